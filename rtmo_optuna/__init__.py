@@ -1,0 +1,1 @@
+"""Finds the fastest ONNX Runtime settings for a model on the machine at hand."""

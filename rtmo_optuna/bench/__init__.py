@@ -1,0 +1,1 @@
+"""Isolated session benchmarks: one child process each."""

@@ -1,0 +1,41 @@
+"""The exception tree. Every message is a full sentence: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class TunerError(Exception):
+    """The root of all errors of this package; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(TunerError):
+    """What the user gave cannot be used: a file, an option, a shape, a study definition, a configuration."""
+
+    exit_code = 2
+
+
+class IdentityError(UsageError):
+    """A study of this name exists, but it was made for another model, machine, space or way of measuring."""
+
+
+class NothingMeasuredError(TunerError):
+    """No settings could be measured, so there is nothing to report or export."""
+
+
+class SettingsRefusedError(TunerError):
+    """ONNX Runtime does not take these settings, or reads them back otherwise than they were given."""
+
+
+class ChildError(TunerError):
+    """A child process failed outside a benchmark; `stage` says where, `log` holds its last lines.
+
+    `bad_input` is true where ONNX Runtime refused the model or its input, so that the user has to change something.
+    """
+
+    def __init__(self, message: str, *, stage: str, log: str = "", bad_input: bool = False) -> None:
+        """Keep the place and the child's last lines beside the sentence."""
+        super().__init__(message)
+        self.stage = stage
+        self.log = log
+        self.bad_input = bad_input

@@ -1,0 +1,427 @@
+"""Every type that flows through the program: frozen, slotted, units in names, no behaviour beyond derived values."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+Value: TypeAlias = bool | int | float | str | None
+
+
+class Scope(enum.StrEnum):
+    """Where ONNX Runtime takes a knob."""
+
+    PROVIDER = "provider"
+    SESSION = "session"
+    ENTRY = "entry"
+
+
+class EngineKind(enum.StrEnum):
+    """Who runs the model in a child: ONNX Runtime, or a script with planted behaviour for tests."""
+
+    ONNXRUNTIME = "onnxruntime"
+    SCRIPTED = "scripted"
+
+
+class Outcome(enum.StrEnum):
+    """How a trial truly ended; Optuna's own state says less (see docs/design.md)."""
+
+    MEASURED = "measured"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class Stage(enum.StrEnum):
+    """The stations of a child's life, in order; a failure names the one it happened in."""
+
+    START = "start"
+    BUILD = "session build"
+    FIRST_RUN = "first run"
+    WARMUP = "warm-up"
+    WINDOW = "window"
+
+
+class Origin(enum.StrEnum):
+    """Why these settings were tried."""
+
+    DEFAULT = "default"
+    CONFIG = "config.yaml"
+    SAMPLER = "sampler"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What differs from ONNX Runtime's defaults, by knob; equal settings are equal objects.
+
+    Made canonical by `space.knobs.canonical`: no default values, no knob that another one makes meaningless.
+    """
+
+    items: tuple[tuple[str, Value], ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Value]) -> Settings:
+        """Return settings with `values` in the order of their names."""
+        return cls(tuple(sorted(values.items())))
+
+    def get(self, knob: str, default: Value = None) -> Value:
+        """Return the value of `knob`, or `default` where these settings leave it alone."""
+        return dict(self.items).get(knob, default)
+
+    def __iter__(self) -> Iterator[tuple[str, Value]]:
+        """Yield (knob, value) by name."""
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        """Return how many knobs are off their default."""
+        return len(self.items)
+
+    def __str__(self) -> str:
+        """Return `a=1, b=x`, or `default`."""
+        return ", ".join(f"{knob}={_shown(value)}" for knob, value in self.items) or "default"
+
+    def to_plain(self) -> dict[str, Value]:
+        """Return a JSON-ready mapping."""
+        return dict(self.items)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Value]) -> Settings:
+        """Return what `to_plain` wrote."""
+        return cls.of(plain)
+
+
+def _shown(value: Value) -> str:
+    return {True: "1", False: "0", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: its ONNX Runtime type (`tensor(float)`) and shape; None or a name where it is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a child found out about a model on one provider."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    operators: Mapping[str, int]
+    nodes_by_provider: Mapping[str, int]
+    provider: str
+    versions: Mapping[str, str]
+
+    @property
+    def suppresses(self) -> bool:
+        """Whether speed depends on how many boxes the input yields."""
+        return "NonMaxSuppression" in self.operators
+
+
+@dataclass(frozen=True, slots=True)
+class InputFacts:
+    """Where the input arrays lie (one leading axis of samples), and what they are."""
+
+    path: str
+    sha256: str
+    shapes: Mapping[str, tuple[int, ...]]
+    samples: int
+    source: str
+    real: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One NVIDIA GPU as NVML tells it."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+    driver: str
+    compute_capability: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The host, and the GPU that a study runs on (None on the `cpu` provider)."""
+
+    hostname: str
+    system: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    python: str
+    gpu: Gpu | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """The rules of warm-up and windows, the same for every settings of a study (docs/design.md, Measuring)."""
+
+    warmup_s: float = 0.3
+    warmup_calls: int = 10
+    warmup_exact: bool = False
+    window_s: float = 0.12
+    window_calls: int = 10
+    slow_call_ms: float = 25.0
+    slow_calls: int = 3
+    windows_min: int = 4
+    windows_max: int = 20
+    precision: float = 0.003
+    runs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that each stage of a child's life may take before its process group is killed."""
+
+    start_s: float = 60.0
+    build_s: float = 300.0
+    first_run_s: float = 300.0
+    window_s: float = 120.0
+    exit_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSpec:
+    """All that is needed to open a session in a child."""
+
+    model: str
+    provider: str
+    settings: Settings = field(default_factory=Settings)
+    engine: EngineKind = EngineKind.ONNXRUNTIME
+    device: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRequest:
+    """One isolated session benchmark."""
+
+    session: SessionSpec
+    inputs: str
+    measuring: Measuring = field(default_factory=Measuring)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The latencies of one window's calls."""
+
+    samples_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """How long each station of a child's life took; None where it was not reached."""
+
+    start_ns: int | None = None
+    import_ns: int | None = None
+    preload_ns: int | None = None
+    build_ns: int | None = None
+    first_run_ns: int | None = None
+    warmup_ns: int | None = None
+    windows_ns: int | None = None
+    total_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a child measured, or how it died.
+
+    `latency_ns` is the median of the windows' medians (None before the first window), `windows_ns` those medians,
+    `quantiles_ns` p50, p90, p95 and p99 of all calls, each only where there are enough of them.
+    """
+
+    outcome: Outcome
+    stage: Stage | None = None
+    reason: str = ""
+    latency_ns: float | None = None
+    windows_ns: tuple[float, ...] = ()
+    quantiles_ns: Mapping[str, float] = field(default_factory=dict)
+    calls: int = 0
+    batch: int = 1
+    stages: StageTimes = field(default_factory=StageTimes)
+    gpu_memory_bytes: int | None = None
+    outputs_sha256: str = ""
+    log_tail: str = ""
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    samples_ns: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The latency in milliseconds."""
+        return None if self.latency_ns is None else self.latency_ns / 1e6
+
+    def summary(self) -> Measurement:
+        """Return this without the parts that only the trial's artifact keeps."""
+        return replace(self, samples_ns=(), provider_options={}, log_tail="")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One choice of a dimension: what Optuna sees, and the knobs that it sets."""
+
+    label: Value
+    values: tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One categorical parameter of the search."""
+
+    name: str
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A knob or choice that is not searched, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """The dimensions of a study, what is fixed in every trial, and what left the space on this machine."""
+
+    provider: str
+    dimensions: tuple[Dimension, ...]
+    fixed: Settings = field(default_factory=Settings)
+    left_out: tuple[Frozen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDefinition:
+    """A study definition file: what is searched, how it is measured, when it ends.
+
+    `knobs` maps each searched dimension to its choices' labels (None: the table's own), `fixed` sets knobs in every
+    trial. Machine-dependent choices are resolved later, by `space.knobs.space`.
+    """
+
+    name: str
+    provider: str
+    knobs: Mapping[str, tuple[Value, ...] | None]
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    objective: str = "latency"
+    sampler: str = "tpe"
+    trials: int = 40
+    timeout_s: float = 600.0
+    prune_ratio: float = 1.5
+    measuring: Measuring = field(default_factory=Measuring)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial of a study; `run` counts those that were really run, from 1 (0: answered from an earlier trial)."""
+
+    number: int
+    run: int
+    settings: Settings
+    origin: Origin
+    measurement: Measurement
+    value: float | None = None
+    answered_from: int | None = None
+    started: str = ""
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the study may claim; `speedup` is the default's latency over the best one's."""
+
+    sentence: str
+    best: TrialRecord | None
+    default: TrialRecord | None
+    speedup: float | None
+    confirmed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A whole study, as the report, the plots and the export need it."""
+
+    name: str
+    definition: StudyDefinition
+    space: SearchSpace
+    machine: Machine
+    model: ModelFacts
+    model_path: str
+    model_sha256: str
+    inputs: InputFacts
+    trials: tuple[TrialRecord, ...]
+    verdict: Verdict
+    storage: str
+    warnings: tuple[str, ...] = ()
+    complete: bool = False
+
+    @property
+    def runs(self) -> tuple[TrialRecord, ...]:
+        """The trials that were really run, in order."""
+        return tuple(trial for trial in self.trials if trial.run)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyLine:
+    """A line of the list of studies."""
+
+    name: str
+    trials: int
+    best_ms: float | None
+    provider: str
+    model: str
+    started: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    """A trial is about to run: the `run`-th of `total`."""
+
+    run: int
+    total: int
+    settings: Settings
+    origin: Origin
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDone:
+    """A window of the running trial was accepted."""
+
+    latency_ms: float
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """A trial ended; `best` is the best so far."""
+
+    trial: TrialRecord
+    total: int
+    best: TrialRecord | None
+    default: TrialRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line that the user should see."""
+
+    text: str
+    warning: bool = False
+
+
+Event: TypeAlias = TrialStarted | WindowDone | TrialEnded | Note
+Observer: TypeAlias = Callable[[Event], None]
+
+
+def key(plain: Mapping[str, Any]) -> str:
+    """Return `plain` as one canonical line of JSON, to compare or hash."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))

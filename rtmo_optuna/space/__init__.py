@@ -1,0 +1,1 @@
+"""What can be set and searched: knobs, objectives, study definitions, config.yaml."""

@@ -1,0 +1,51 @@
+"""The table of objectives: what a study minimises or maximises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rtmo_optuna.records import Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A figure of merit: its unit, its direction for Optuna, and its value for a measurement (None: not enough data).
+
+    `follows_latency` says whether a slow window foretells a bad score, so that a trial may be pruned by its windows.
+    """
+
+    name: str
+    unit: str
+    direction: str
+    score: Callable[[Measurement], float | None]
+    follows_latency: bool = True
+
+
+def _milliseconds(value_ns: float | None) -> float | None:
+    return None if value_ns is None else value_ns / 1e6
+
+
+def _startup(measurement: Measurement) -> float | None:
+    stages = measurement.stages
+    if stages.build_ns is None or stages.first_run_ns is None:
+        return None
+    return (stages.build_ns + stages.first_run_ns) / 1e6
+
+
+def _throughput(measurement: Measurement) -> float | None:
+    return measurement.batch * 1e9 / measurement.latency_ns if measurement.latency_ns else None
+
+
+OBJECTIVES: Mapping[str, Objective] = {
+    objective.name: objective
+    for objective in (
+        Objective("latency", "ms", "minimize", lambda m: _milliseconds(m.latency_ns)),
+        Objective("p99", "ms", "minimize", lambda m: _milliseconds(m.quantiles_ns.get("p99"))),
+        Objective("throughput", "items/s", "maximize", _throughput),
+        Objective("startup", "ms", "minimize", _startup, follows_latency=False),
+    )
+}

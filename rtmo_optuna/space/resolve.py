@@ -1,0 +1,107 @@
+"""From a study definition and a machine to a search space, and between its parameters and settings."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.errors import UsageError
+from rtmo_optuna.records import Dimension, Frozen, SearchSpace, Settings, Value
+from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rtmo_optuna.records import Choice, Machine, StudyDefinition
+
+
+def resolve(definition: StudyDefinition, machine: Machine, onnxruntime_version: str) -> SearchSpace:
+    """Return what the study searches on this machine.
+
+    Knobs that this ONNX Runtime does not know and choices that the machine cannot hold leave the space, with a reason.
+    Raises UsageError where nothing is left to search.
+    """
+    knobs, table = knob_table(definition.provider), dimension_table(definition.provider)
+    installed = tuple(int(part) for part in onnxruntime_version.split(".")[:2])
+    amounts = _amounts(machine)
+    left_out: list[Frozen] = []
+    dimensions: list[Dimension] = []
+
+    def obstacle(choice: Choice) -> str:
+        for name, value in choice.values:
+            knob = knobs[name]
+            if knob.since > installed:
+                return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {onnxruntime_version}"
+            most = amounts.get(knob.ceiling or "", math.inf)
+            if isinstance(value, int | float) and value > most:
+                return f"this machine has {most:g} ({(knob.ceiling or '').replace('_', ' ')})"
+        return ""
+
+    for name, labels in definition.knobs.items():
+        whole = table[name]
+        wanted = [choice for choice in whole.choices if labels is None or choice.label in labels]
+        if labels is not None:
+            wanted += [replace(whole.choices[0], label=v, values=((name, v),)) for v in labels if not _has(whole, v)]
+        possible = [choice for choice in wanted if not obstacle(choice)]
+        left_out += [Frozen(f"{name}={choice.label}", why) for choice in wanted if (why := obstacle(choice))]
+        if len(possible) > 1:
+            dimensions.append(Dimension(name, tuple(possible)))
+    if not dimensions:
+        message = (
+            f"The study definition {definition.name!r} leaves nothing to search on this machine: "
+            "name at least one knob with two choices that it can hold."
+        )
+        raise UsageError(message)
+    return SearchSpace(
+        provider=definition.provider,
+        dimensions=tuple(dimensions),
+        fixed=canonical(definition.provider, definition.fixed),
+        left_out=tuple(left_out),
+    )
+
+
+def _has(dimension: Dimension, label: Value) -> bool:
+    return any(choice.label == label for choice in dimension.choices)
+
+
+def _amounts(machine: Machine) -> dict[str, float]:
+    amounts: dict[str, float] = {"cores": machine.cores}
+    if machine.gpu:
+        amounts["gpu_memory_gb"] = machine.gpu.memory_bytes / 2**30
+    return amounts
+
+
+def settings_of(space: SearchSpace, params: Mapping[str, Value]) -> Settings:
+    """Return the settings that the parameters `params` (dimension to label) stand for, with what is fixed."""
+    values: dict[str, Value] = dict(space.fixed)
+    for dimension in space.dimensions:
+        label = params[dimension.name]
+        values |= next(dict(choice.values) for choice in dimension.choices if choice.label == label)
+    return canonical(space.provider, values)
+
+
+def params_of(space: SearchSpace, settings: Settings) -> dict[str, Value] | None:
+    """Return the parameters that stand for `settings`, or None where they lie outside the space."""
+    params: dict[str, Value] = {}
+    for dimension in space.dimensions:
+        names = {name for choice in dimension.choices for name, _ in choice.values}
+        held = canonical(space.provider, {name: value for name, value in settings if name in names})
+        fits = [c for c in dimension.choices if canonical(space.provider, dict(c.values)) == held]
+        if not fits:
+            return None
+        params[dimension.name] = fits[0].label
+    return params if settings_of(space, params) == settings else None
+
+
+def every_params(space: SearchSpace) -> Iterator[dict[str, Value]]:
+    """Yield each combination of the space's choices, the first choices first."""
+    names = [dimension.name for dimension in space.dimensions]
+    for labels in itertools.product(*([c.label for c in dimension.choices] for dimension in space.dimensions)):
+        yield dict(zip(names, labels, strict=True))
+
+
+def size(space: SearchSpace) -> int:
+    """Return how many combinations of choices there are."""
+    return math.prod(len(dimension.choices) for dimension in space.dimensions)

@@ -1,0 +1,140 @@
+"""Write an RTMO pose network as an ONNX file, with random weights, and an input on which it finds people.
+
+RTMO ("Towards High-Performance One-Stage Real-Time Multi-Person Pose Estimation", arXiv 2312.07526) with the layers, the
+shapes and the arithmetic of its published deployment graphs, so that it costs what they cost, and without their weights,
+so that nothing has to be downloaded. The weights are made layer by layer, so that every convolution's output has zero mean
+and unit variance on the input that is written along; the scores are shifted so that it holds as many people as wanted.
+Takes onnx and NumPy alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+import onnx
+from rtmo_graph.backbone import backbone
+from rtmo_graph.decoder import decode
+from rtmo_graph.graph import CONSTANT_PREFIX, Dimension, Graph, Tensor
+from rtmo_graph.head import head, priors
+from rtmo_graph.neck import neck
+from rtmo_graph.picture import letterboxed_picture
+from rtmo_graph.sizes import KEYPOINTS, SIZES
+from rtmo_graph.suppression import MOST_KEPT, kept_priors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+PEOPLE = 38
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A network and something to run it on."""
+
+    model: onnx.ModelProto
+    """Input `input`; outputs `dets` and `keypoints`, or the dense predictions if raw."""
+    image: npt.NDArray[np.float32]
+    """[1, 3, side, side], blue, green, red from 0 to 255, padded with 114 below."""
+
+
+def build(
+    size: str, *, seed: int = 0, raw: bool = False, dynamic: bool = False, people: int = PEOPLE
+) -> BuiltModel:
+    """Build RTMO-`size` ("t", "s", "m" or "l"), which finds `people` (1 to 50) people in the image that comes with it.
+
+    The whole model has the outputs `dets` [batch, kept, 5] (left, top, right, bottom in pixels, and score) and `keypoints`
+    [batch, kept, 17, 3] (x, y in pixels, and visibility), with the people first and, where there is room, one row of padding
+    after them. With `raw` it ends before the non-maximum suppression, with the outputs `boxes` [batch, priors, 4],
+    `scores` [batch, priors, 1], `pose` [batch, priors, channels] and `visibility` [batch, priors, 17]; up to there it is
+    the whole model, weights and names included. With `dynamic` the batch has any size, else 1. Equal arguments
+    give equal weights on one machine; another may round them differently. Raises KeyError for an unknown size.
+    """
+    spec = SIZES[size]
+    picture_rng, weight_rng = np.random.default_rng(seed).spawn(2)
+    image = letterboxed_picture(spec.side, picture_rng)
+    batch: Dimension = "batch" if dynamic else 1
+
+    graph = Graph(weight_rng)
+    x = graph.input("input", image, [batch, *image.shape[1:]])
+    predictions = head(graph, spec, neck(graph, spec, backbone(graph, spec, x)), people)
+    count = len(priors(spec)[0])
+    outputs: list[tuple[Tensor, Sequence[Dimension]]]
+    if raw:
+        outputs = [
+            (predictions.boxes, [batch, count, 4]),
+            (predictions.scores, [batch, count, 1]),
+            (predictions.pose, [batch, count, spec.pose]),
+            (predictions.visibility, [batch, count, KEYPOINTS]),
+        ]
+    else:
+        kept = kept_priors(graph, predictions.boxes, predictions.scores, count, dynamic=dynamic)
+        detections, keypoints = decode(graph, spec, predictions, kept)
+        outputs = [(detections, [batch, "kept", 5]), (keypoints, [batch, "kept", KEYPOINTS, 3])]
+    return BuiltModel(graph.model(outputs), image)
+
+
+def count_parameters(model: onnx.ModelProto) -> int:
+    """How many trained numbers a model of `build` has: position encodings, tables of priors and the like left out."""
+    return sum(
+        int(np.prod(tensor.dims))
+        for tensor in model.graph.initializer
+        if not tensor.name.startswith(CONSTANT_PREFIX)
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed command line; whatever is wrong with it ends the program with one line and status 2."""
+    parser = _Parser(
+        description="Write an RTMO pose network with random weights as an ONNX file, "
+        "and an image in which it finds people as an .npz file."
+    )
+    parser.add_argument("size", choices=SIZES, help="size of the network; t takes 416x416 pixels, the others 640x640")
+    parser.add_argument("--output", type=Path, metavar="FILE.onnx", help="model to write (default: rtmo-SIZE.onnx)")
+    parser.add_argument(
+        "--input", type=Path, metavar="FILE.npz", help="image to write, under the name `input` (default: beside the model)"
+    )
+    parser.add_argument("--raw", action="store_true", help="end before NonMaxSuppression, with outputs of fixed shapes")
+    parser.add_argument("--dynamic", action="store_true", help="take any number of images at once, not one")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the image (default: %(default)s)")
+    parser.add_argument(
+        "--people", type=int, default=PEOPLE, help=f"people in the image, 1 to {MOST_KEPT} (default: %(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    options.output = options.output or Path(f"rtmo-{options.size}.onnx")
+    options.input = options.input or options.output.with_suffix(".npz")
+    for path, suffix in ((options.output, ".onnx"), (options.input, ".npz")):
+        if path.suffix != suffix:
+            parser.error(f"{path} has to end in {suffix}.")
+        if not path.parent.is_dir():
+            parser.error(f"there is no folder {path.parent} to write {path.name} to.")
+    if options.seed < 0:
+        parser.error(f"--seed has to be 0 or more, not {options.seed}.")
+    if not 1 <= options.people <= MOST_KEPT:
+        parser.error(f"--people has to be from 1 to {MOST_KEPT}, not {options.people}.")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    options = _options(arguments)
+    built = build(options.size, seed=options.seed, raw=options.raw, dynamic=options.dynamic, people=options.people)
+    onnx.save(built.model, options.output)
+    np.savez_compressed(options.input, input=built.image)
+    convolutions = sum(node.op_type == "Conv" for node in built.model.graph.node)
+    print(f"{options.output}: RTMO-{options.size}, {count_parameters(built.model):,} parameters, {convolutions} convolutions")
+    print(f"{options.input}: an image with {options.people} people")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""NumPy versions of the ONNX operators that lie upstream of RTMO's scores and boxes.
+
+Each takes an operator's inputs as arrays and its attributes as keywords, under ONNX's names, and gives its output. They
+cover the cases that occur in RTMO, no more.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_ERF = np.frompyfunc(math.erf, 1, 1)
+
+
+def _windows(x: Array, kernel_shape: Sequence[int], strides: Sequence[int], pads: Sequence[int], fill: float) -> Array:
+    """View [batch, channels, height, width, kernel height, kernel width] of the padded `x`."""
+    top, left, bottom, right = pads
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
+    windows = sliding_window_view(padded, tuple(kernel_shape), axis=(2, 3))
+    return windows[:, :, :: strides[0], :: strides[1]]
+
+
+def convolve(
+    x: Array,
+    weight: Array,
+    *,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    group: int,
+) -> Array:
+    """Convolution without bias of one image, [1, channels, height, width], as one matrix product a group."""
+    windows = _windows(x, kernel_shape, strides, pads, 0.0)
+    height, width = windows.shape[2:4]
+    columns = windows[0].transpose(0, 3, 4, 1, 2).reshape(group, -1, height * width)
+    product = weight.reshape(group, -1, columns.shape[1]) @ columns
+    return product.reshape(1, -1, height, width)
+
+
+def _max_pool(x: Array, *, kernel_shape: Sequence[int], strides: Sequence[int], pads: Sequence[int]) -> Array:
+    pooled: Array = _windows(x, kernel_shape, strides, pads, -np.inf).max(axis=(4, 5))
+    return pooled
+
+
+def _sigmoid(x: Array) -> Array:
+    # By the hyperbolic tangent, which cannot overflow.
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
+
+
+def _softmax(x: Array, *, axis: int) -> Array:
+    exponential = np.exp(x - x.max(axis, keepdims=True))
+    return exponential / exponential.sum(axis, keepdims=True)
+
+
+def _slice(x: Array, starts: Array, ends: Array, axes: Array, steps: Array) -> Array:
+    cut = [slice(None)] * x.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        cut[axis] = slice(start, end, step)
+    return x[tuple(cut)]
+
+
+def _reshape(x: Array, shape: Array) -> Array:
+    return x.reshape([size or x.shape[axis] for axis, size in enumerate(shape.tolist())])
+
+
+def _resize(x: Array, _roi: Array, scales: Array, **_modes: str) -> Array:
+    _, _, down, across = scales.astype(int)
+    return x.repeat(down, axis=2).repeat(across, axis=3)
+
+
+KERNELS: Mapping[str, Callable[..., Array | list[Array]]] = {
+    "Add": np.add,
+    "Concat": lambda *parts, axis: np.concatenate(parts, axis),
+    "Div": np.divide,
+    "Erf": lambda x: _ERF(x).astype(np.float32),
+    "Exp": np.exp,
+    "MatMul": np.matmul,
+    "MaxPool": _max_pool,
+    "Mul": np.multiply,
+    "Pow": np.power,
+    "ReduceMean": lambda x, *, axes, keepdims: x.mean(tuple(axes), keepdims=bool(keepdims)),
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Sigmoid": _sigmoid,
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Split": lambda x, *, split, axis: np.split(x, np.cumsum(split[:-1]), axis),
+    "Sqrt": np.sqrt,
+    "Sub": np.subtract,
+    "Transpose": lambda x, *, perm: x.transpose(perm),
+}
+"""By ONNX operator."""
