@@ -117,6 +117,8 @@ class ModelFacts:
     nodes_by_provider: Mapping[str, int]
     provider: str
     versions: Mapping[str, str]
+    external_files: tuple[str, ...] = ()
+    random_operators: tuple[str, ...] = ()
 
     @property
     def suppresses(self) -> bool:
@@ -183,9 +185,9 @@ class Limits:
     """Seconds that each stage of a child's life may take before its process group is killed."""
 
     start_s: float = 60.0
-    build_s: float = 300.0
-    first_run_s: float = 300.0
-    window_s: float = 120.0
+    build_s: float = 180.0
+    first_run_s: float = 180.0
+    window_s: float = 60.0
     exit_s: float = 10.0
 
 
@@ -368,6 +370,17 @@ class StudyRecord:
         """The trials that were really run, in order."""
         return tuple(trial for trial in self.trials if trial.run)
 
+    @property
+    def batch(self) -> int:
+        """How many items a call handles: the first input's leading dimension, 1 for a scalar."""
+        shape = next(iter(self.inputs.shapes.values()), ())
+        return shape[0] if shape else 1
+
+    @property
+    def default(self) -> TrialRecord | None:
+        """The run of the default settings, None before it."""
+        return next((trial for trial in self.runs if trial.origin is Origin.DEFAULT), None)
+
 
 @dataclass(frozen=True, slots=True)
 class StudyLine:
@@ -375,7 +388,7 @@ class StudyLine:
 
     name: str
     trials: int
-    best_ms: float | None
+    best: float | None
     provider: str
     model: str
     started: str

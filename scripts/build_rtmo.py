@@ -1,20 +1,21 @@
 """Write an RTMO pose network as an ONNX file, with random weights, and an input on which it finds people.
 
-RTMO ("Towards High-Performance One-Stage Real-Time Multi-Person Pose Estimation", arXiv 2312.07526) with the layers, the
-shapes and the arithmetic of its published deployment graphs, so that it costs what they cost, and without their weights,
-so that nothing has to be downloaded. The weights are made layer by layer, so that every convolution's output has zero mean
-and unit variance on the input that is written along; the scores are shifted so that it holds as many people as wanted.
-Takes onnx and NumPy alone.
+RTMO (arXiv 2312.07526) with the layers and the shapes of its published deployment graphs, so that it costs what they
+cost, but without their weights, so that nothing has to be downloaded. The weights are drawn and scaled layer by layer
+while the network is run on the input that is written along, so that whatever flows is of the order of one; then the
+scores are shifted so that the input holds as many people as wanted. Takes onnx and NumPy alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from rtmo_graph.backbone import backbone
 from rtmo_graph.decoder import decode
@@ -27,8 +28,6 @@ from rtmo_graph.suppression import MOST_KEPT, kept_priors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy.typing as npt
 
 PEOPLE = 38
 
@@ -43,17 +42,16 @@ class BuiltModel:
     """[1, 3, side, side], blue, green, red from 0 to 255, padded with 114 below."""
 
 
-def build(
-    size: str, *, seed: int = 0, raw: bool = False, dynamic: bool = False, people: int = PEOPLE
-) -> BuiltModel:
+def build(size: str, *, seed: int = 0, raw: bool = False, dynamic: bool = False, people: int = PEOPLE) -> BuiltModel:
     """Build RTMO-`size` ("t", "s", "m" or "l"), which finds `people` (1 to 50) people in the image that comes with it.
 
-    The whole model has the outputs `dets` [batch, kept, 5] (left, top, right, bottom in pixels, and score) and `keypoints`
-    [batch, kept, 17, 3] (x, y in pixels, and visibility), with the people first and, where there is room, one row of padding
-    after them. With `raw` it ends before the non-maximum suppression, with the outputs `boxes` [batch, priors, 4],
-    `scores` [batch, priors, 1], `pose` [batch, priors, channels] and `visibility` [batch, priors, 17]; up to there it is
-    the whole model, weights and names included. With `dynamic` the batch has any size, else 1. Equal arguments
-    give equal weights on one machine; another may round them differently. Raises KeyError for an unknown size.
+    The whole model has the outputs `dets` [batch, kept, 5] (left, top, right, bottom in pixels, and score) and
+    `keypoints` [batch, kept, 17, 3] (x, y in pixels, and visibility), with the people first and, where there is room, a
+    row of padding after them, which scores less than 0.1. With `raw` it ends before the non-maximum suppression, with
+    the outputs `boxes` [batch, priors, 4], `scores` [batch, priors, 1], `pose` [batch, priors, channels] and
+    `visibility` [batch, priors, 17]; up to there it is the whole model, weights and names included. With `dynamic` the
+    batch has any size, else 1. Equal arguments give equal weights on one machine; another, or another number of threads
+    for NumPy, may round them differently. Raises KeyError for an unknown size.
     """
     spec = SIZES[size]
     picture_rng, weight_rng = np.random.default_rng(seed).spawn(2)
@@ -82,9 +80,7 @@ def build(
 def count_parameters(model: onnx.ModelProto) -> int:
     """How many trained numbers a model of `build` has: position encodings, tables of priors and the like left out."""
     return sum(
-        int(np.prod(tensor.dims))
-        for tensor in model.graph.initializer
-        if not tensor.name.startswith(CONSTANT_PREFIX)
+        int(np.prod(tensor.dims)) for tensor in model.graph.initializer if not tensor.name.startswith(CONSTANT_PREFIX)
     )
 
 
@@ -94,7 +90,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parsed command line; whatever is wrong with it ends the program with one line and status 2."""
+    """Parse the command line; whatever is wrong with it ends the program with one line and status 2."""
     parser = _Parser(
         description="Write an RTMO pose network with random weights as an ONNX file, "
         "and an image in which it finds people as an .npz file."
@@ -102,11 +98,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("size", choices=SIZES, help="size of the network; t takes 416x416 pixels, the others 640x640")
     parser.add_argument("--output", type=Path, metavar="FILE.onnx", help="model to write (default: rtmo-SIZE.onnx)")
     parser.add_argument(
-        "--input", type=Path, metavar="FILE.npz", help="image to write, under the name `input` (default: beside the model)"
+        "--input",
+        type=Path,
+        metavar="FILE.npz",
+        help="image to write, under the name `input` (default: beside the model)",
     )
     parser.add_argument("--raw", action="store_true", help="end before NonMaxSuppression, with outputs of fixed shapes")
     parser.add_argument("--dynamic", action="store_true", help="take any number of images at once, not one")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the image (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the weights and of the image (default: %(default)s)"
+    )
     parser.add_argument(
         "--people", type=int, default=PEOPLE, help=f"people in the image, 1 to {MOST_KEPT} (default: %(default)s)"
     )
@@ -129,11 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     options = _options(arguments)
     built = build(options.size, seed=options.seed, raw=options.raw, dynamic=options.dynamic, people=options.people)
-    onnx.save(built.model, options.output)
-    np.savez_compressed(options.input, input=built.image)
-    convolutions = sum(node.op_type == "Conv" for node in built.model.graph.node)
-    print(f"{options.output}: RTMO-{options.size}, {count_parameters(built.model):,} parameters, {convolutions} convolutions")
-    print(f"{options.input}: an image with {options.people} people")
+    try:
+        onnx.save(built.model, options.output)
+        np.savez_compressed(options.input, input=built.image)
+    except OSError as error:
+        print(f"build_rtmo.py: {error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
+        raise SystemExit(2) from error
+    print(f"{options.output}: RTMO-{options.size}, {count_parameters(built.model):,} parameters")
+    print(f"{options.input}: an image of {options.people} people")
 
 
 if __name__ == "__main__":

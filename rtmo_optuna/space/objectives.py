@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 class Objective:
     """A figure of merit: its unit, its direction for Optuna, and its value for a measurement (None: not enough data).
 
-    `follows_latency` says whether a slow window foretells a bad score, so that a trial may be pruned by its windows.
+    `so_far` is the value that a running median of `latency_ms` for `batch` items stands for; None where latency says
+    nothing of the score, so that a trial cannot be pruned by its windows. `least_calls` are needed for a score.
     """
 
     name: str
     unit: str
     direction: str
     score: Callable[[Measurement], float | None]
-    follows_latency: bool = True
+    so_far: Callable[[float, int], float] | None = None
+    least_calls: int = 0
 
 
 def _milliseconds(value_ns: float | None) -> float | None:
@@ -40,12 +42,16 @@ def _throughput(measurement: Measurement) -> float | None:
     return measurement.batch * 1e9 / measurement.latency_ns if measurement.latency_ns else None
 
 
+def _latency_itself(latency_ms: float, _batch: int) -> float:
+    return latency_ms
+
+
 OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
-        Objective("latency", "ms", "minimize", lambda m: _milliseconds(m.latency_ns)),
-        Objective("p99", "ms", "minimize", lambda m: _milliseconds(m.quantiles_ns.get("p99"))),
-        Objective("throughput", "items/s", "maximize", _throughput),
-        Objective("startup", "ms", "minimize", _startup, follows_latency=False),
+        Objective("latency", "ms", "minimize", lambda m: _milliseconds(m.latency_ns), _latency_itself),
+        Objective("p99", "ms", "minimize", lambda m: _milliseconds(m.quantiles_ns.get("p99")), _latency_itself, 662),
+        Objective("throughput", "items/s", "maximize", _throughput, lambda ms, batch: batch * 1e3 / ms),
+        Objective("startup", "ms", "minimize", _startup),
     )
 }

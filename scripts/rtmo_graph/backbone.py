@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .layers import conv_silu
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def _focus(graph: Graph, image: Tensor) -> Tensor:
     """Each 2x2 patch of pixels as channels of one."""
 
     def every_second(x: Tensor, axis: int, start: int) -> Tensor:
-        starts, ends, axes, steps = (graph.constant([number]) for number in (start, 2**31 - 1, axis, 2))
+        starts, ends, axes, steps = (graph.constant(np.array([number])) for number in (start, 2**31 - 1, axis, 2))
         return graph.op("Slice", x, starts, ends, axes, steps)
 
     with graph.scope("focus"):
@@ -48,7 +50,8 @@ def _pool_pyramid(graph: Graph, x: Tensor, channels: int) -> Tensor:
     with graph.scope("spp"):
         x = conv_silu(graph, "conv1", x, channels // 2)
         pooled = [
-            graph.op("MaxPool", x, kernel_shape=[side, side], strides=[1, 1], pads=[side // 2] * 4) for side in (5, 9, 13)
+            graph.op("MaxPool", x, kernel_shape=[width, width], strides=[1, 1], pads=[width // 2] * 4)
+            for width in (5, 9, 13)
         ]
         return conv_silu(graph, "conv2", graph.op("Concat", x, *pooled, axis=1), channels)
 

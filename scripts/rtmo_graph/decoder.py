@@ -51,8 +51,8 @@ def decode(graph: Graph, size: Size, predictions: Predictions, kept: Tensor) -> 
 
         axes = [graph.ops("Split", x, outputs=2, split=[1, 1], axis=2) for x in (span, centre, prior)]
         places = [
-            graph.op("Unsqueeze", _place(graph, axis, features, *of_axis), axes=[3])
-            for axis, of_axis in zip(_BINS, zip(*axes, strict=True), strict=True)
+            graph.op("Unsqueeze", _place(graph, axis, features, box), axes=[3])
+            for axis, box in zip(_BINS, zip(*axes, strict=True), strict=True)
         ]
         visibility = graph.op("Unsqueeze", visibility, axes=[3])
         return detections, graph.op("Concat", *places, visibility, axis=3, name="keypoints")
@@ -82,8 +82,12 @@ def _gated_attention(graph: Graph, features: Tensor) -> Tensor:
         return graph.op("Add", graph.op("Mul", features, near(graph, "shortcut", 1.0, _CHANNELS)), x)
 
 
-def _place(graph: Graph, axis: str, features: Tensor, span: Tensor, centre: Tensor, prior: Tensor) -> Tensor:
-    """Each keypoint's expected coordinate [batch, kept, 17] along one axis, over bins that the box lays out."""
+def _place(graph: Graph, axis: str, features: Tensor, box: tuple[Tensor, ...]) -> Tensor:
+    """Each keypoint's expected coordinate [batch, kept, 17] along one axis, over bins that the box lays out.
+
+    The box is given by its span, its centre relative to the prior, and the prior, each [batch, kept, 1].
+    """
+    span, centre, prior = box
     with graph.scope(axis):
         fractions = np.linspace(-0.5, 0.5, _BINS[axis])
         bins = graph.op("Add", graph.op("Mul", span, fractions), centre)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from .kernels import KERNELS, Array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 OPSET = 12
 """The first opset in which GatherND knows batches; the public exports of RTMO are of opset 11."""
@@ -88,7 +88,7 @@ class Graph:
         if value is None:
             (value,) = self._compute(kind, operands, 1, attributes)
         name = name or self._node_name(kind)
-        self._nodes.append(helper.make_node(kind, [x.name for x in operands], [name], name, **attributes))
+        self._add(kind, name, operands, [name], attributes)
         return Tensor(name, value)
 
     def ops(
@@ -99,11 +99,11 @@ class Graph:
         values = self._compute(kind, operands, outputs, attributes)
         name = self._node_name(kind)
         names = [f"{name}:{index}" for index in range(outputs)]
-        self._nodes.append(helper.make_node(kind, [x.name for x in operands], names, name, **attributes))
+        self._add(kind, name, operands, names, attributes)
         return tuple(Tensor(*edge) for edge in zip(names, values, strict=True))
 
     def model(self, outputs: Sequence[tuple[Tensor, Sequence[Dimension]]]) -> onnx.ModelProto:
-        """The finished model, with these float32 tensors, of these shapes, as its outputs."""
+        """Finish the model, with these float32 tensors, of these shapes, as its outputs."""
         graph = helper.make_graph(
             self._nodes,
             "rtmo",
@@ -118,6 +118,18 @@ class Graph:
         self.initializers[name] = value
         return Tensor(name, value)
 
+    def _add(
+        self,
+        kind: str,
+        name: str,
+        operands: Sequence[Tensor],
+        outputs: Sequence[str],
+        attributes: Mapping[str, Attribute],
+    ) -> None:
+        node = helper.make_node(kind, [x.name for x in operands], outputs, name)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self._nodes.append(node)
+
     def _operands(self, inputs: Sequence[Tensor | Array | float]) -> list[Tensor]:
         return [x if isinstance(x, Tensor) else self.constant(x) for x in inputs]
 
@@ -126,7 +138,7 @@ class Graph:
 
     @staticmethod
     def _compute(
-        kind: str, operands: Sequence[Tensor], outputs: int, attributes: dict[str, Attribute]
+        kind: str, operands: Sequence[Tensor], outputs: int, attributes: Mapping[str, Attribute]
     ) -> Sequence[Array | None]:
         values = [x.value for x in operands if x.value is not None]
         if kind not in KERNELS or len(values) < len(operands):

@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .graph import Tensor
 from .layers import conv, conv_silu
 from .people import score_shift
 from .sizes import KEYPOINTS, STRIDES
 
 if TYPE_CHECKING:
-    from .graph import Graph, Tensor
+    from .graph import Graph
     from .kernels import Array
     from .sizes import Size
 
 _GROUPS = 8
 _SCORE_CHANNELS = 256
 """Of the score branch, at a backbone width of 1."""
+_FILLERS = (0, -1)
+"""The prior of each level that `suppression.kept_priors` fills up with, which therefore should be nobody."""
+_SMOOTHNESS = 1.0
+"""Of the branches' filters: neighbours see the same person, so that suppression halves the number of boxes."""
+_BOX_MEAN = np.array([0.0, 0.0, 2.0, 2.0])
+"""Of a raw box: offset of the centre in strides, logarithm of the sides in strides. Sides of 120 and 240 pixels."""
+_BOX_DEVIATION = np.array([0.5, 0.5, 0.15, 0.15])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +47,12 @@ def head(graph: Graph, size: Size, maps: list[Tensor], people: int) -> Predictio
     """Predictions from the neck's maps, with scores such that the graph's example input holds `people` people."""
     with graph.scope("head"):
         levels = []
-        for stride, x in zip(STRIDES, maps, strict=True):
+        for stride, filler, x in zip(STRIDES, _FILLERS, maps, strict=True):
             with graph.scope(f"stride{stride}"):
-                levels.append([_flatten(graph, y) for y in _level(graph, size, x)])
-        logits, boxes, visibility, pose = (
-            graph.op("Concat", *parts, axis=1, name=name)
-            for parts, name in zip(zip(*levels, strict=True), (None, None, None, "pose"), strict=True)
-        )
-        boxes = _decode_boxes(graph, size, boxes)
+                levels.append([_flatten(graph, y) for y in _level(graph, size, x, filler)])
+        scores, raw_boxes, visibility, pose = zip(*levels, strict=True)
+        boxes = _decode_boxes(graph, size, graph.op("Concat", *raw_boxes, axis=1))
+        logits = graph.op("Concat", *scores, axis=1)
 
         shift = score_shift(boxes.example[0], logits.example[0, :, 0], people)
         for stride in STRIDES:
@@ -55,8 +61,8 @@ def head(graph: Graph, size: Size, maps: list[Tensor], people: int) -> Predictio
         return Predictions(
             boxes=boxes,
             scores=graph.op("Sigmoid", logits, name="scores"),
-            pose=pose,
-            visibility=graph.op("Sigmoid", visibility, name="visibility"),
+            pose=graph.op("Concat", *pose, axis=1, name="pose"),
+            visibility=graph.op("Sigmoid", graph.op("Concat", *visibility, axis=1), name="visibility"),
         )
 
 
@@ -71,18 +77,18 @@ def priors(size: Size) -> tuple[Array, Array]:
     return np.concatenate(centres), np.concatenate(strides)
 
 
-def _level(graph: Graph, size: Size, x: Tensor) -> tuple[Tensor, ...]:
+def _level(graph: Graph, size: Size, x: Tensor, filler: int) -> tuple[Tensor, ...]:
     """Maps of the score's logit, the raw box, the visibility's logits and the pose feature, from one level's map."""
     score, pose = graph.ops("Split", x, outputs=2, split=[size.pose // 2] * 2, axis=1)
+    score_channels, pose_channels = int(_SCORE_CHANNELS * size.widen), _GROUPS * size.group
     for layer in range(2):
-        score = conv_silu(graph, f"score{layer}", score, int(_SCORE_CHANNELS * size.widen), kernel=3)
-    pose = conv_silu(graph, "pose0", pose, _GROUPS * size.group, kernel=3)
+        score = conv_silu(graph, f"score{layer}", score, score_channels, kernel=3, smoothness=_SMOOTHNESS)
+    pose = conv_silu(graph, "pose0", pose, pose_channels, kernel=3, smoothness=_SMOOTHNESS)
     for layer in range(1, 4):
-        pose = conv_silu(graph, f"pose{layer}", pose, _GROUPS * size.group, kernel=3, groups=_GROUPS)
+        pose = conv_silu(graph, f"pose{layer}", pose, pose_channels, kernel=3, groups=_GROUPS, smoothness=_SMOOTHNESS)
     return (
-        conv(graph, "score", score, 1, deviation=2.0),
-        # A mean side of exp(1.8) strides: boxes of about 100 pixels on one level and 200 on the other.
-        conv(graph, "box", pose, 4, mean=np.array([0.0, 0.0, 1.8, 1.8]), deviation=0.3),
+        conv(graph, "score", score, 1, deviation=2.0, low_at=filler),
+        conv(graph, "box", pose, 4, mean=_BOX_MEAN, deviation=_BOX_DEVIATION),
         conv(graph, "visibility", pose, KEYPOINTS),
         conv(graph, "pose", pose, size.pose),
     )
@@ -90,8 +96,8 @@ def _level(graph: Graph, size: Size, x: Tensor) -> tuple[Tensor, ...]:
 
 def _flatten(graph: Graph, x: Tensor) -> Tensor:
     """[batch, height * width, channels] of [batch, channels, height, width]."""
-    x_channels = x.example.shape[1]
-    return graph.op("Reshape", graph.op("Transpose", x, perm=[0, 2, 3, 1]), np.array([0, -1, x_channels]))
+    rows = graph.op("Transpose", x, perm=[0, 2, 3, 1])
+    return graph.op("Reshape", rows, np.array([0, -1, x.example.shape[1]]))
 
 
 def _decode_boxes(graph: Graph, size: Size, raw: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def convolve(
     windows = _windows(x, kernel_shape, strides, pads, 0.0)
     height, width = windows.shape[2:4]
     columns = windows[0].transpose(0, 3, 4, 1, 2).reshape(group, -1, height * width)
-    product = weight.reshape(group, -1, columns.shape[1]) @ columns
+    product: Array = weight.reshape(group, -1, columns.shape[1]) @ columns
     return product.reshape(1, -1, height, width)
 
 
@@ -58,14 +58,16 @@ def _sigmoid(x: Array) -> Array:
 
 def _softmax(x: Array, *, axis: int) -> Array:
     exponential = np.exp(x - x.max(axis, keepdims=True))
-    return exponential / exponential.sum(axis, keepdims=True)
+    shares: Array = exponential / exponential.sum(axis, keepdims=True)
+    return shares
 
 
 def _slice(x: Array, starts: Array, ends: Array, axes: Array, steps: Array) -> Array:
     cut = [slice(None)] * x.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         cut[axis] = slice(start, end, step)
-    return x[tuple(cut)]
+    part: Array = x[tuple(cut)]
+    return part
 
 
 def _reshape(x: Array, shape: Array) -> Array:
@@ -81,7 +83,7 @@ KERNELS: Mapping[str, Callable[..., Array | list[Array]]] = {
     "Add": np.add,
     "Concat": lambda *parts, axis: np.concatenate(parts, axis),
     "Div": np.divide,
-    "Erf": lambda x: _ERF(x).astype(np.float32),
+    "Erf": lambda x: np.asarray(_ERF(x), np.float32),
     "Exp": np.exp,
     "MatMul": np.matmul,
     "MaxPool": _max_pool,

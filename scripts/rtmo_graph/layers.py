@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,41 +22,75 @@ def conv(
     kernel: int = 1,
     stride: int = 1,
     groups: int = 1,
+    smoothness: float = 0.0,
     mean: float | Array = 0.0,
-    deviation: float = 1.0,
+    deviation: float | Array = 1.0,
+    low_at: int | None = None,
 ) -> Tensor:
     """Convolve `x` into `channels` channels.
 
-    Each of them has this mean (one for all, or one each) and standard deviation over the graph's example input, as it would if a batch normalisation
-    had been folded into random weights.
+    Each has this mean and standard deviation (one for all, or one each) over the graph's example input, as it would if
+    a batch normalisation had been folded into random weights. `smoothness` is the deviation of what a filter's taps
+    have in common, relative to what they have not. At the place `low_at`, counted row by row, no channel is above its
+    mean.
     """
-    geometry = {
+    geometry: dict[str, Any] = {
         "kernel_shape": [kernel, kernel],
         "strides": [stride, stride],
         "pads": [kernel // 2] * 4,
         "group": groups,
     }
-    drawn = graph.rng.standard_normal((channels, x.example.shape[1] // groups, kernel, kernel), np.float32)
+    filters = (channels, x.example.shape[1] // groups)
+    drawn = graph.rng.standard_normal((*filters, kernel, kernel), np.float32)
+    if smoothness:
+        drawn += smoothness * graph.rng.standard_normal((*filters, 1, 1), np.float32)
     product = convolve(x.example, drawn, **geometry)
+    average = product.mean(axis=(0, 2, 3))
     scale = deviation / product.std(axis=(0, 2, 3))
-    offset = mean - scale * product.mean(axis=(0, 2, 3))
+    if low_at is not None:
+        scale *= np.sign(average - product.reshape(channels, -1)[:, low_at])
+    offset = mean - scale * average
     with graph.scope(name):
         weight = graph.weight("weight", drawn * scale[:, None, None, None])
         bias = graph.weight("bias", offset)
         value = product * scale[:, None, None] + offset[:, None, None]
-        return graph.op("Conv", x, weight, bias, value=value, **geometry)
+        return graph.op("Conv", x, weight, bias, value=value.astype(np.float32), **geometry)
 
 
 def silu(graph: Graph, x: Tensor) -> Tensor:
-    """x times its sigmoid."""
+    """Multiply `x` by its sigmoid."""
     return graph.op("Mul", x, graph.op("Sigmoid", x))
 
 
 def conv_silu(
-    graph: Graph, name: str, x: Tensor, channels: int, *, kernel: int = 1, stride: int = 1, groups: int = 1
+    graph: Graph,
+    name: str,
+    x: Tensor,
+    channels: int,
+    *,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    smoothness: float = 0.0,
 ) -> Tensor:
-    """`conv` and `silu`."""
-    return silu(graph, conv(graph, name, x, channels, kernel=kernel, stride=stride, groups=groups))
+    """`conv` and `silu`, with SiLU where it bends gently.
+
+    Random layers that bend more make large errors of small ones: with zero mean and unit deviation, the rounding of
+    TensorFloat-32 grows to 20 % of RTMO-l's outputs, and with these to 2 %.
+    """
+    y = conv(
+        graph,
+        name,
+        x,
+        channels,
+        kernel=kernel,
+        stride=stride,
+        groups=groups,
+        smoothness=smoothness,
+        mean=0.5,
+        deviation=0.5,
+    )
+    return silu(graph, y)
 
 
 def linear(

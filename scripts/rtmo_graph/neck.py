@@ -22,11 +22,11 @@ _FEED_FORWARD = 1024
 def neck(graph: Graph, size: Size, maps: list[Tensor]) -> list[Tensor]:
     """Feature maps [batch, size.pose, side / stride, side / stride] at strides 16 and 32."""
     with graph.scope("neck"):
-        fine, middle, coarse = (
-            conv(graph, f"input{level}", x, NECK_CHANNELS) for level, x in enumerate(maps, start=3)
-        )
-        coarse = conv_silu(graph, "lateral5", _encoder(graph, coarse, size.side // 32), NECK_CHANNELS)
-        middle = conv_silu(graph, "lateral4", _fuse(graph, "down4", size, _double(graph, coarse), middle), NECK_CHANNELS)
+        fine, middle, coarse = (conv(graph, f"input{level}", x, NECK_CHANNELS) for level, x in enumerate(maps, start=3))
+        coarse = _encoder(graph, coarse, size.side // 32)
+        coarse = conv_silu(graph, "lateral5", coarse, NECK_CHANNELS)
+        middle = _fuse(graph, "down4", size, _double(graph, coarse), middle)
+        middle = conv_silu(graph, "lateral4", middle, NECK_CHANNELS)
         fine = _fuse(graph, "down3", size, _double(graph, middle), fine)
 
         shrunk = conv_silu(graph, "shrink4", fine, NECK_CHANNELS, kernel=3, stride=2)
@@ -38,9 +38,15 @@ def neck(graph: Graph, size: Size, maps: list[Tensor]) -> list[Tensor]:
 
 def _double(graph: Graph, x: Tensor) -> Tensor:
     """`x` at twice its height and width, each value repeated."""
-    modes = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
-    no_region, scales = np.empty(0, np.float32), np.array([1, 1, 2, 2], np.float32)
-    return graph.op("Resize", x, no_region, scales, **modes)
+    return graph.op(
+        "Resize",
+        x,
+        np.empty(0),  # a region of interest, which this mode does not have
+        np.array([1.0, 1.0, 2.0, 2.0]),
+        coordinate_transformation_mode="asymmetric",
+        mode="nearest",
+        nearest_mode="floor",
+    )
 
 
 def _fuse(graph: Graph, name: str, size: Size, *maps: Tensor) -> Tensor:
@@ -99,7 +105,7 @@ def _positions(side: int) -> Array:
 
 
 def _gelu(graph: Graph, x: Tensor) -> Tensor:
-    """x times the normal distribution function at x."""
+    """Multiply `x` by the normal distribution function at x."""
     error = graph.op("Erf", graph.op("Div", x, math.sqrt(2)))
     return graph.op("Mul", graph.op("Mul", x, graph.op("Add", error, 1.0)), 0.5)
 

@@ -34,11 +34,14 @@ def _colour(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 def _waves(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Soft shading [3, height, width] within about 60 levels of zero."""
     across, down, phase = rng.uniform(-9, 9, (3, 3, 1, 1))
-    return 60 * np.sin(across * x + down * y + phase)
+    waves: npt.NDArray[np.float64] = 60 * np.sin(across * x + down * y + phase)
+    return waves
 
 
 def _shape(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     """Where [height, width] an upright ellipse or rectangle of a person's proportions lies."""
     centre_x, centre_y, size = rng.uniform((0, 0, 0.03), (1, 0.75, 0.15))
     distances = np.abs(x - centre_x) / size, np.abs(y - centre_y) / (2 * size)
-    return np.hypot(*distances) < 1 if rng.random() < 0.5 else np.maximum(*distances) < 1
+    norm = (np.hypot, np.maximum)[rng.integers(2)]
+    inside: npt.NDArray[np.bool_] = norm(*distances) < 1
+    return inside

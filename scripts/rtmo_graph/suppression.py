@@ -49,7 +49,10 @@ def _select_of_one(graph: Graph, boxes: Tensor, scores: Tensor, candidates: Arra
 
 
 def _select_of_many(graph: Graph, boxes: Tensor, scores: Tensor, candidates: Array) -> tuple[Tensor, Tensor]:
-    """As `_select_of_one` for any number of images: each gets a row for all that is found in any, zero where not its own."""
+    """Select as `_select_of_one` does, in any number of images.
+
+    Each image has a row for whatever is found in any; the rows and indices that are not its own are zero.
+    """
     best = graph.op("ReduceMax", scores, axes=[2], keepdims=0)
     _, order = graph.ops("TopK", best, candidates, outputs=2, axis=1)
     order_index = graph.op("Unsqueeze", order, axes=[2])

@@ -1,0 +1,6 @@
+"""`python -m rtmo_optuna`."""
+
+from rtmo_optuna.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The one JSON codec between parent and child: a request, then a line for each answer.
+
+The request goes to the child's stdin, followed by `next` or `stop` for each window. The answers come back on a file
+descriptor of their own, since native libraries print to stdout.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.records import BenchmarkRequest, ModelFacts, SessionSpec, Stage
+
+VERSION = 1
+NEXT = b"next\n"
+STOP = b"stop\n"
+
+
+class ProtocolError(Exception):
+    """A line that no peer of this version writes."""
+
+
+class Blame(enum.StrEnum):
+    """Who has to change something after a failure: the user's input, the settings, or nobody knows."""
+
+    INPUT = "input"
+    SETTINGS = "settings"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeRequest:
+    """Open the model with these settings and tell its signature, operators and node placement."""
+
+    session: SessionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRequest:
+    """Run the model once on every sample and keep the outputs in the file `target` (.npz)."""
+
+    session: SessionSpec
+    inputs: str
+    target: str
+
+
+Request: TypeAlias = BenchmarkRequest | DescribeRequest | ReferenceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The child has started and will read its request."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The session stands, its options read back as they were given."""
+
+    import_ns: int
+    preload_ns: int
+    build_ns: int
+    provider_options: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """The first run is over; the hash covers names, types, shapes and bytes of its outputs."""
+
+    first_run_ns: int
+    outputs_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """The warm-up is over; the child waits for `next`."""
+
+    warmup_ns: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One window's latencies."""
+
+    samples_ns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The answer to a DescribeRequest."""
+
+    facts: ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceMade:
+    """The answer to a ReferenceRequest: the shape of each output in the first sample, and whether all is finite."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    finite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The child cannot go on."""
+
+    stage: Stage
+    blame: Blame
+    text: str
+
+
+Answer: TypeAlias = Hello | Opened | Ran | Warm | Timed | Described | ReferenceMade | Failed
+
+REQUESTS: Mapping[str, type[Request]] = {
+    "benchmark": BenchmarkRequest,
+    "describe": DescribeRequest,
+    "reference": ReferenceRequest,
+}
+ANSWERS: Mapping[str, type[Answer]] = {
+    "hello": Hello,
+    "opened": Opened,
+    "ran": Ran,
+    "warm": Warm,
+    "timed": Timed,
+    "described": Described,
+    "reference": ReferenceMade,
+    "failed": Failed,
+}
+_KINDS = {kind: name for table in (REQUESTS, ANSWERS) for name, kind in table.items()}
+
+
+M = TypeVar("M")
+
+
+def dump(message: Request | Answer) -> bytes:
+    """Return `message` as one line."""
+    line = {"protocol": VERSION, "kind": _KINDS[type(message)], "body": encode(message)}
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def load_request(line: bytes) -> Request:
+    """Return the request in `line`; raises ProtocolError for anything else."""
+    return _load(line, REQUESTS)
+
+
+def load_answer(line: bytes) -> Answer:
+    """Return the answer in `line`; raises ProtocolError for anything else."""
+    return _load(line, ANSWERS)
+
+
+def _load(line: bytes, table: Mapping[str, type[M]]) -> M:
+    try:
+        plain = json.loads(line)
+        if plain["protocol"] != VERSION:
+            message = (
+                f"Protocol {plain['protocol']} was spoken, {VERSION} expected: parent and child differ in version."
+            )
+            raise ProtocolError(message)
+        return decode(table[plain["kind"]], plain["body"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"This is no line of protocol {VERSION}: {line[:200]!r}."
+        raise ProtocolError(message) from error

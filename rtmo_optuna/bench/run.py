@@ -1,0 +1,188 @@
+"""From a request to what a child found out; a dead child becomes a FAILED Measurement, never an exception."""
+
+from __future__ import annotations
+
+import enum
+import math
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from rtmo_optuna.bench import protocol
+from rtmo_optuna.bench.launcher import Child, ChildGoneError
+from rtmo_optuna.errors import ChildError
+from rtmo_optuna.records import Limits, Measurement, Outcome, Stage, StageTimes, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rtmo_optuna.records import BenchmarkRequest, ModelFacts
+
+    Decide = Callable[[Sequence[Window]], "Decision"]
+    OnWindow = Callable[[Window], None]
+    MemoryOf = Callable[[int], int | None]
+
+_TAIL = 4000
+# Values in the upper tail that a percentile needs before it means something (MLPerf inference rules, early stopping).
+_QUANTILES = {"p50": (0.5, 1), "p90": (0.9, 64), "p95": (0.95, 130), "p99": (0.99, 662)}
+A = TypeVar("A", bound=protocol.Answer)
+
+
+class Decision(enum.Enum):
+    """What to do after a window."""
+
+    GO_ON = enum.auto()
+    ENOUGH = enum.auto()
+    PRUNE = enum.auto()
+
+
+@dataclass
+class _Life:
+    """What is known of a child so far."""
+
+    child: Child
+    limits: Limits
+    stage: Stage = Stage.START
+    windows: list[Window] = field(default_factory=list)
+
+    def expect(self, kind: type[A], stage: Stage, limit_s: float) -> A:
+        self.stage = stage
+        answer = self.child.receive(limit_s)
+        if isinstance(answer, protocol.Failed):
+            raise _ToldError(answer)
+        if not isinstance(answer, kind):
+            message = f"answered {type(answer).__name__} where {kind.__name__} was due"
+            raise ChildGoneError(message)
+        return answer
+
+
+class _ToldError(Exception):
+    """The child told of its failure itself."""
+
+    def __init__(self, failed: protocol.Failed) -> None:
+        super().__init__(failed.text)
+        self.failed = failed
+
+
+def measure(
+    request: BenchmarkRequest,
+    *,
+    log: Path,
+    decide: Decide,
+    on_window: OnWindow = lambda _: None,
+    memory_of: MemoryOf = lambda _: None,
+    batch: int = 1,
+) -> Measurement:
+    """Return the Measurement of one fresh process; its prints go to the file `log`.
+
+    `decide` sees all windows after each one; `on_window` and `memory_of` (bytes on the GPU, by process id) are called
+    between windows only, when nothing is being timed.
+    """
+    limits = request.limits
+    times = StageTimes()
+    options: dict[str, str] = {}
+    outcome, stage, reason, outputs, memory = Outcome.FAILED, None, "", "", None
+    with Child(log) as child:
+        life = _Life(child, limits)
+        try:
+            life.expect(protocol.Hello, Stage.START, limits.start_s)
+            times = replace(times, start_ns=_since(child))
+            child.send(protocol.dump(request))
+            opened = life.expect(protocol.Opened, Stage.BUILD, limits.build_s)
+            options = dict(opened.provider_options)
+            times = replace(times, import_ns=opened.import_ns, preload_ns=opened.preload_ns, build_ns=opened.build_ns)
+            ran = life.expect(protocol.Ran, Stage.FIRST_RUN, limits.first_run_s)
+            outputs, times = ran.outputs_sha256, replace(times, first_run_ns=ran.first_run_ns)
+            warm = life.expect(protocol.Warm, Stage.WARMUP, limits.window_s)
+            times = replace(times, warmup_ns=warm.warmup_ns)
+            decision = _windows(life, decide, on_window)
+            outcome = Outcome.PRUNED if decision is Decision.PRUNE else Outcome.MEASURED
+            memory = memory_of(child.pid)
+            child.finish(limits.exit_s)
+        except _ToldError as error:
+            stage, reason = error.failed.stage, error.failed.text
+        except ChildGoneError as error:
+            stage, reason = life.stage, f"The child {error}."
+    samples = tuple(window.samples_ns for window in life.windows)
+    calls = sorted(value for window in samples for value in window)
+    medians = tuple(_quantile(sorted(window), 0.5) for window in samples)
+    return Measurement(
+        outcome=outcome,
+        stage=stage,
+        reason=reason,
+        latency_ns=_quantile(sorted(medians), 0.5) if medians else None,
+        windows_ns=medians,
+        quantiles_ns={name: _quantile(calls, q) for name, (q, least) in _QUANTILES.items() if len(calls) >= least},
+        calls=len(calls),
+        batch=batch,
+        stages=replace(times, windows_ns=sum(calls) if calls else None, total_ns=_since(child)),
+        gpu_memory_bytes=memory,
+        outputs_sha256=outputs,
+        log_tail=tail(log) if outcome is Outcome.FAILED else "",
+        provider_options=options,
+        samples_ns=samples,
+    )
+
+
+def _windows(life: _Life, decide: Decide, on_window: OnWindow) -> Decision:
+    decision = Decision.GO_ON
+    while decision is Decision.GO_ON:
+        life.child.send(protocol.NEXT)
+        timed = life.expect(protocol.Timed, Stage.WINDOW, life.limits.window_s)
+        life.windows.append(Window(timed.samples_ns))
+        decision = decide(life.windows)
+        on_window(life.windows[-1])
+    return decision
+
+
+def describe(request: protocol.DescribeRequest, limits: Limits) -> ModelFacts:
+    """Return what a child says of the model; raises ChildError where it cannot be opened."""
+    return _ask(request, protocol.Described, limits).facts
+
+
+def reference(request: protocol.ReferenceRequest, limits: Limits) -> protocol.ReferenceMade:
+    """Have a child write the model's outputs for the study's input; raises ChildError where it cannot."""
+    return _ask(request, protocol.ReferenceMade, limits)
+
+
+def _ask(request: protocol.Request, kind: type[A], limits: Limits) -> A:
+    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
+        log = Path(folder, "log.txt")
+        with Child(log) as child:
+            life = _Life(child, limits)
+            try:
+                life.expect(protocol.Hello, Stage.START, limits.start_s)
+                child.send(protocol.dump(request))
+                answer = life.expect(kind, Stage.BUILD, limits.build_s + limits.first_run_s)
+                child.finish(limits.exit_s)
+            except _ToldError as error:
+                failed = error.failed
+                _give_up(failed.text, failed.stage, log, bad_input=failed.blame is protocol.Blame.INPUT)
+            except ChildGoneError as error:
+                _give_up(f"The child {error}.", life.stage, log, bad_input=False)
+    return answer
+
+
+def _give_up(text: str, stage: Stage, log: Path, *, bad_input: bool) -> NoReturn:
+    raise ChildError(text, stage=stage, log=tail(log), bad_input=bad_input) from None
+
+
+def tail(log: Path) -> str:
+    """Return the last lines of a log, at most 4,000 bytes."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL))
+        return file.read().decode(errors="replace")
+
+
+def _since(child: Child) -> int:
+    return (child.ended_ns or time.perf_counter_ns()) - child.started_ns
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float:
+    """Return the q-quantile of sorted values by linear interpolation (R's type 7, NumPy's default)."""
+    place = q * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))

@@ -1,0 +1,213 @@
+"""The child's main: opens an engine, times windows, answers one line for each. Imported by nobody."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import os
+import signal
+import sys
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+from rtmo_optuna.bench import protocol
+from rtmo_optuna.bench.protocol import Blame
+from rtmo_optuna.engine.inputs import load
+from rtmo_optuna.engine.session import open_engine
+from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
+from rtmo_optuna.records import BenchmarkRequest, EngineKind, ModelFacts, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rtmo_optuna.engine.session import Engine
+    from rtmo_optuna.records import Measuring
+
+    Feed = dict[str, NDArray[np.generic]]
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """One request's life; `stage` is where it stands."""
+
+    def __init__(self, answers: IO[bytes], orders: IO[bytes]) -> None:
+        """Answer on `answers`, take the request and the orders for windows from `orders`."""
+        self._answers = answers
+        self._orders = orders
+        self.stage = Stage.START
+
+    def answer(self, message: protocol.Answer) -> None:
+        """Send one line."""
+        self._answers.write(protocol.dump(message))
+        self._answers.flush()
+
+    def serve(self) -> None:
+        """Greet, read the request, carry it out, and tell of any error."""
+        self.answer(protocol.Hello(os.getpid()))
+        try:
+            request = protocol.load_request(self._orders.readline())
+            _HANDLERS[type(request)](self, request)
+        except Exception as error:  # noqa: BLE001 - the parent learns of every one
+            self.answer(protocol.Failed(self.stage, _blame(error), _sentence(error)))
+
+    def benchmark(self, request: BenchmarkRequest) -> None:
+        """Open, run once, warm up, then a window for each `next` until anything else comes."""
+        samples = load(request.inputs)
+        self.stage = Stage.BUILD
+        engine = open_engine(request.session)
+        self.answer(
+            protocol.Opened(engine.import_ns, engine.preload_ns, engine.build_ns, dict(engine.provider_options))
+        )
+        self.stage = Stage.FIRST_RUN
+        start = time.perf_counter_ns()
+        outputs = engine.run(samples[0])
+        self.answer(protocol.Ran(time.perf_counter_ns() - start, _hash(engine, outputs)))
+        del outputs
+        timer = _Timer(engine, samples, request.measuring)
+        self.stage = Stage.WARMUP
+        start = time.perf_counter_ns()
+        calls = timer.warm_up()
+        self.answer(protocol.Warm(time.perf_counter_ns() - start, calls))
+        self.stage = Stage.WINDOW
+        while self._orders.readline() == protocol.NEXT:
+            self.answer(protocol.Timed(timer.window()))
+
+    def describe(self, request: protocol.DescribeRequest) -> None:
+        """Read the file, open a session on it, and tell what it is."""
+        self.stage = Stage.BUILD
+        spec = request.session
+        graph = None
+        if spec.engine is EngineKind.ONNXRUNTIME:
+            from pathlib import Path  # noqa: PLC0415
+
+            from rtmo_optuna.engine.graph import read_graph  # noqa: PLC0415 - onnx is slow to import
+            from rtmo_optuna.engine.session import OnnxRuntimeEngine  # noqa: PLC0415
+
+            graph = read_graph(Path(spec.model))
+            engine: Any = OnnxRuntimeEngine(spec, record_nodes=True)
+        else:
+            engine = open_engine(spec)
+        facts = ModelFacts(
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            opset=graph.opset if graph else 0,
+            operators=dict(graph.operators) if graph else {},
+            nodes_by_provider=engine.nodes_by_provider(),
+            provider=spec.provider,
+            versions=engine.versions(),
+            external_files=graph.external_files if graph else (),
+            random_operators=graph.random if graph else (),
+        )
+        self.answer(protocol.Described(facts))
+
+    def reference(self, request: protocol.ReferenceRequest) -> None:
+        """Run every sample once and keep the outputs, stacked by sample where their shapes agree."""
+        import numpy as np  # noqa: PLC0415 - benchmarks load it with the engine
+
+        samples = load(request.inputs)
+        self.stage = Stage.BUILD
+        engine = open_engine(request.session)
+        self.stage = Stage.FIRST_RUN
+        runs = [dict(zip(engine.output_names, engine.run(feed), strict=True)) for feed in samples]
+        with open(request.target, "wb") as target:  # noqa: PTH123 - pathlib is not needed otherwise
+            np.savez(target, **{f"{n}/{name}": array for n, run in enumerate(runs) for name, array in run.items()})
+        finite = all(np.isfinite(a).all() for run in runs for a in run.values() if a.dtype.kind in "fc")
+        self.answer(protocol.ReferenceMade({name: array.shape for name, array in runs[0].items()}, finite))
+
+
+class _Timer:
+    """Times complete calls, cycling through the samples; whole cycles, so that every window holds the same work."""
+
+    def __init__(self, engine: Engine, samples: list[Feed], measuring: Measuring) -> None:
+        self._run = engine.run
+        self._samples = samples
+        self._measuring = measuring
+        self._left = math.inf if measuring.runs is None else measuring.runs
+        self._least = measuring.window_calls
+
+    def _cycle(self) -> list[int]:
+        now, run, spent = time.perf_counter_ns, self._run, []
+        for feed in self._samples:
+            start = now()
+            run(feed)
+            spent.append(now() - start)
+        return spent
+
+    def warm_up(self) -> int:
+        rules = self._measuring
+        end = time.perf_counter() + (0.0 if rules.warmup_exact else rules.warmup_s)
+        spent: list[int] = []
+        least = rules.warmup_calls
+        while len(spent) < least or time.perf_counter() < end:
+            spent += self._cycle()
+            if not rules.warmup_exact and sum(spent) > len(spent) * rules.slow_call_ms * 1e6:
+                least = self._least = rules.slow_calls
+        return len(spent)
+
+    def window(self) -> tuple[int, ...]:
+        spent: list[int] = []
+        gc.collect()
+        gc.disable()
+        end = time.perf_counter() + self._measuring.window_s
+        while len(spent) < self._left and (len(spent) < self._least or time.perf_counter() < end):
+            spent += self._cycle()
+        gc.enable()
+        self._left -= len(spent)
+        return tuple(spent)
+
+
+_HANDLERS: Mapping[type[protocol.Request], Callable[[Worker, Any], None]] = {
+    BenchmarkRequest: Worker.benchmark,
+    protocol.DescribeRequest: Worker.describe,
+    protocol.ReferenceRequest: Worker.reference,
+}
+
+
+def _blame(error: Exception) -> Blame:
+    if isinstance(error, UsageError):
+        return Blame.INPUT
+    return Blame.SETTINGS if isinstance(error, SettingsRefusedError) else Blame.UNKNOWN
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, TunerError | RuntimeError) else f"{type(error).__name__}: {text}"
+
+
+def _hash(engine: Engine, outputs: list[NDArray[Any]]) -> str:
+    import hashlib  # noqa: PLC0415 - only after the first run
+
+    digest = hashlib.sha256()
+    for name, array in zip(engine.output_names, outputs, strict=True):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies; elsewhere than on Linux, the end of stdin ends it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("The parent is gone.")
+
+
+def main() -> None:
+    """Serve one request: `worker ANSWERS_FD PARENT_PID`, request and orders on stdin."""
+    descriptor, parent = map(int, sys.argv[1:])
+    _die_with(parent)
+    with os.fdopen(descriptor, "wb") as answers:
+        Worker(answers, sys.stdin.buffer).serve()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The libraries' own teardown takes time and has been seen to crash; the kernel frees everything.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

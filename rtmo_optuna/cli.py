@@ -1,0 +1,206 @@
+"""Verbs and exit codes; no logic."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from rtmo_optuna.errors import TunerError
+from rtmo_optuna.progress import Progress, print_table, space_rows
+
+INTERRUPTED = 130
+_DEFAULT_STORAGE = "sqlite:///studies/studies.db"
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+app = typer.Typer(
+    help="Find the fastest ONNX Runtime settings for a model on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Storage = Annotated[str, typer.Option(help="Database URL, or path of an SQLite file, that studies live in.")]
+Output = Annotated[Path | None, typer.Option(help="Report file (.md), or a folder. Default: results/<study name>/.")]
+
+
+def _seconds(text: str | float) -> float:
+    fits = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(text))
+    if not fits or not float(fits[1]):
+        message = f"{text!r} is no time: give seconds, or a number with s, m or h, such as 10m."
+        raise typer.BadParameter(message)
+    return float(fits[1]) * _UNITS[fits[2]]
+
+
+@app.command()
+def tune(  # noqa: PLR0917 - one parameter an option
+    model: Annotated[Path, typer.Argument(help="ONNX file to tune.")],
+    config: Annotated[Path, typer.Option(help="YAML file that takes the best settings.")] = Path("config.yaml"),
+    output: Output = None,
+    study: Annotated[str | None, typer.Option(help="Study definition: a path, or the name of one that ships.")] = None,
+    study_name: Annotated[str | None, typer.Option(help="Name of the study. Default: <model>-<definition>.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer trials and shorter windows: at most 3 minutes.")
+    ] = False,  # noqa: FBT002
+    warmup: Annotated[int | None, typer.Option(min=0, help="Warm-up calls before a trial is timed.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Timed calls of a trial.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials that the study is to have in all.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(parser=_seconds, metavar="TIME", help="When to stop, such as 90s or 10m.")
+    ] = None,
+    provider: Annotated[Literal["auto", "cuda", "cpu"], typer.Option(help="auto: cuda where there is a GPU.")] = "auto",
+    input: Annotated[  # noqa: A002 - the option's name
+        Path | None, typer.Option(help="What to run the model on: .npz, .npy, an image or a folder of images.")
+    ] = None,
+    input_scale: Annotated[float, typer.Option(help="Factor on an image's 0-255 values, such as 0.003922.")] = 1.0,
+    shape: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="Shape of a dynamic input; may be repeated.")
+    ] = None,
+    storage: Storage = _DEFAULT_STORAGE,
+    new: Annotated[bool, typer.Option("--new", help="Start a new study beside one of the same name.")] = False,  # noqa: FBT002
+    config_path: Annotated[str, typer.Option(metavar="A.B.C", help="Where in the YAML file the settings go.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,  # noqa: FBT002
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False,  # noqa: FBT002
+    engine: Annotated[Literal["onnxruntime", "scripted"], typer.Option(hidden=True)] = "onnxruntime",
+) -> None:
+    """Search for the fastest settings, write them to config.yaml, and report with plots.
+
+    The same command resumes a study that was interrupted, up to the same number of trials.
+    """
+    _set_logging(verbose=verbose)
+    from rtmo_optuna import workflow  # noqa: PLC0415 - --help must not wait for Optuna
+    from rtmo_optuna.records import EngineKind  # noqa: PLC0415
+
+    options = workflow.TuneOptions(
+        model=model,
+        config=config,
+        config_path=config_path,
+        output=output,
+        study=study,
+        study_name=study_name,
+        quick=quick,
+        warmup=warmup,
+        runs=runs,
+        trials=trials,
+        timeout_s=timeout,
+        provider=provider,
+        input=input,
+        input_scale=input_scale,
+        shapes=tuple(shape or ()),
+        storage=storage,
+        new=new,
+        engine=EngineKind(engine),
+    )
+    if dry_run:
+        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch:
+            _show_plan(workflow.plan(options, Path(scratch)))
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with Progress() as progress:
+        result = workflow.tune(options, progress)
+    typer.echo(f"\n{result.record.verdict.sentence}")
+    if result.config:
+        kept = f" (the old file is {result.backup})" if result.backup else ""
+        typer.echo(f"settings: {result.config}{kept}")
+    for file in result.files[:2]:
+        typer.echo(f"report:   {file}")
+    typer.echo(f"study:    {result.record.name} in {result.record.storage}")
+    if result.interrupted:
+        typer.echo("Interrupted; the configuration file was left alone. The same command goes on from here.")
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Name of the study.")],
+    storage: Storage = _DEFAULT_STORAGE,
+    output: Output = None,
+) -> None:
+    """Write a study's report again. Runs nothing."""
+    _set_logging(verbose=False)
+    from rtmo_optuna import workflow  # noqa: PLC0415
+
+    for file in workflow.report(name, storage, output)[:2]:
+        typer.echo(f"report:   {file}")
+
+
+@app.command()
+def studies(storage: Storage = _DEFAULT_STORAGE) -> None:
+    """List the studies of a storage."""
+    _set_logging(verbose=False)
+    from rtmo_optuna.search.study import list_studies  # noqa: PLC0415
+
+    rows = [
+        (
+            line.name,
+            line.provider,
+            line.model,
+            line.trials,
+            "" if line.best is None else f"{line.best:.2f}",
+            line.started,
+        )
+        for line in list_studies(storage)
+    ]
+    print_table(("study", "provider", "model", "trials", "best", "started (UTC)"), rows)
+
+
+@app.command()
+def dashboard(
+    storage: Storage = _DEFAULT_STORAGE,
+    host: Annotated[str, typer.Option(help="Address to listen on. The dashboard has no log-in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+) -> None:
+    """Open optuna-dashboard on the studies, while a tune runs too."""
+    _set_logging(verbose=False)
+    from rtmo_optuna.search import notes, storage as database  # noqa: PLC0415
+
+    database.open_storage(storage, create=False)
+    typer.echo(f"http://{host}:{port}/dashboard/   (Ctrl-C ends it)")
+    notes.serve(database.url_of(storage), str(database.artifacts_folder(storage)), host, port)
+
+
+def _set_logging(*, verbose: bool) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    logging.getLogger("optuna").setLevel(logging.INFO if verbose else logging.ERROR)
+
+
+def _show_plan(plan: Any) -> None:  # noqa: ANN401 - workflow is imported late
+    from rtmo_optuna.space.resolve import size  # noqa: PLC0415
+
+    about = plan.about
+    device = about.machine.gpu.name if about.machine.gpu else about.machine.cpu
+    print_table(("knob", "choices"), space_rows(about.space.dimensions), f"{size(about.space)} combinations")
+    for frozen in about.space.left_out:
+        typer.echo(f"left out: {frozen.name}: {frozen.reason}")
+    for warning in about.warnings:
+        typer.echo(f"warning:  {warning}")
+    budget = about.definition
+    typer.echo(f"model:    {about.model_path} ({', '.join(f'{n} {s}' for n, s in about.inputs.shapes.items())})")
+    typer.echo(f"machine:  {device}, {about.definition.provider}, ONNX Runtime {about.model.versions['onnxruntime']}")
+    typer.echo(f"budget:   {budget.trials} trials, {budget.timeout_s:g} s")
+    typer.echo(f"study:    {about.name} in {about.storage}")
+    typer.echo(f"settings: {plan.config.path}, now {plan.config.settings}")
+    typer.echo(f"report:   {plan.report}")
+    typer.echo("Nothing was written.")
+
+
+def _fail(error: TunerError) -> NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    sys.exit(error.exit_code)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit; every error of ours is one sentence on stderr and an exit code."""
+    try:
+        app(arguments, prog_name="rtmo-optuna")
+        sys.exit(0)
+    except TunerError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

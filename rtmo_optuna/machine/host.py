@@ -1,0 +1,194 @@
+"""The host: what it is made of, which processes live on it, and whose turn it is on a device."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import platform
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.errors import UsageError
+from rtmo_optuna.records import Gpu, Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+_ENDED = frozenset("ZXx")
+"""Process states of the kernel in which nothing runs any more: zombie, dead."""
+
+
+def host(gpu: Gpu | None = None) -> Machine:
+    """Return what this machine is, with `gpu` as the one that a study runs on.
+
+    `cores` and `memory_bytes` are what this process may use: its affinity and the limits of its control groups count.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    groups = control_groups(_read(_PROC / "self/cgroup"), _CGROUPS)
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(
+        hostname=platform.node(),
+        system=_system(),
+        cpu=cpu_model(_read(_PROC / "cpuinfo")) or _sysctl("machdep.cpu.brand_string") or platform.machine(),
+        cores=min([affinity, *(math.ceil(limit) for limit in core_limits(groups))]),
+        memory_bytes=min([memory, *memory_limits(groups)]),
+        python=platform.python_version(),
+        gpu=gpu,
+    )
+
+
+def cpu_model(cpuinfo: str) -> str | None:
+    """Return the processor's name from the text of /proc/cpuinfo; None where it has none, as on most Arm machines."""
+    named = re.search(r"^(?:model name|Model|cpu model|cpu)\s*:\s*(\S.*)$", cpuinfo, re.MULTILINE)
+    return " ".join(named[1].split()) if named else None
+
+
+def control_groups(membership: str, mounted: Path) -> tuple[Path, ...]:
+    """Return the folders of a process's control groups and of all groups around them, under the mount point `mounted`.
+
+    `membership` is the text of /proc/<pid>/cgroup: a line `0::/path` for version 2, lines such as `4:cpu,cpuacct:/path`
+    for version 1. Every group on the way up limits too. A container may be shown paths of the host that it cannot see:
+    those folders do not exist, and the mount point itself is its group.
+    """
+    found: dict[Path, None] = {}
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            top = mounted / controller
+            inner = top / path.lstrip("/")
+            found.update(dict.fromkeys(folder for folder in (inner, *inner.parents) if folder.is_relative_to(top)))
+    return tuple(found)
+
+
+def core_limits(groups: tuple[Path, ...]) -> tuple[float, ...]:
+    """Return each limit that control groups set on processor time, in cores."""
+    texts = [_read(folder / "cpu.max") for folder in groups]
+    texts += [f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}" for folder in groups]
+    pairs = [re.fullmatch(r"\s*(\d+)\s+(\d+)\s*", text) for text in texts]  # "max" and -1 mean: no limit
+    return tuple(int(pair[1]) / int(pair[2]) for pair in pairs if pair)
+
+
+def memory_limits(groups: tuple[Path, ...]) -> tuple[int, ...]:
+    """Return each limit that control groups set on memory, in bytes."""
+    texts = [_read(folder / name).strip() for folder in groups for name in ("memory.max", "memory.limit_in_bytes")]
+    return tuple(int(text) for text in texts if text.isdecimal())
+
+
+def started(pid: int) -> str | None:
+    """Return when process `pid` of this host was started, in a form that no later process of this id can have.
+
+    To be compared with an earlier answer, not to be read. None where no such process runs; a zombie does not run.
+    Process ids mean the same to two processes only where `process_space` says the same.
+    """
+    if not _PROC.joinpath("self/stat").exists():
+        return _started_by_ps(pid)
+    text = _read(_PROC / str(pid) / "stat")
+    ticks = start_ticks(text) if text else None
+    return None if ticks is None else f"{_read(_PROC / 'sys/kernel/random/boot_id').strip()} {ticks}"
+
+
+def start_ticks(text: str) -> int | None:
+    """Return the start time in the text of /proc/<pid>/stat, in clock ticks since boot; None for a zombie.
+
+    The program's name, in parentheses, may itself hold spaces and parentheses, so fields count from the last one; the
+    start time is field 22 (proc(5)).
+    """
+    state, *fields = text.rpartition(")")[2].split()
+    return None if state in _ENDED else int(fields[18])
+
+
+def process_space() -> str:
+    """Return the place in which process ids mean the same: the host, and the container where it has ids of its own."""
+    namespace = _PROC / "self/ns/pid"
+    inode = namespace.stat().st_ino if namespace.exists() else ""
+    return f"{platform.node()} {inode}".strip()
+
+
+@contextlib.contextmanager
+def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) -> Iterator[None]:
+    """Hold the device `name` (a GPU's UUID, or "cpu") against this user's other processes while the body runs.
+
+    Where another process has it, `waiting` is called once with that process's id (None where unknown), then the lock is
+    waited for. The kernel releases it when the holder dies. It is not reentrant. Raises UsageError where no folder for
+    the lock file can be had.
+    """
+    path = _runtime_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                holder = path.read_text()
+                waiting(int(holder) if holder.isdecimal() else None)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing would leave it to a forked child that still has the file
+
+
+def _runtime_folder() -> Path:
+    """Return this user's own folder for files that need not outlive a reboot; other users cannot write to it.
+
+    A cron job has no XDG_RUNTIME_DIR, and must find the folder that the same user's shell has; hence its usual place.
+    """
+    uid = os.getuid()
+    session = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    for parent in (Path(session), Path(tempfile.gettempdir())):
+        folder = parent / f"rtmo_optuna-{uid}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            facts = folder.lstat()
+            if stat.S_ISDIR(facts.st_mode) and facts.st_uid == uid:
+                return folder
+    message = f"Neither {session} nor {tempfile.gettempdir()} can hold lock files: set TMPDIR to a folder of your own."
+    raise UsageError(message)
+
+
+def _system() -> str:
+    name = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
+    with contextlib.suppress(OSError):
+        release = platform.freedesktop_os_release()
+        return f"{name} ({' '.join(filter(None, (release['NAME'], release.get('VERSION_ID'))))})"
+    return f"{name} (macOS {platform.mac_ver()[0]})" if platform.mac_ver()[0] else name
+
+
+def _read(path: Path) -> str:
+    """Return a file's text, or "" where there is none to be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _started_by_ps(pid: int) -> str | None:
+    """Ask ps, as on systems without /proc: to the second only."""
+    state, _, begun = _output("ps", "-o", "stat=,lstart=", "-p", str(pid)).partition(" ")
+    return begun.strip() if state and state[0] not in _ENDED else None
+
+
+def _sysctl(name: str) -> str:
+    return _output("sysctl", "-n", name)
+
+
+def _output(program: str, *arguments: str) -> str:
+    """Return what a program of the system prints, or "" where there is no such program or it fails."""
+    found = shutil.which(program)
+    if found is None:
+        return ""
+    done = subprocess.run(  # noqa: S603 - programs of the system, with arguments of ours
+        [found, *arguments], capture_output=True, text=True, check=False, env=os.environ | {"LC_ALL": "C"}
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,229 @@
+"""Everything a run must know before it starts; nothing the user has is touched, and bad input ends here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rtmo_optuna.bench import run as bench
+from rtmo_optuna.bench.protocol import DescribeRequest, ReferenceRequest
+from rtmo_optuna.codec import encode
+from rtmo_optuna.engine import inputs as engine_inputs
+from rtmo_optuna.engine.graph import hash_model
+from rtmo_optuna.errors import ChildError, UsageError
+from rtmo_optuna.machine import gpu as gpus
+from rtmo_optuna.machine import host
+from rtmo_optuna.records import (
+    EngineKind,
+    InputFacts,
+    ModelFacts,
+    SessionSpec,
+    StudyDefinition,
+    StudyRecord,
+    Verdict,
+    key,
+)
+from rtmo_optuna.search import storage
+from rtmo_optuna.search.sampler import SAMPLERS
+from rtmo_optuna.space import configfile, definition, resolve
+
+_QUICK = {"windows_max": 6, "window_s": 0.08, "precision": 0.01, "warmup_s": 0.2}
+_QUICK_TRIALS = 12
+_QUICK_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class TuneOptions:
+    """What the user asked for; None where the study definition or a default decides."""
+
+    model: Path
+    config: Path = Path("config.yaml")
+    config_path: str = ""
+    output: Path | None = None
+    study: str | None = None
+    study_name: str | None = None
+    quick: bool = False
+    warmup: int | None = None
+    runs: int | None = None
+    trials: int | None = None
+    timeout_s: float | None = None
+    provider: str = "auto"
+    input: Path | None = None
+    input_scale: float = 1.0
+    shapes: tuple[str, ...] = ()
+    storage: str = storage.DEFAULT_STORAGE
+    new: bool = False
+    engine: EngineKind = EngineKind.ONNXRUNTIME
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that is known to be possible."""
+
+    about: StudyRecord
+    session: SessionSpec
+    config: configfile.ConfigFile
+    report: Path
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan(options: TuneOptions, scratch: Path) -> Plan:
+    """Return the plan of a tune; its input arrays lie in the folder `scratch`.
+
+    Raises UsageError, with one sentence, for whatever the user has to change.
+    """
+    _check_model(options.model)
+    device = next(iter(gpus.gpus()), None)
+    wanted = options.provider
+    if wanted == "auto":
+        wanted = "cuda" if device else "cpu"
+    chosen = _definition(options, wanted)
+    if options.provider not in {"auto", chosen.provider}:
+        message = (
+            f"The study definition {chosen.name!r} is for the provider {chosen.provider!r}, --provider says "
+            f"{options.provider!r}: leave one of them out."
+        )
+        raise UsageError(message)
+    config = configfile.read(options.config, chosen.provider, options.config_path)
+    configfile.check_writable(options.config)
+    name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
+    report = _report_file(options.output, name)
+    storage.sqlite_file(storage.url_of(options.storage))
+    session = SessionSpec(str(options.model), chosen.provider, engine=options.engine)
+    model = _describe(session, chosen)
+    inputs = engine_inputs.prepare(
+        model.inputs,
+        source=options.input,
+        shapes=dict(map(engine_inputs.parse_shape, options.shapes)),
+        scale=options.input_scale,
+        target=scratch / "inputs.npz",
+    )
+    warnings = _warnings(model, inputs) + _reference(session, inputs, chosen, scratch)
+    machine = host.host(device if chosen.provider == "cuda" else None)
+    about = StudyRecord(
+        name=name,
+        definition=chosen,
+        space=resolve.resolve(chosen, machine, model.versions["onnxruntime"]),
+        machine=machine,
+        model=model,
+        model_path=str(options.model),
+        model_sha256=hash_model(options.model, model.external_files),
+        inputs=inputs,
+        trials=(),
+        verdict=Verdict("Nothing has been measured yet.", None, None, None),
+        storage=options.storage,
+        warnings=warnings,
+    )
+    return Plan(about, session, config, report, identity(about))
+
+
+def identity(about: StudyRecord) -> dict[str, str]:
+    """Return what must be equal for a study to go on; values are short enough to be shown side by side."""
+    machine, definition_, model = about.machine, about.definition, about.model
+    hardware = (
+        {"gpu": machine.gpu.name, "gpu memory": f"{machine.gpu.memory_bytes >> 20} MiB", "driver": machine.gpu.driver}
+        if machine.gpu
+        else {"cpu": machine.cpu, "cores": str(machine.cores)}
+    )
+    space = {d.name: [encode(choice.label) for choice in d.choices] for d in about.space.dimensions}
+    return {
+        "model": about.model_sha256,
+        "input shapes": key({name: list(shape) for name, shape in about.inputs.shapes.items()}),
+        "input": about.inputs.sha256,
+        "provider": definition_.provider,
+        "objective": definition_.objective,
+        "measuring": key(encode(definition_.measuring)),
+        "pruning": str(definition_.prune_ratio),
+        "space": key(space),
+        "fixed": key(about.space.fixed.to_plain()),
+        **hardware,
+        **model.versions,
+    }
+
+
+def _check_model(model: Path) -> None:
+    problem = (
+        "does not exist" if not model.exists()
+        else "is a folder" if model.is_dir()
+        else "is empty" if not model.stat().st_size
+        else ""
+    )  # fmt: skip
+    if problem:
+        message = f"The model {model} {problem}; give the path of an ONNX file."
+        raise UsageError(message)
+
+
+def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
+    found = definition.load(definition.find(options.study or provider), samplers=SAMPLERS)
+    measuring = replace(found.measuring, **_QUICK) if options.quick else found.measuring
+    if options.warmup is not None:
+        measuring = replace(measuring, warmup_calls=options.warmup, warmup_exact=True)
+    if options.runs is not None:
+        measuring = replace(measuring, runs=options.runs)
+    trials, timeout_s = found.trials, found.timeout_s
+    if options.quick:
+        trials, timeout_s = min(trials, _QUICK_TRIALS), min(timeout_s, _QUICK_TIMEOUT_S)
+    return replace(
+        found,
+        measuring=measuring,
+        trials=options.trials or trials,
+        timeout_s=options.timeout_s or timeout_s,
+    )
+
+
+def _report_file(output: Path | None, study: str) -> Path:
+    given = output or Path("results", study)
+    report = given if given.suffix.lower() in {".md", ".markdown"} else given / "report.md"
+    standing = next(folder for folder in (report.parent, *report.parent.parents, Path()) if folder.exists())
+    try:
+        if not standing.is_dir():
+            raise NotADirectoryError(None, "it is a file")
+        with tempfile.TemporaryFile(dir=standing):
+            pass
+    except OSError as error:
+        message = f"The output folder {report.parent} cannot be written: {error.strerror} ({standing}). Name --output."
+        raise UsageError(message) from error
+    if report.is_dir():
+        message = f"The report {report} is a folder. Name another --output."
+        raise UsageError(message)
+    return report
+
+
+def _describe(session: SessionSpec, chosen: StudyDefinition) -> ModelFacts:
+    try:
+        return bench.describe(DescribeRequest(session), chosen.limits)
+    except ChildError as error:
+        raise _as_usage(error, session) from error
+
+
+def _reference(session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, scratch: Path) -> tuple[str, ...]:
+    """Run the model once on the CPU, so that an input it refuses is known before anything is written."""
+    request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, str(scratch / "reference.npz"))
+    try:
+        made = bench.reference(request, chosen.limits)
+    except ChildError as error:
+        if error.bad_input or chosen.provider == "cpu":
+            raise _as_usage(error, session) from error
+        return (f"The model does not run on the CPU, so its outputs have no reference: {error}",)
+    return () if made.finite else ("The model's outputs for this input are not all finite (NaN or infinity).",)
+
+
+def _as_usage(error: ChildError, session: SessionSpec) -> UsageError:
+    if error.bad_input:
+        return UsageError(str(error))
+    last = error.log.strip().splitlines()[-1:]
+    return UsageError(
+        f"The model {session.model} cannot be run on {session.provider} with default settings ({error.stage}): "
+        f"{' '.join([str(error), *last])}"
+    )
+
+
+def _warnings(model: ModelFacts, inputs: InputFacts) -> tuple[str, ...]:
+    if inputs.real:
+        return ()
+    speed = " In this model speed depends on it too: NonMaxSuppression's cost follows the number of boxes." * (
+        model.suppresses
+    )
+    return (f"The input is {inputs.source}: the outputs say nothing about real ones.{speed} Give --input.",)

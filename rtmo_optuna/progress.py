@@ -1,0 +1,140 @@
+"""What a terminal shows while a tune runs: a line for each finished trial, and below it the one that is running."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rtmo_optuna.records import Event, Note, Origin, Outcome, TrialEnded, TrialRecord, TrialStarted, WindowDone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from rtmo_optuna.records import Dimension
+
+_STYLES: Mapping[Outcome, str] = {
+    Outcome.MEASURED: "green",
+    Outcome.PRUNED: "yellow",
+    Outcome.FAILED: "red",
+    Outcome.INTERRUPTED: "yellow",
+}
+_PLAIN_WIDTH = 160
+
+
+class Progress:
+    """An observer that draws; use it as a context manager.
+
+    On a terminal the last line is redrawn on events only, never by a clock: a redraw while a window is being timed
+    would be measured with it. Elsewhere each finished trial is one plain line.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Draw on `console`, standard output by default."""
+        self._console = console or Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = _PLAIN_WIDTH
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._running: TrialStarted | None = None
+        self._best = ""
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the finished lines standing."""
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show `event`."""
+        _DRAW[type(event)](self, event)
+
+    def _note(self, note: Note) -> None:
+        self._console.print(Text(f"warning: {note.text}" if note.warning else note.text, "yellow" * note.warning))
+
+    def _started(self, started: TrialStarted) -> None:
+        self._running, self._since = started, time.monotonic()
+        self._draw("starting")
+
+    def _window(self, window: WindowDone) -> None:
+        self._draw(f"{window.latency_ms:.2f} ms after {window.windows} windows")
+
+    def _draw(self, state: str) -> None:
+        if not self._console.is_terminal or self._running is None:
+            return
+        left = max(0, int(self._running.seconds_left - (time.monotonic() - self._since)))
+        text = Text.assemble(
+            (f"{self._running.run:>3}/{self._running.total}  ", "bold"),
+            f"{_shown(self._running.settings.items, self._running.origin)}  ",
+            (state, "cyan"),
+            (f"  {self._best}  {left // 60}:{left % 60:02d} left", "dim"),
+        )
+        text.truncate(self._console.width, overflow="ellipsis")
+        self._live.update(text, refresh=True)
+
+    def _ended(self, ended: TrialEnded) -> None:
+        trial = ended.trial
+        measurement = trial.measurement
+        latency = f"{measurement.latency_ms:8.2f} ms" if measurement.latency_ms is not None else " " * 11
+        self._best = _best(ended.best, ended.default)
+        line = Text.assemble(
+            (f"{trial.run:>3}/{ended.total} ", "bold"),
+            latency,
+            (f"  {measurement.outcome.value:<8}  ", _STYLES[measurement.outcome]),
+            _shown(trial.settings.items, trial.origin),
+        )
+        if measurement.outcome is Outcome.FAILED:
+            where = f"{measurement.stage}: " if measurement.stage else ""
+            line.append(f"  ({where}{measurement.reason})", "red")
+        else:
+            line.append(f"  {self._best}", "dim")
+        self._console.print(line, soft_wrap=True)
+
+
+_DRAW: Mapping[type, Callable[[Progress, Event], None]] = {
+    Note: Progress._note,  # noqa: SLF001 - this class's own table
+    TrialStarted: Progress._started,  # noqa: SLF001
+    WindowDone: Progress._window,  # noqa: SLF001
+    TrialEnded: Progress._ended,  # noqa: SLF001
+}  # type: ignore[dict-item]
+
+
+def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:
+    settings = ", ".join(f"{name}={int(v) if isinstance(v, bool) else v}" for name, v in items) or "default"
+    return settings if origin is not Origin.CONFIG else f"{settings} (from config.yaml)"
+
+
+def _best(best: TrialRecord | None, default: TrialRecord | None) -> str:
+    if best is None or best.measurement.latency_ms is None:
+        return ""
+    text = f"best {best.measurement.latency_ms:.2f} ms"
+    if default and default.measurement.latency_ms and best.number != default.number:
+        text += f" ({default.measurement.latency_ms / best.measurement.latency_ms:.2f}x default)"
+    return text
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:
+    """Print a table on standard output, cut to the terminal's width."""
+    table = Table(*columns, title=title or None, title_justify="left")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    console.print(table)
+
+
+def space_rows(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
+    """Return a row for each dimension: its name and its choices."""
+    return [(d.name, ", ".join("none" if c.label is None else str(c.label) for c in d.choices)) for d in dimensions]

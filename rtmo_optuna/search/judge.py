@@ -1,0 +1,90 @@
+"""Pure decisions: is a process measured well enough, is it to be pruned, which trial is best."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.bench.run import Decision
+from rtmo_optuna.records import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rtmo_optuna.records import Measuring, TrialRecord, Window
+    from rtmo_optuna.space.objectives import Objective
+
+PRUNE_AFTER = 3
+HOPELESS_AFTER = 5
+_MEDIAN_ERROR = math.sqrt(math.pi / 2)
+
+
+def after_window(
+    windows: Sequence[Window], rules: Measuring, *, prune_above_ns: float | None, least_calls: int = 0
+) -> Decision:
+    """Return what to do after the last of `windows`.
+
+    Pruned is who, after three windows, had not one whose median is under `prune_above_ns`: the fastest window counts,
+    since a slow one may be the host's fault. Measured enough is who has `rules.runs` calls, or whose median of
+    medians has a relative standard error (sqrt(pi/2) s / sqrt(n), asymptotic for normal values) under
+    `rules.precision`, or who has `rules.windows_max` windows; `least_calls` may take up to five times as many.
+    """
+    medians = [statistics.median(window.samples_ns) for window in windows]
+    calls = sum(len(window.samples_ns) for window in windows)
+    if prune_above_ns is not None and len(medians) >= PRUNE_AFTER and min(medians) > prune_above_ns:
+        return Decision.PRUNE
+    if rules.runs is not None:
+        return Decision.ENOUGH if calls >= rules.runs else Decision.GO_ON
+    if calls < least_calls and len(medians) < 5 * rules.windows_max:
+        return Decision.GO_ON
+    if len(medians) >= rules.windows_max:
+        return Decision.ENOUGH
+    enough = len(medians) >= max(2, rules.windows_min) and standard_error(medians) <= rules.precision
+    return Decision.ENOUGH if enough else Decision.GO_ON
+
+
+def standard_error(medians: Sequence[float]) -> float:
+    """Return the relative standard error of the median of at least two values."""
+    return _MEDIAN_ERROR * statistics.stdev(medians) / math.sqrt(len(medians)) / statistics.median(medians)
+
+
+def prune_limit(default: TrialRecord | None, ratio: float, objective: Objective) -> float | None:
+    """Return the window median in ns above which a trial is given up, or None where none is known yet."""
+    if default is None or default.measurement.outcome is not Outcome.MEASURED or objective.so_far is None:
+        return None
+    return ratio * (default.measurement.latency_ns or math.inf)
+
+
+def best(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
+    """Return the measured trial with the best value, of equals the one with the fewest settings off the default."""
+    sign = 1 if objective.direction == "minimize" else -1
+    valued = [(sign * t.value, len(t.settings), t.number, t) for t in trials if t.value is not None and t.run]
+    measured = [entry for entry in valued if entry[3].measurement.outcome is Outcome.MEASURED]
+    return min(measured)[3] if measured else None
+
+
+def hopeless(trials: Sequence[TrialRecord]) -> bool:
+    """Whether the first trials all failed, so that the fault is not in the settings."""
+    runs = [trial for trial in trials if trial.run]
+    return len(runs) >= HOPELESS_AFTER and all(trial.measurement.outcome is Outcome.FAILED for trial in runs)
+
+
+def verdict(trials: Sequence[TrialRecord], objective: Objective, default: TrialRecord | None) -> Verdict:
+    """Return what may be claimed before race and confirmation: the best measured, not confirmed."""
+    winner = best(trials, objective)
+    if winner is None or winner.value is None:
+        return Verdict("No settings could be measured.", None, default, None)
+    measured = f"{winner.value:.2f} {objective.unit}"
+    if default is None or default.value is None:
+        return Verdict(
+            f"Best measured, not confirmed: {measured}; the default settings could not be measured.", winner, None, None
+        )
+    speedup = default.value / winner.value if objective.direction == "minimize" else winner.value / default.value
+    if not len(winner.settings) and winner.settings == default.settings:
+        return Verdict(f"Nothing measured was faster than the default settings ({measured}).", winner, default, 1.0)
+    sentence = (
+        f"Best measured, not confirmed: {measured} against {default.value:.2f} {objective.unit} with the default "
+        f"settings, {speedup:.3f} times as good."
+    )
+    return Verdict(sentence, winner, default, speedup)

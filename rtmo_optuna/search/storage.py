@@ -1,0 +1,102 @@
+"""Opening the database that studies live in."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from rtmo_optuna.errors import UsageError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+DEFAULT_STORAGE = "sqlite:///studies/studies.db"
+HEARTBEAT_S = 60
+GRACE_S = 1800
+_BUSY_MS = 60_000
+
+
+def url_of(storage: str) -> str:
+    """Return `storage` as a database URL; what is no URL is the path of an SQLite file."""
+    return storage if "://" in storage else f"sqlite:///{storage}"
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file behind an SQLite URL, None for another database; raises UsageError for what is no URL."""
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError as error:
+        message = (
+            f"The storage {url!r} is no database URL; give one like sqlite:///studies/studies.db, "
+            "postgresql://user@host/name, or the path of an SQLite file."
+        )
+        raise UsageError(message) from error
+    return Path(parsed.database or ":memory:") if parsed.get_backend_name() == "sqlite" else None
+
+
+def open_storage(storage: str, *, create: bool) -> RDBStorage:
+    """Return the open database, made when it is missing and `create` allows; raises UsageError where it does not open.
+
+    SQLite transactions begin with a write lock, since two processes would otherwise take the same trial from the
+    queue; a write-ahead log lets the dashboard read meanwhile.
+    """
+    url = url_of(storage)
+    file = sqlite_file(url)
+    if file and not file.exists():
+        if not create:
+            message = f"There are no studies in {file}: the file does not exist. Run a tune first, or name --storage."
+            raise UsageError(message)
+        _make_folder(file.parent, storage)
+    try:
+        opened = optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+        if file:
+            _lock_early(opened)
+            opened.get_all_studies()
+    except (SQLAlchemyError, sqlite3.Error, ImportError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split("(Background on this error")[0].split())
+        message = f"The storage {storage} does not open: {reason}"
+        raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
+    return opened
+
+
+def _make_folder(folder: Path, storage: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"The storage {storage} cannot be created: {error.strerror} ({folder})."
+        raise UsageError(message) from error
+
+
+def _lock_early(storage: RDBStorage) -> None:
+    def on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    def on_begin(connection: Any) -> None:  # noqa: ANN401 - an SQLAlchemy connection
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(storage.engine, "connect", on_connect)
+    event.listen(storage.engine, "begin", on_begin)
+    storage.engine.dispose()
+
+
+def artifacts_folder(storage: str) -> Path:
+    """Return where a storage's artifacts lie: beside an SQLite file, else in `studies/`."""
+    file = sqlite_file(url_of(storage))
+    return (file.parent if file else Path("studies")) / "artifacts"
+
+
+def artifact_store(storage: str) -> FileSystemArtifactStore:
+    """Return the store of the studies' artifacts; its folder is made when it is missing."""
+    folder = artifacts_folder(storage)
+    _make_folder(folder, storage)
+    return FileSystemArtifactStore(folder)

@@ -1,0 +1,359 @@
+"""One Optuna study: create or resume, ask, report, tell, artifacts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import warnings
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.artifacts import upload_artifact
+from optuna.trial import TrialState
+
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.errors import IdentityError, UsageError
+from rtmo_optuna.machine.host import started
+from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyLine, StudyRecord, TrialRecord
+from rtmo_optuna.search import storage as database
+from rtmo_optuna.search.notes import save_note
+from rtmo_optuna.search.sampler import SAMPLERS, distributions
+from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.space.resolve import every_params, params_of, settings_of, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+_REPEATS = 3
+_LOG_PART = 1 << 16
+_BEAT_S = 30.0
+_RAN = {Outcome.MEASURED, Outcome.PRUNED, Outcome.FAILED}
+
+
+@dataclass
+class Proposal:
+    """A trial that was asked for and waits to be told; `beaten` is when its heartbeat was last recorded."""
+
+    trial: optuna.Trial
+    settings: Settings
+    origin: Origin
+    begun: str
+    started: float
+    beaten: float
+
+
+class Study:
+    """A study of one identity: asks for settings never tried, keeps what was measured."""
+
+    def __init__(self, study: optuna.Study, opened: RDBStorage, url: str, about: StudyRecord) -> None:
+        """Take over an existing study; see `open_study`."""
+        self._study = study
+        self._opened = opened
+        self._store = database.artifact_store(url)
+        self.about = about
+        self.objective = OBJECTIVES[about.definition.objective]
+        self._distributions = distributions(about.space)
+        self._trials: dict[int, TrialRecord] = {}
+        self._known: dict[Settings, TrialRecord] = {}
+        for frozen in study.get_trials(deepcopy=False):
+            self._remember(_trial_record(frozen, self._runs()))
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self._study.study_name)
+
+    @property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """All finished trials, in order."""
+        return tuple(self._trials.values())
+
+    @property
+    def default(self) -> TrialRecord | None:
+        """The run of the default settings, None before it."""
+        return self._known.get(self.about.space.fixed)
+
+    def _runs(self) -> int:
+        return sum(trial.run > 0 for trial in self._trials.values())
+
+    runs = property(_runs, doc="How many trials were really run.")
+
+    def _remember(self, record: TrialRecord | None) -> None:
+        if record is not None:
+            self._trials[record.number] = record
+            if record.run:
+                self._known[record.settings] = record
+
+    def enqueue(self, settings: Settings, origin: Origin) -> None:
+        """Have `settings` tried next, unless they were tried or already wait; they may lie outside the space."""
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        queued = {Settings.from_plain(t.user_attrs["settings"]) for t in waiting if "settings" in t.user_attrs}
+        if settings not in self._known and settings not in queued:
+            params = params_of(self.about.space, settings) or {}
+            self._study.enqueue_trial(params, user_attrs={"settings": encode(settings), "origin": origin.value})
+
+    def ask(self) -> Proposal | None:
+        """Return settings that were never tried, or None when the whole space has been.
+
+        What the sampler suggests again is answered from the study; after three such answers in a row it is passed over.
+        """
+        for _ in range(_REPEATS):
+            proposal = self._ask()
+            known = self._known.get(proposal.settings)
+            if known is None:
+                return proposal
+            self._answer(proposal, known)
+        fresh = self._never_tried()
+        if fresh is None:
+            return None
+        self.enqueue(fresh, Origin.SAMPLER)
+        return self._ask()
+
+    def _ask(self) -> Proposal:
+        begun, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Heartbeat of storage")
+            trial = self._study.ask()
+        held = trial.user_attrs
+        if "settings" in held:
+            settings = Settings.from_plain(held["settings"])
+            if params := params_of(self.about.space, settings):
+                for name in params:
+                    trial.suggest_categorical(name, self._distributions[name].choices)
+        else:
+            params = {name: trial.suggest_categorical(name, d.choices) for name, d in self._distributions.items()}
+            settings = settings_of(self.about.space, params)
+            trial.set_user_attr("settings", encode(settings))
+        trial.set_user_attr("driver", _driver())
+        self._opened.record_heartbeat(trial._trial_id)  # noqa: SLF001 - Optuna names the trial so to its storages
+        return Proposal(trial, settings, Origin(held.get("origin", Origin.SAMPLER)), date, begun, begun)
+
+    def _never_tried(self) -> Settings | None:
+        space = self.about.space
+        if len(self._known) < size(space):
+            for params in every_params(space):
+                if (settings := settings_of(space, params)) not in self._known:
+                    return settings
+        return None
+
+    def _answer(self, proposal: Proposal, known: TrialRecord) -> None:
+        trial = proposal.trial
+        trial.set_user_attr("outcome", f"as trial {known.number}")
+        trial.set_user_attr("answered_from", known.number)
+        self._tell(proposal, known.value, known.measurement)
+        record = replace(known, number=trial.number, run=0, answered_from=known.number, origin=proposal.origin)
+        self._remember(record)
+
+    def report(self, proposal: Proposal, step: int, latency_ms: float) -> None:
+        """Show the running median after window `step` on the dashboard, and that this driver is alive."""
+        if self.objective.so_far:
+            proposal.trial.report(self.objective.so_far(latency_ms, self.about.batch), step)
+        if (now := time.monotonic()) - proposal.beaten > _BEAT_S:
+            self._opened.record_heartbeat(proposal.trial._trial_id)  # noqa: SLF001
+            proposal.beaten = now
+
+    def tell(self, proposal: Proposal, measurement: Measurement, folder: Path) -> TrialRecord:
+        """Keep the outcome, with the files of `folder` (its log, its samples) as artifacts; return the trial."""
+        trial = proposal.trial
+        value = self.objective.score(measurement) if measurement.outcome is Outcome.MEASURED else None
+        if measurement.outcome is Outcome.MEASURED and value is None:
+            reason = f"Too few calls for the objective {self.objective.name!r}."
+            measurement = replace(measurement, outcome=Outcome.FAILED, reason=reason)
+        self._keep_files(trial, measurement, folder)
+        if measurement.outcome is Outcome.FAILED:
+            where = f"{measurement.stage}: " if measurement.stage else ""
+            trial.set_user_attr("reason", f"{where}{measurement.reason}")
+            save_note(trial, f"**{where}{measurement.reason}**\n\n```\n{measurement.log_tail}\n```")
+        trial.set_user_attr("outcome", measurement.outcome.value)
+        trial.set_user_attr("measurement", encode(measurement.summary()))
+        self._tell(proposal, value, measurement)
+        run = self._runs() + 1 if measurement.outcome in _RAN else 0
+        wall_s = time.monotonic() - proposal.started
+        record = TrialRecord(
+            number=trial.number,
+            run=run,
+            settings=proposal.settings,
+            origin=proposal.origin,
+            measurement=measurement,
+            value=value,
+            started=proposal.begun,
+            wall_s=wall_s,
+        )
+        self._remember(record)
+        return record
+
+    def _tell(self, proposal: Proposal, value: float | None, measurement: Measurement) -> None:
+        if measurement.outcome is Outcome.INTERRUPTED:
+            self._study.tell(proposal.trial, state=TrialState.FAIL)
+        elif value is None:
+            self._study.tell(proposal.trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(proposal.trial, value)
+
+    def _keep_files(self, trial: optuna.Trial, measurement: Measurement, folder: Path) -> None:
+        log, samples = folder / "log.txt", folder / "samples.json"
+        samples.write_text(json.dumps(encode(measurement), separators=(",", ":")), encoding="utf-8")
+        if log.exists() and log.stat().st_size > 2 * _LOG_PART:
+            _shorten(log)
+        for file, kind in ((log, "text/plain"), (samples, "application/json")):
+            if file.exists() and file.stat().st_size:
+                upload_artifact(artifact_store=self._store, file_path=str(file), study_or_trial=trial, mimetype=kind)
+
+    def interrupt(self, proposal: Proposal) -> None:
+        """Put a trial that was broken off back into the queue."""
+        proposal.trial.set_user_attr("outcome", Outcome.INTERRUPTED.value)
+        self._study.tell(proposal.trial, state=TrialState.FAIL)
+        self.enqueue(proposal.settings, proposal.origin)
+
+    def recover(self) -> int:
+        """Queue again what drivers that died left running; return how many trials that were.
+
+        A driver on this host is known to be dead at once, by its process id and start time; one on another host by
+        its heartbeats.
+        """
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in running:
+            if _is_dead(trial.user_attrs.get("driver", {})):
+                self._study.tell(trial.number, state=TrialState.FAIL)
+        optuna.storages.fail_stale_trials(self._study)
+        failed = {t.number for t in self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))}
+        lost = [trial for trial in running if trial.number in failed]
+        for trial in lost:
+            if "settings" in trial.user_attrs:
+                origin = Origin(trial.user_attrs.get("origin", Origin.SAMPLER))
+                self.enqueue(Settings.from_plain(trial.user_attrs["settings"]), origin)
+        return len(lost)
+
+    def conclude(self, record: StudyRecord, note: str) -> None:
+        """Keep the study's last state and put `note` on it."""
+        self._study.set_user_attr("about", encode(replace(record, trials=(), verdict=_bare(record))))
+        save_note(self._study, note)
+
+    def attach(self, files: Iterable[Path]) -> None:
+        """Attach files (the report) to the study."""
+        for file in files:
+            upload_artifact(artifact_store=self._store, file_path=str(file), study_or_trial=self._study)
+
+    def record(self, **changes: Any) -> StudyRecord:  # noqa: ANN401 - fields of StudyRecord
+        """Return the study as a record, with `changes`."""
+        return replace(self.about, trials=self.trials, **changes)
+
+
+def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> Study:
+    """Create the study `about.name`, or resume it where its identity is the same.
+
+    Raises IdentityError with the differences where it is not. `new` starts one beside it, with a number in its name.
+    """
+    opened = database.open_storage(url, create=True)
+    names = {study.study_name: study for study in opened.get_all_studies()}
+    name = about.name
+    if new:
+        name = next(n for n in (about.name, *(f"{about.name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
+    if name in names:
+        _check_identity(name, names[name].user_attrs.get("identity", {}), identity)
+    study = optuna.create_study(
+        study_name=name,
+        storage=opened,
+        sampler=SAMPLERS[about.definition.sampler](about.space, None),
+        direction=OBJECTIVES[about.definition.objective].direction,
+        load_if_exists=True,
+    )
+    if name not in names:
+        objective = OBJECTIVES[about.definition.objective]
+        study.set_metric_names([f"{objective.name} [{objective.unit}]"])
+        study.set_user_attr("identity", dict(identity))
+        study.set_user_attr("about", encode(replace(about, name=name)))
+    return Study(study, opened, url, replace(about, name=name))
+
+
+def load_study(url: str, name: str) -> Study:
+    """Return an existing study; raises UsageError where there is none of that name."""
+    opened = database.open_storage(url, create=False)
+    studies = {study.study_name: study for study in opened.get_all_studies()}
+    if name not in studies or "about" not in studies[name].user_attrs:
+        known = ", ".join(sorted(studies)) or "none"
+        message = f"There is no study {name!r} in {url}; there are: {known}."
+        raise UsageError(message)
+    about = decode(StudyRecord, studies[name].user_attrs["about"])
+    return Study(optuna.load_study(study_name=name, storage=opened), opened, url, about)
+
+
+def list_studies(url: str) -> tuple[StudyLine, ...]:
+    """Return a line for each study of the storage."""
+    opened = database.open_storage(url, create=False)
+    lines = []
+    for summary in optuna.study.get_all_study_summaries(opened):
+        about = summary.user_attrs.get("about")
+        if about:
+            best = summary.best_trial.value if summary.best_trial else None
+            begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
+            provider, model = about["definition"]["provider"], about["model_path"]
+            lines.append(StudyLine(summary.study_name, summary.n_trials, best, provider, model, begun))
+    return tuple(lines)
+
+
+def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:
+    differences = [
+        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now"
+        for what in sorted(held.keys() | now.keys())
+        if held.get(what) != now.get(what)
+    ]
+    if differences:
+        message = f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(
+            differences
+        )
+        raise IdentityError(message)
+
+
+def _trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
+    held = frozen.user_attrs
+    if not frozen.state.is_finished() or "settings" not in held:
+        return None
+    answered = held.get("answered_from")
+    if "measurement" in held:
+        measurement = decode(Measurement, held["measurement"])
+    else:
+        measurement = Measurement(Outcome.INTERRUPTED if answered is None else Outcome.MEASURED)
+    begun = frozen.datetime_start
+    return TrialRecord(
+        number=frozen.number,
+        run=runs + 1 if answered is None and measurement.outcome in _RAN else 0,
+        settings=Settings.from_plain(held["settings"]),
+        origin=Origin(held.get("origin", Origin.SAMPLER)),
+        measurement=measurement,
+        value=frozen.value if frozen.state is TrialState.COMPLETE else None,
+        answered_from=answered,
+        started=begun.isoformat(timespec="seconds") if begun else "",
+        wall_s=frozen.duration.total_seconds() if frozen.duration else 0.0,
+    )
+
+
+def _bare(record: StudyRecord) -> Any:  # noqa: ANN401
+    return replace(record.verdict, best=None, default=None)
+
+
+def _driver() -> dict[str, Any]:
+    return {"host": os.uname().nodename, "pid": os.getpid(), "started": started(os.getpid())}
+
+
+def _is_dead(driver: Mapping[str, Any]) -> bool:
+    here = driver.get("host") == os.uname().nodename
+    return here and started(int(driver["pid"])) != driver["started"]
+
+
+def _shorten(log: Path) -> None:
+    """Keep the first and last 64 KiB."""
+    with log.open("rb") as file:
+        head = file.read(_LOG_PART)
+        file.seek(-_LOG_PART, os.SEEK_END)
+        cut = log.with_suffix(".cut")
+        cut.write_bytes(head + b"\n... cut ...\n" + file.read())
+    shutil.move(cut, log)

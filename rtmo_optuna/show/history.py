@@ -1,0 +1,170 @@
+"""The chart of all runs in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from rtmo_optuna import stats
+from rtmo_optuna.records import Outcome
+from rtmo_optuna.show import words
+from rtmo_optuna.show.layout import apart
+from rtmo_optuna.show.marks import Axis, Chart, Label, Line, Points, Role, Shape
+from rtmo_optuna.show.scores import COUNTED, default_of, differing, objective, score, with_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rtmo_optuna.records import StudyRecord, TrialRecord
+
+FAR = 2.0
+"""A score beyond this many times the median or the default is drawn at the edge, so that it squashes nothing."""
+MOST_TEXTS = 24
+"""Values written at the edge stand at least this fraction of the axis apart."""
+
+_LOOKS: Mapping[Outcome, tuple[Role, Shape]] = {
+    Outcome.MEASURED: (Role.MEASURED, Shape.DISC),
+    Outcome.PRUNED: (Role.PRUNED, Shape.RING),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Heights:
+    """The y axis: values up to `cap`, then a strip for those beyond it, then one for runs without a value."""
+
+    low: float
+    cap: float
+    far: float
+    lost: float
+    high: float
+
+
+def history(record: StudyRecord) -> Chart | None:
+    """Return each run's score in order, the best so far, and the default; None where no run has a score."""
+    scored = [
+        (trial, value)
+        for trial in record.runs
+        if trial.measurement.outcome in COUNTED and (value := score(record, trial)) is not None
+    ]
+    if not scored:
+        return None
+    held = {trial.number for trial, _ in scored}
+    lost = [trial for trial in record.runs if trial.number not in held]
+    default = score(record, default_of(record))
+    heights = _heights([value for _, value in scored], default, bool(lost))
+    inside = [pair for pair in scored if pair[1] <= heights.cap]
+    beyond = [pair for pair in scored if pair[1] > heights.cap]
+    last = max(trial.run for trial in record.runs)
+
+    lines, labels = [], []
+    if default is not None:
+        lines.append(Line("default", (1, last), (default, default), Role.DEFAULT, dashed=True, thin=True))
+        labels.append(Label(last, default, f"default {with_unit(record, default)}", Role.DEFAULT))
+    best = _best_so_far(record, scored, last)
+    if best:
+        lines.append(best)
+        labels.append(Label(last, best.y[-1], f"best {with_unit(record, best.y[-1])}", Role.BEST))
+    margin = 0.6 + 0.01 * last
+    return Chart(
+        name="history",
+        title=_title(record, default),
+        subtitle=_subtitle(record, beyond, heights.cap),
+        x=Axis("run, in order", 1 - margin, last + margin, whole=True),
+        y=Axis(f"{objective(record).name}, {objective(record).unit}", heights.low, heights.high),
+        marks=(
+            *lines,
+            *_points(record, inside),
+            *_edge(record, beyond, heights.far, last),
+            *_lost(record, lost, heights.lost),
+            *apart(labels, heights.high - heights.low),
+        ),
+    )
+
+
+def _heights(values: Sequence[float], default: float | None, lost: bool) -> _Heights:  # noqa: FBT001 - private
+    every = [*values, *([] if default is None else [default])]
+    limit = FAR * max(stats.median(values), default or 0)
+    cap = max(value for value in every if value <= limit)
+    low = min(every)
+    span = (cap - low) or 0.1 * abs(cap) or 1.0
+    far = cap + 0.12 * span
+    top = far + 0.06 * span if max(values) > cap else cap
+    lost_at = top + 0.11 * span
+    high = (lost_at if lost else top) + 0.09 * span
+    return _Heights(low - 0.09 * span, cap, far, lost_at, high)
+
+
+def _best_so_far(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]], last: int) -> Line | None:
+    measured = [(t.run, value) for t, value in scored if t.measurement.outcome is Outcome.MEASURED]
+    if not measured:
+        return None
+    better = min if objective(record).direction == "minimize" else max
+    steps = list(accumulate((value for _, value in measured), better))
+    return Line("best so far", (*(run for run, _ in measured), last), (*steps, steps[-1]), Role.BEST, stepped=True)
+
+
+def _hover(record: StudyRecord, trial: TrialRecord, value: float | None) -> str:
+    measurement = trial.measurement
+    stage = f" in {measurement.stage.value}" if measurement.stage and measurement.outcome is Outcome.FAILED else ""
+    head = f"run {trial.run}: {measurement.outcome.value}{stage}"
+    lines = (head, "" if value is None else with_unit(record, value), measurement.reason)
+    return "\n".join((*(line for line in lines if line), *words.wrap(differing(record, trial.settings), 60, 8)))
+
+
+def _points(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]]) -> list[Points]:
+    marks = []
+    for outcome, (role, shape) in reversed(_LOOKS.items()):
+        group = [(t, v) for t, v in scored if t.measurement.outcome is outcome]
+        if group:
+            xs, ys = tuple(t.run for t, _ in group), tuple(v for _, v in group)
+            marks.append(Points(outcome.value, xs, ys, role, shape, tuple(_hover(record, t, v) for t, v in group)))
+    return marks
+
+
+def _edge(
+    record: StudyRecord, beyond: Sequence[tuple[TrialRecord, float]], height: float, last: int
+) -> list[Points]:
+    marks = []
+    for outcome, (role, _) in _LOOKS.items():
+        group = [(t, v) for t, v in beyond if t.measurement.outcome is outcome]
+        if group:
+            texts: list[str] = []
+            written = -last
+            for trial, value in group:
+                free = trial.run - written >= last / MOST_TEXTS
+                written = trial.run if free else written
+                texts.append(words.number(value) if free else "")
+            hover = tuple(_hover(record, t, v) for t, v in group)
+            xs, ys = tuple(t.run for t, _ in group), (height,) * len(group)
+            marks.append(Points(outcome.value, xs, ys, role, Shape.ARROW, hover, tuple(texts), legend=False))
+    return marks
+
+
+def _lost(record: StudyRecord, lost: Sequence[TrialRecord], height: float) -> list[Points]:
+    if not lost:
+        return []
+    xs, ys = tuple(t.run for t in lost), (height,) * len(lost)
+    hover = tuple(_hover(record, t, None) for t in lost)
+    names = {t.measurement.outcome for t in lost}
+    name = "failed" if names == {Outcome.FAILED} else "no value"
+    return [Points(name, xs, ys, Role.FAILED, Shape.CROSS, hover)]
+
+
+def _title(record: StudyRecord, default: float | None) -> str:
+    best = score(record, record.verdict.best)
+    if best is None:
+        return "No run gave a result that counts"
+    if default is None:
+        return f"Best {with_unit(record, best)}"
+    if record.verdict.best and (first := default_of(record)) and record.verdict.best.settings == first.settings:
+        return f"Nothing beats the default's {with_unit(record, default)}"
+    return f"Best {with_unit(record, best)}, default {with_unit(record, default)} ({words.change(best / default)})"
+
+
+def _subtitle(record: StudyRecord, beyond: Sequence[tuple[TrialRecord, float]], cap: float) -> str:
+    outcomes = [trial.measurement.outcome for trial in record.runs]
+    tally = [f"{outcomes.count(o)} {o.value}" for o in Outcome if o in outcomes]
+    far = f"; arrows: {len(beyond)} beyond {with_unit(record, cap)}" if beyond else ""
+    doubt = "" if record.verdict.confirmed or record.verdict.best is None else "; best measured, not confirmed"
+    return f"{words.count(len(outcomes), 'run')}: {words.listed(tally)}{far}{doubt}"

@@ -1,0 +1,96 @@
+"""Numbers and settings as people read them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.records import Settings, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return `value` with `digits` significant digits, and never an exponent."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}".replace("-", MINUS)
+
+
+def change(ratio: float) -> str:
+    """Return a ratio as a signed percentage, or as a factor from 2 on: `-14 %`, `+3.1 %`, `2.7x`."""
+    if ratio >= 2:  # noqa: PLR2004 - beyond that a factor reads better
+        return f"{number(ratio, 2)}{TIMES}"
+    percent = 100 * (ratio - 1)
+    decimals = 0 if abs(percent) >= 9.95 else 1  # noqa: PLR2004 - two digits
+    text = f"{percent:+.{decimals}f}".replace("-", MINUS)
+    return f"{text if float(f'{percent:.{decimals}f}') else 0}{NBSP}%"
+
+
+def share(part: float, whole: float) -> str:
+    """Return `part` of `whole` as a percentage, `0 %` of nothing."""
+    return f"{100 * part / whole if whole else 0:.0f}{NBSP}%"
+
+
+def seconds(value: float) -> str:
+    """Return a duration given in seconds: `0.42 s`, `38 s`, `2 min 31 s`, `1 h 5 min`."""
+    if value < 10:  # noqa: PLR2004 - two digits
+        return f"{number(value, 2) if value >= 0.1 else f'{value:.2f}'}{NBSP}s"  # noqa: PLR2004 - likewise
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
+    first = next((i for i, (amount, _) in enumerate(parts) if amount), len(parts) - 1)
+    return " ".join(f"{amount}{NBSP}{unit}" for amount, unit in parts[first : first + 2] if amount)
+
+
+def gib(value: float) -> str:
+    """Return a number of bytes in GiB or, below one, in MiB."""
+    if value < 2**30:
+        return f"{value / 2**20:.0f}{NBSP}MiB"
+    return f"{number(value / 2**30)}{NBSP}GiB"
+
+
+def count(amount: int, what: str, many: str = "") -> str:
+    """Return `1 run`, `3 runs`."""
+    return f"{amount} {what if amount == 1 else many or what + 's'}"
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Return `a`, `a and b`, or `a, b and c`."""
+    *head, last = parts
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def shown(knob: str, value: Value) -> str:
+    """Return one setting as `knob=value`, spelt as in every other place."""
+    return str(Settings(((knob, value),)))
+
+
+def sentence(text: str) -> str:
+    """Return `text` on one line, with a full stop."""
+    line = " ".join(text.split())
+    return line if line.endswith((".", "!", "?", ":")) or not line else f"{line}."
+
+
+def wrap(settings: Settings, width: int = 44, most: int = 3) -> tuple[str, ...]:
+    """Return settings in at most `most` lines of about `width` characters, broken between settings only."""
+    lines: list[str] = []
+    parts = str(settings).split(", ")
+    for done, part in enumerate(parts):
+        fits = bool(lines) and len(lines[-1]) + 2 + len(part) <= width
+        if not fits and len(lines) == most:
+            return (*lines[:-1], f"{lines[-1]} and {len(parts) - done} more")
+        if fits:
+            lines[-1] += f", {part}"
+        else:
+            if lines:
+                lines[-1] += ","
+            lines.append(part)
+    return tuple(lines)

@@ -1,0 +1,104 @@
+"""Statistics in plain NumPy; scipy is imported where it is used, because it takes most of a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rtmo_optuna.records import Value
+
+MIN_FREEDOM = 3
+"""Residual degrees of freedom below which no interval is given: t(2) is 4.3, so it would say nothing."""
+_NULL = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one choice does, all else equal: the ratio of the value to that of the reference choice.
+
+    `ratio` and its 95 % interval `low` to `high` are None where the design does not separate this choice from others,
+    or leaves too few degrees of freedom. `trials` counts the rows with this choice.
+    """
+
+    knob: str
+    choice: Value
+    against: Value
+    ratio: float | None
+    low: float | None
+    high: float | None
+    trials: int
+
+    @property
+    def proven(self) -> bool:
+        """Whether the interval excludes 1."""
+        return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median of `values`, in their unit. Raises ValueError where there are none."""
+    if not len(values):
+        message = "The median of no values is undefined: pass at least one."
+        raise ValueError(message)
+    return float(np.median(np.asarray(values, dtype=float)))
+
+
+def main_effects(
+    design: Sequence[Mapping[str, Value]],
+    values: Sequence[float],
+    reference: Mapping[str, Value],
+) -> tuple[Effect, ...]:
+    """Return the effect of each choice in `design` that differs from `reference`, by knob in `reference`'s order.
+
+    `design` holds one mapping of knob to choice for each of the positive `values`. The model is ordinary least squares
+    on log(value) with an intercept and one column for each non-reference choice: main effects, no interactions, so
+    that exp(coefficient) is a ratio of geometric means. The interval is b +- t(0.975, n - rank) * s * sqrt(c), with
+    c the coefficient's diagonal element of (X'X)^+ (Draper and Smith, Applied Regression Analysis, section 5). A
+    coefficient is estimable where its unit vector lies in the row space of X, which is to say where it is 0 in the
+    null space of X (Searle, Linear Models, section 5.4). Raises ValueError for values that are not positive.
+    """
+    target = np.asarray(values, dtype=float)
+    if (target <= 0).any():
+        message = "Effects are ratios: every value must be positive."
+        raise ValueError(message)
+    tried = {knob: dict.fromkeys(row[knob] for row in design if row[knob] != reference[knob]) for knob in reference}
+    columns = [(knob, choice) for knob, choices in tried.items() for choice in choices]
+    if not columns:
+        return ()
+    chosen = np.array([[row[knob] == choice for knob, choice in columns] for row in design], dtype=float)
+    counts = chosen.sum(axis=0).astype(int).tolist()
+
+    matrix = np.column_stack([np.ones(len(target)), chosen])
+    _, singular, directions = np.linalg.svd(matrix, full_matrices=True)
+    rank = int((singular > singular[0] * max(matrix.shape) * np.finfo(float).eps).sum())
+    estimable = np.linalg.norm(directions[rank:], axis=0) < _NULL
+    freedom = len(target) - rank
+    if freedom < MIN_FREEDOM:
+        return tuple(
+            Effect(knob, choice, reference[knob], None, None, None, count)
+            for (knob, choice), count in zip(columns, counts, strict=True)
+        )
+
+    from scipy.special import stdtrit  # noqa: PLC0415 - scipy takes most of a second to import
+
+    inverse = np.linalg.pinv(matrix)
+    coefficients = inverse @ np.log(target)
+    residual = np.log(target) - matrix @ coefficients
+    errors = np.sqrt((inverse**2).sum(axis=1) * (residual @ residual) / freedom)
+    reach = stdtrit(freedom, 0.975) * errors
+    return tuple(
+        Effect(
+            knob,
+            choice,
+            reference[knob],
+            *(np.exp([coefficients[i], coefficients[i] - reach[i], coefficients[i] + reach[i]]).tolist()),
+            trials=count,
+        )
+        if estimable[i]
+        else Effect(knob, choice, reference[knob], None, None, None, count)
+        for i, ((knob, choice), count) in enumerate(zip(columns, counts, strict=True), start=1)
+    )

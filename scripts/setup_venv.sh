@@ -1,0 +1,64 @@
+#!/bin/sh
+# Makes the virtual environment that `make` works in, or brings it up to date. Says nothing where there is nothing to do.
+#
+# usage: setup_venv.sh FOLDER PYTHON gpu|cpu base|dev
+#
+# A stamp in FOLDER tells, for `base` and for `dev`, what was installed from which pyproject.toml and requirements.lock.
+# It is written last, so that an install that was cut off is begun anew. PYTHON=python3 stands for any Python that is
+# new enough; whatever else PYTHON says is taken at its word.
+set -eu
+venv=$1 wanted=$2 extra=$3 level=$4
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+
+version_of() { # prints the version of the interpreter $1; fails where it does not run or is too old
+    "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    for python in "$wanted" python3.12 python3.13 python3.11 python3.14; do
+        version=$(version_of "$python") && return
+        [ "$wanted" = python3 ] || break
+    done
+    version=$(version_of "$wanted" || :)
+    fail "rtmo_optuna needs Python 3.11 or newer, and $wanted is ${version:-not found}:" \
+        "install a newer one, or name it with make PYTHON=/path/to/python3."
+}
+
+sources=$(cat pyproject.toml requirements.lock | cksum)
+stamp=$venv/.installed-$level
+if [ "$(cat "$stamp" 2>/dev/null)" = "$extra $sources" ] && "$venv/bin/python" -c '' 2>/dev/null; then
+    exit 0
+fi
+
+if ! version=$(version_of "$venv/bin/python"); then
+    # Nothing is ever removed from a folder that is not known to be a virtual environment.
+    if [ -d "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; then
+        fail "$venv is there and is no virtual environment: remove it, or name another folder with make VENV=FOLDER."
+    fi
+    find_python
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "$python (Python $version) cannot make virtual environments: install what it lacks" \
+            "(on Debian and Ubuntu: apt install python$version-venv), or name another one with make PYTHON=..."
+    echo "Creating $venv with Python $version ..."
+    "$python" -m venv --clear "$venv"
+fi
+
+rm -f "$stamp"
+extras=$extra
+[ "$level" = base ] || extras=$extra,$level
+echo "Installing rtmo_optuna and the extras $extras into $venv (Python $version; about a minute) ..."
+pip() { "$venv/bin/python" -m pip -q --disable-pip-version-check "$@"; }
+
+# Both flavours of ONNX Runtime are one folder in the environment: the second one to come would leave a mixture.
+other=onnxruntime-gpu
+[ "$extra" = cpu ] || other=onnxruntime
+if pip show "$other" >/dev/null 2>&1; then
+    rm -f "$venv"/.installed-*
+    pip uninstall -y onnxruntime onnxruntime-gpu
+fi
+pip install -c requirements.lock -e ".[$extras]" || fail "The install into $venv failed; the same command tries again."
+echo "$extra $sources" >"$stamp"

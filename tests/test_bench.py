@@ -1,0 +1,173 @@
+"""The child, the launcher and the protocol, with real children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from scripted import SHORT, request
+
+from rtmo_optuna.bench import protocol
+from rtmo_optuna.bench.run import Decision, describe, measure
+from rtmo_optuna.errors import ChildError
+from rtmo_optuna.records import EngineKind, Limits, Measurement, Outcome, SessionSpec, Settings, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rtmo_optuna.records import BenchmarkRequest, Window
+
+
+def three_windows(windows: Sequence[Window]) -> Decision:
+    """Stop after the third."""
+    return Decision.ENOUGH if len(windows) >= 3 else Decision.GO_ON
+
+
+def benchmark(wanted: BenchmarkRequest, folder: Path) -> Measurement:
+    """Measure with three windows."""
+    return measure(wanted, log=folder / "log.txt", decide=three_windows)
+
+
+def test_a_measurement_has_all_that_was_timed(tmp_path: Path) -> None:
+    """Every call's latency is kept, the medians follow from them, each stage has its time."""
+    wanted = request(tmp_path, base_ms=2.0, build_ms=30.0, first_run_ms=20.0)
+    found = benchmark(wanted, tmp_path)
+    assert found.outcome is Outcome.MEASURED, found.reason
+    assert len(found.samples_ns) == len(found.windows_ns) == 3
+    assert all(len(window) >= SHORT.window_calls for window in found.samples_ns)
+    assert found.calls == sum(map(len, found.samples_ns))
+    assert found.latency_ms == pytest.approx(2.0, rel=0.5)
+    stages = found.stages
+    assert (stages.build_ns or 0) >= 30e6
+    assert (stages.first_run_ns or 0) >= 20e6
+    parts = (stages.start_ns, stages.import_ns, stages.build_ns, stages.first_run_ns, stages.warmup_ns)
+    assert sum(part or 0 for part in parts) < (stages.total_ns or 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage", "words"),
+    [
+        ("exit", Stage.BUILD, "exit code 7"),
+        ("refuse", Stage.BUILD, "refuses these settings"),
+        ("out of memory", Stage.BUILD, "SIGKILL (out of memory"),
+        ("hang in build", Stage.BUILD, "longer than 2 s"),
+        ("crash", Stage.FIRST_RUN, "SIGSEGV"),
+        ("raise", Stage.FIRST_RUN, "raises here"),
+        ("hang in run", Stage.WARMUP, "longer than 2 s"),
+    ],
+)
+def test_a_dead_child_is_a_failed_measurement(tmp_path: Path, fault: str, stage: Stage, words: str) -> None:
+    """Whatever kills a child ends as FAILED, with the stage and the reason."""
+    found = benchmark(request(tmp_path, faults=[{"when": {}, "fault": fault}]), tmp_path)
+    assert (found.outcome, found.stage) == (Outcome.FAILED, stage)
+    assert words in found.reason
+
+
+def test_a_child_that_hangs_in_a_window_is_killed(tmp_path: Path) -> None:
+    """The limit of a window holds after the warm-up too, and the windows measured before are kept."""
+    wanted = request(tmp_path, faulty_call=40, faults=[{"when": {}, "fault": "hang in run"}])
+    start = time.monotonic()
+    found = measure(wanted, log=tmp_path / "log.txt", decide=lambda _: Decision.GO_ON)
+    assert (found.outcome, found.stage) == (Outcome.FAILED, Stage.WINDOW)
+    assert found.windows_ns
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("fault", ["print megabytes", "print JSON"])
+def test_prints_do_not_disturb_the_protocol(tmp_path: Path, fault: str) -> None:
+    """Megabytes, or lines that look like answers, on stdout end in the log alone."""
+    found = benchmark(request(tmp_path, faults=[{"when": {}, "fault": fault}]), tmp_path)
+    assert found.outcome is Outcome.MEASURED, found.reason
+    assert found.samples_ns[0] != (1,)
+    assert (tmp_path / "log.txt").stat().st_size > 50
+
+
+def test_a_fault_hits_its_settings_only(tmp_path: Path) -> None:
+    """A script's fault belongs to some settings; others run."""
+    faults = [{"when": {"intra_op_num_threads": 2}, "fault": "crash"}]
+    assert benchmark(request(tmp_path, faults=faults), tmp_path).outcome is Outcome.MEASURED
+    two = request(tmp_path, Settings.of({"intra_op_num_threads": 2}), faults=faults)
+    assert benchmark(two, tmp_path).outcome is Outcome.FAILED
+
+
+def test_a_pruned_child_keeps_its_windows(tmp_path: Path) -> None:
+    """PRUNED is an outcome with a latency."""
+    found = measure(request(tmp_path), log=tmp_path / "log.txt", decide=lambda _: Decision.PRUNE)
+    assert found.outcome is Outcome.PRUNED
+    assert found.latency_ns
+
+
+def test_runs_limit_the_calls_exactly(tmp_path: Path) -> None:
+    """With `runs`, a process times that many calls and none more."""
+    wanted = request(tmp_path)
+    wanted = replace(wanted, measuring=replace(wanted.measuring, runs=7, warmup_calls=1, warmup_exact=True))
+    found = measure(
+        wanted,
+        log=tmp_path / "log.txt",
+        decide=lambda w: Decision.ENOUGH if sum(len(x.samples_ns) for x in w) >= 7 else Decision.GO_ON,
+    )
+    assert found.calls == 7
+
+
+def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
+    """kill -9 of the parent leaves no child behind, though it hangs and reads nothing."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from rtmo_optuna.bench.launcher import Child\n"
+        "from rtmo_optuna.bench import protocol\n"
+        "from scripted import request\n"
+        "folder = Path(sys.argv[2])\n"
+        "child = Child(folder / 'log.txt')\n"
+        "child.receive(20)\n"
+        "child.send(protocol.dump(request(folder, faults=[{'when': {}, 'fault': 'hang in build'}])))\n"
+        "print(child.pid, flush=True)\n"
+        "import time; time.sleep(60)\n"
+    )
+    here = str(Path(__file__).parent)
+    with subprocess.Popen([sys.executable, "-c", code, here, str(tmp_path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        os.kill(child, 0)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and _runs(child):
+        time.sleep(0.05)
+    assert not _runs(child)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_describe_tells_bad_models_apart(tmp_path: Path) -> None:
+    """A broken script is the user's input to mend; a crash is not."""
+    broken = tmp_path / "broken.json"
+    broken.write_text("{", encoding="utf-8")
+    session = SessionSpec(str(broken), "cpu", engine=EngineKind.SCRIPTED)
+    with pytest.raises(ChildError, match="cannot be read") as caught:
+        describe(protocol.DescribeRequest(session), Limits())
+    assert caught.value.bad_input
+
+
+def test_protocol_lines_survive_the_way(tmp_path: Path) -> None:
+    """Requests and answers come back equal; other lines are refused."""
+    wanted = request(tmp_path, Settings.of({"execution_mode": "ORT_PARALLEL"}))
+    assert protocol.load_request(protocol.dump(wanted)) == wanted
+    timed = protocol.Timed((1, 2, 3))
+    assert protocol.load_answer(protocol.dump(timed)) == timed
+    for line in (b"{}", b"[1]", b"noise", protocol.dump(timed).replace(b'"protocol":1', b'"protocol":0')):
+        with pytest.raises(protocol.ProtocolError):
+            protocol.load_answer(line)
