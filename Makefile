@@ -14,52 +14,60 @@ export MODEL CONFIG
 # Asked once, and only by targets that need to know.
 gpu = $(eval gpu := $$(shell nvidia-smi -L 2>/dev/null | grep '^GPU '))$(gpu)
 extra = $(if $(gpu),gpu,cpu)
-default_model = models/rtmo-$(if $(gpu),s,t)
+size = $(if $(gpu),s,t)
+default_model = models/rtmo-$(size)
 
 ifeq ($(strip $(VENV)),)
-run = exec "$(PYTHON)"
-export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+run = "$(PYTHON)"
 setup = @:
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 else
-run = exec "$(VENV)/bin/python"
+run = "$(VENV)/bin/python"
 setup = @sh scripts/setup_venv.sh "$(VENV)" "$(PYTHON)" $(extra)
 endif
 
 help: ## list the targets
-	@echo "make TARGET, with any of PYTHON=$(PYTHON) VENV=$(VENV) MODEL=file.onnx CONFIG=$(CONFIG) ARGS='more options':"
+	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [MODEL=file.onnx] [CONFIG=$(CONFIG)] [ARGS='more options']"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Each makes the environment that it needs; with an empty VENV= it takes PYTHON as it is and installs nothing."
+	@echo "Each target makes the environment that it needs. With VENV= it installs nothing and takes PYTHON as it is."
 
-venv: environment-dev ## make the environment in VENV, tools for development included
+venv: environment-dev ## make the environment in VENV, the tools for development included
 
-tune: environment $(if $(MODEL),,model) ## find the fastest settings for MODEL (without one: for RTMO) and write them to CONFIG
-	@$(run) -m rtmo_optuna tune $(if $(MODEL),"$$MODEL" --config "$$CONFIG",$(default_model).onnx --config "$$CONFIG" --input $(default_model).npz) $(ARGS)
+tune: environment $(if $(MODEL),,model) ## find the fastest settings for MODEL (else for RTMO) and write them to CONFIG
+	@exec $(run) -m rtmo_optuna tune $(tuned) --config "$$CONFIG" $(ARGS)
 
+tuned = $(if $(MODEL),"$$MODEL",$(default_model).onnx --input $(default_model).npz)
+
+# Built aside and moved, the model last: a build that was cut off is begun anew.
 model: environment ## build the default model: RTMO-s where there is an NVIDIA GPU, else RTMO-t
-	@test -s $(default_model).onnx && test -s $(default_model).npz || sh scripts/setup_model.sh $(default_model)
+	@test -e $(default_model).onnx || { \
+		echo "Building $(default_model).onnx, with random weights, and an input for it ..." && mkdir -p models/.new && \
+		$(run) scripts/build_rtmo.py $(size) --output models/.new/rtmo-$(size).onnx >/dev/null && \
+		mv models/.new/rtmo-$(size).npz $(default_model).npz && mv models/.new/rtmo-$(size).onnx $(default_model).onnx && \
+		rmdir models/.new; }
 
 dashboard: environment ## show the studies in a browser
-	@$(run) -m rtmo_optuna dashboard $(ARGS)
+	@exec $(run) -m rtmo_optuna dashboard $(ARGS)
 
 test: environment-dev ## run the tests
-	@$(run) -m pytest $(ARGS)
+	@exec $(run) -m pytest $(ARGS)
 
-check: environment-dev ## lint, check the formatting, the types and who imports whom
+check: environment-dev ## lint, check the format, the types and who imports whom
 	@$(run) -m ruff check
 	@$(run) -m ruff format --check
 	@$(run) -m mypy
-	@$(run) -c 'import importlinter.cli as cli; cli.lint_imports_command()'
+	@$(run) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
-lock: environment ## pin the dependencies anew in requirements.lock (ARGS=--upgrade: to their newest versions)
-	@$(run) scripts/setup_lock.py $(ARGS)
+lock: environment ## pin all dependencies anew in requirements.lock (ARGS=--upgrade: at their newest versions)
+	@sh scripts/setup_lock.sh $(run) $(ARGS)
 
 clean: ## remove the environment and caches; models, studies and results stay
-	@if [ -n "$(VENV)" ] && [ -e "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi
-	@rm -rf .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	@test ! -e "$(VENV)/pyvenv.cfg" || rm -rf "$(VENV)"
+	@rm -rf .cache .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	@find rtmo_optuna scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
 environment:
-	$(setup) $(if $(VENV),base)
+	$(setup) base
 
 environment-dev:
-	$(setup) $(if $(VENV),dev)
+	$(setup) dev

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -73,9 +74,10 @@ def tune(  # noqa: PLR0917 - one parameter an option
 
     The same command resumes a study that was interrupted, up to the same number of trials.
     """
-    _set_logging(verbose=verbose)
     from rtmo_optuna import workflow  # noqa: PLC0415 - --help must not wait for Optuna
     from rtmo_optuna.records import EngineKind  # noqa: PLC0415
+
+    _set_logging(verbose=verbose)
 
     options = workflow.TuneOptions(
         model=model,
@@ -108,8 +110,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     if result.config:
         kept = f" (the old file is {result.backup})" if result.backup else ""
         typer.echo(f"settings: {result.config}{kept}")
-    for file in result.files[:2]:
-        typer.echo(f"report:   {file}")
+    _name_files(result.files)
     typer.echo(f"study:    {result.record.name} in {result.record.storage}")
     if result.interrupted:
         typer.echo("Interrupted; the configuration file was left alone. The same command goes on from here.")
@@ -123,19 +124,18 @@ def report(
     output: Output = None,
 ) -> None:
     """Write a study's report again. Runs nothing."""
-    _set_logging(verbose=False)
     from rtmo_optuna import workflow  # noqa: PLC0415
 
-    for file in workflow.report(name, storage, output)[:2]:
-        typer.echo(f"report:   {file}")
+    _set_logging()
+    _name_files(workflow.report(name, storage, output))
 
 
 @app.command()
 def studies(storage: Storage = _DEFAULT_STORAGE) -> None:
     """List the studies of a storage."""
-    _set_logging(verbose=False)
-    from rtmo_optuna.search.study import list_studies  # noqa: PLC0415
+    from rtmo_optuna.search.library import list_studies  # noqa: PLC0415
 
+    _set_logging()
     rows = [
         (
             line.name,
@@ -157,15 +157,16 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
 ) -> None:
     """Open optuna-dashboard on the studies, while a tune runs too."""
-    _set_logging(verbose=False)
     from rtmo_optuna.search import notes, storage as database  # noqa: PLC0415
 
+    _set_logging()
     database.open_storage(storage, create=False)
     typer.echo(f"http://{host}:{port}/dashboard/   (Ctrl-C ends it)")
     notes.serve(database.url_of(storage), str(database.artifacts_folder(storage)), host, port)
 
 
-def _set_logging(*, verbose: bool) -> None:
+def _set_logging(*, verbose: bool = False) -> None:
+    """Set levels; to be called once Optuna is imported, which sets its own."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("optuna").setLevel(logging.INFO if verbose else logging.ERROR)
 
@@ -188,6 +189,10 @@ def _show_plan(plan: Any) -> None:  # noqa: ANN401 - workflow is imported late
     typer.echo(f"settings: {plan.config.path}, now {plan.config.settings}")
     typer.echo(f"report:   {plan.report}")
     typer.echo("Nothing was written.")
+
+
+def _name_files(files: Sequence[Path]) -> None:
+    typer.echo(f"report:   {files[0]}\npage:     {files[1]}")
 
 
 def _fail(error: TunerError) -> NoReturn:

@@ -96,7 +96,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     inputs = engine_inputs.prepare(
         model.inputs,
         source=options.input,
-        shapes=dict(map(engine_inputs.parse_shape, options.shapes)),
+        shapes=engine_inputs.parse_shapes(options.shapes, model.inputs),
         scale=options.input_scale,
         target=scratch / "inputs.npz",
     )

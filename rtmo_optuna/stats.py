@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rtmo_optuna.records import Value
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rtmo_optuna.records import Value
 
 MIN_FREEDOM = 3
 """Residual degrees of freedom below which no interval is given: t(2) is 4.3, so it would say nothing."""
@@ -86,18 +87,14 @@ def main_effects(
     from scipy.special import stdtrit  # noqa: PLC0415 - scipy takes most of a second to import
 
     inverse = np.linalg.pinv(matrix)
-    coefficients = inverse @ np.log(target)
-    residual = np.log(target) - matrix @ coefficients
+    logs = np.log(target) - np.log(target[0])  # moves the intercept only; equal values give effects of exactly 1
+    coefficients = inverse @ logs
+    residual = logs - matrix @ coefficients
     errors = np.sqrt((inverse**2).sum(axis=1) * (residual @ residual) / freedom)
     reach = stdtrit(freedom, 0.975) * errors
+    ratios, lows, highs = np.exp([coefficients, coefficients - reach, coefficients + reach]).tolist()
     return tuple(
-        Effect(
-            knob,
-            choice,
-            reference[knob],
-            *(np.exp([coefficients[i], coefficients[i] - reach[i], coefficients[i] + reach[i]]).tolist()),
-            trials=count,
-        )
+        Effect(knob, choice, reference[knob], ratios[i], lows[i], highs[i], count)
         if estimable[i]
         else Effect(knob, choice, reference[knob], None, None, None, count)
         for i, ((knob, choice), count) in enumerate(zip(columns, counts, strict=True), start=1)

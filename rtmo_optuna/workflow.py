@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from rtmo_optuna.errors import NothingMeasuredError
 from rtmo_optuna.prepare import Plan, TuneOptions, plan
 from rtmo_optuna.records import Note, Origin, Outcome
 from rtmo_optuna.search import judge
-from rtmo_optuna.search.study import Study, load_study, open_study
+from rtmo_optuna.search.library import load_study, open_study
+from rtmo_optuna.search.study import Study
 from rtmo_optuna.search.tune import Search
 from rtmo_optuna.show import report as show
 from rtmo_optuna.space import configfile

@@ -40,8 +40,9 @@ from rtmo_optuna.records import (
     StudyRecord,
     Verdict,
 )
+from rtmo_optuna.search.library import open_study
 from rtmo_optuna.search.sampler import distributions
-from rtmo_optuna.search.study import Study, open_study
+from rtmo_optuna.search.study import Study
 from rtmo_optuna.search.tune import Search
 from rtmo_optuna.space.knobs import dimension_table
 from rtmo_optuna.space.resolve import every_params, resolve, settings_of

@@ -47,18 +47,22 @@ if ! version=$(version_of "$venv/bin/python"); then
     "$python" -m venv --clear "$venv"
 fi
 
-rm -f "$stamp"
 extras=$extra
 [ "$level" = base ] || extras=$extra,$level
-echo "Installing rtmo_optuna and the extras $extras into $venv (Python $version; about a minute) ..."
+takes="about a minute"
+[ "$extra" = cpu ] || takes="a few minutes: CUDA's libraries are over 1 GB"
+echo "Installing rtmo_optuna with the extras $extras into $venv ($takes) ..."
 pip() { "$venv/bin/python" -m pip -q --disable-pip-version-check "$@"; }
 
-# Both flavours of ONNX Runtime are one folder in the environment: the second one to come would leave a mixture.
+# Both kinds of ONNX Runtime fill one folder: the second one to come would leave a mixture.
 other=onnxruntime-gpu
 [ "$extra" = cpu ] || other=onnxruntime
+rm -f "$stamp"
 if pip show "$other" >/dev/null 2>&1; then
     rm -f "$venv"/.installed-*
     pip uninstall -y onnxruntime onnxruntime-gpu
 fi
 pip install -c requirements.lock -e ".[$extras]" || fail "The install into $venv failed; the same command tries again."
-echo "$extra $sources" >"$stamp"
+for done in base "$level"; do
+    echo "$extra $sources" >"$venv/.installed-$done"
+done

@@ -83,7 +83,16 @@ def measured(latency_ms: float, outcome: Outcome = Outcome.MEASURED, seed: int =
         windows_ns=medians,
         quantiles_ns={"p50": middle, **({"p90": 1.04 * middle, "p99": 1.2 * middle} if calls > 64 else {})},
         calls=calls,
-        stages=StageTimes(70_000_000, 250_000_000, 68_000_000, 520_000_000, 900_000_000, 340_000_000, windows * 120_000_000, 3_300_000_000),
+        stages=StageTimes(
+            70_000_000,
+            250_000_000,
+            68_000_000,
+            520_000_000,
+            900_000_000,
+            340_000_000,
+            windows * 120_000_000,
+            3_300_000_000,
+        ),
         gpu_memory_bytes=712 << 20,
     )
 
@@ -134,7 +143,10 @@ def study(
         trials=trials,
         verdict=Verdict(
             f"Best measured, not confirmed: {best.value:.2f} ms." if best else "No settings could be measured.",
-            best, default, speedup, confirmed,
+            best,
+            default,
+            speedup,
+            confirmed,
         ),
         storage=storage,
         warnings=("The host is noisy: windows of the default differ by 4 %.",),

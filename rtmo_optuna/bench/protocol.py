@@ -70,18 +70,21 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """The first run is over; the hash covers names, types, shapes and bytes of its outputs."""
+    """The first run is over."""
 
     first_run_ns: int
-    outputs_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """The warm-up is over; the child waits for `next`."""
+    """The warm-up is over; the child waits for `next`.
+
+    The hash covers names, types, shapes and bytes of the first run's outputs.
+    """
 
     warmup_ns: int
     calls: int
+    outputs_sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,9 +94,9 @@ def measure(
             options = dict(opened.provider_options)
             times = replace(times, import_ns=opened.import_ns, preload_ns=opened.preload_ns, build_ns=opened.build_ns)
             ran = life.expect(protocol.Ran, Stage.FIRST_RUN, limits.first_run_s)
-            outputs, times = ran.outputs_sha256, replace(times, first_run_ns=ran.first_run_ns)
+            times = replace(times, first_run_ns=ran.first_run_ns)
             warm = life.expect(protocol.Warm, Stage.WARMUP, limits.window_s)
-            times = replace(times, warmup_ns=warm.warmup_ns)
+            outputs, times = warm.outputs_sha256, replace(times, warmup_ns=warm.warmup_ns)
             decision = _windows(life, decide, on_window)
             outcome = Outcome.PRUNED if decision is Decision.PRUNE else Outcome.MEASURED
             memory = memory_of(child.pid)

@@ -66,13 +66,14 @@ class Worker:
         self.stage = Stage.FIRST_RUN
         start = time.perf_counter_ns()
         outputs = engine.run(samples[0])
-        self.answer(protocol.Ran(time.perf_counter_ns() - start, _hash(engine, outputs)))
+        self.answer(protocol.Ran(time.perf_counter_ns() - start))
+        digest = _hash(engine, outputs)
         del outputs
         timer = _Timer(engine, samples, request.measuring)
         self.stage = Stage.WARMUP
         start = time.perf_counter_ns()
         calls = timer.warm_up()
-        self.answer(protocol.Warm(time.perf_counter_ns() - start, calls))
+        self.answer(protocol.Warm(time.perf_counter_ns() - start, calls, digest))
         self.stage = Stage.WINDOW
         while self._orders.readline() == protocol.NEXT:
             self.answer(protocol.Timed(timer.window()))

@@ -94,10 +94,11 @@ def _parse(path: Path) -> ModelProto:
     except Exception as error:  # protobuf's error types differ between its parsers
         message = f"{path} is not an ONNX model, or it was cut short: {error}. Export or copy it again."
         raise UsageError(message) from error
-    # Protobuf takes some garbage for a message of unknown fields.
-    if not (model.opset_import and model.graph.node and all(node.op_type for node in model.graph.node)):
-        lacking = "nodes" if model.opset_import else "opset"
-        message = f"{path} is not an ONNX model, or it was cut short: it has no {lacking}. Export or copy it again."
+    # Protobuf takes some garbage for a message of unknown fields, and hands over text that is not UTF-8 as bytes.
+    operators = [node.op_type for scope in _scopes(model) for node in scope.node]
+    if not (model.opset_import and model.graph.node and all(name and isinstance(name, str) for name in operators)):
+        lacking = "operators" if model.opset_import else "opset"
+        message = f"{path} is not an ONNX model, or it was cut short: it lacks its {lacking}. Export or copy it again."
         raise UsageError(message)
     return model
 
@@ -227,7 +228,7 @@ def _external_files(model: ModelProto, path: Path) -> tuple[str, ...]:
 def _place(tensor: TensorProto, path: Path) -> tuple[str, int]:
     """Return the file that holds `tensor`, relative to the model's folder, and the byte where it ends there."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
+    location = str(entries.get("location", ""))
     parts = PureWindowsPath(location)  # takes both kinds of slashes and drive letters
     if parts.anchor or ".." in parts.parts or not parts.parts:
         message = (

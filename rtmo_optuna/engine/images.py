@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
+    from rtmo_optuna.records import TensorSpec
+
     Pixels = npt.NDArray[np.uint8]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
-_DTYPES = ("float16", "float32", "float64", "uint8")
+_DTYPES = ("tensor(float16)", "tensor(float)", "tensor(double)", "tensor(uint8)")
 _MODES = {1: "L", 3: "RGB"}
 _MOST = 16
+_SIDE = 640
 _PADDING = 114
 _SHAPES = 40
 _NOISE = 4.0
@@ -42,12 +45,17 @@ class Layout:
         """The axes of height and width."""
         return (2, 3) if self.channel_axis == 1 else (1, 2)
 
+    @property
+    def defaults(self) -> dict[int, tuple[str, int]]:
+        """What the axes of height and width are called, and their sizes where the model leaves them open."""
+        return {axis: (name, _SIDE) for axis, name in zip(self.plane, ("height", "width"), strict=True)}
 
-def layout_of(dims: Sequence[int | str | None], dtype: np.dtype[np.generic]) -> Layout | None:
-    """Return how an input of this shape and type holds pictures (NCHW or NHWC), or None where it does not."""
-    if len(dims) == 4 and dtype.name in _DTYPES:  # noqa: PLR2004 - batch, channels, height, width
+
+def layout_of(spec: TensorSpec) -> Layout | None:
+    """Return how `spec` holds pictures (NCHW or NHWC, floats or uint8), or None where it does not look like that."""
+    if len(spec.shape) == 4 and spec.dtype in _DTYPES:  # noqa: PLR2004 - batch, channels, height, width
         for axis in (1, 3):
-            channels = dims[axis]
+            channels = spec.shape[axis]
             if isinstance(channels, int) and channels in _MODES:
                 return Layout(channels, axis)
     return None
@@ -64,8 +72,8 @@ def read(source: Path, shape: Sequence[int], layout: Layout) -> tuple[Pixels, st
     batch, height, width = shape[0], *(shape[axis] for axis in layout.plane)
     pictures = np.stack([letterboxed(path, height, width, layout.channels) for path in chosen])
     total = math.ceil(len(chosen) / batch) * batch
-    number = f"the first {len(chosen)} of {len(found)}" if len(found) > len(chosen) else f"{len(found)}"
-    what = f"{number} pictures in {source}" if source.is_dir() else f"{source}"
+    number = f"the first {len(chosen)} of {len(found)}" if len(found) > len(chosen) else f"all {len(found)}"
+    what = f"{source} ({number} pictures)" if source.is_dir() else f"{source}"
     repeated = f", repeated to fill batches of {batch}" if total > len(chosen) else ""
     return pictures[np.arange(total) % len(chosen)], f"{what}, letterboxed to {width}x{height}{repeated}"
 
@@ -77,12 +85,14 @@ def letterboxed(path: Path, height: int, width: int, channels: int) -> Pixels:
     the order blue, green, red; transparent parts show the padding's grey. Raises UsageError where the file cannot be
     read.
     """
+    from PIL.Image import Resampling  # noqa: PLC0415 - benchmarks never need it
+
     image = _read(path, _MODES[channels])
     across, down = image.size
     wide = across * height > width * down
     fitted = (width, max(1, down * width // across)) if wide else (max(1, across * height // down), height)
     canvas = np.full((height, width, channels), _PADDING, np.uint8)
-    pixels = np.asarray(image.resize(fitted, resample=2)).reshape(fitted[1], fitted[0], channels)
+    pixels = np.asarray(image.resize(fitted, Resampling.BILINEAR)).reshape(fitted[1], fitted[0], channels)
     canvas[: fitted[1], : fitted[0]] = pixels[..., ::-1]
     return canvas
 
@@ -137,10 +147,11 @@ def _find(source: Path) -> list[Path]:
 
 
 def _read(path: Path, mode: str) -> Image.Image:
-    from PIL import Image, ImageOps  # noqa: PLC0415 - benchmarks never need it
+    from PIL import Image, ImageOps  # noqa: PLC0415
 
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # broken EXIF data does not matter
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 return _plain(ImageOps.exif_transpose(image), mode)

@@ -8,85 +8,49 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtmo_optuna.engine import images
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import InputFacts
+from rtmo_optuna.records import InputFacts, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from rtmo_optuna.records import TensorSpec
+    from numpy.typing import NDArray
 
-Arrays: TypeAlias = dict[str, NDArray[Any]]
+    Arrays: TypeAlias = dict[str, NDArray[Any]]
+    Shape: TypeAlias = tuple[int, ...]
 
-_DTYPES: Mapping[str, np.dtype[Any]] = {
-    "tensor(float16)": np.dtype(np.float16),
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(double)": np.dtype(np.float64),
-    **{f"tensor({sign}int{bits})": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
-    "tensor(bool)": np.dtype(np.bool_),
-    "tensor(complex64)": np.dtype(np.complex64),
-    "tensor(complex128)": np.dtype(np.complex128),
-}
-_SHAPE = re.compile(r"-?\d{1,12}(x-?\d{1,12})*", re.ASCII | re.IGNORECASE)
-_PICTURE_SIDE = 640
+_TYPES = "bool complex64 complex128 double float float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+_DTYPES = {f"tensor({name})": np.dtype({"float": "float32"}.get(name, name)) for name in _TYPES.split()}
+_SIZES = re.compile(r"[1-9][0-9]{0,11}(x[1-9][0-9]{0,11})*", re.IGNORECASE)
 _OTHER_SIZE = 64
 _MOST_BYTES = 4 * 2**30
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """An input of a type that NumPy has; a dimension that is still dynamic is a name or None."""
-
-    name: str
-    dtype: np.dtype[Any]
-    dims: tuple[int | str | None, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name!r} ({self.dtype.name} {_shown(self.dims)})"
-
-    @property
-    def layout(self) -> images.Layout | None:
-        return images.layout_of(self.dims, self.dtype)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(dim for dim in self.dims if isinstance(dim, int))
-
-
-def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+def parse_shape(text: str) -> tuple[str, Shape]:
     """Return (input name, shape) of a `--shape` such as `input=1x3x640x640`; the name is empty where it is left out.
 
-    Raises UsageError where `text` is no shape, or a dimension is under 1.
+    Raises UsageError where `text` is no shape of positive dimensions.
     """
     name, _, sizes = text.rpartition("=")
-    if not _SHAPE.fullmatch(sizes):
-        message = (
-            f"--shape {text!r} is not a shape: write name=1x3x640x640, "
-            "or 1x3x640x640 alone for a model with a single input."
-        )
+    if not _SIZES.fullmatch(sizes):
+        message = f"--shape {text!r} is not a shape of positive numbers: write name=1x3x640x640, or 1x3x640x640 alone."
         raise UsageError(message)
-    shape = tuple(int(size) for size in sizes.lower().split("x"))
-    if min(shape) < 1:
-        message = f"--shape {text!r} has a dimension of {min(shape)}: every dimension has to be at least 1."
-        raise UsageError(message)
-    return name, shape
+    return name, tuple(int(size) for size in sizes.lower().split("x"))
 
 
-def parse_shapes(texts: Iterable[str], specs: Sequence[TensorSpec]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all `--shape` options by input name, for `prepare`.
+def parse_shapes(texts: Iterable[str], specs: Sequence[TensorSpec]) -> dict[str, Shape]:
+    """Return the shapes of all `--shape` options by input name, as `prepare` takes them.
 
     Raises UsageError where one is no shape, is given twice, or names no input of a model that has several.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, Shape] = {}
     for text in texts:
         name, shape = parse_shape(text)
         if not name and len(specs) != 1:
@@ -102,29 +66,24 @@ def parse_shapes(texts: Iterable[str], specs: Sequence[TensorSpec]) -> dict[str,
 
 
 def prepare(
-    specs: Sequence[TensorSpec],
-    *,
-    source: Path | None,
-    shapes: Mapping[str, tuple[int, ...]],
-    scale: float,
-    target: Path,
+    specs: Sequence[TensorSpec], *, source: Path | None, shapes: Mapping[str, Shape], scale: float, target: Path
 ) -> InputFacts:
     """Write the model's input arrays to `target`, and return what they are.
 
     `specs` is the model's signature, `shapes` what `parse_shapes` returned (a dynamic dimension's name stands for one
     size in all inputs), `scale` what pixels are multiplied by. Without a `source` the arrays are made: a drawn picture
-    (0 to 255) where an input looks like one, else normally distributed floats, ones for integers (valid as an index,
-    a mask, a length and a count), alternating booleans; dynamic dimensions are then 1 for the first, 640 for a
-    picture's height and width, 64 for others. A `source` is an .npz file with one array for each input, an .npy file
-    for a model with one input, or a picture or folder of pictures (the first 16 by name) for a model with one input
-    that takes pictures: those are letterboxed, and repeated to fill the batch.
+    (0 to 255) where an input looks like one, else normally distributed floats, ones for integers (valid as index, mask
+    and length alike), alternating booleans; dynamic dimensions are then 1 for the first, 640 for a picture's height
+    and width, 64 for others. A `source` is an .npz file with one array for each input, an .npy file for a model with
+    one input, or a picture or folder of pictures (the first 16 by name), letterboxed and repeated to fill the batch,
+    for a model with one input that takes pictures.
 
-    `target` becomes an uncompressed .npz file with one array for each input, each with a leading axis of samples; it
-    is replaced as a whole. The facts' shapes are those of one sample, and their hash covers names, types, shapes and
-    values. Raises UsageError where the signature, the source, a shape or the scale cannot be used.
+    `target` becomes, atomically, an uncompressed .npz file with one array for each input, each with a leading axis of
+    samples. The facts' shapes are those of one sample; their hash covers names, types, shapes and values. Raises
+    UsageError where the signature, the source, a shape or the scale cannot be used.
     """
-    inputs = _bound(specs, shapes)
-    arrays, told = _made(inputs, scale) if source is None else _reader(source)(source, inputs, scale)
+    bound = _bound(specs, shapes)
+    arrays, told = _made(bound, scale) if source is None else _reader(source)(source, bound, scale)
     _write(arrays, target)
     return InputFacts(
         path=str(target),
@@ -142,99 +101,81 @@ def load(path: Path | str) -> list[Arrays]:
     return [{name: array[n, ...] for name, array in arrays.items()} for n in range(_samples(arrays))]
 
 
-def _bound(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> tuple[_Input, ...]:
-    """Return the inputs with the dimensions that `shapes` gives, by position or by a shared name."""
-    unknown = [name for name in shapes if name not in {spec.name for spec in specs}]
-    if unknown:
-        names = [spec.name for spec in specs]
-        message = (
-            f"--shape is given for {unknown[0]!r}{_nearest(unknown[0], names)}, "
-            f"but the model's inputs are {_quoted(names)}: write one of those."
-        )
-        raise UsageError(message)
+def _bound(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> list[TensorSpec]:
+    """Return the signature with the dimensions that `shapes` gives, by position or by a shared name."""
+    names = [spec.name for spec in specs]
+    for name in shapes:
+        if name not in names:
+            message = f"--shape is given for {name!r}{_nearest(name, names)}, but the model takes {_quoted(names)}."
+            raise UsageError(message)
     sizes: dict[str, int] = {}
     for spec in specs:
+        _check_usable(spec)
         given = shapes.get(spec.name, spec.shape)
         if not _fits(given, spec.shape):
-            message = (
-                f"--shape gives {_shown(given)} for {spec.name!r}, but the model takes {_shown(spec.shape)}: "
-                "keep its rank and its fixed dimensions."
-            )
+            wanted = _told(replace(spec, shape=given))
+            message = f"--shape asks for {wanted}, but the model takes {_told(spec)}: keep its rank and fixed sizes."
             raise UsageError(message)
         for dim, size in zip(spec.shape, given, strict=True):
             if isinstance(dim, str) and isinstance(size, int) and sizes.setdefault(dim, size) != size:
                 message = f"--shape makes the dimension {dim!r} both {sizes[dim]} and {size}: give it one size."
                 raise UsageError(message)
-    return tuple(
-        _Input(
-            spec.name,
-            _dtype(spec),
-            shapes.get(spec.name) or tuple(sizes.get(d, d) if isinstance(d, str) else d for d in spec.shape),
-        )
-        for spec in specs
-    )
+    shared = {spec.name: tuple(sizes.get(d, d) if isinstance(d, str) else d for d in spec.shape) for spec in specs}
+    return [replace(spec, shape=shapes.get(spec.name, shared[spec.name])) for spec in specs]
 
 
-def _dtype(spec: TensorSpec) -> np.dtype[Any]:
-    if spec.dtype not in _DTYPES:
-        message = (
-            f"The input {spec.name!r} is a {spec.dtype}, which NumPy cannot hold: "
-            f"export the model with inputs of {', '.join(_DTYPES)}."
-        )
+def _check_usable(spec: TensorSpec) -> None:
+    if spec.dtype not in _DTYPES or 0 in spec.shape:
+        fault = "has no elements" if spec.dtype in _DTYPES else f"is of none of the types {', '.join(_DTYPES)}"
+        message = f"The input {_told(spec)} {fault}, so it cannot be fed: export the model with another input."
         raise UsageError(message)
-    if 0 in spec.shape:
-        message = f"The input {spec.name!r} has the shape {_shown(spec.shape)}, of no elements: export it with another."
-        raise UsageError(message)
-    return _DTYPES[spec.dtype]
 
 
 def _fits(shape: Sequence[int | str | None], dims: Sequence[int | str | None]) -> bool:
-    fixed = [(size, dim) for size, dim in zip(shape, dims, strict=False) if isinstance(dim, int)]
-    return len(shape) == len(dims) and 0 not in shape and all(size == dim for size, dim in fixed)
+    """Whether `shape` has the rank and the fixed sizes of `dims`, and no size under 1."""
+    same = all(size == dim for size, dim in zip(shape, dims, strict=False) if isinstance(dim, int))
+    return same and len(shape) == len(dims) and all(size > 0 for size in shape if isinstance(size, int))
 
 
-def _completed(inputs: Iterable[_Input]) -> tuple[tuple[_Input, ...], str]:
-    """Return the inputs without dynamic dimensions, and the words for the sizes that these were given."""
+def _completed(specs: Sequence[TensorSpec]) -> tuple[dict[str, Shape], str]:
+    """Return each input's shape, and the words for the sizes that its dynamic dimensions were given."""
     sizes: dict[str, int] = {}
-    done: list[_Input] = []
-    for one in inputs:
-        defaults = {0: ("batch", 1)}
-        if one.layout:
-            height, width = one.layout.plane
-            defaults |= {height: ("height", _PICTURE_SIDE), width: ("width", _PICTURE_SIDE)}
-        dims = list(one.dims)
-        for axis, dim in enumerate(dims):
-            if not isinstance(dim, int):
-                role, size = defaults.get(axis, (f"{one.name}[{axis}]", _OTHER_SIZE))
-                dims[axis] = sizes.setdefault(dim or role, size)
-        done.append(replace(one, dims=tuple(dims)))
-    needed = sum(math.prod(one.shape) * one.dtype.itemsize for one in done)
+    shapes: dict[str, Shape] = {}
+    for spec in specs:
+        layout = images.layout_of(spec)
+        defaults = {0: ("batch", 1)} | (layout.defaults if layout else {})
+        shape: list[int] = []
+        for axis, dim in enumerate(spec.shape):
+            role, size = defaults.get(axis, (f"{spec.name}[{axis}]", _OTHER_SIZE))
+            shape.append(dim if isinstance(dim, int) else sizes.setdefault(dim or role, size))
+        shapes[spec.name] = tuple(shape)
+    needed = sum(math.prod(shapes[spec.name]) * _DTYPES[spec.dtype].itemsize for spec in specs)
     if needed > _MOST_BYTES:
-        inputs_ = ", ".join(map(str, done))
-        message = f"The model's input, {inputs_}, would take {needed / 2**30:.1f} GB: choose a smaller --shape."
+        message = f"Inputs of the shapes {shapes} take {needed / 2**30:.1f} GB: choose smaller ones with --shape."
         raise UsageError(message)
     told = ", ".join(f"{name}={size}" for name, size in sizes.items())
-    return tuple(done), f"; dynamic dimensions: {told}" if told else ""
+    return shapes, f"; dynamic dimensions: {told}" if told else ""
 
 
-def _made(inputs: Sequence[_Input], scale: float) -> tuple[Arrays, str]:
-    completed, note = _completed(inputs)
-    if not any(one.layout for one in completed):
+def _made(specs: Sequence[TensorSpec], scale: float) -> tuple[Arrays, str]:
+    if not any(map(images.layout_of, specs)):
         _refuse_scale(scale, "no input of the model takes pictures")
+    shapes, note = _completed(specs)
     rng = np.random.default_rng(0)
-    arrays = {one.name: _values(one, scale, rng)[np.newaxis] for one in completed}
+    arrays = {spec.name: _values(spec, shapes[spec.name], scale, rng)[np.newaxis] for spec in specs}
     return arrays, f"made from the signature{note}"
 
 
-def _values(one: _Input, scale: float, rng: np.random.Generator) -> NDArray[Any]:
-    if one.layout:
-        return images.as_tensor(images.drawn(one.shape, one.layout, rng), one.layout, one.dtype, scale)
-    values: Mapping[str, Callable[[], NDArray[Any]]] = {
-        "f": lambda: np.asarray(rng.standard_normal(one.shape)),
-        "c": lambda: np.asarray(rng.standard_normal(one.shape) + 1j * rng.standard_normal(one.shape)),
-        "b": lambda: np.arange(math.prod(one.shape)).reshape(one.shape) % 2 == 0,
+def _values(spec: TensorSpec, shape: Shape, scale: float, rng: np.random.Generator) -> NDArray[Any]:
+    dtype = _DTYPES[spec.dtype]
+    if layout := images.layout_of(spec):
+        return images.as_tensor(images.drawn(shape, layout, rng), layout, dtype, scale)
+    values: Mapping[str, Callable[[], Any]] = {
+        "f": lambda: rng.standard_normal(shape),
+        "c": lambda: rng.standard_normal(shape) + 1j * rng.standard_normal(shape),
+        "b": lambda: np.arange(math.prod(shape)).reshape(shape) % 2 == 0,
     }
-    return values.get(one.dtype.kind, lambda: np.ones(one.shape))().astype(one.dtype)
+    return np.asarray(values.get(dtype.kind, lambda: np.ones(shape))(), dtype)
 
 
 def _refuse_scale(scale: float, reason: str) -> None:
@@ -243,71 +184,59 @@ def _refuse_scale(scale: float, reason: str) -> None:
         raise UsageError(message)
 
 
-def _reader(source: Path) -> Callable[[Path, Sequence[_Input], float], tuple[Arrays, str]]:
-    readers = {".npz": _read_arrays, ".npy": _read_arrays, **dict.fromkeys(images.SUFFIXES, _read_pictures)}
-    if not source.exists():
-        message = f"There is no file or folder {source} to take the input from: check --input."
+def _reader(source: Path) -> Callable[[Path, Sequence[TensorSpec], float], tuple[Arrays, str]]:
+    pictures = dict.fromkeys(("a folder", *images.SUFFIXES), _read_pictures)
+    readers = {".npz": _read_arrays, ".npy": _read_arrays, **pictures}
+    kind = "a folder" if source.is_dir() else source.suffix.lower()
+    if kind not in readers or not source.exists():
+        fault = "cannot be used as input" if source.exists() else "does not exist"
+        message = f"{source} {fault}: give --input one of {', '.join(readers)}."
         raise UsageError(message)
-    if not source.is_dir() and source.suffix.lower() not in readers:
-        message = f"{source} cannot be used as input: give a folder of pictures, or a file of {', '.join(readers)}."
+    return readers[kind]
+
+
+def _read_pictures(source: Path, specs: Sequence[TensorSpec], scale: float) -> tuple[Arrays, str]:
+    if len(specs) != 1 or not (layout := images.layout_of(specs[0])):
+        taken = ", ".join(map(_told, specs)) or "nothing"
+        needed = "one input of rank 4, with 1 or 3 channels of floats or uint8"
+        message = f"Pictures ({source}) need {needed}, but the model takes {taken}: give an .npz file."
         raise UsageError(message)
-    return _read_pictures if source.is_dir() else readers[source.suffix.lower()]
+    (spec,), (shapes, note) = specs, _completed(specs)
+    pixels, told = images.read(source, shapes[spec.name], layout)
+    tensor = images.as_tensor(pixels, layout, _DTYPES[spec.dtype], scale)
+    return {spec.name: tensor.reshape(-1, *shapes[spec.name])}, f"{told}{note}"
 
 
-def _read_pictures(source: Path, inputs: Sequence[_Input], scale: float) -> tuple[Arrays, str]:
-    layout = inputs[0].layout if len(inputs) == 1 else None
-    if not layout:
-        message = (
-            f"{source} is for a model with one input that takes pictures (rank 4, 1 or 3 channels, floats or uint8), "
-            f"and this model takes {', '.join(map(str, inputs)) or 'nothing'}: give an .npz file."
-        )
-        raise UsageError(message)
-    (one,), note = _completed(inputs)
-    pixels, told = images.read(source, one.shape, layout)
-    tensor = images.as_tensor(pixels, layout, one.dtype, scale)
-    return {one.name: tensor.reshape(-1, *one.shape)}, f"{told}{note}"
-
-
-def _read_arrays(source: Path, inputs: Sequence[_Input], scale: float) -> tuple[Arrays, str]:
+def _read_arrays(source: Path, specs: Sequence[TensorSpec], scale: float) -> tuple[Arrays, str]:
     _refuse_scale(scale, f"the arrays in {source} are used as they are")
-    names = [one.name for one in inputs]
+    names = [spec.name for spec in specs]
+    single = source.suffix.lower() == ".npy"
+    if single and len(specs) != 1:
+        message = f"{source} holds one array, but the model takes {_quoted(names)}: give an .npz file."
+        raise UsageError(message)
     try:
-        arrays = _unpack(source) if source.suffix.lower() == ".npz" else _single(source, names)
+        arrays = {names[0]: np.array(np.lib.format.open_memmap(source, mode="r"))} if single else _unpack(source)
     except Exception as error:  # NumPy and zipfile may raise anything on a broken file
-        message = f"{source} cannot be read ({error}): save plain arrays with numpy.savez, or one with numpy.save."
+        why = " ".join(str(error).split())
+        message = f"{source} cannot be read ({why}): save plain arrays with numpy.savez, or one with numpy.save."
         raise UsageError(message) from error
     missing = [name for name in names if name not in arrays]
-    strange = [f"{name!r} is none of its inputs{_nearest(name, missing)}" for name in arrays if name not in names]
-    if missing or strange:
-        faults = "; ".join([f"{name!r} is missing" for name in missing] + strange)
-        message = f"{source} holds {_quoted(arrays)}, and the model takes {_quoted(names)}: {faults}."
+    faults = [f"{name!r} is missing" for name in missing]
+    faults += [f"{name!r} is none of its inputs{_nearest(name, missing)}" for name in arrays if name not in names]
+    if faults:
+        message = f"{source} holds {_quoted(arrays)}, but the model takes {_quoted(names)}: {'; '.join(faults)}."
         raise UsageError(message)
-    return {one.name: _checked(arrays[one.name], one, source)[np.newaxis] for one in inputs}, str(source)
+    return {spec.name: _checked(arrays[spec.name], spec, source)[np.newaxis] for spec in specs}, str(source)
 
 
-def _single(source: Path, names: Sequence[str]) -> Arrays:
-    if len(names) != 1:
-        message = f"an .npy file holds one array, and the model's inputs are {_quoted(names)}"
-        raise ValueError(message)
-    with source.open("rb") as stream:
-        return {names[0]: np.lib.format.read_array(stream, allow_pickle=False)}
-
-
-def _checked(array: NDArray[Any], one: _Input, source: Path) -> NDArray[Any]:
-    """Return `array` in C order and this machine's byte order, where its type and shape are those of `one`."""
-    if array.dtype.name != one.dtype.name:
-        message = (
-            f"{source} holds {one.name!r} as {array.dtype.name}, and the model takes {one.dtype.name}: "
-            f"convert it with astype('{one.dtype.name}')."
-        )
+def _checked(array: NDArray[Any], spec: TensorSpec, source: Path) -> NDArray[Any]:
+    """Return `array` in C order and this machine's byte order, where its type and shape are those of `spec`."""
+    dtype = _DTYPES[spec.dtype]
+    if array.dtype.name != dtype.name or not _fits(array.shape, spec.shape):
+        held = f"{source} holds {spec.name!r} as {array.dtype.name} {_dims(array.shape)}"
+        message = f"{held}, but the model or --shape wants {dtype.name} {_dims(spec.shape)}: convert the array."
         raise UsageError(message)
-    if not _fits(array.shape, one.dims):
-        message = (
-            f"{source} holds {one.name!r} in the shape {_shown(array.shape)}, and the model (with --shape, where given) "
-            f"takes {_shown(one.dims)}: change one of them."
-        )
-        raise UsageError(message)
-    return np.asarray(array, one.dtype, order="C")
+    return np.asarray(array, dtype, order="C")
 
 
 def _unpack(path: Path | str) -> Arrays:
@@ -344,7 +273,7 @@ def _sha256(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(repr((name, array.dtype.name, array.shape)).encode())
-        digest.update(array)
+        digest.update(array.data)
     return digest.hexdigest()
 
 
@@ -352,8 +281,12 @@ def _samples(arrays: Arrays) -> int:
     return next((len(array) for array in arrays.values()), 1)
 
 
-def _shown(dims: Iterable[int | str | None]) -> str:
+def _dims(dims: Iterable[int | str | None]) -> str:
     return f"[{', '.join('?' if dim is None else str(dim) for dim in dims)}]"
+
+
+def _told(spec: TensorSpec) -> str:
+    return f"{spec.name!r} ({spec.dtype} {_dims(spec.shape)})"
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -35,7 +35,7 @@ class WholeSpaceTPE(TPESampler):
 
     def __init__(self, space: SearchSpace, seed: int | None) -> None:
         """Search all of `space` at once."""
-        super().__init__(seed=seed, multivariate=True, constant_liar=True, warn_independent_sampling=False)
+        super().__init__(seed=seed, multivariate=True, constant_liar=True)
         self._whole = distributions(space)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.exceptions import ExperimentalWarning
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,12 +18,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from optuna.storages import RDBStorage
 
 DEFAULT_STORAGE = "sqlite:///studies/studies.db"
 HEARTBEAT_S = 60
 GRACE_S = 1800
 _BUSY_MS = 60_000
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep Optuna from warning that what we use is experimental or, like heartbeats under ask and tell, unusual."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning, module="optuna")
+        warnings.filterwarnings("ignore", message="Heartbeat of storage")
+        yield
 
 
 def url_of(storage: str) -> str:
@@ -55,7 +70,8 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
             raise UsageError(message)
         _make_folder(file.parent, storage)
     try:
-        opened = optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+        with quietly():
+            opened = optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
         if file:
             _lock_early(opened)
             opened.get_all_studies()

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import time
-import warnings
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +16,11 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.machine.host import started
-from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyLine, StudyRecord, TrialRecord
+from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyRecord, TrialRecord
 from rtmo_optuna.search import storage as database
 from rtmo_optuna.search.notes import save_note
-from rtmo_optuna.search.sampler import SAMPLERS, distributions
+from rtmo_optuna.search.sampler import distributions
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of, size
 
@@ -119,8 +117,7 @@ class Study:
 
     def _ask(self) -> Proposal:
         begun, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Heartbeat of storage")
+        with database.quietly():
             trial = self._study.ask()
         held = trial.user_attrs
         if "settings" in held:
@@ -223,7 +220,8 @@ class Study:
         for trial in running:
             if _is_dead(trial.user_attrs.get("driver", {})):
                 self._study.tell(trial.number, state=TrialState.FAIL)
-        optuna.storages.fail_stale_trials(self._study)
+        with database.quietly():
+            optuna.storages.fail_stale_trials(self._study)
         failed = {t.number for t in self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))}
         lost = [trial for trial in running if trial.number in failed]
         for trial in lost:
@@ -245,72 +243,6 @@ class Study:
     def record(self, **changes: Any) -> StudyRecord:  # noqa: ANN401 - fields of StudyRecord
         """Return the study as a record, with `changes`."""
         return replace(self.about, trials=self.trials, **changes)
-
-
-def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> Study:
-    """Create the study `about.name`, or resume it where its identity is the same.
-
-    Raises IdentityError with the differences where it is not. `new` starts one beside it, with a number in its name.
-    """
-    opened = database.open_storage(url, create=True)
-    names = {study.study_name: study for study in opened.get_all_studies()}
-    name = about.name
-    if new:
-        name = next(n for n in (about.name, *(f"{about.name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
-    if name in names:
-        _check_identity(name, names[name].user_attrs.get("identity", {}), identity)
-    study = optuna.create_study(
-        study_name=name,
-        storage=opened,
-        sampler=SAMPLERS[about.definition.sampler](about.space, None),
-        direction=OBJECTIVES[about.definition.objective].direction,
-        load_if_exists=True,
-    )
-    if name not in names:
-        objective = OBJECTIVES[about.definition.objective]
-        study.set_metric_names([f"{objective.name} [{objective.unit}]"])
-        study.set_user_attr("identity", dict(identity))
-        study.set_user_attr("about", encode(replace(about, name=name)))
-    return Study(study, opened, url, replace(about, name=name))
-
-
-def load_study(url: str, name: str) -> Study:
-    """Return an existing study; raises UsageError where there is none of that name."""
-    opened = database.open_storage(url, create=False)
-    studies = {study.study_name: study for study in opened.get_all_studies()}
-    if name not in studies or "about" not in studies[name].user_attrs:
-        known = ", ".join(sorted(studies)) or "none"
-        message = f"There is no study {name!r} in {url}; there are: {known}."
-        raise UsageError(message)
-    about = decode(StudyRecord, studies[name].user_attrs["about"])
-    return Study(optuna.load_study(study_name=name, storage=opened), opened, url, about)
-
-
-def list_studies(url: str) -> tuple[StudyLine, ...]:
-    """Return a line for each study of the storage."""
-    opened = database.open_storage(url, create=False)
-    lines = []
-    for summary in optuna.study.get_all_study_summaries(opened):
-        about = summary.user_attrs.get("about")
-        if about:
-            best = summary.best_trial.value if summary.best_trial else None
-            begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
-            provider, model = about["definition"]["provider"], about["model_path"]
-            lines.append(StudyLine(summary.study_name, summary.n_trials, best, provider, model, begun))
-    return tuple(lines)
-
-
-def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:
-    differences = [
-        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now"
-        for what in sorted(held.keys() | now.keys())
-        if held.get(what) != now.get(what)
-    ]
-    if differences:
-        message = f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(
-            differences
-        )
-        raise IdentityError(message)
 
 
 def _trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:

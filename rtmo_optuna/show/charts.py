@@ -5,15 +5,18 @@ A chart is one row of CHARTS: its name, what makes it (None where the study hold
 
 from __future__ import annotations
 
+import enum
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.records import Outcome
+from rtmo_optuna.records import Outcome, StudyRecord
 from rtmo_optuna.show import words
 from rtmo_optuna.show.history import history
-from rtmo_optuna.show.layout import apart, spaced
+from rtmo_optuna.show.layout import apart, spaced, ticks
 from rtmo_optuna.show.marks import Axis, Chart, Label, Line, Part, Role, Row, Rows, Stack
 from rtmo_optuna.show.scores import (
     default_of,
@@ -26,16 +29,26 @@ from rtmo_optuna.show.scores import (
     with_unit,
 )
 from rtmo_optuna.show.stages import STAGES, spent
-from rtmo_optuna.show.words import NBSP, TIMES, change, number
+from rtmo_optuna.show.words import NBSP, change, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rtmo_optuna.records import StudyRecord, TrialRecord
+    from rtmo_optuna.records import TrialRecord
     from rtmo_optuna.show.scores import Standing
     from rtmo_optuna.stats import Effect
 
 MOST_EFFECTS = 20
+LONGEST_LEAD = 48
+TICKS = 8
+FAR = 1.5
+
+
+class Chapter(enum.Enum):
+    """The part of the report that a chart belongs to."""
+
+    RANKING = enum.auto()
+    STEADINESS = enum.auto()
+    KNOBS = enum.auto()
+    TIME = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class Plot:
 
     name: str
     draw: Callable[[StudyRecord], Chart | None]
+    chapter: Chapter
     caption: str
 
 
@@ -58,15 +72,16 @@ def _standing_row(record: StudyRecord, standing: Standing, default: float | None
     against = "" if default is None or "default" in names else f" ({change(standing.score / default)})"
     tags = (*extra, *(("pruned",) if standing.pruned else ()))
     lines = (*lines[:-1], f"{lines[-1]}  [{', '.join(tags)}]") if tags else lines
-    interval = f"{number(standing.low)} to {with_unit(record, standing.high)}"
+    spread = standing.high > standing.low
+    interval = f", windows {number(standing.low)} to {with_unit(record, standing.high)}" if spread else ""
     return Row(
         label=(f"{standing.rank}.{NBSP}{lines[0]}", *lines[1:]),
         value=standing.score,
-        low=standing.low,
-        high=standing.high,
+        low=standing.low if spread else None,
+        high=standing.high if spread else None,
         role=role,
         text=f"{with_unit(record, standing.score)}{against}",
-        hover=f"{shown}\n{with_unit(record, standing.score)}, windows {interval}",
+        hover=f"{shown}\n{with_unit(record, standing.score)}{interval}",
     )
 
 
@@ -78,15 +93,16 @@ def ranking(record: StudyRecord) -> Chart | None:
     default = score(record, default_of(record))
     goal = objective(record)
     first = listed[0]
-    gain = "" if default is None else f", {change(first.score / default)} against the default"
     is_default = "default" in titles(record, first.settings)
-    lead = "The default comes first" if is_default else "First place"
+    gain = "" if default is None or is_default else f", {change(first.score / default)} against the default"
+    lead = "The default" if is_default else str(differing(record, first.settings))
     rows = tuple(_standing_row(record, standing, default) for standing in listed)
-    reach = 1.12 * max(max(row.value for row in rows), *(min(row.high or 0, 1.3 * row.value) for row in rows))
+    spans = "; the thin line spans its windows, from lowest to highest" if any(row.high for row in rows) else ""
+    reach = 1.12 * max(max(row.value, min(row.high or 0, 1.3 * row.value)) for row in rows)
     return Chart(
         name="ranking",
-        title=f"{lead}: {with_unit(record, first.score)}{'' if is_default else gain}",
-        subtitle=f"Median {goal.name} of each settings; the thin line spans its windows, from lowest to highest",
+        title=f"{lead if len(lead) <= LONGEST_LEAD else 'First place'}: {with_unit(record, first.score)}{gain}",
+        subtitle=f"Median {goal.name} of each settings{spans}",
         x=Axis(f"{goal.name}, {goal.unit}", low=0.0, high=reach),
         y=Axis(""),
         marks=(Rows(rows),),
@@ -99,18 +115,14 @@ def _effect_role(effect: Effect, *, lower_is_better: bool) -> Role:
     return Role.FASTER if (effect.ratio < 1) == lower_is_better else Role.SLOWER
 
 
-def _ratio_ticks(cap: float) -> tuple[tuple[float, str], ...]:
-    """Return ticks for ratios from exp(-cap) to exp(cap), as changes in per cent up to a factor of two."""
-    step = next((s for s in (0.01, 0.02, 0.05, 0.1, 0.25) if cap / s <= 5), 0.5)  # noqa: PLR2004 - ticks a side
-    amounts = [round(step * i, 2) for i in range(-20, 21)]
-    ticks = [(1 + a, f"{a:+.0%}".replace("-", words.MINUS).replace("%", f"{NBSP}%") if a else "0") for a in amounts]
-    ticks += [(factor, f"{factor}{TIMES}") for factor in (3, 5, 10, 20)]
-    inside = [(at, text) for at, text in ticks if at > 0 and abs(math.log(at)) <= cap]
-    kept: list[tuple[float, str]] = []
-    for at, text in inside:
-        if not kept or math.log(at / kept[-1][0]) > cap / 6:
-            kept.append((at, text))
-    return tuple(kept) if any(at == 1 for at, _ in kept) else ((1.0, "0"),)
+def _ratio_ticks(left: float, right: float) -> tuple[tuple[float, str], ...]:
+    """Return ticks for ratios from exp(-left) to exp(right), as changes in per cent up to a factor of two."""
+    for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
+        ratios = [*(round(1 + step * i, 2) for i in range(-9, 20)), 3.0, 5.0, 10.0, 20.0, 50.0]
+        inside = [ratio for ratio in ratios if ratio > 0 and -left <= math.log(ratio) <= right]
+        if all(math.log(high / low) > (left + right) / TICKS for low, high in pairwise(inside)):
+            break
+    return tuple((ratio, change(ratio).replace(".0", "")) for ratio in inside)
 
 
 def knobs(record: StudyRecord) -> Chart | None:
@@ -120,13 +132,16 @@ def knobs(record: StudyRecord) -> Chart | None:
     if not known:
         return None
     sized = sorted(known, key=lambda e: abs(math.log(e.ratio or 1)), reverse=True)
-    kept = sorted(sized[:MOST_EFFECTS], key=lambda e: e.ratio or 1)
     goal = objective(record)
     lower = goal.direction == "minimize"
+    kept = sorted(sized[:MOST_EFFECTS], key=lambda e: e.ratio or 1, reverse=not lower)
     sizes = sorted(abs(math.log(e.ratio or 1)) for e in kept)
     ends = [abs(math.log(end)) for e in kept for end in (e.low, e.high) if end]
-    cap = min(max(ends), max(math.log(1.6), 3 * stats.median(sizes)))
-    cap = max(cap, 0.02) * 1.08
+    cap = max(0.02, min(max(ends), max(math.log(1.6), 3 * stats.median(sizes)))) * 1.08
+    left, right = (
+        min(cap, max(1.08 * need, 0.3 * cap))
+        for need in (max(-math.log(e.low or 1) for e in kept), max(math.log(e.high or 1) for e in kept))
+    )
     rows = tuple(
         Row(
             label=(f"{words.shown(e.knob, e.choice)}",),
@@ -152,7 +167,7 @@ def knobs(record: StudyRecord) -> Chart | None:
         name="knobs",
         title=headline or "No choice is proven better than its default",
         subtitle=f"Change of {goal.name} against the knob's default; grey where the 95{NBSP}% interval holds 0{notes}",
-        x=Axis(f"change of {goal.name}", math.exp(-cap), math.exp(cap), log=True, ticks=_ratio_ticks(cap)),
+        x=Axis(f"change of {goal.name}", math.exp(-left), math.exp(right), log=True, ticks=_ratio_ticks(left, right)),
         y=Axis(""),
         marks=(Rows(rows, origin=1.0),),
     )
@@ -183,26 +198,34 @@ def windows(record: StudyRecord) -> Chart | None:
     spreads: list[str] = []
     last = max(len(t.measurement.windows_ns) for _, _, trials in groups for t in trials)
     every = [w / 1e6 for _, _, trials in groups for t in trials for w in t.measurement.windows_ns]
-    low, high = spaced(min(every), max(every))
+    far = FAR * max(
+        stats.median([w / 1e6 for w in t.measurement.windows_ns]) for _, _, trials in groups for t in trials
+    )
+    beyond = sum(value > far for value in every)
+    low, high = spaced(min(every), max(value for value in every if value <= far))
     for name, role, trials in groups:
         inside = []
         for trial in trials:
             values = tuple(w / 1e6 for w in trial.measurement.windows_ns)
             middle = stats.median(values)
             inside.append((max(values) - min(values)) / middle)
-            lines.append(Line(name, tuple(range(1, len(values) + 1)), values, role, thin=len(trials) > 2, dotted=True))
+            lines.append(Line(name, tuple(range(1, len(values) + 1)), values, role, thin=len(trials) > 1, dotted=True))
         middle = stats.median([w / 1e6 for t in trials for w in t.measurement.windows_ns])
         several = f" ({len(trials)} runs)" if len(trials) > 1 else ""
         labels.append(Label(last, middle, f"{name} {number(middle)}{NBSP}ms{several}", role))
-        spreads.append(f"{100 * stats.median(inside):.1f}{NBSP}% in {name}")
+        spreads.append(f"{100 * stats.median(inside):.1f}{NBSP}% ({name})")
     return Chart(
         name="windows",
         title=f"Windows of one run lie within {words.listed(spreads)}",
-        subtitle="Median latency of each window, in order; a run is one fresh process",
-        x=Axis("window", 0.6, last + 0.4, whole=True),
-        y=Axis("latency, ms", low, high),
+        subtitle=f"Median latency of each window, in order; a run is one fresh process{_beyond(beyond)}",
+        x=Axis("window", 0.6, last + 0.4, ticks=ticks(1, last, 9, least_step=1)),
+        y=Axis("latency, ms", low, high, ticks=ticks(low, high)),
         marks=(*lines, *apart(labels, high - low)),
     )
+
+
+def _beyond(windows: int) -> str:
+    return f"; {words.count(windows, 'slow window')} beyond the top" if windows else ""
 
 
 def time(record: StudyRecord) -> Chart | None:
@@ -240,16 +263,23 @@ CHARTS = (
     Plot(
         "history",
         history,
+        Chapter.RANKING,
         "Each run in the order it was made, and the best so far; failed runs are marked along the top edge.",
     ),
-    Plot("ranking", ranking, "The ten best settings, and the default where it is not one of them."),
+    Plot("ranking", ranking, Chapter.RANKING, "The ten best settings, and the default where it is not one of them."),
+    Plot(
+        "windows",
+        windows,
+        Chapter.STEADINESS,
+        "How steady the measurement was: the windows of the default and of the best settings.",
+    ),
     Plot(
         "knobs",
         knobs,
+        Chapter.KNOBS,
         "What each choice does, all else equal; one in twenty such intervals misses, and interactions are averaged.",
     ),
-    Plot("windows", windows, "How steady the measurement was: the windows of the default and of the best settings."),
-    Plot("time", time, "Where the time of the study went."),
+    Plot("time", time, Chapter.TIME, "Where the time of the study went."),
 )
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from rtmo_optuna import stats
 from rtmo_optuna.records import Outcome
 from rtmo_optuna.show import words
-from rtmo_optuna.show.layout import apart
+from rtmo_optuna.show.layout import apart, ticks
 from rtmo_optuna.show.marks import Axis, Chart, Label, Line, Points, Role, Shape
 from rtmo_optuna.show.scores import COUNTED, default_of, differing, objective, score, with_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from rtmo_optuna.records import StudyRecord, TrialRecord
 
@@ -52,37 +52,46 @@ def history(record: StudyRecord) -> Chart | None:
     held = {trial.number for trial, _ in scored}
     lost = [trial for trial in record.runs if trial.number not in held]
     default = score(record, default_of(record))
-    heights = _heights([value for _, value in scored], default, bool(lost))
+    heights = _heights([value for _, value in scored], default, lost=bool(lost))
     inside = [pair for pair in scored if pair[1] <= heights.cap]
     beyond = [pair for pair in scored if pair[1] > heights.cap]
     last = max(trial.run for trial in record.runs)
 
+    left, right = 0.4 - 0.008 * last, last + 0.6 + 0.008 * last
     lines, labels = [], []
     if default is not None:
-        lines.append(Line("default", (1, last), (default, default), Role.DEFAULT, dashed=True, thin=True))
+        lines.append(Line("default", (left, right), (default, default), Role.DEFAULT, dashed=True, thin=True))
         labels.append(Label(last, default, f"default {with_unit(record, default)}", Role.DEFAULT))
-    best = _best_so_far(record, scored, last)
+    best = _best_so_far(record, scored, right)
     if best:
         lines.append(best)
         labels.append(Label(last, best.y[-1], f"best {with_unit(record, best.y[-1])}", Role.BEST))
-    margin = 0.6 + 0.01 * last
     return Chart(
         name="history",
         title=_title(record, default),
-        subtitle=_subtitle(record, beyond, heights.cap),
-        x=Axis("run, in order", 1 - margin, last + margin, whole=True),
-        y=Axis(f"{objective(record).name}, {objective(record).unit}", heights.low, heights.high),
+        subtitle=_subtitle(record),
+        x=Axis("run, in order", left, right, ticks=ticks(1, last, 9, least_step=1)),
+        y=Axis(
+            f"{objective(record).name}, {objective(record).unit}",
+            heights.low,
+            heights.high,
+            ticks=(
+                *ticks(heights.low, heights.cap if beyond or lost else heights.high),
+                *([(heights.far, f"over {words.number(heights.cap)}")] if beyond else ()),
+                *([(heights.lost, "failed")] if lost else ()),
+            ),
+        ),
         marks=(
             *lines,
             *_points(record, inside),
-            *_edge(record, beyond, heights.far, last),
+            *_edge(record, beyond, heights.far, last, {trial.measurement.outcome for trial, _ in inside}),
             *_lost(record, lost, heights.lost),
             *apart(labels, heights.high - heights.low),
         ),
     )
 
 
-def _heights(values: Sequence[float], default: float | None, lost: bool) -> _Heights:  # noqa: FBT001 - private
+def _heights(values: Sequence[float], default: float | None, *, lost: bool) -> _Heights:
     every = [*values, *([] if default is None else [default])]
     limit = FAR * max(stats.median(values), default or 0)
     cap = max(value for value in every if value <= limit)
@@ -95,7 +104,7 @@ def _heights(values: Sequence[float], default: float | None, lost: bool) -> _Hei
     return _Heights(low - 0.09 * span, cap, far, lost_at, high)
 
 
-def _best_so_far(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]], last: int) -> Line | None:
+def _best_so_far(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]], last: float) -> Line | None:
     measured = [(t.run, value) for t, value in scored if t.measurement.outcome is Outcome.MEASURED]
     if not measured:
         return None
@@ -114,7 +123,7 @@ def _hover(record: StudyRecord, trial: TrialRecord, value: float | None) -> str:
 
 def _points(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]]) -> list[Points]:
     marks = []
-    for outcome, (role, shape) in reversed(_LOOKS.items()):
+    for outcome, (role, shape) in _LOOKS.items():
         group = [(t, v) for t, v in scored if t.measurement.outcome is outcome]
         if group:
             xs, ys = tuple(t.run for t, _ in group), tuple(v for _, v in group)
@@ -123,7 +132,11 @@ def _points(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]]) ->
 
 
 def _edge(
-    record: StudyRecord, beyond: Sequence[tuple[TrialRecord, float]], height: float, last: int
+    record: StudyRecord,
+    beyond: Sequence[tuple[TrialRecord, float]],
+    height: float,
+    last: int,
+    explained: Collection[Outcome],
 ) -> list[Points]:
     marks = []
     for outcome, (role, _) in _LOOKS.items():
@@ -137,7 +150,8 @@ def _edge(
                 texts.append(words.number(value) if free else "")
             hover = tuple(_hover(record, t, v) for t, v in group)
             xs, ys = tuple(t.run for t, _ in group), (height,) * len(group)
-            marks.append(Points(outcome.value, xs, ys, role, Shape.ARROW, hover, tuple(texts), legend=False))
+            new = outcome not in explained
+            marks.append(Points(outcome.value, xs, ys, role, Shape.ARROW, hover, tuple(texts), legend=new))
     return marks
 
 
@@ -146,9 +160,7 @@ def _lost(record: StudyRecord, lost: Sequence[TrialRecord], height: float) -> li
         return []
     xs, ys = tuple(t.run for t in lost), (height,) * len(lost)
     hover = tuple(_hover(record, t, None) for t in lost)
-    names = {t.measurement.outcome for t in lost}
-    name = "failed" if names == {Outcome.FAILED} else "no value"
-    return [Points(name, xs, ys, Role.FAILED, Shape.CROSS, hover)]
+    return [Points("failed", xs, ys, Role.FAILED, Shape.CROSS, hover, legend=False)]
 
 
 def _title(record: StudyRecord, default: float | None) -> str:
@@ -162,9 +174,8 @@ def _title(record: StudyRecord, default: float | None) -> str:
     return f"Best {with_unit(record, best)}, default {with_unit(record, default)} ({words.change(best / default)})"
 
 
-def _subtitle(record: StudyRecord, beyond: Sequence[tuple[TrialRecord, float]], cap: float) -> str:
+def _subtitle(record: StudyRecord) -> str:
     outcomes = [trial.measurement.outcome for trial in record.runs]
     tally = [f"{outcomes.count(o)} {o.value}" for o in Outcome if o in outcomes]
-    far = f"; arrows: {len(beyond)} beyond {with_unit(record, cap)}" if beyond else ""
     doubt = "" if record.verdict.confirmed or record.verdict.best is None else "; best measured, not confirmed"
-    return f"{words.count(len(outcomes), 'run')}: {words.listed(tally)}{far}{doubt}"
+    return f"{words.count(len(outcomes), 'run')}: {words.listed(tally)}{doubt}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,16 @@ def spaced(low: float, high: float) -> tuple[float, float]:
     """Return the ends of an axis that holds `low` to `high` with some air, also where they are equal."""
     air = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     return low - air, high + air
+
+
+def ticks(low: float, high: float, most: int = 7, least_step: float = 0.0) -> tuple[tuple[float, str], ...]:
+    """Return at most `most` round values from `low` to `high`, at least `least_step` apart, each with its text."""
+    rough = (high - low) / (most - 1) or abs(high) or 1.0
+    scale = 10.0 ** math.floor(math.log10(rough))
+    step = max(least_step, next(scale * factor for factor in (1, 2, 5, 10) if scale * factor >= rough * (1 - 1e-9)))
+    decimals = max(0, -math.floor(math.log10(step)))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return tuple((round(i * step, 12), f"{i * step:.{decimals}f}") for i in range(first, last + 1))
 
 
 def apart(labels: Sequence[Label], span: float) -> tuple[Label, ...]:

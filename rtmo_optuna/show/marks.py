@@ -46,7 +46,6 @@ class Axis:
     low: float | None = None
     high: float | None = None
     log: bool = False
-    whole: bool = False
     ticks: tuple[tuple[float, str], ...] = ()
 
 

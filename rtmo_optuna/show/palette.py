@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.show.marks import Role
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +20,7 @@ class Theme:
     roles: Mapping[Role, str]
 
 
+_BRIGHT = 140
 _ROLES: Mapping[Role, tuple[str, str]] = {
     Role.BEST: ("#00805e", "#2fc79a"),
     Role.DEFAULT: ("#4a5560", "#c3ccd5"),
@@ -64,4 +62,4 @@ DARK = Theme(
 def ink(colour: str) -> str:
     """Return black or white, whichever reads better on `colour` (`#rrggbb`), by Rec. 709 luma."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 140 else "#ffffff"  # noqa: PLR2004 - a luma
+    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > _BRIGHT else "#ffffff"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from io import BytesIO
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from rtmo_optuna.show.marks import Chart, Label, Line, Points, Role, Rows, Shape, Stack
 from rtmo_optuna.show.palette import LIGHT, ink
@@ -52,9 +53,9 @@ def png(chart: Chart) -> bytes:
     for line, text in enumerate(subtitle):
         y = 1 - (0.5 + 0.17 * line) / height
         figure.text(left, y, _literal(text), size=_NORMAL, color=LIGHT.quiet, va="top")
-    _fit(figure, canvas, axes, beside)
+    _fit(canvas, axes, beside)
     file = BytesIO()
-    canvas.print_png(file)
+    canvas.print_png(file)  # type: ignore[no-untyped-call]
     return file.getvalue()
 
 
@@ -71,10 +72,17 @@ def _body_height(chart: Chart) -> float:
     """Return the height of the drawing itself in inches."""
     for mark in chart.marks:
         if isinstance(mark, Rows):
-            return 0.2 + len(mark.rows) * (0.16 + 0.155 * max(len(row.label) for row in mark.rows))
+            return _places(mark)[1]
         if isinstance(mark, Stack):
             return 0.15 + 0.55 * len(mark.labels)
     return 3.7
+
+
+def _places(marks: Rows) -> tuple[list[float], float]:
+    """Return where the middle of each row lies, in inches from the top, and where the last one ends."""
+    heights = [0.14 + 0.155 * len(row.label) for row in marks.rows]
+    ends = list(accumulate(heights))
+    return [0.1 + end - height / 2 for end, height in zip(ends, heights, strict=True)], 0.2 + ends[-1]
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
@@ -93,11 +101,9 @@ def _dress(axes: Axes, chart: Chart) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(chart.x.low, chart.x.high)
     axes.set_ylim(chart.y.low, chart.y.high)
-    if chart.x.ticks:
-        axes.xaxis.set_major_locator(FixedLocator([at for at, _ in chart.x.ticks]))
-        axes.set_xticklabels([_literal(text) for _, text in chart.x.ticks])
-    if chart.x.whole:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    for axis, given in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
+        if given.ticks:
+            axis.set_ticks([at for at, _ in given.ticks], [_literal(text) for _, text in given.ticks])
     if rows:
         axes.set_yticks([])
 
@@ -172,13 +178,14 @@ def _beside(axes: Axes, y: float, text: str, colour: str, *, left: bool = False,
 def _draw_rows(axes: Axes, marks: Rows) -> list[Text]:
     texts = []
     low, high = axes.get_xlim()
-    axes.set_ylim(len(marks.rows) - 0.4, -0.6)
+    places, bottom = _places(marks)
+    axes.set_ylim(bottom, 0)
     if marks.origin is not None:
         axes.axvline(marks.origin, color=LIGHT.quiet, linewidth=1)
-    for y, row in enumerate(marks.rows):
+    for y, row in zip(places, marks.rows, strict=True):
         colour = LIGHT.roles[row.role]
         if marks.origin is None:
-            axes.barh(y, row.value, height=0.62, color=colour, alpha=0.85)
+            axes.barh(y, row.value, height=0.2, color=colour)
         else:
             shape = "<" if row.value < low else ">" if row.value > high else "o"
             at = min(max(row.value, low), high)
@@ -201,7 +208,7 @@ def _draw_stack(axes: Axes, stack: Stack) -> list[Text]:
             edgecolor=LIGHT.paper, linewidth=0.8,
         )  # fmt: skip
         for y, (left, value) in enumerate(zip(lefts, part.values, strict=True)):
-            if value > 0.06 * reach:  # noqa: PLR2004 - there is room for a number
+            if value > 0.06 * reach:
                 axes.text(left + value / 2, y, f"{value:.0f}", ha="center", va="center", size=8, color=ink(colour))
         lefts = [left + value for left, value in zip(lefts, part.values, strict=True)]
     for y, (end, total) in enumerate(zip(lefts, stack.totals, strict=True)):
@@ -215,15 +222,15 @@ def _legend(figure: Figure, axes: Axes, y: float) -> None:
     kept = {name: first[name] for name in dict.fromkeys(names)}
     if kept:
         figure.legend(
-            kept.values(), kept.keys(), loc="upper left", bbox_to_anchor=(0.1 / WIDTH_IN, y), ncols=len(kept),
+            kept.values(), kept.keys(), loc="upper left", bbox_to_anchor=(_EDGE_IN / WIDTH_IN, y), ncols=len(kept),
             frameon=False, fontsize=_SMALL, labelcolor=LIGHT.quiet, handlelength=1.0, handletextpad=0.5,
-            columnspacing=1.5, borderaxespad=0.0,
+            columnspacing=1.5, borderaxespad=0.0, borderpad=0.0,
         )  # fmt: skip
 
 
-def _fit(figure: Figure, canvas: FigureCanvasAgg, axes: Axes, beside: list[Text]) -> None:
+def _fit(canvas: FigureCanvasAgg, axes: Axes, beside: list[Text]) -> None:
     """Give the texts left and right of the axes the room that they need."""
-    renderer = canvas.get_renderer()
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
     frame = axes.get_window_extent(renderer)
     boxes = [text.get_window_extent(renderer) for text in beside]
     ticks = axes.yaxis.get_tightbbox(renderer)

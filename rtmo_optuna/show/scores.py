@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.records import Origin, Outcome, Settings
+from rtmo_optuna.records import Origin, Outcome, Settings, TrialRecord
 from rtmo_optuna.show.words import NBSP, number
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import params_of
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import StudyRecord, TrialRecord, Value
+    from rtmo_optuna.records import StudyRecord, Value
     from rtmo_optuna.space.objectives import Objective
     from rtmo_optuna.stats import Effect
 
@@ -122,4 +122,6 @@ def effects(record: StudyRecord) -> tuple[Effect, ...]:
         if value and params:
             design.append(params)
             values.append(value)
-    return stats.main_effects(design, values, reference)
+    order = [(dimension.name, choice.label) for dimension in record.space.dimensions for choice in dimension.choices]
+    found = stats.main_effects(design, values, reference)
+    return tuple(sorted(found, key=lambda effect: order.index((effect.knob, effect.choice))))

@@ -11,25 +11,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MINUS = "\N{MINUS SIGN}"
-DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 NBSP = "\N{NO-BREAK SPACE}"
+DOUBLE = 2.0
+"""The ratio from which a factor reads better than a percentage."""
+ROUND_FROM = 9.95
+"""The percentage from which decimals are noise."""
+PRECISE_S = 10.0
+"""The duration from which decimals are noise."""
 
 
 def number(value: float, digits: int = 3) -> str:
     """Return `value` with `digits` significant digits, and never an exponent."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
     return f"{value:.{decimals}f}".replace("-", MINUS)
 
 
 def change(ratio: float) -> str:
     """Return a ratio as a signed percentage, or as a factor from 2 on: `-14 %`, `+3.1 %`, `2.7x`."""
-    if ratio >= 2:  # noqa: PLR2004 - beyond that a factor reads better
+    if ratio >= DOUBLE:
         return f"{number(ratio, 2)}{TIMES}"
     percent = 100 * (ratio - 1)
-    decimals = 0 if abs(percent) >= 9.95 else 1  # noqa: PLR2004 - two digits
+    decimals = 0 if abs(percent) >= ROUND_FROM else 1
     text = f"{percent:+.{decimals}f}".replace("-", MINUS)
     return f"{text if float(f'{percent:.{decimals}f}') else 0}{NBSP}%"
 
@@ -41,8 +47,8 @@ def share(part: float, whole: float) -> str:
 
 def seconds(value: float) -> str:
     """Return a duration given in seconds: `0.42 s`, `38 s`, `2 min 31 s`, `1 h 5 min`."""
-    if value < 10:  # noqa: PLR2004 - two digits
-        return f"{number(value, 2) if value >= 0.1 else f'{value:.2f}'}{NBSP}s"  # noqa: PLR2004 - likewise
+    if value < PRECISE_S:
+        return f"{value:.{2 if value < 1 else 1}f}{NBSP}s"
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
@@ -71,6 +77,11 @@ def listed(parts: Iterable[str]) -> str:
 def shown(knob: str, value: Value) -> str:
     """Return one setting as `knob=value`, spelt as in every other place."""
     return str(Settings(((knob, value),)))
+
+
+def choice(value: Value) -> str:
+    """Return the value of a setting, spelt as in every other place."""
+    return shown("", value).removeprefix("=")
 
 
 def sentence(text: str) -> str:

@@ -1,0 +1,88 @@
+"""The studies of a storage: create or resume one, load one, list them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import optuna
+
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.errors import IdentityError, UsageError
+from rtmo_optuna.records import StudyLine, StudyRecord
+from rtmo_optuna.search import storage as database
+from rtmo_optuna.search.sampler import SAMPLERS
+from rtmo_optuna.search.study import Study
+from rtmo_optuna.space.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> Study:
+    """Create the study `about.name`, or resume it where its identity is the same.
+
+    Raises IdentityError with the differences where it is not. `new` starts one beside it, with a number in its name.
+    """
+    opened = database.open_storage(url, create=True)
+    names = {study.study_name: study for study in opened.get_all_studies()}
+    name = about.name
+    if new:
+        name = next(n for n in (about.name, *(f"{about.name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
+    if name in names:
+        _check_identity(name, names[name].user_attrs.get("identity", {}), identity)
+    with database.quietly():
+        sampler = SAMPLERS[about.definition.sampler](about.space, None)
+    study = optuna.create_study(
+        study_name=name,
+        storage=opened,
+        sampler=sampler,
+        direction=OBJECTIVES[about.definition.objective].direction,
+        load_if_exists=True,
+    )
+    if name not in names:
+        objective = OBJECTIVES[about.definition.objective]
+        with database.quietly():
+            study.set_metric_names([f"{objective.name} [{objective.unit}]"])
+        study.set_user_attr("identity", dict(identity))
+        study.set_user_attr("about", encode(replace(about, name=name)))
+    return Study(study, opened, url, replace(about, name=name))
+
+
+def load_study(url: str, name: str) -> Study:
+    """Return an existing study; raises UsageError where there is none of that name."""
+    opened = database.open_storage(url, create=False)
+    studies = {study.study_name: study for study in opened.get_all_studies()}
+    if name not in studies or "about" not in studies[name].user_attrs:
+        known = ", ".join(sorted(studies)) or "none"
+        message = f"There is no study {name!r} in {url}; there are: {known}."
+        raise UsageError(message)
+    about = decode(StudyRecord, studies[name].user_attrs["about"])
+    return Study(optuna.load_study(study_name=name, storage=opened), opened, url, about)
+
+
+def list_studies(url: str) -> tuple[StudyLine, ...]:
+    """Return a line for each study of the storage."""
+    opened = database.open_storage(url, create=False)
+    lines = []
+    for summary in optuna.study.get_all_study_summaries(opened):
+        about = summary.user_attrs.get("about")
+        if about:
+            best = summary.best_trial.value if summary.best_trial else None
+            begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
+            provider, model = about["definition"]["provider"], about["model_path"]
+            lines.append(StudyLine(summary.study_name, summary.n_trials, best, provider, model, begun))
+    return tuple(lines)
+
+
+def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:
+    differences = [
+        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now"
+        for what in sorted(held.keys() | now.keys())
+        if held.get(what) != now.get(what)
+    ]
+    if differences:
+        message = f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(
+            differences
+        )
+        raise IdentityError(message)

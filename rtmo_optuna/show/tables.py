@@ -1,0 +1,287 @@
+"""The tables of a report as plain rows, to be rendered by whoever needs them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from rtmo_optuna import stats
+from rtmo_optuna.records import Outcome, Settings
+from rtmo_optuna.show import words
+from rtmo_optuna.show.scores import (
+    default_of,
+    differing,
+    effects,
+    objective,
+    score,
+    shortlist,
+    titles,
+    with_unit,
+)
+from rtmo_optuna.show.stages import STAGES, spent
+from rtmo_optuna.show.words import NBSP, TIMES, change, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rtmo_optuna.records import Measurement, StudyRecord, TrialRecord
+    from rtmo_optuna.show.scores import Standing
+    from rtmo_optuna.stats import Effect
+
+MOST_SETTINGS = 3
+_VERSIONS: Mapping[str, str] = {"onnxruntime": "ONNX Runtime", "cuda": "CUDA", "cudnn": "cuDNN"}
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Text that a computer reads."""
+
+    text: str
+
+
+Inline: TypeAlias = str | Code | tuple[str | Code, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading; whether it holds numbers, or long text that needs room."""
+
+    title: str
+    number: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headings; `marked` rows are to stand out."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Inline, ...], ...]
+    marked: frozenset[int] = frozenset()
+
+
+def facts(record: StudyRecord) -> tuple[tuple[str, str], ...]:
+    """Return the few numbers that matter, each with its name; those that the study lacks are left out."""
+    best, default = record.verdict.best, default_of(record)
+    goal = objective(record).name
+    outcomes = [trial.measurement.outcome for trial in record.runs]
+    scores = ((f"Best {goal}", score(record, best)), (f"Default {goal}", score(record, default)))
+    return (
+        *((name, with_unit(record, value)) for name, value in scores if value is not None),
+        *((("Speed-up", f"{number(record.verdict.speedup)}{TIMES}"),) if record.verdict.speedup else ()),
+        *((("FPS", number(_fps(best.measurement))),) if best and best.measurement.latency_ns else ()),
+        ("Runs", str(len(outcomes))),
+        ("Pruned", str(outcomes.count(Outcome.PRUNED))),
+        ("Failed", str(outcomes.count(Outcome.FAILED))),
+        ("Time spent", words.seconds(sum(sum(spent(trial).values()) for trial in record.runs))),
+    )
+
+
+def _fps(measurement: Measurement) -> float:
+    return measurement.batch * 1e9 / measurement.latency_ns if measurement.latency_ns else 0.0
+
+
+def without_password(storage: str) -> str:
+    """Return a database URL that may be shown."""
+    hidden = re.sub(r"(://[^:/?#@\s]*):[^/?#\s]*@", r"\1:***@", storage)
+    return re.sub(r"(?i)((?:password|passwd|pwd|secret|token|key)=)[^&\s]*", r"\1***", hidden)
+
+
+def machine(record: StudyRecord) -> Table:
+    """Return what the study ran on, and which model with which input."""
+    host, model, inputs = record.machine, record.model, record.inputs
+    rows: list[tuple[str, Inline]] = []
+    if host.gpu:
+        rows += [("GPU", host.gpu.name), ("GPU memory", words.gib(host.gpu.memory_bytes)), ("Driver", host.gpu.driver)]
+    rows += [
+        ("CPU", host.cpu),
+        ("Cores, memory", f"{host.cores}, {words.gib(host.memory_bytes)}"),
+        ("System", host.system),
+        ("Python", host.python),
+        *((_VERSIONS.get(name, name), version) for name, version in model.versions.items()),
+        ("Provider", model.provider),
+        ("Model", Code(record.model_path)),
+        ("SHA-256", Code(record.model_sha256[:16])),
+        *((f"Shape of {name}", "x".join(map(str, shape)) or "scalar") for name, shape in inputs.shapes.items()),
+        ("Input data", inputs.source),
+        ("Nodes", ", ".join(f"{name} {count}" for name, count in model.nodes_by_provider.items()) or "not known"),
+        ("Objective", f"{objective(record).name}, {objective(record).unit}"),
+        ("Fixed in every run", Code(str(record.space.fixed)) if len(record.space.fixed) else "nothing"),
+        ("Study", record.name),
+        ("Storage", Code(without_password(record.storage))),
+    ]
+    return Table((Column("What"), Column("Value")), tuple(rows))
+
+
+def ranking(record: StudyRecord) -> Table | None:
+    """Return the ten best settings, and the default; None where nothing was measured. Empty columns are left out."""
+    listed = shortlist(record)
+    if not listed:
+        return None
+    goal, default = objective(record), score(record, default_of(record))
+    latency = goal.name == "latency"
+    columns = (
+        Column("Rank", number=True),
+        Column("Settings", wide=True),
+        Column(f"{goal.name}, {goal.unit}", number=True),
+        Column("FPS", number=True),
+        Column("ms", number=True),
+        Column("p90", number=True),
+        Column("p99", number=True),
+        Column("GPU memory", number=True),
+        Column(f"{goal.name} vs default", number=True),
+        Column("Note"),
+    )
+    rows = [
+        (
+            str(standing.rank),
+            Code(str(differing(record, standing.settings))),
+            "" if latency else number(standing.score),
+            _middle(standing, lambda m: _fps(m) or None, number),
+            _middle(standing, lambda m: m.latency_ms, number),
+            _middle(standing, lambda m: _ms(m, "p90"), number),
+            _middle(standing, lambda m: _ms(m, "p99"), number),
+            _middle(standing, lambda m: m.gpu_memory_bytes, words.gib),
+            "" if default is None else change(standing.score / default),
+            ", ".join(_notes(record, standing)),
+        )
+        for standing in listed
+    ]
+    best = frozenset(i for i, s in enumerate(listed) if "best" in titles(record, s.settings))
+    return _without_empty(Table(columns, tuple(rows), best))
+
+
+def _ms(measurement: Measurement, name: str) -> float | None:
+    value = measurement.quantiles_ns.get(name)
+    return None if value is None else value / 1e6
+
+
+def _middle(standing: Standing, read: Callable[[Measurement], float | None], write: Callable[[float], str]) -> str:
+    values = [value for trial in standing.trials if (value := read(trial.measurement)) is not None]
+    return write(stats.median(values)) if values else ""
+
+
+def _notes(record: StudyRecord, standing: Standing) -> Iterator[str]:
+    yield from (title for title in titles(record, standing.settings))
+    if standing.pruned:
+        yield f"pruned after {words.count(len(standing.trials[0].measurement.windows_ns), 'window')}"
+    if len(standing.trials) > 1:
+        yield f"{len(standing.trials)} runs"
+
+
+def _without_empty(table: Table) -> Table:
+    kept = [i for i in range(len(table.columns)) if any(row[i] for row in table.rows)]
+    columns = tuple(table.columns[i] for i in kept)
+    return Table(columns, tuple(tuple(row[i] for i in kept) for row in table.rows), table.marked)
+
+
+def knobs(record: StudyRecord) -> Table | None:
+    """Return what each choice does, by knob; None where no two choices can be compared."""
+    found = effects(record)
+    if not found:
+        return None
+    goal = objective(record)
+    lower = goal.direction == "minimize"
+    seen = {(effect.knob, effect.choice) for effect in found} | {(effect.knob, effect.against) for effect in found}
+    rows: list[tuple[Inline, ...]] = [
+        (
+            Code(words.shown(effect.knob, effect.choice)),
+            Code(words.choice(effect.against)),
+            "" if effect.ratio is None else change(effect.ratio),
+            "" if effect.low is None or effect.high is None else f"{change(effect.low)} to {change(effect.high)}",
+            str(effect.trials),
+            _reading(effect, lower_is_better=lower),
+        )
+        for effect in found
+    ]
+    rows += [
+        (Code(words.shown(dimension.name, choice.label)), "", "", "", "0", "never measured")
+        for dimension in record.space.dimensions
+        for choice in dimension.choices
+        if (dimension.name, choice.label) not in seen
+    ]
+    columns = (
+        Column("Choice"),
+        Column("Against"),
+        Column(f"Change of {goal.name}", number=True),
+        Column(f"95{NBSP}% interval", number=True),
+        Column("Runs", number=True),
+        Column("Reading"),
+    )
+    return Table(columns, tuple(rows))
+
+
+def _reading(effect: Effect, *, lower_is_better: bool) -> str:
+    if effect.ratio is None:
+        return "cannot be told apart from other choices"
+    if not effect.proven:
+        return "not proven"
+    return "better" if (effect.ratio < 1) == lower_is_better else "worse"
+
+
+def left_out(record: StudyRecord) -> Table | None:
+    """Return what was not searched on this machine, and why; None where nothing was left out."""
+    rows = tuple((Code(frozen.name), words.sentence(frozen.reason)) for frozen in record.space.left_out)
+    return Table((Column("Knob or choice"), Column("Reason", wide=True)), rows) if rows else None
+
+
+def failures(record: StudyRecord) -> Table | None:
+    """Return the failed runs by stage and reason, the most frequent first; None where none failed."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in record.runs:
+        if trial.measurement.outcome is Outcome.FAILED:
+            stage = trial.measurement.stage
+            groups.setdefault((stage.value if stage else "", trial.measurement.reason), []).append(trial)
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    rows = tuple(
+        (
+            str(len(trials)),
+            stage,
+            words.sentence(reason) or "no reason known",
+            _common(record, trials),
+            _settings(record, trials),
+        )
+        for (stage, reason), trials in ordered
+    )
+    columns = (
+        Column("Runs", number=True),
+        Column("Stage"),
+        Column("Reason", wide=True),
+        Column("In common"),
+        Column("Settings", wide=True),
+    )
+    return _without_empty(Table(columns, rows)) if rows else None
+
+
+def _common(record: StudyRecord, trials: list[TrialRecord]) -> Inline:
+    """Return what all of several failed settings share."""
+    first, *others = (differing(record, trial.settings) for trial in trials)
+    shared = Settings(tuple(item for item in first if all(item in set(other) for other in others)))
+    return Code(str(shared)) if others and len(shared) else ""
+
+
+def _settings(record: StudyRecord, trials: list[TrialRecord]) -> tuple[str | Code, ...]:
+    shown = [Code(str(differing(record, trial.settings))) for trial in trials[:MOST_SETTINGS]]
+    parts = [part for code in shown for part in (code, "; ")][:-1]
+    return (*parts, f" and {len(trials) - len(shown)} more") if len(trials) > len(shown) else tuple(parts)
+
+
+def times(record: StudyRecord) -> Table | None:
+    """Return the wall time of all runs by stage; None where no run took any."""
+    each = [spent(trial) for trial in record.runs]
+    total = sum(sum(one.values()) for one in each)
+    if not total:
+        return None
+    rows = tuple(
+        (stage.value, words.seconds(whole), words.share(whole, total), words.seconds(stats.median(some)))
+        for stage in STAGES
+        if (some := [one[stage] for one in each if one[stage]]) and (whole := sum(some))
+    )
+    columns = (
+        Column("Stage"),
+        Column("In all", number=True),
+        Column("Share", number=True),
+        Column("Median of a run", number=True),
+    )
+    return Table(columns, rows)

@@ -1,0 +1,79 @@
+"""What several tests need: knowing whether there is a GPU, and real models to tune."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rtmo_optuna.machine.gpu import gpus
+
+_OCR_PACKAGE = "rapidocr-onnxruntime==1.4.4"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `gpu` where they cannot run, and say why."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    reason = _why_no_gpu() if marked else None
+    if reason:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def ocr_models(pytestconfig: pytest.Config) -> Path:
+    """Return the folder with the three ONNX models of PP-OCRv4, as the package rapidocr-onnxruntime carries them.
+
+    ch_PP-OCRv4_det_infer.onnx, ch_PP-OCRv4_rec_infer.onnx and ch_ppocr_mobile_v2.0_cls_infer.onnx. The package is
+    fetched once and never installed. Where it cannot be fetched the test is skipped, or fails where CI=true.
+    """
+    folder = pytestconfig.rootpath / ".cache" / _OCR_PACKAGE.replace("==", "-")
+    if not folder.is_dir():
+        folder.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            _unpack_models(_download(_OCR_PACKAGE, Path(scratch)), Path(scratch) / "models")
+            try:
+                (Path(scratch) / "models").rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another test process was faster
+                    raise
+    return folder
+
+
+def _why_no_gpu() -> str | None:
+    if not gpus():
+        return "no NVIDIA driver answers, or it shows no GPU"
+    import onnxruntime  # noqa: PLC0415 - takes a while, and is needed where there is a GPU only
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "the ONNX Runtime that is installed is not onnxruntime-gpu"
+    return None
+
+
+def _download(requirement: str, folder: Path) -> Path:
+    """Return the wheel of `requirement`, fetched into `folder` with the pip of this interpreter."""
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip(f"{requirement} cannot be fetched: this Python has no pip")
+    asked = ["download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(folder)]
+    in_ci = os.environ.get("CI") == "true"
+    patience = ["--retries", "5" if in_ci else "1", "--timeout", "15"]
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, *asked, *patience, requirement], capture_output=True, text=True, check=False)
+    if done.returncode:
+        give_up = pytest.fail if in_ci else pytest.skip
+        give_up(f"{requirement} cannot be fetched: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")
+    return next(folder.glob("*.whl"))
+
+
+def _unpack_models(wheel: Path, folder: Path) -> None:
+    folder.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.endswith(".onnx"):
+                (folder / Path(name).name).write_bytes(archive.read(name))

@@ -1,0 +1,137 @@
+"""Whatever the user gets wrong: one clear sentence, exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import models
+import numpy as np
+import pytest
+
+from rtmo_optuna import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+
+def _write(name: str, content: str | bytes) -> None:
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def _npz(**arrays: np.ndarray) -> None:
+    np.savez("in.npz", **arrays)  # type: ignore[arg-type]
+
+
+def _without_weights() -> None:
+    models.external(Path("m.onnx"))
+    Path("weights.bin").unlink()
+
+
+_STUDY = "provider: cpu\nknobs:\n  enable_mem_pattern: all\n"
+_CASES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
+    "no such model": (lambda: Path("m.onnx").unlink(), [], ["m.onnx", "does not exist"]),
+    "a folder": (lambda: (Path("m.onnx").unlink(), Path("m.onnx").mkdir()), [], ["is a folder"]),
+    "an empty file": (lambda: _write("m.onnx", b""), [], ["is empty"]),
+    "not ONNX": (lambda: _write("m.onnx", b"\x00\xffnonsense" * 50), [], ["m.onnx", "not", "ONNX"]),
+    "text": (lambda: _write("m.onnx", "this is a text\n" * 20), [], ["m.onnx", "not", "ONNX"]),
+    "missing external data": (_without_weights, [], ["weights.bin"]),
+    "a string input": (lambda: models.text(Path("m.onnx")), [], ["tensor(string)", "'x'"]),
+    "a refused shape": (
+        lambda: models.dense(Path("m.onnx"), ("n", 8)),
+        ["--shape", "x=2x9"],
+        ["x", "8"],
+    ),
+    "a shape of an unknown input": (lambda: None, ["--shape", "z=1x8"], ["'z'", "x"]),
+    "a shape that is none": (lambda: None, ["--shape", "x=1xq"], ["1xq"]),
+    "no such input file": (lambda: None, ["--input", "in.npz"], ["in.npz"]),
+    "an input missing": (lambda: _npz(other=np.zeros((1, 8), np.float32)), ["--input", "in.npz"], ["'x'", "other"]),
+    "a wrong dtype": (lambda: _npz(x=np.zeros((1, 8))), ["--input", "in.npz"], ["float64", "float32"]),
+    "a wrong rank": (lambda: _npz(x=np.zeros(8, np.float32)), ["--input", "in.npz"], ["x", "8"]),
+    "an image for no image input": (lambda: _write("in.png", b"x"), ["--input", "in.png"], ["in.png"]),
+    "config.yaml is not YAML": (lambda: _write("config.yaml", "a: [1\nb: }"), [], ["config.yaml", "line"]),
+    "config.yaml's target is a list": (lambda: _write("config.yaml", "onnx: [1, 2]\n"), [], ["config.yaml", "onnx"]),
+    "an output below a file": (lambda: _write("out", "x"), ["--output", "out/report"], ["out", "--output"]),
+    "an output folder that the kernel refuses": (lambda: None, ["--output", "/proc/here"], ["/proc", "--output"]),
+    "an unknown knob": (
+        lambda: _write("s.yaml", "provider: cpu\nknobs:\n  enable_mem_patern: all\n"),
+        ["--study", "s.yaml"],
+        ["s.yaml", "line 3", "enable_mem_pattern"],
+    ),
+    "an unknown choice": (
+        lambda: _write("s.yaml", "provider: cpu\nknobs:\n  graph_optimization_level: [all, bassic]\n"),
+        ["--study", "s.yaml"],
+        ["s.yaml", "line 3", "BASIC"],
+    ),
+    "an unknown key": (
+        lambda: _write("s.yaml", _STUDY + "objektive: latency\n"),
+        ["--study", "s.yaml"],
+        ["s.yaml", "line 4", "objective"],
+    ),
+    "no such study definition": (lambda: None, ["--study", "cpus"], ["cpus", "cpu"]),
+    "a definition for another provider": (lambda: None, ["--study", "cuda", "--provider", "cpu"], ["cuda", "cpu"]),
+    "a storage that is no URL": (lambda: None, ["--storage", "nonsense://x"], ["nonsense", "--storage"]),
+    "a storage that does not open": (lambda: _write("db", "no database" * 99), ["--storage", "db"], ["db"]),
+    "trials that are none": (lambda: None, ["--trials", "0"], ["trials"]),
+    "a time that is none": (lambda: None, ["--timeout", "soon"], ["soon"]),
+}
+
+
+@pytest.mark.parametrize("case", list(_CASES))
+def test_bad_input(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, a sentence with the words that matter, no traceback, and no file that was not there before."""
+    prepare, arguments, words = _CASES[case]
+    monkeypatch.chdir(tmp_path)
+    models.dense(Path("m.onnx"))
+    prepare()
+    before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tune", "m.onnx", "--provider", "cpu", *arguments])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2, told
+    for word in words:
+        assert word in told
+    assert "Traceback" not in told
+    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
+
+
+def test_without_onnxruntime_it_says_what_to_install(tmp_path: Path) -> None:
+    """Neither package there: which one to install, by extra."""
+    models.dense(tmp_path / "m.onnx")
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "onnxruntime.py").write_text("raise ImportError('No module named onnxruntime')\n", encoding="utf-8")
+    path = os.pathsep.join([str(blocked), str(Path(__file__).parents[1])])
+    ended = subprocess.run(
+        [sys.executable, "-m", "rtmo_optuna", "tune", "m.onnx", "--provider", "cpu"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "rtmo-optuna[gpu]" in ended.stderr
+    assert "rtmo-optuna[cpu]" in ended.stderr
+    assert not (tmp_path / "studies").exists()
+
+
+def test_cuda_without_a_provider_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--provider cuda` where CUDA does not load says why, and what to do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    models.dense(Path("m.onnx"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tune", "m.onnx", "--provider", "cuda"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "CUDA" in told
+    assert "--provider cpu" in told

@@ -1,0 +1,115 @@
+"""The pure decisions: enough, pruned, best."""
+
+from __future__ import annotations
+
+import pytest
+
+from rtmo_optuna.bench.run import Decision
+from rtmo_optuna.records import Measurement, Measuring, Origin, Outcome, Settings, TrialRecord, Window
+from rtmo_optuna.search import judge
+from rtmo_optuna.space.objectives import OBJECTIVES
+
+RULES = Measuring(windows_min=4, windows_max=8, precision=0.01)
+LATENCY = OBJECTIVES["latency"]
+
+
+def windows(*medians_ms: float) -> list[Window]:
+    """Return windows of ten calls with these medians."""
+    return [Window((round(median * 1e6),) * 10) for median in medians_ms]
+
+
+def decide(*medians_ms: float, above_ms: float | None = None, rules: Measuring = RULES, calls: int = 0) -> Decision:
+    """Judge windows with these medians."""
+    limit = None if above_ms is None else above_ms * 1e6
+    return judge.after_window(windows(*medians_ms), rules, prune_above_ns=limit, least_calls=calls)
+
+
+@pytest.mark.parametrize(
+    ("medians", "decision"),
+    [
+        ((5.0, 5.0, 5.0), Decision.GO_ON),
+        ((5.0, 5.0, 5.0, 5.0), Decision.ENOUGH),
+        ((5.0, 5.5, 4.6, 5.2), Decision.GO_ON),
+        ((5.0, 5.5, 4.6, 5.2, 4.4, 5.6, 5.1, 4.9), Decision.ENOUGH),
+    ],
+    ids=["too few", "constant", "noisy", "all windows spent"],
+)
+def test_a_process_ends_when_its_error_is_small(medians: tuple[float, ...], decision: Decision) -> None:
+    """After 4 windows at the earliest, after 8 at the latest, between them by the standard error."""
+    assert decide(*medians) is decision
+
+
+@pytest.mark.parametrize(
+    ("medians", "decision"),
+    [
+        ((9.0, 9.0), Decision.GO_ON),
+        ((9.0, 9.0, 9.0), Decision.PRUNE),
+        ((9.0, 9.0, 5.9), Decision.GO_ON),
+        ((5.9, 9.0, 9.0, 9.0, 9.0), Decision.GO_ON),
+    ],
+    ids=["too early", "hopeless", "one fast window", "one fast window long ago"],
+)
+def test_the_fastest_window_decides_about_pruning(medians: tuple[float, ...], decision: Decision) -> None:
+    """A slow window may be the host's fault; three slow ones and no fast one are the settings'."""
+    assert decide(*medians, above_ms=6.0) is decision
+
+
+def test_fixed_runs_replace_the_precision() -> None:
+    """With `runs`, only the number of calls counts."""
+    rules = Measuring(runs=25, windows_min=4)
+    assert decide(5.0, 5.0, rules=rules) is Decision.GO_ON
+    assert decide(5.0, 9.0, 2.0, rules=rules) is Decision.ENOUGH
+
+
+def test_a_percentile_needs_its_calls() -> None:
+    """An objective that needs many calls takes more windows, but not for ever."""
+    assert decide(*[5.0] * 8, calls=200) is Decision.GO_ON
+    assert decide(*[5.0] * 20, calls=200) is Decision.ENOUGH
+    assert decide(*[5.0] * 40, calls=662) is Decision.ENOUGH
+
+
+def trial(run: int, value: float | None, settings: Settings, outcome: Outcome = Outcome.MEASURED) -> TrialRecord:
+    """Return a trial of `value` ms."""
+    latency = None if value is None else value * 1e6
+    origin = Origin.SAMPLER if len(settings) else Origin.DEFAULT
+    return TrialRecord(run, run, settings, origin, Measurement(outcome, latency_ns=latency), value)
+
+
+ONE, TWO = Settings.of({"a": 1}), Settings.of({"a": 1, "b": 1})
+
+
+def test_the_best_is_measured_and_simple() -> None:
+    """Equal values: the settings with fewer knobs off their default; pruned and failed ones never win."""
+    trials = [
+        trial(1, 5.0, Settings()),
+        trial(2, 4.0, TWO),
+        trial(3, 4.0, ONE),
+        trial(4, None, Settings.of({"c": 1}), Outcome.PRUNED),
+    ]
+    best = judge.best(trials, LATENCY)
+    assert best is not None
+    assert best.settings == ONE
+    assert judge.best(trials[3:], LATENCY) is None
+    most = judge.best(trials, OBJECTIVES["throughput"])
+    assert most is not None
+    assert most.settings == Settings()
+
+
+def test_the_verdict_never_says_confirmed() -> None:
+    """Before race and confirmation it is the best measured, against the default."""
+    default = trial(1, 5.0, Settings())
+    verdict = judge.verdict([default, trial(2, 4.0, ONE)], LATENCY, default)
+    assert verdict.speedup == pytest.approx(1.25)
+    assert "not confirmed" in verdict.sentence
+    assert not verdict.confirmed
+    alone = judge.verdict([default, trial(2, 6.0, ONE)], LATENCY, default)
+    assert alone.speedup == 1.0
+    assert "Nothing measured was faster" in alone.sentence
+
+
+def test_a_search_is_hopeless_after_five_failures_in_a_row_from_the_start() -> None:
+    """Five failed trials and nothing else: the fault is not in the settings."""
+    failed = [trial(n, None, Settings.of({"a": n}), Outcome.FAILED) for n in range(1, 6)]
+    assert judge.hopeless(failed)
+    assert not judge.hopeless(failed[:4])
+    assert not judge.hopeless([trial(1, 5.0, Settings()), *failed])
