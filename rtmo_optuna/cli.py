@@ -7,14 +7,16 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.progress import Progress, print_table, space_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 INTERRUPTED = 130
 _DEFAULT_STORAGE = "sqlite:///studies/studies.db"
@@ -48,7 +50,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     study_name: Annotated[str | None, typer.Option(help="Name of the study. Default: <model>-<definition>.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer trials and shorter windows: at most 3 minutes.")
-    ] = False,  # noqa: FBT002
+    ] = False,
     warmup: Annotated[int | None, typer.Option(min=0, help="Warm-up calls before a trial is timed.")] = None,
     runs: Annotated[int | None, typer.Option(min=1, help="Timed calls of a trial.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials that the study is to have in all.")] = None,
@@ -64,22 +66,22 @@ def tune(  # noqa: PLR0917 - one parameter an option
         list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="Shape of a dynamic input; may be repeated.")
     ] = None,
     storage: Storage = _DEFAULT_STORAGE,
-    new: Annotated[bool, typer.Option("--new", help="Start a new study beside one of the same name.")] = False,  # noqa: FBT002
+    new: Annotated[bool, typer.Option("--new", help="Start a new study beside one of the same name.")] = False,
     config_path: Annotated[str, typer.Option(metavar="A.B.C", help="Where in the YAML file the settings go.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,  # noqa: FBT002
-    verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False,  # noqa: FBT002
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False,
     engine: Annotated[Literal["onnxruntime", "scripted"], typer.Option(hidden=True)] = "onnxruntime",
 ) -> None:
     """Search for the fastest settings, write them to config.yaml, and report with plots.
 
     The same command resumes a study that was interrupted, up to the same number of trials.
     """
-    from rtmo_optuna import workflow  # noqa: PLC0415 - --help must not wait for Optuna
-    from rtmo_optuna.records import EngineKind  # noqa: PLC0415
+    from rtmo_optuna import prepare, workflow
+    from rtmo_optuna.wire import EngineKind
 
     _set_logging(verbose=verbose)
 
-    options = workflow.TuneOptions(
+    options = prepare.TuneOptions(
         model=model,
         config=config,
         config_path=config_path,
@@ -101,7 +103,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     )
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch:
-            _show_plan(workflow.plan(options, Path(scratch)))
+            _show_plan(prepare.plan(options, Path(scratch)))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Progress() as progress:
@@ -124,7 +126,7 @@ def report(
     output: Output = None,
 ) -> None:
     """Write a study's report again. Runs nothing."""
-    from rtmo_optuna import workflow  # noqa: PLC0415
+    from rtmo_optuna import workflow
 
     _set_logging()
     _name_files(workflow.report(name, storage, output))
@@ -133,7 +135,7 @@ def report(
 @app.command()
 def studies(storage: Storage = _DEFAULT_STORAGE) -> None:
     """List the studies of a storage."""
-    from rtmo_optuna.search.library import list_studies  # noqa: PLC0415
+    from rtmo_optuna.search.library import list_studies
 
     _set_logging()
     rows = [
@@ -157,7 +159,8 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
 ) -> None:
     """Open optuna-dashboard on the studies, while a tune runs too."""
-    from rtmo_optuna.search import notes, storage as database  # noqa: PLC0415
+    from rtmo_optuna.search import notes
+    from rtmo_optuna.search import storage as database
 
     _set_logging()
     database.open_storage(storage, create=False)
@@ -172,7 +175,7 @@ def _set_logging(*, verbose: bool = False) -> None:
 
 
 def _show_plan(plan: Any) -> None:  # noqa: ANN401 - workflow is imported late
-    from rtmo_optuna.space.resolve import size  # noqa: PLC0415
+    from rtmo_optuna.space.resolve import size
 
     about = plan.about
     device = about.machine.gpu.name if about.machine.gpu else about.machine.cpu

@@ -29,7 +29,6 @@ from rtmo_optuna.search import storage
 from rtmo_optuna.search.sampler import SAMPLERS
 from rtmo_optuna.space import configfile, definition, resolve
 
-_QUICK = {"windows_max": 6, "window_s": 0.08, "precision": 0.01, "warmup_s": 0.2}
 _QUICK_TRIALS = 12
 _QUICK_TIMEOUT_S = 180.0
 
@@ -157,7 +156,9 @@ def _check_model(model: Path) -> None:
 
 def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
     found = definition.load(definition.find(options.study or provider), samplers=SAMPLERS)
-    measuring = replace(found.measuring, **_QUICK) if options.quick else found.measuring
+    measuring = found.measuring
+    if options.quick:
+        measuring = replace(measuring, windows_max=6, window_s=0.08, precision=0.01, warmup_s=0.2)
     if options.warmup is not None:
         measuring = replace(measuring, warmup_calls=options.warmup, warmup_exact=True)
     if options.runs is not None:

@@ -4,26 +4,63 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-Value: TypeAlias = bool | int | float | str | None
+from rtmo_optuna.wire import (
+    BenchmarkRequest,
+    Choice,
+    Dimension,
+    EngineKind,
+    Limits,
+    Measuring,
+    ModelFacts,
+    Scope,
+    SessionSpec,
+    Settings,
+    Stage,
+    TensorSpec,
+    Value,
+)
 
-
-class Scope(enum.StrEnum):
-    """Where ONNX Runtime takes a knob."""
-
-    PROVIDER = "provider"
-    SESSION = "session"
-    ENTRY = "entry"
-
-
-class EngineKind(enum.StrEnum):
-    """Who runs the model in a child: ONNX Runtime, or a script with planted behaviour for tests."""
-
-    ONNXRUNTIME = "onnxruntime"
-    SCRIPTED = "scripted"
+__all__ = [
+    "BenchmarkRequest",
+    "Choice",
+    "Dimension",
+    "EngineKind",
+    "Event",
+    "Frozen",
+    "Gpu",
+    "InputFacts",
+    "Limits",
+    "Machine",
+    "Measurement",
+    "Measuring",
+    "ModelFacts",
+    "Note",
+    "Observer",
+    "Origin",
+    "Outcome",
+    "Scope",
+    "SearchSpace",
+    "SessionSpec",
+    "Settings",
+    "Stage",
+    "StageTimes",
+    "StudyDefinition",
+    "StudyLine",
+    "StudyRecord",
+    "TensorSpec",
+    "TrialEnded",
+    "TrialRecord",
+    "TrialStarted",
+    "Value",
+    "Verdict",
+    "Window",
+    "WindowDone",
+    "key",
+]
 
 
 class Outcome(enum.StrEnum):
@@ -35,95 +72,12 @@ class Outcome(enum.StrEnum):
     INTERRUPTED = "interrupted"
 
 
-class Stage(enum.StrEnum):
-    """The stations of a child's life, in order; a failure names the one it happened in."""
-
-    START = "start"
-    BUILD = "session build"
-    FIRST_RUN = "first run"
-    WARMUP = "warm-up"
-    WINDOW = "window"
-
-
 class Origin(enum.StrEnum):
     """Why these settings were tried."""
 
     DEFAULT = "default"
     CONFIG = "config.yaml"
     SAMPLER = "sampler"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What differs from ONNX Runtime's defaults, by knob; equal settings are equal objects.
-
-    Made canonical by `space.knobs.canonical`: no default values, no knob that another one makes meaningless.
-    """
-
-    items: tuple[tuple[str, Value], ...] = ()
-
-    @classmethod
-    def of(cls, values: Mapping[str, Value]) -> Settings:
-        """Return settings with `values` in the order of their names."""
-        return cls(tuple(sorted(values.items())))
-
-    def get(self, knob: str, default: Value = None) -> Value:
-        """Return the value of `knob`, or `default` where these settings leave it alone."""
-        return dict(self.items).get(knob, default)
-
-    def __iter__(self) -> Iterator[tuple[str, Value]]:
-        """Yield (knob, value) by name."""
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        """Return how many knobs are off their default."""
-        return len(self.items)
-
-    def __str__(self) -> str:
-        """Return `a=1, b=x`, or `default`."""
-        return ", ".join(f"{knob}={_shown(value)}" for knob, value in self.items) or "default"
-
-    def to_plain(self) -> dict[str, Value]:
-        """Return a JSON-ready mapping."""
-        return dict(self.items)
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Value]) -> Settings:
-        """Return what `to_plain` wrote."""
-        return cls.of(plain)
-
-
-def _shown(value: Value) -> str:
-    return {True: "1", False: "0", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One input or output: its ONNX Runtime type (`tensor(float)`) and shape; None or a name where it is dynamic."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What a child found out about a model on one provider."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    opset: int
-    operators: Mapping[str, int]
-    nodes_by_provider: Mapping[str, int]
-    provider: str
-    versions: Mapping[str, str]
-    external_files: tuple[str, ...] = ()
-    random_operators: tuple[str, ...] = ()
-
-    @property
-    def suppresses(self) -> bool:
-        """Whether speed depends on how many boxes the input yields."""
-        return "NonMaxSuppression" in self.operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,55 +115,6 @@ class Machine:
     memory_bytes: int
     python: str
     gpu: Gpu | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Measuring:
-    """The rules of warm-up and windows, the same for every settings of a study (docs/design.md, Measuring)."""
-
-    warmup_s: float = 0.3
-    warmup_calls: int = 10
-    warmup_exact: bool = False
-    window_s: float = 0.12
-    window_calls: int = 10
-    slow_call_ms: float = 25.0
-    slow_calls: int = 3
-    windows_min: int = 4
-    windows_max: int = 20
-    precision: float = 0.003
-    runs: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds that each stage of a child's life may take before its process group is killed."""
-
-    start_s: float = 60.0
-    build_s: float = 180.0
-    first_run_s: float = 180.0
-    window_s: float = 60.0
-    exit_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSpec:
-    """All that is needed to open a session in a child."""
-
-    model: str
-    provider: str
-    settings: Settings = field(default_factory=Settings)
-    engine: EngineKind = EngineKind.ONNXRUNTIME
-    device: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BenchmarkRequest:
-    """One isolated session benchmark."""
-
-    session: SessionSpec
-    inputs: str
-    measuring: Measuring = field(default_factory=Measuring)
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,22 +169,6 @@ class Measurement:
     def summary(self) -> Measurement:
         """Return this without the parts that only the trial's artifact keeps."""
         return replace(self, samples_ns=(), provider_options={}, log_tail="")
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One choice of a dimension: what Optuna sees, and the knobs that it sets."""
-
-    label: Value
-    values: tuple[tuple[str, Value], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Dimension:
-    """One categorical parameter of the search."""
-
-    name: str
-    choices: tuple[Choice, ...]
 
 
 @dataclass(frozen=True, slots=True)

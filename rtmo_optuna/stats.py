@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-
-from rtmo_optuna.records import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+Level: TypeAlias = bool | int | float | str | None
 
 MIN_FREEDOM = 3
 """Residual degrees of freedom below which no interval is given: t(2) is 4.3, so it would say nothing."""
@@ -27,8 +26,8 @@ class Effect:
     """
 
     knob: str
-    choice: Value
-    against: Value
+    choice: Level
+    against: Level
     ratio: float | None
     low: float | None
     high: float | None
@@ -49,9 +48,9 @@ def median(values: Sequence[float]) -> float:
 
 
 def main_effects(
-    design: Sequence[Mapping[str, Value]],
+    design: Sequence[Mapping[str, Level]],
     values: Sequence[float],
-    reference: Mapping[str, Value],
+    reference: Mapping[str, Level],
 ) -> tuple[Effect, ...]:
     """Return the effect of each choice in `design` that differs from `reference`, by knob in `reference`'s order.
 

@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtmo_optuna.errors import NothingMeasuredError
+from rtmo_optuna.errors import NothingMeasuredError, UsageError
 from rtmo_optuna.prepare import Plan, TuneOptions, plan
-from rtmo_optuna.records import Note, Origin, Outcome
+from rtmo_optuna.records import Note, Origin, Outcome, StudyRecord
 from rtmo_optuna.search import judge
 from rtmo_optuna.search.library import load_study, open_study
-from rtmo_optuna.search.study import Study
 from rtmo_optuna.search.tune import Search
 from rtmo_optuna.show import report as show
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import knob_table
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import Observer, Settings, StudyRecord, Value
+    from rtmo_optuna.records import Observer, Settings, Value
+    from rtmo_optuna.search.study import Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +95,21 @@ def _finish(study: Study, planned: Plan, *, complete: bool, interrupted: bool) -
         why = f": {failed.stage}: {failed.reason}" if failed else " in the time given"
         message = f"Nothing could be measured{why} Nothing was exported."
         raise NothingMeasuredError(message)
-    config = backup = None
+    config = backup = refused = None
     applied = "Nothing was exported: the run was interrupted."
     if winner and not interrupted:
-        config = planned.config.path
-        backup = configfile.write(
-            planned.config, _written(study, planned.config, winner.settings), _benchmark_info(record)
-        )
-        applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
+        knobs = _written(study, planned.config, winner.settings)
+        try:
+            backup = configfile.write(planned.config, knobs, _benchmark_info(record))
+            config = planned.config.path
+            applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
+        except UsageError as error:
+            refused, applied = error, f"Nothing was exported: {error}"
     files = show.write(record, planned.report, applied)
     study.attach(files[:1])
     study.conclude(record, f"**{record.verdict.sentence}**\n\n{applied}")
+    if refused:
+        raise refused
     return TuneResult(record, files, config, backup, interrupted)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import select
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -42,10 +43,12 @@ from rtmo_optuna.records import (
 )
 from rtmo_optuna.search.library import open_study
 from rtmo_optuna.search.sampler import distributions
-from rtmo_optuna.search.study import Study
 from rtmo_optuna.search.tune import Search
 from rtmo_optuna.space.knobs import dimension_table
 from rtmo_optuna.space.resolve import every_params, resolve, settings_of
+
+if TYPE_CHECKING:
+    from rtmo_optuna.search.study import Study
 
 LATE = 1000
 TEN_WINDOWS = Measuring(
@@ -69,7 +72,7 @@ class Waiting:
     def __init__(self) -> None:
         """Put a clock around the launcher's two ways of waiting."""
         self.seconds = 0.0
-        launcher.select.select = self._timed(launcher.select.select)  # type: ignore[misc]
+        select.select = self._timed(select.select)
         subprocess.Popen.wait = self._timed(subprocess.Popen.wait)  # type: ignore[method-assign]
 
     def _timed(self, wait: Any) -> Any:  # noqa: ANN401 - any callable
@@ -160,7 +163,7 @@ def child_life(model: Path, inputs: Path, pairs: int) -> tuple[list[float], list
         folder = Path(name)
         stored = folder / "inputs.npz"
         with np.load(inputs) as arrays:
-            np.savez(stored, **{key: arrays[key][None] for key in arrays.files})  # type: ignore[arg-type]
+            np.savez(stored, **{key: arrays[key][None] for key in arrays.files})
         request = BenchmarkRequest(SessionSpec(str(model), "cpu"), str(stored))
         for _ in range(pairs):
             start = time.perf_counter()
@@ -172,7 +175,7 @@ def child_life(model: Path, inputs: Path, pairs: int) -> tuple[list[float], list
                 assert isinstance(answers[1], protocol.Ran), answers
             start = time.perf_counter()
             command = [sys.executable, "-c", BARE, str(model), str(stored)]
-            with subprocess.Popen(command, stdout=subprocess.PIPE) as script:
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as script:  # noqa: S603 - our own interpreter
                 assert script.stdout is not None
                 assert script.stdout.readline() == b"ran\n"
                 bare.append(time.perf_counter() - start)
@@ -188,6 +191,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--pairs", type=int, default=15)
     args = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     waiting = Waiting()
     early, whole = parent_cost(args.trials, 0, waiting)
     print(f"parent's own cost of a trial: {early:.1f} ms (median of {args.trials}; the whole trial {whole:.0f} ms)")

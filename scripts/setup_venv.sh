@@ -3,8 +3,8 @@
 #
 # usage: setup_venv.sh FOLDER PYTHON gpu|cpu base|dev
 #
-# A stamp in FOLDER tells, for `base` and for `dev`, what was installed from which pyproject.toml and requirements.lock.
-# It is written last, so that an install that was cut off is begun anew. PYTHON=python3 stands for any Python that is
+# Stamps in FOLDER, for `base` and for `dev`, tell what was installed from which pyproject.toml and requirements.lock.
+# They are written last, so that an install that was cut off is begun anew. PYTHON=python3 stands for any Python that is
 # new enough; whatever else PYTHON says is taken at its word.
 set -eu
 venv=$1 wanted=$2 extra=$3 level=$4
@@ -57,9 +57,8 @@ pip() { "$venv/bin/python" -m pip -q --disable-pip-version-check "$@"; }
 # Both kinds of ONNX Runtime fill one folder: the second one to come would leave a mixture.
 other=onnxruntime-gpu
 [ "$extra" = cpu ] || other=onnxruntime
-rm -f "$stamp"
+rm -f "$venv"/.installed-*
 if pip show "$other" >/dev/null 2>&1; then
-    rm -f "$venv"/.installed-*
     pip uninstall -y onnxruntime onnxruntime-gpu
 fi
 pip install -c requirements.lock -e ".[$extras]" || fail "The install into $venv failed; the same command tries again."

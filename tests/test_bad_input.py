@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-
 def _write(name: str, content: str | bytes) -> None:
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def _npz(**arrays: np.ndarray) -> None:
     np.savez("in.npz", **arrays)  # type: ignore[arg-type]
+
+
+def _folder() -> None:
+    Path("m.onnx").unlink()
+    Path("m.onnx").mkdir()
 
 
 def _without_weights() -> None:
@@ -35,7 +39,7 @@ def _without_weights() -> None:
 _STUDY = "provider: cpu\nknobs:\n  enable_mem_pattern: all\n"
 _CASES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
     "no such model": (lambda: Path("m.onnx").unlink(), [], ["m.onnx", "does not exist"]),
-    "a folder": (lambda: (Path("m.onnx").unlink(), Path("m.onnx").mkdir()), [], ["is a folder"]),
+    "a folder": (_folder, [], ["is a folder"]),
     "an empty file": (lambda: _write("m.onnx", b""), [], ["is empty"]),
     "not ONNX": (lambda: _write("m.onnx", b"\x00\xffnonsense" * 50), [], ["m.onnx", "not", "ONNX"]),
     "text": (lambda: _write("m.onnx", "this is a text\n" * 20), [], ["m.onnx", "not", "ONNX"]),

@@ -117,7 +117,7 @@ def test_runs_limit_the_calls_exactly(tmp_path: Path) -> None:
 
 
 def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
-    """kill -9 of the parent leaves no child behind, though it hangs and reads nothing."""
+    """Kill -9 of the parent leaves no child behind, though it hangs and reads nothing."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"

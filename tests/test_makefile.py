@@ -154,11 +154,14 @@ def test_a_new_gpu_replaces_onnx_runtime(make: Make) -> None:
     """The two kinds of ONNX Runtime share a folder, so both are removed before the other one comes."""
     make("test")
     make.nvidia_smi("GPU 0: NVIDIA H200 (UUID: GPU-aa11)")
+    assert make("tune", "MODEL=a.onnx", INSTALLED="onnxruntime", PIP_STATUS="1")[0] == 2
+    make.nvidia_smi("No devices found.")  # and what was there before is there no more
+    make("test", INSTALLED="onnxruntime-gpu")
+    assert make.installs() == [".[cpu,dev]"]
+    make.nvidia_smi("GPU 0: NVIDIA H200 (UUID: GPU-aa11)")
     assert make("tune", "MODEL=a.onnx", INSTALLED="onnxruntime")[0] == 0
     pip = [call[-2:] for call in make.calls() if "pip" in call]
     assert pip[-2:] == [["onnxruntime", "onnxruntime-gpu"], ["-e", ".[gpu]"]]
-    make("test", INSTALLED="onnxruntime-gpu")
-    assert make.installs() == [".[gpu,dev]"]
 
 
 def test_the_default_model_is_built_once_and_whole(make: Make) -> None:
@@ -229,9 +232,9 @@ def test_an_empty_venv_installs_nothing(make: Make) -> None:
     assert make.calls() == [["python3", "-m", "rtmo_optuna", "tune", "a.onnx", "--config", "config.yaml"]]
     assert make("VENV=", "test")[0] == 0
     assert make.calls() == [["python3", "-m", "pytest"]]
-    (make.root / "rtmo_optuna.py").write_text("print('from here')")
+    (make.root / "rtmo_optuna.py").write_text("import os; print(os.environ['PYTHONPATH'])")
     made = make.start("VENV=", f"PYTHON={sys.executable}", "tune", "MODEL=a.onnx", PYTHONPATH="/nowhere")
-    assert made.communicate(timeout=60)[0] == "from here\n"
+    assert made.communicate(timeout=60)[0] == f"{make.root}:/nowhere\n"
 
 
 def test_the_programs_failure_is_makes(make: Make) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
 
 from rtmo_optuna.records import (
     Gpu,
@@ -24,6 +30,14 @@ from rtmo_optuna.records import (
     Value,
     Verdict,
 )
+from rtmo_optuna.show import charts as plots
+from rtmo_optuna.show.charts import CHARTS, charts
+from rtmo_optuna.show.history import history
+from rtmo_optuna.show.interactive import figure
+from rtmo_optuna.show.layout import LABEL_GAP, apart, ticks
+from rtmo_optuna.show.marks import Chart, Label, Line, Points, Role, Row, Rows, Shape, Stack
+from rtmo_optuna.show.palette import DARK, LIGHT
+from rtmo_optuna.show.pictures import png
 from rtmo_optuna.space.resolve import resolve, settings_of
 
 if TYPE_CHECKING:
@@ -185,3 +199,232 @@ def realistic(runs: int = 40, seed: int = 4) -> StudyRecord:
         else:
             made[settings] = measured(latency, Outcome.MEASURED, len(made))
     return study(made.items())
+
+
+def edge_cases() -> dict[str, StudyRecord]:
+    """Return studies that hold next to nothing, too much, or only the same."""
+    equal = replace(measured(4.0), latency_ns=4e6, windows_ns=(4e6,) * 5)
+    limits = [Settings.of({"gpu_mem_limit_gb": size} if size else {}) for size in (None, 4, 8, 16, "90%")]
+    return {
+        "nothing": study(),
+        "default only": study([(Settings(), measured(3.9))]),
+        "all failed": study([(settings, failed(MEMORY, Stage.BUILD)) for settings in limits]),
+        "all pruned": study([(settings, measured(9.0, Outcome.PRUNED, windows=3)) for settings in limits]),
+        "default failed": study([(limits[0], failed("", Stage.START)), (limits[1], measured(3.0))]),
+        "equal": study([(settings, equal) for settings in limits]),
+        "outlier": study([(limits[0], measured(3.9)), (limits[1], measured(23.0)), (limits[2], measured(3.8))]),
+        "throughput": study(
+            [(settings, measured(4.0 + i)) for i, settings in enumerate(limits)], objective="throughput"
+        ),
+        "startup": study([(settings, measured(4.0 + i)) for i, settings in enumerate(limits)], objective="startup"),
+    }
+
+
+def marks(chart: Chart | None, kind: type[Points | Line | Label | Rows | Stack], name: str = "") -> list:  # type: ignore[type-arg]
+    """Return the marks of one kind, and of one name where it is given."""
+    assert chart is not None
+    return [m for m in chart.marks if isinstance(m, kind) and (not name or getattr(m, "name", "") == name)]
+
+
+def rows_of(chart: Chart | None) -> tuple[Row, ...]:
+    """Return the rows of a chart of rows."""
+    (rows,) = marks(chart, Rows)
+    assert isinstance(rows, Rows)
+    return rows.rows
+
+
+def test_history_shows_every_run_once() -> None:
+    """Each run is one point: by its state, with the reason of a failure in its hover text."""
+    record = realistic()
+    points = marks(history(record), Points)
+    assert sorted(x for group in points for x in group.x) == list(range(1, 41))
+    crosses = [group for group in points if group.shape is Shape.CROSS]
+    wrong = [t.run for t in record.runs if t.measurement.outcome is Outcome.FAILED]
+    assert [x for group in crosses for x in group.x] == wrong
+    assert all(WRONG in text or MEMORY in text for group in crosses for text in group.hover)
+    pruned = [t.run for t in record.runs if t.measurement.outcome is Outcome.PRUNED]
+    assert sorted(x for group in points if group.role is Role.PRUNED for x in group.x) == pruned
+
+
+def test_history_best_line_falls_to_the_verdict() -> None:
+    """The line of the best so far never rises, skips pruned runs and ends at the verdict's best."""
+    record = realistic()
+    (line,) = marks(history(record), Line, "best so far")
+    assert list(line.y) == sorted(line.y, reverse=True)
+    assert record.verdict.best is not None
+    assert line.y[-1] == record.verdict.best.measurement.latency_ms
+
+
+def test_history_keeps_an_outlier_from_squashing_the_rest() -> None:
+    """A run of 23 ms among runs of 4 ms is drawn as an arrow with its value, inside an axis made for the others."""
+    chart = history(edge_cases()["outlier"])
+    assert chart is not None
+    assert (chart.y.high or 99) < 5
+    (arrow,) = [group for group in marks(chart, Points) if group.shape is Shape.ARROW]
+    assert arrow.x == (2,)
+    assert arrow.texts[0].startswith("2")
+    assert 3.91 < arrow.y[0] < (chart.y.high or 0)
+
+
+def test_ranking_is_sorted_and_knows_the_default() -> None:
+    """Bars go from fast to slow; the default is among them even when ten others are faster."""
+    many = [(Settings.of({"gpu_mem_limit_gb": i}), measured(3.0 + i / 100, seed=i)) for i in range(1, 15)]
+    rows = rows_of(plots.ranking(study([(Settings(), measured(3.9)), *many])))
+    assert [row.value for row in rows] == sorted(row.value for row in rows)
+    assert [row.role for row in rows] == [Role.BEST, *[Role.MEASURED] * 9, Role.DEFAULT]
+    assert rows[-1].label == ("15.\N{NO-BREAK SPACE}default",)
+    assert all((row.low or 0) < row.value < (row.high or 0) for row in rows)
+
+
+def test_ranking_puts_runs_of_the_same_settings_together() -> None:
+    """Three runs of the default are one bar at their median, whose interval spans all their windows."""
+    runs = [measured(value, seed=i) for i, value in enumerate((4.0, 4.4, 4.1))]
+    (row,) = rows_of(plots.ranking(study([(Settings(), run) for run in runs])))
+    assert row.value == runs[2].latency_ms
+    assert row.low == min(runs[0].windows_ns) / 1e6
+    assert row.high == max(runs[1].windows_ns) / 1e6
+
+
+def test_ranking_ignores_pruned_runs_of_measured_settings() -> None:
+    """A run that was cut short adds nothing where the same settings were measured to the end."""
+    (row,) = rows_of(plots.ranking(study([(Settings(), measured(6.0, Outcome.PRUNED)), (Settings(), measured(4.0))])))
+    assert row.value == pytest.approx(4.0, rel=0.02)
+    assert (row.high or 9) < 4.2
+
+
+def test_throughput_ranks_the_highest_first() -> None:
+    """An objective that is maximised is ranked downwards and drawn in its own unit."""
+    rows = rows_of(plots.ranking(edge_cases()["throughput"]))
+    assert [row.value for row in rows] == sorted((row.value for row in rows), reverse=True)
+    assert "items/s" in rows[0].text
+
+
+def test_knobs_finds_planted_effects() -> None:
+    """Large planted effects are coloured by their direction; a choice without effect is grey."""
+    roles = {row.label[0]: row.role for row in rows_of(plots.knobs(realistic()))}
+    assert roles["prefer_nhwc=1"] is Role.FASTER
+    assert roles["use_tf32=0"] is Role.SLOWER
+    assert roles["cudnn_conv_algo_search=DEFAULT"] is Role.SLOWER
+    assert roles["do_copy_in_default_stream=0"] is Role.MUTED
+
+
+def test_knobs_says_what_it_cannot_tell_apart() -> None:
+    """Choices that were only ever tried together are left out, and the subtitle says how many."""
+    both = Settings.of({"prefer_nhwc": True, "use_tf32": False})
+    plain = [(Settings(), measured(4.0, seed=i)) for i in range(4)]
+    together = [(both, measured(3.5, seed=i)) for i in range(4)]
+    limited = [(Settings.of({"gpu_mem_limit_gb": 8}), measured(4.0, seed=i)) for i in range(9, 12)]
+    chart = plots.knobs(study([*plain, *together, *limited]))
+    assert chart is not None
+    assert [row.label for row in rows_of(chart)] == [("gpu_mem_limit_gb=8",)]
+    assert "2 not shown because the runs cannot tell their effects apart" in chart.subtitle
+
+
+def test_windows_shows_default_and_best() -> None:
+    """One line a run, with its windows' medians in ms and in order."""
+    record = realistic()
+    lines = {line.name: line for line in marks(plots.windows(record), Line)}
+    assert set(lines) == {"default", "best"}
+    assert lines["default"].y == tuple(ns / 1e6 for ns in record.trials[0].measurement.windows_ns)
+    assert lines["default"].x == tuple(range(1, 9))
+
+
+def test_time_adds_up_to_the_wall_time() -> None:
+    """The parts of all bars together are the wall time of all runs, the unclaimed rest among them."""
+    record = realistic()
+    (stack,) = marks(plots.time(record), Stack)
+    assert sum(sum(part.values) for part in stack.parts) == pytest.approx(sum(t.wall_s for t in record.runs))
+    assert [part.name for part in stack.parts][0::7] == ["start", "rest"]
+
+
+@pytest.mark.parametrize(("name", "drawn"), [
+    ("nothing", set()),
+    ("default only", {"history", "ranking", "windows", "time"}),
+    ("all failed", {"time"}),
+    ("all pruned", {"history", "ranking", "windows", "time"}),
+    ("default failed", {"history", "ranking", "windows", "time"}),
+    ("equal", {"history", "ranking", "windows", "time"}),
+    ("outlier", {"history", "ranking", "windows", "time"}),
+    ("throughput", {"history", "ranking", "windows", "time"}),
+    ("startup", {"history", "ranking", "windows", "time"}),
+])  # fmt: skip
+def test_edge_cases_draw_what_they_can(name: str, drawn: set[str]) -> None:
+    """A study that lacks something has the charts that it has data for, and both renderers take them."""
+    made = {chart.name: chart for chart in charts(edge_cases()[name])}
+    assert set(made) == drawn
+    for chart in made.values():
+        _check_picture(png(chart))
+        assert figure(chart, DARK, narrow=True).data
+
+
+@pytest.mark.parametrize("plot", CHARTS, ids=lambda plot: plot.name)
+def test_pictures_are_whole(plot: plots.Plot) -> None:
+    """Every chart of a long study is a valid PNG, not blank, with nothing cut at its edges."""
+    chart = plot.draw(realistic(300))
+    assert chart is not None
+    assert chart.name == plot.name
+    _check_picture(png(chart))
+
+
+def _check_picture(content: bytes) -> None:
+    image = Image.open(io.BytesIO(content))
+    assert image.format == "PNG"
+    assert image.width == 1440
+    pixels = np.asarray(image.convert("RGB")).astype(int)
+    body = pixels[150:-110]
+    assert 0.002 < (body.min(axis=2) < 200).mean() < 0.6, "the drawing is blank, or full"
+    edge = np.concatenate([pixels[:6].reshape(-1, 3), pixels[-6:].reshape(-1, 3)])
+    sides = np.concatenate([pixels[:, :6].reshape(-1, 3), pixels[:, -6:].reshape(-1, 3)])
+    assert (np.concatenate([edge, sides]) == 255).all(), "something is cut at the edge"
+
+
+def test_dollars_are_no_formulas_in_pictures() -> None:
+    """Dollars and braces in a title are drawn as they are, where matplotlib would read a broken formula."""
+    chart = plots.ranking(realistic(5))
+    assert chart is not None
+    _check_picture(png(replace(chart, title=r"a $\frac{1}$ b", subtitle="$x_{$ and $$")))
+
+
+def test_figures_hold_the_same_values_as_the_chart() -> None:
+    """The plotly figure has the chart's points, and no markup of the user's gets through in its texts."""
+    record = study(
+        [(Settings(), measured(3.9)), (Settings.of({"use_tf32": False}), failed("<b>x</b> & y", Stage.BUILD))]
+    )
+    chart = history(record)
+    assert chart is not None
+    drawn = figure(chart)
+    (cross,) = [trace for trace in drawn.data if trace.name == "failed"]
+    assert list(cross.x) == [2]
+    assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in cross.hovertext[0]
+    assert drawn.layout.title.text == chart.title
+    assert figure(chart, titled=False).layout.title.text is None
+
+
+def test_figures_follow_the_theme() -> None:
+    """Light and dark figures of one chart differ in colours and in nothing else."""
+    chart = plots.time(realistic(10))
+    assert chart is not None
+    light, dark = (figure(chart, theme).to_plotly_json() for theme in (LIGHT, DARK))
+    assert [trace["x"] for trace in light["data"]] == [trace["x"] for trace in dark["data"]]
+    assert light["layout"]["font"]["color"] == LIGHT.text
+    assert dark["layout"]["font"]["color"] == DARK.text
+
+
+def test_labels_do_not_overlap() -> None:
+    """Labels at nearly the same height are spread evenly, others stay where they are."""
+    labels = [Label(1, y, str(y), Role.BEST) for y in (3.50, 3.51, 3.90)]
+    low, middle, high = apart(labels, 1.0)
+    assert middle.y - low.y == pytest.approx(LABEL_GAP)
+    assert (low.y + middle.y) / 2 == pytest.approx(3.505, abs=1e-3)
+    assert high.y == pytest.approx(3.9, abs=1e-9)
+
+
+@pytest.mark.parametrize(("low", "high", "texts"), [
+    (3.3, 4.05, ["3.4", "3.6", "3.8", "4.0"]),
+    (0.0, 12.0, ["0", "2", "4", "6", "8", "10", "12"]),
+    (0.00101, 0.00139, ["0.0011", "0.0012", "0.0013"]),
+    (5.0, 5.0, ["5"]),
+])  # fmt: skip
+def test_ticks_are_round(low: float, high: float, texts: list[str]) -> None:
+    """Ticks are multiples of 1, 2 or 5 inside the axis, with as many decimals as they need."""
+    assert [text for _, text in ticks(low, high)] == texts

@@ -19,10 +19,11 @@ from scripted import write_script
 from rtmo_optuna import cli
 from rtmo_optuna.records import Origin, Outcome, Settings
 from rtmo_optuna.search.library import load_study
-from rtmo_optuna.search.study import Study
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rtmo_optuna.search.study import Study
 
 DEFINITION = """
 provider: cpu
@@ -36,7 +37,6 @@ measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, w
 limits: {build_s: 3, first_run_s: 3, window_s: 3}
 """
 FASTER = {"enable_cpu_mem_arena=False": 0.5}
-
 
 
 @pytest.fixture
@@ -275,7 +275,10 @@ def test_timeout_holds_within_a_trial(run: Callable[..., int], tmp_path: Path) -
 
 def test_help_does_not_wait_for_optuna(tmp_path: Path) -> None:
     """The command line answers --help from any folder without loading Optuna."""
-    code = "import sys; sys.argv = ['x', '--help']\nfrom rtmo_optuna.cli import main\ntry:\n    main()\n" + (
+    code = (
+        "import sys\n"
+        "from rtmo_optuna.cli import main\n"
+        "try:\n    main(['--help'])\n"
         "except SystemExit:\n    sys.exit('optuna' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, env=dict(os.environ)).returncode == 0

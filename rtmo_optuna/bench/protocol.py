@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.records import BenchmarkRequest, ModelFacts, SessionSpec, Stage
+from rtmo_optuna.wire import BenchmarkRequest, ModelFacts, SessionSpec, Stage
 
 VERSION = 1
 NEXT = b"next\n"

@@ -6,7 +6,6 @@ import ctypes
 import gc
 import math
 import os
-import signal
 import sys
 import time
 from typing import IO, TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from rtmo_optuna.bench.protocol import Blame
 from rtmo_optuna.engine.inputs import load
 from rtmo_optuna.engine.session import open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
-from rtmo_optuna.records import BenchmarkRequest, EngineKind, ModelFacts, Stage
+from rtmo_optuna.wire import BenchmarkRequest, EngineKind, ModelFacts, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,11 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rtmo_optuna.engine.session import Engine
-    from rtmo_optuna.records import Measuring
+    from rtmo_optuna.wire import Measuring
 
     Feed = dict[str, NDArray[np.generic]]
 
 _PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
 
 
 class Worker:
@@ -116,7 +116,8 @@ class Worker:
         self.stage = Stage.FIRST_RUN
         runs = [dict(zip(engine.output_names, engine.run(feed), strict=True)) for feed in samples]
         with open(request.target, "wb") as target:  # noqa: PTH123 - pathlib is not needed otherwise
-            np.savez(target, **{f"{n}/{name}": array for n, run in enumerate(runs) for name, array in run.items()})
+            named = {f"{n}/{name}": array for n, run in enumerate(runs) for name, array in run.items()}
+            np.savez(target, allow_pickle=False, **named)
         finite = all(np.isfinite(a).all() for run in runs for a in run.values() if a.dtype.kind in "fc")
         self.answer(protocol.ReferenceMade({name: array.shape for name, array in runs[0].items()}, finite))
 
@@ -193,7 +194,7 @@ def _hash(engine: Engine, outputs: list[NDArray[Any]]) -> str:
 def _die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent dies; elsewhere than on Linux, the end of stdin ends it."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
     if os.getppid() != parent:
         sys.exit("The parent is gone.")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    from rtmo_optuna.records import TensorSpec
+    from rtmo_optuna.wire import TensorSpec
 
     Pixels = npt.NDArray[np.uint8]
 

@@ -15,13 +15,15 @@ import numpy as np
 
 from rtmo_optuna.engine import images
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import InputFacts, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from rtmo_optuna.records import InputFacts
+    from rtmo_optuna.wire import TensorSpec
 
     Arrays: TypeAlias = dict[str, NDArray[Any]]
     Shape: TypeAlias = tuple[int, ...]
@@ -85,6 +87,8 @@ def prepare(
     bound = _bound(specs, shapes)
     arrays, told = _made(bound, scale) if source is None else _reader(source)(source, bound, scale)
     _write(arrays, target)
+    from rtmo_optuna.records import InputFacts  # noqa: PLC0415 - a child needs `load` only
+
     return InputFacts(
         path=str(target),
         sha256=_sha256(arrays),

@@ -9,12 +9,11 @@ import ctypes
 import os
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
-from rtmo_optuna.records import EngineKind, Scope, TensorSpec, Value
 from rtmo_optuna.space.knobs import FREE_SHARE, PROVIDERS, Knob, knob_table
+from rtmo_optuna.wire import EngineKind, Scope, TensorSpec, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rtmo_optuna.records import SessionSpec
+    from rtmo_optuna.wire import SessionSpec
 
 _RECORD_NODES = "session.record_ep_graph_assignment_info"
 _NO_FALLBACK = 0
@@ -39,7 +38,7 @@ class Engine(Protocol):
     preload_ns: int
     build_ns: int
     provider_options: Mapping[str, str]
-    output_names: Sequence[str]
+    output_names: list[str]
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Return the outputs for `feed`, in the model's order."""
@@ -152,8 +151,8 @@ def _require_provider(ort: Any, name: str) -> None:  # noqa: ANN401
     available = ort.get_available_providers()
     if name not in available:
         message = (
-            f"The installed ONNX Runtime {ort.__version__} has no {name} (it has {', '.join(available)}): for an NVIDIA "
-            "GPU uninstall onnxruntime and install rtmo-optuna[gpu], or choose --provider cpu."
+            f"The installed ONNX Runtime {ort.__version__} has no {name} (it has {', '.join(available)}): for an "
+            "NVIDIA GPU uninstall onnxruntime and install rtmo-optuna[gpu], or choose --provider cpu."
         )
         raise UsageError(message)
 
@@ -165,7 +164,7 @@ def _set_provider_option(_ort: Any, _options: Any, given: dict[str, str], knob: 
         given[knob.name] = _text(value)
 
 
-def _set_attribute(ort: Any, options: Any, _given: dict[str, str], knob: Knob, value: Value) -> None:  # noqa: ANN401
+def _set_attribute(ort: Any, options: Any, _: dict[str, str], knob: Knob, value: Value) -> None:  # noqa: ANN401
     enums = {"graph_optimization_level": ort.GraphOptimizationLevel, "execution_mode": ort.ExecutionMode}
     setattr(options, knob.name, getattr(enums[knob.name], str(value)) if knob.name in enums else value)
 
@@ -209,11 +208,11 @@ def _translated(error: Exception) -> Exception:
 
 
 def _why_not_loaded(ort: Any, provider: str) -> str:  # noqa: ANN401
-    folder = Path(ort.__file__).parent / "capi"
+    folder = os.path.join(os.path.dirname(ort.__file__), "capi")  # noqa: PTH118, PTH120 - pathlib costs a child 3 ms
     missing = "ONNX Runtime does not say why"
     try:
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=os.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+        ctypes.CDLL(f"{folder}/libonnxruntime_providers_shared.so", mode=os.RTLD_GLOBAL)
+        ctypes.CDLL(f"{folder}/libonnxruntime_providers_cuda.so")
     except OSError as error:
         missing = str(error)
     return (

@@ -8,7 +8,6 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -16,7 +15,7 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.machine.host import started
+from rtmo_optuna.machine.host import process_space, started
 from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyRecord, TrialRecord
 from rtmo_optuna.search import storage as database
 from rtmo_optuna.search.notes import save_note
@@ -26,6 +25,7 @@ from rtmo_optuna.space.resolve import every_params, params_of, settings_of, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
@@ -101,7 +101,8 @@ class Study:
     def ask(self) -> Proposal | None:
         """Return settings that were never tried, or None when the whole space has been.
 
-        What the sampler suggests again is answered from the study; after three such answers in a row it is passed over.
+        What is suggested again (by another driver's queue, or under other parameters that mean the same settings) is
+        answered from the study; after three such answers in a row the sampler is passed over.
         """
         for _ in range(_REPEATS):
             proposal = self._ask()
@@ -273,11 +274,11 @@ def _bare(record: StudyRecord) -> Any:  # noqa: ANN401
 
 
 def _driver() -> dict[str, Any]:
-    return {"host": os.uname().nodename, "pid": os.getpid(), "started": started(os.getpid())}
+    return {"host": process_space(), "pid": os.getpid(), "started": started(os.getpid())}
 
 
 def _is_dead(driver: Mapping[str, Any]) -> bool:
-    here = driver.get("host") == os.uname().nodename
+    here = driver.get("host") == process_space()
     return here and started(int(driver["pid"])) != driver["started"]
 
 

@@ -15,9 +15,11 @@ from rtmo_optuna.machine.host import device_lock
 from rtmo_optuna.records import (
     BenchmarkRequest,
     Event,
+    Gpu,
     Note,
     Observer,
     Outcome,
+    SessionSpec,
     TrialEnded,
     TrialRecord,
     TrialStarted,
@@ -25,12 +27,13 @@ from rtmo_optuna.records import (
     WindowDone,
 )
 from rtmo_optuna.search import judge
+from rtmo_optuna.search.study import Study
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtmo_optuna.records import Gpu, Measurement, SessionSpec
-    from rtmo_optuna.search.study import Proposal, Study
+    from rtmo_optuna.records import Measurement
+    from rtmo_optuna.search.study import Proposal
 
 
 @dataclass

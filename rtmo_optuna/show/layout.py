@@ -32,10 +32,20 @@ def ticks(low: float, high: float, most: int = 7, least_step: float = 0.0) -> tu
 
 
 def apart(labels: Sequence[Label], span: float) -> tuple[Label, ...]:
-    """Return `labels` moved up and down just so far that no two lie closer than the gap on an axis of length `span`."""
+    """Return `labels` moved up and down just so far that no two lie closer than the gap on an axis of length `span`.
+
+    Labels that touch are stacked around their mean height, with whatever the stack then touches.
+    """
     gap = LABEL_GAP * span
-    placed: list[Label] = []
+    stacks: list[list[Label]] = []
     for label in sorted(labels, key=lambda one: one.y):
-        placed.append(replace(label, y=max(label.y, placed[-1].y + gap)) if placed else label)
-    shift = sum(new.y - old.y for new, old in zip(placed, sorted(labels, key=lambda one: one.y), strict=True))
-    return tuple(replace(label, y=label.y - shift / len(placed)) for label in placed)
+        stacks.append([label])
+        while len(stacks) > 1 and _heights(stacks[-1], gap)[0] - _heights(stacks[-2], gap)[-1] < gap:
+            upper = stacks.pop()
+            stacks[-1] += upper
+    return tuple(replace(label, y=y) for stack in stacks for label, y in zip(stack, _heights(stack, gap), strict=True))
+
+
+def _heights(stack: Sequence[Label], gap: float) -> list[float]:
+    middle = sum(label.y for label in stack) / len(stack)
+    return [middle + gap * (place - (len(stack) - 1) / 2) for place in range(len(stack))]

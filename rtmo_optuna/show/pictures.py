@@ -39,14 +39,14 @@ def png(chart: Chart) -> bytes:
     subtitle = textwrap.wrap(chart.subtitle, _SUBTITLE_CHARACTERS)
     head = 0.62 + 0.17 * len(subtitle)
     legend = _has_legend(chart)
-    top, bottom, body = head + 0.26 * legend, 0.62, _body_height(chart)
+    top, bottom, body = head + 0.3 * legend, 0.62, _body_height(chart)
     height = top + body + bottom
     figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor=LIGHT.paper)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.1, bottom / height, 0.8, body / height))
     _dress(axes, chart)
     beside = [text for mark in chart.marks for text in _draw(axes, mark)]
-    _legend(figure, axes, 1 - (head - 0.12) / height)
+    _legend(figure, axes, 1 - (head - 0.06) / height)
 
     left = _EDGE_IN / WIDTH_IN
     figure.text(left, 1 - 0.2 / height, _literal(chart.title), size=_LARGE, weight="bold", color=LIGHT.text, va="top")

@@ -84,7 +84,7 @@ def _fps(measurement: Measurement) -> float:
 
 def without_password(storage: str) -> str:
     """Return a database URL that may be shown."""
-    hidden = re.sub(r"(://[^:/?#@\s]*):[^/?#\s]*@", r"\1:***@", storage)
+    hidden = re.sub(r"(://[^:/?#@\s]*):[^@\s]*@", r"\1:***@", storage)
     return re.sub(r"(?i)((?:password|passwd|pwd|secret|token|key)=)[^&\s]*", r"\1***", hidden)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import re
-import sys
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, events
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, DocumentStartEvent, MappingStartEvent, ScalarEvent
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Settings, Value
@@ -29,7 +26,6 @@ _KNOBS = {name: knob for provider in PROVIDERS for name, knob in knob_table(prov
 _AFTER_KEY = re.compile(r"([ \t]*:)?")
 _LINE_END = re.compile(r"\r?\n|\Z")
 _QUOTABLE = re.compile(r"(?!null$)[\w %.+-]+")
-_Tree: TypeAlias = "dict[str, str | _Tree]"
 _Edit: TypeAlias = tuple[int, int, str]
 
 check_writable = values.check_writable
@@ -74,27 +70,31 @@ def write(config: ConfigFile, settings: Mapping[str, Value], info: Mapping[str, 
     data = values.read_bytes(config.path)
     text = values.decode(config.path, data or b"")
     new = _Document(config.path, text).written(config.target, settings, info)
-    _prove(config, new, settings, info)
+    _prove(config, new, settings)
     return values.replace(config.path, data, new) if new != text else None
 
 
-def _prove(config: ConfigFile, text: str, settings: Mapping[str, Value], info: Mapping[str, Any]) -> None:
+def _prove(config: ConfigFile, text: str, settings: Mapping[str, Value]) -> None:
     """Read `text` as the next run will: a layout that nobody thought of must not cost the user the file."""
     try:
-        document = _Document(config.path, text)
-        told = document.keys_of(f"{config.target}.{_INFO}".lstrip("."))
-        proven = settings.items() <= document.held(config.target, _KNOBS).items() and info.keys() <= told
+        proven = settings.items() <= _Document(config.path, text).held(config.target, _KNOBS).items()
     except UsageError:
         proven = False
     if not proven:
-        wanted = ", ".join(f"{name}: {_yaml(value)}" for name, value in settings.items())
-        message = f"{config.path} is laid out so that it cannot be changed safely, and was left alone. Write: {wanted}."
+        message = f"{config.path} is left alone: its layout is too unusual. Write there: {values.as_yaml(settings)}."
         raise UsageError(message)
+
+
+class _Tree(dict[str, Any]):
+    """A mapping that is written key by key; any other value is written as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A node: where its text lies, the place to name in complaints, its key, and where the key's colon ends."""
+    """A node: where its text lies, the place to name in complaints, its key, and where the key's colon ends.
+
+    `text` is a scalar's content; `named` are a mapping's values by key, a list's by number.
+    """
 
     event: Any
     start: int
@@ -102,30 +102,18 @@ class _Node:
     mark: Any
     key: _Node | None
     after: int
-    within_flow: bool
-    children: tuple[_Node, ...]
+    in_flow: bool
+    text: str
+    named: Mapping[str, _Node]
 
     @property
     def is_mapping(self) -> bool:
-        return isinstance(self.event, MappingStartEvent)
+        return isinstance(self.event, events.MappingStartEvent)
 
     @property
     def is_null(self) -> bool:
-        plain = isinstance(self.event, ScalarEvent) and not self.event.style and not self.event.tag
-        return plain and self.label.lower() in {"", "~", "null"}
-
-    @property
-    def is_flow(self) -> bool:
-        return bool(getattr(self.event, "flow_style", False))
-
-    @property
-    def label(self) -> str:
-        return str(self.event.value) if isinstance(self.event, ScalarEvent) else ""
-
-    @property
-    def named(self) -> dict[str, _Node]:
-        """The values of a mapping by key, those of a list by number."""
-        return {child.key.label if child.key else str(number): child for number, child in enumerate(self.children)}
+        plain = isinstance(self.event, events.ScalarEvent) and not self.event.style and not self.event.tag
+        return plain and self.text.lower() in {"", "~", "null"}
 
 
 class _Document:
@@ -137,13 +125,13 @@ class _Document:
         self._eol = next(iter(re.findall(r"\r?\n", text)), "\n")
         self._anchors: list[_Node] = []
         try:
-            events = deque(YAML(typ="safe", pure=True).parse(text))
-            events.popleft()
-            self._root = self._built(events) if isinstance(events.popleft(), DocumentStartEvent) else None
-        except (YAMLError, RecursionError) as error:
+            queue = deque(YAML(typ="safe", pure=True).parse(text))
+            queue.popleft()
+            self._root = self._built(queue) if isinstance(queue.popleft(), events.DocumentStartEvent) else None
+        except (YAMLError, *values.NOT_YAML) as error:
             raise values.not_yaml(path, text, error) from error
-        for event in events:
-            if isinstance(event, DocumentStartEvent):
+        for event in queue:
+            if isinstance(event, events.DocumentStartEvent):
                 raise self._complaint(event.start_mark, "a second document begins here; the file may hold only one")
         for node in self._anchors:
             self._resolved(node)
@@ -159,48 +147,43 @@ class _Document:
         node, rest = self._found(target)
         if node is None or rest:
             return {}
-        info = node.named.get(_INFO)
-        if info and not (info.is_mapping or info.is_null):
+        if (info := node.named.get(_INFO)) and not (info.is_mapping or info.is_null):
             raise self._complaint(info.mark, f"{_INFO} must be a mapping")
         return {name: self._value(table[name], child) for name, child in self._entries(node).items() if name in table}
-
-    def keys_of(self, target: str) -> set[str]:
-        """Return the keys of the mapping `target`, none where it is not there."""
-        node, rest = self._found(target)
-        return set(node.named) if node and not rest else set()
 
     def written(self, target: str, settings: Mapping[str, Value], info: Mapping[str, Any]) -> str:
         """Return the text with `settings` in the mapping `target`, and `info` in `benchmark_info` beside them."""
         node, rest = self._found(target)
-        own = node.named if node and not rest else {}
-        changed = {n: v for n, v in settings.items() if n not in own or self._value(_KNOBS[n], own[n]) != v}
-        tree: _Tree = {name: _yaml(value) for name, value in changed.items()}
-        tree[_INFO] = {name: _yaml(value) for name, value in info.items()}
+        own: Mapping[str, _Node] = node.named if node and not rest else {}
+        tree = _Tree({n: v for n, v in settings.items() if n not in own or self._value(_KNOBS[n], own[n]) != v})
+        tree[_INFO] = _Tree(info)
         for name in reversed(rest.split(".") if rest else []):
-            tree = {name: tree}
+            tree = _Tree({name: tree})
         text, at = "", 0
         for start, end, new in sorted(self._edits(node, tree), key=lambda edit: edit[0]):
             text += self._text[at:start] + new
             at = end
         return text + self._text[at:]
 
-    def _built(self, events: deque[Any], key: _Node | None = None, *, within_flow: bool = False) -> _Node:
-        event = events.popleft()
-        start, end, mark, children = event.start_mark.index, event.end_mark.index, event.start_mark, list[_Node]()
+    def _built(self, queue: deque[Any], key: _Node | None = None, *, in_flow: bool = False) -> _Node:
+        event = queue.popleft()
+        start, end, mark, named = event.start_mark.index, event.end_mark.index, event.start_mark, dict[str, _Node]()
         after = self._find(_AFTER_KEY, key.end).end() if key else start
-        if hasattr(event, "flow_style"):
-            within = within_flow or event.flow_style
-            while not isinstance(events[0], CollectionEndEvent):
-                name = self._built(events, within_flow=within) if isinstance(event, MappingStartEvent) else None
-                if name and name.label in {child.key.label for child in children if child.key}:
-                    raise self._complaint(name.mark, f"the key {name.label!r} is here a second time")
-                children.append(self._built(events, name, within_flow=within))
-            end = events.popleft().end_mark.index if event.flow_style else children[-1].end
-            if key and children and children[0].key and not within:
-                self._step = children[0].key.mark.column - key.mark.column
+        if isinstance(event, events.CollectionStartEvent):
+            flow = in_flow or bool(event.flow_style)
+            while not isinstance(queue[0], events.CollectionEndEvent):
+                name = self._built(queue, in_flow=flow) if isinstance(event, events.MappingStartEvent) else None
+                label = name.text if name else str(len(named))
+                if name and label in named:
+                    raise self._complaint(name.mark, f"the key {label!r} is here a second time")
+                named[label] = child = self._built(queue, name, in_flow=flow)
+                if key and name and not flow:
+                    self._step = name.mark.column - key.mark.column
+            closing = queue.popleft().end_mark.index
+            end = closing if event.flow_style else child.end
         elif key and start == end:
             start, end, mark = after, after, key.mark
-        node = _Node(event, start, end, mark, key, after, within_flow, tuple(children))
+        node = _Node(event, start, end, mark, key, after, in_flow, getattr(event, "value", ""), named)
         if event.anchor:
             self._anchors.append(node)
         return node
@@ -213,39 +196,34 @@ class _Document:
 
     def _resolved(self, node: _Node) -> _Node:
         """Return the node that an alias stands for, any other one as it is."""
-        if not isinstance(node.event, AliasEvent):
+        if not isinstance(node.event, events.AliasEvent):
             return node
-        same = [n for n in self._anchors if n.event.anchor == node.event.anchor and n.start < node.start]
-        anchored = [n for n in same if not isinstance(n.event, AliasEvent)]
+        earlier = [n for n in self._anchors if n.start < node.start and not isinstance(n.event, events.AliasEvent)]
+        anchored = [n for n in earlier if n.event.anchor == node.event.anchor]
         if not anchored:
             raise self._complaint(node.mark, f"there is no anchor &{node.event.anchor} before this")
         return max(anchored, key=lambda n: n.start)
 
     def _merged(self, node: _Node) -> list[_Node]:
         """Return the mappings that `node` merges (`<<`), the strongest first."""
-        value = node.named.get("<<") if node.is_mapping else None
-        if value is None:
-            return []
-        whole = self._resolved(value)
-        merged = [whole] if whole.is_mapping else [self._resolved(child) for child in whole.children]
-        if not merged or any(not source.is_mapping or source.start < value.after < source.end for source in merged):
-            raise self._complaint(value.mark, "only other mappings can be merged")
+        merged: list[_Node] = []
+        if value := node.named.get("<<"):
+            whole = self._resolved(value)
+            merged = [whole] if whole.is_mapping else [self._resolved(child) for child in whole.named.values()]
+            if not merged or any(not source.is_mapping or source.start < value.after < source.end for source in merged):
+                raise self._complaint(value.mark, "only other mappings can be merged")
         return merged
 
     def _entries(self, node: _Node) -> dict[str, _Node]:
         """Return the values of a mapping by key, merged ones too."""
-        found: dict[str, _Node] = {}
-        for source in (node, *self._merged(node)):
-            found = {**(source.named if source is node else self._entries(source)), **found}
-        return found
+        merged = [self._entries(source) for source in reversed(self._merged(node))]
+        return {label: child for entries in (*merged, node.named) for label, child in entries.items()}
 
     def _value(self, knob: Knob, node: _Node) -> Value:
         scalar = self._resolved(node)
-        raw = None if scalar.is_null else self._text[scalar.start : scalar.end]
-        if isinstance(scalar.event, ScalarEvent) and raw and not scalar.event.tag:
-            raw = scalar.label
+        text = scalar.text if scalar.text and not scalar.event.tag else self._text[scalar.start : scalar.end]
         try:
-            return values.parse_value(knob, raw)
+            return values.parse_value(knob, None if scalar.is_null else text)
         except UsageError as error:
             raise self._complaint(node.mark, str(error)) from error
 
@@ -260,57 +238,50 @@ class _Document:
         if dots and not all(dots.split(".")):
             message = f"{dots!r} is no path in {self._path}: give keys with single dots between them, like models.onnx."
             raise UsageError(message)
-        node, rest = self._descend(self._root, dots)
+        node, rest = self._root, dots
+        while node and (on_path := [label for label in node.named if label and f"{rest}.".startswith(f"{label}.")]):
+            label = max(on_path, key=len)
+            node, rest = node.named[label], rest[len(label) + 1 :]
         if node and not (node.is_mapping or node.is_null):
             where = dots.removesuffix(rest).rstrip(".") or "the top level"
             raise self._complaint(node.mark, f"{where} must be a mapping of its own to take the settings")
         return node, rest
 
-    def _descend(self, node: _Node | None, dots: str) -> tuple[_Node | None, str]:
-        below = [
-            self._descend(child, dots[len(label) + 1 :])
-            for label, child in (node.named.items() if node else ())
-            if label and f"{dots}.".startswith(f"{label}.")
-        ]
-        return min(below, key=lambda found: len(found[1]), default=(node, dots))
-
     def _edits(self, node: _Node | None, tree: _Tree) -> Iterator[_Edit]:
         if node is None:
             yield self._lines(len(self._text), self._block(tree, 0))
-        elif not node.children:
+        elif not node.named:
             yield from self._filled(node, tree)
         else:
-            new: _Tree = {}
-            for name, value in tree.items():
-                child = node.named.get(name)
-                if child is None:
-                    new[name] = value
-                else:
-                    yield from self._edits(child, value) if isinstance(value, dict) else self._replaced(child, value)
-            key, end = node.children[0].key, node.children[-1].end
-            if new and key:
-                yield (
-                    (end, end, f", {_flow(new)}")
-                    if node.is_flow
-                    else self._lines(end, self._block(new, key.mark.column))
-                )
+            for name in tree.keys() & node.named.keys():
+                child, value = node.named[name], tree[name]
+                yield from self._edits(child, value) if isinstance(value, _Tree) else self._replaced(child, value, tree)
+            new = _Tree({name: value for name, value in tree.items() if name not in node.named})
+            last = [*node.named.values()][-1]
+            if node.event.flow_style:
+                yield last.end, last.end, f", {values.as_yaml(new)[1:-1]}" if new else ""
+            elif new and last.key:
+                yield self._lines(last.end, self._block(new, last.key.mark.column))
 
     def _filled(self, node: _Node, tree: _Tree) -> Iterator[_Edit]:
-        if node.is_mapping and (node.within_flow or node.event.anchor):
-            yield node.end - 1, node.end - 1, _flow(tree)
-        elif node.within_flow:
-            yield node.start, node.end, f" {{{_flow(tree)}}}"
+        """Fill a mapping that is empty, or null."""
+        if node.is_mapping and (node.in_flow or node.event.anchor):
+            yield node.end - 1, node.end - 1, values.as_yaml(tree)[1:-1]
+        elif node.in_flow:
+            yield node.start, node.end, f" {values.as_yaml(tree)}"
         else:
             yield len(self._text[: node.start].rstrip(" \t")), node.end, ""
             yield self._lines(node.end, self._block(tree, node.key.mark.column + self._step if node.key else 0))
 
-    def _replaced(self, node: _Node, new: str) -> Iterator[_Edit]:
-        old = self._text[node.start : node.end].rstrip()
-        quote = old[:1] if isinstance(node.event, ScalarEvent) and node.event.style in {"'", '"'} else ""
-        if _QUOTABLE.fullmatch(new):
-            new = f"{quote}{new}{quote}"
-        block = node.children and not node.is_flow
-        start = node.after if block or node.start == node.end else node.start
+    def _replaced(self, node: _Node, value: object, tree: _Tree) -> Iterator[_Edit]:
+        """Write a value over another; an anchor moves to its first alias that is not written over as well."""
+        old, new = self._text[node.start : node.end].rstrip(), values.as_yaml(value)
+        aliases = (alias for alias in self._anchors if alias is not node and self._resolved(alias) is node)
+        for alias in [alias for alias in aliases if not alias.key or alias.key.text not in tree][:1]:
+            yield alias.start, alias.end, old
+        if isinstance(node.event, events.ScalarEvent) and node.event.style in {"'", '"'} and _QUOTABLE.fullmatch(new):
+            new = f"{node.event.style}{new}{node.event.style}"
+        start = node.start if node.in_flow or not node.named else node.after
         yield start, node.start + len(old), f" {new}" if start == node.after else new
 
     def _lines(self, at: int, lines: Iterable[str]) -> _Edit:
@@ -323,21 +294,6 @@ class _Document:
 
     def _block(self, tree: _Tree, indent: int) -> Iterator[str]:
         for name, value in tree.items():
-            nested = isinstance(value, dict)
-            yield f"{' ' * indent}{_yaml(name)}:{'' if nested else f' {value}'}"
-            if isinstance(value, dict):
-                yield from self._block(value, indent + self._step)
-
-
-def _flow(tree: _Tree) -> str:
-    return ", ".join(f"{_yaml(k)}: {f'{{{_flow(v)}}}' if isinstance(v, dict) else v}" for k, v in tree.items())
-
-
-def _yaml(value: object) -> str:
-    """Return `value` in flow style on one line, so that YAML 1.1 and 1.2 read it alike."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.version, yaml.default_flow_style, yaml.width = (1, 1), True, sys.maxsize
-    yaml.sort_base_mapping_type_on_output = False
-    stream = io.StringIO()
-    yaml.dump([value], stream)
-    return stream.getvalue().partition("--- [")[2].removesuffix("]\n")
+            nested = isinstance(value, _Tree)
+            yield f"{' ' * indent}{values.as_yaml(name)}:{'' if nested else f' {values.as_yaml(value)}'}"
+            yield from self._block(value, indent + self._step) if nested else ()

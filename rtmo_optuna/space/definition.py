@@ -17,7 +17,7 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Limits, Measuring, StudyDefinition, Value
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.space.values import advice, decode, not_yaml, parse_choice, parse_value, place, shown
+from rtmo_optuna.space.values import NOT_YAML, advice, decode, not_yaml, parse_choice, parse_value, place, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -144,7 +144,7 @@ class _Reader:
         text = decode(path, data)
         try:
             root = yaml.compose(text, yaml.SafeLoader)
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, *NOT_YAML) as error:
             raise not_yaml(path, text, error) from error
         if root is None:
             message = f"{path} is empty: a study definition needs at least 'provider' and 'knobs'."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Choice, Dimension, Scope, Settings, Value
+from rtmo_optuna.wire import Choice, Dimension, Scope, Settings, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,9 +61,11 @@ def _combined(name: str, **choices: dict[str, Value]) -> Dimension:
 
 
 _GRAPH = Knob(
-    "graph_optimization_level", Scope.SESSION,
+    "graph_optimization_level",
+    Scope.SESSION,
     ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL"),
-    "how far the graph is rewritten before it runs", changes_numerics=True,
+    "how far the graph is rewritten before it runs",
+    changes_numerics=True,
 )
 _MEM_PATTERN = _flag("enable_mem_pattern", Scope.SESSION, "plan activations' memory ahead", default=True)
 
@@ -159,9 +161,10 @@ def canonical(provider: str, values: Mapping[str, Value]) -> Settings:
     def in_force(name: str) -> Value:
         return values.get(name, table[name].default)
 
-    return Settings.of({
-        name: value
-        for name, value in values.items()
-        if value != table[name].default and (not (need := table[name].needs) or in_force(need[0]) == need[1])
-    })
-
+    return Settings.of(
+        {
+            name: value
+            for name, value in values.items()
+            if value != table[name].default and (not (need := table[name].needs) or in_force(need[0]) == need[1])
+        }
+    )

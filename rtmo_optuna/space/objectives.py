@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from rtmo_optuna.records import Measurement
+from rtmo_optuna.records import Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +19,7 @@ class Objective:
 
     name: str
     unit: str
-    direction: str
+    direction: Literal["minimize", "maximize"]
     score: Callable[[Measurement], float | None]
     so_far: Callable[[float, int], float] | None = None
     least_calls: int = 0

@@ -6,11 +6,13 @@ import codecs
 import contextlib
 import difflib
 import itertools
+import json
 import os
 import re
 import secrets
 import shutil
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,14 @@ _WORDS: dict[Value, set[str]] = {
     None: {"none", "null", "0"},
     True: {"true", "yes", "on", "1"},
     False: {"false", "no", "off", "0"},
+}
+_RESERVED = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
+_PLAIN = re.compile(r"[A-Za-z_]([A-Za-z0-9_ ./+%()@-]*[A-Za-z0-9_./+%()@-])?|[0-9]+%")
+_BARE_EXPONENT = re.compile(r"^(-?[0-9]+)e")
+NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
+    RecursionError: "it is nested too deeply",
+    ValueError: "an escape stands for no character",
+    OverflowError: "an escape stands for no character",
 }
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 
@@ -70,6 +80,18 @@ def advice(given: str, known: Iterable[Value], other: str = "") -> str:
 def shown(raw: object) -> str:
     """Return a value as YAML writes it, None as `none`."""
     return "none" if raw is None else str(raw).lower() if isinstance(raw, bool) else str(raw)
+
+
+def as_yaml(value: object) -> str:
+    """Return `value` (a scalar, a list or a mapping) on one line, so that YAML 1.1 and 1.2 read it alike."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{as_yaml(key)}: {as_yaml(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_yaml, value))}]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return text if isinstance(value, str) else _BARE_EXPONENT.sub(r"\1.0e", text)
 
 
 def read_bytes(path: Path) -> bytes | None:
@@ -159,13 +181,13 @@ def decode(path: Path, data: bytes) -> str:
 
 
 def not_yaml(path: Path, text: str, error: Exception) -> UsageError:
-    """Return what PyYAML or ruamel.yaml found wrong with `text` (or Python, with its depth) as one sentence."""
+    """Return what PyYAML or ruamel.yaml found wrong with `text`, or one of NOT_YAML, as one sentence."""
     mark = getattr(error, "problem_mark", None)
     position: int = getattr(error, "position", 0)
     line = mark.line if mark else text.count("\n", 0, position)
     column = mark.column if mark else position - text.rfind("\n", 0, position) - 1
     marked = (getattr(error, "context", None), getattr(error, "problem", None))
-    why = ", ".join(part for part in marked if part) or getattr(error, "reason", "it is nested too deeply")
+    why = ", ".join(part for part in marked if part) or NOT_YAML.get(type(error)) or getattr(error, "reason", "")
     return UsageError(f"{place(path, line, column)}: this is not YAML: {why}.")
 
 

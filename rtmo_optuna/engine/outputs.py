@@ -1,0 +1,323 @@
+"""The output gate: are these arrays the reference's, but for rounding? NumPy alone."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from rtmo_optuna.engine import detections
+from rtmo_optuna.engine.detections import Comparison
+from rtmo_optuna.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[Any]
+    Sample: TypeAlias = Mapping[str, Array]
+    Pair: TypeAlias = tuple[Array, Array]
+
+_MOST_PARTS = 1024
+_LEAST_NUMBERS = 16
+_NOTHING = 1e-6  # single precision says nothing about numbers this much smaller than those beside them
+_WORST = 1e6
+
+
+class GateMode(enum.StrEnum):
+    """How outputs are compared; `auto` is `detections` where one of them is a list of boxes, else `elementwise`."""
+
+    AUTO = "auto"
+    OFF = "off"
+    ELEMENTWISE = "elementwise"
+    DETECTIONS = "detections"
+
+
+@dataclass(frozen=True, slots=True)
+class GateRules:
+    """The limits of the gate; each one grows with the default settings' own error (see `judge`).
+
+    `elementwise_error` is relative to the reference's norm, `unequal` a share of whole numbers, `overlap` an
+    intersection over union, `confident` a score, `unfound` a share of rows, `keypoint_px` in pixels, `row_error`
+    relative. With fewer than `min_rows` rows to judge by the gate is vacuous; a default that leaves more than
+    `reported` of the rows unfound is warned of. `own_factor` and `tail_factor` say how many times the default's own
+    error is allowed, in figures that many numbers share and in those that a few can decide.
+    """
+
+    mode: GateMode = GateMode.AUTO
+    elementwise_error: float = 0.01
+    unequal: float = 0.0
+    overlap: float = 0.5
+    confident: float = 0.1
+    unfound: float = 0.05
+    keypoint_px: float = 2.0
+    row_error: float = 0.1
+    min_rows: int = 5
+    reported: float = 0.2
+    own_factor: float = 3.0
+    tail_factor: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputError:
+    """How far one output is from the reference.
+
+    `kind` says how it was compared: `elementwise`, `boxes`, `keypoints` or `rows` (of which each belongs to a box).
+    `figures` are its errors by the names of `_FIGURES`, the worst of all samples, with a number for each part that is
+    judged alone; `counts` are the rows behind `missing` and `extra`. `wrong` says why it is wrong, else it is empty.
+    """
+
+    name: str
+    kind: str
+    figures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    wrong: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What the gate says: `reason` begins with "wrong output" where it did not pass, else it is empty.
+
+    `vacuous` is true where the reference holds too few rows to judge any settings by; `warnings` are sentences.
+    """
+
+    passed: bool
+    mode: GateMode
+    errors: tuple[OutputError, ...] = ()
+    vacuous: bool = False
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """The words for a figure past its limit, and the fields of GateRules with its fixed limit and the default's factor.
+
+    Where `share` is true, 1 means that nothing is right. Of the default's figures `beside` it the worse one counts.
+    """
+
+    words: str
+    fixed: str
+    factor: str = "own_factor"
+    share: bool = True
+    beside: str = ""
+
+
+_FIGURES = {
+    "norm": _Figure("{name} is off by {value:.2%} of its norm (at most {limit:.2%})", "elementwise_error", "tail_factor"),
+    "typical": _Figure("{name} is typically off by {value:.2%} (at most {limit:.2%})", "elementwise_error"),
+    "axis": _Figure(
+        "part {part} of {figure} of {name} is off by {value:.2%} of its norm (at most {limit:.2%})",
+        "elementwise_error",
+        "tail_factor",
+        beside="norm",
+    ),
+    "unequal": _Figure("{value:.2%} of {name} differ (at most {limit:.2%})", "unequal"),
+    "missing": _Figure(
+        "{good} of {count} confident rows found (at least {needed:.0%} needed)", "unfound", beside="extra"
+    ),
+    "extra": _Figure(
+        "{good} of its {count} confident rows are in the reference (at least {needed:.0%} needed)",
+        "unfound",
+        beside="missing",
+    ),
+    "invented": _Figure("{value:.0f} confident rows where the reference has next to none", "min_rows", share=False),
+    "box": _Figure("the boxes typically overlap by {right:.0%} (at least {needed:.0%} needed)", "row_error"),
+    "score": _Figure("the scores are typically off by {value:.0%} (at most {limit:.0%})", "row_error"),
+    "column": _Figure("column {part} of {name} is typically off by {value:.0%} (at most {limit:.0%})", "row_error"),
+    "label": _Figure("{value:.0%} of the rows of {name} differ (at most {limit:.0%})", "unfound"),
+    "pixels": _Figure("{name} is typically {value:.1f} pixels off (at most {limit:.1f})", "keypoint_px", share=False),
+    "keypoint": _Figure(
+        "number {part} of {name} is {value:.1f} pixels off or more in three rows of four (at most {limit:.1f})",
+        "keypoint_px",
+        share=False,
+    ),
+}
+
+
+def judge(
+    reference: Sequence[Sample], outputs: Sequence[Sample], rules: GateRules, own: GateResult | None = None
+) -> GateResult:
+    """Compare `outputs` with the `reference`, each one mapping of name to array a sample; at least one sample.
+
+    `own` is what this function says of the default settings' outputs without an `own`: no limit is stricter than what
+    rounding alone makes of this model. A median or a share of rows may be `own_factor` times the default's; under
+    another rounding to TF32's 10 bits it was at most 2.9 times that in RTMO-t and RTMO-s with random weights (20 seeds,
+    20 pairs of roundings each). A norm may be `tail_factor` times the default's: a few numbers can decide it, and it was
+    up to 5.7 times that. But no relative error or share may come more than half the way from the default's to 1, where
+    nothing is right, so that a zeroed channel is found under any rounding. Judged with its own result the default
+    passes, unless its types, shapes or NaNs are wrong.
+
+    Wrong whatever the limits: a missing output, another type or shape, NaN or infinity where the reference has none.
+    Raises UsageError where an output holds no numbers, or where `rules` want detections and no output is a list of
+    boxes (see `detections.find_boxes`).
+    """
+    if rules.mode is GateMode.OFF:
+        return GateResult(passed=True, mode=GateMode.OFF)
+    boxes = _boxes(reference, rules)
+    listed = () if boxes is None else (boxes, *detections.followers(reference, boxes))
+    known = {error.name: error.figures for error in own.errors} if own else {}
+    faults, compared = {}, {}
+    for name in reference[0]:
+        faults[name] = _fault(name, reference, outputs, boxes if name in listed else None)
+        if name not in listed and not faults[name]:
+            compared[name] = _elementwise([(a[name], b[name]) for a, b in zip(reference, outputs, strict=True)])
+    if boxes is not None and not faults[boxes]:
+        compared |= detections.compare(
+            reference,
+            outputs,
+            [name for name in listed if not faults[name]],
+            overlap=rules.overlap,
+            confident=rules.confident,
+            margin=float(_limits("score", known.get(boxes, {}), rules)[0]),
+            least=rules.min_rows,
+        )
+    errors = []
+    for name, fault in faults.items():
+        found = compared.get(name, Comparison("rows" if name in listed else "elementwise"))
+        wrong = fault or _complaint(name, found, known.get(name, {}), rules)
+        figures = {figure: tuple(map(_short, values)) for figure, values in found.figures.items()}
+        errors.append(OutputError(name, found.kind, figures, found.counts, wrong))
+    reason = next((f"wrong output: {error.wrong}" for error in errors if error.wrong), "")
+    warnings = [_not_finite(name, reference) for name in reference[0]]
+    vacuous = boxes in compared and compared[boxes].counts["missing"] < rules.min_rows
+    if vacuous:
+        warnings.append(
+            f"Only {compared[boxes].counts['missing']} rows of the reference's {boxes} are confident, of at least "
+            f"{rules.min_rows} needed: the output gate is vacuous, wrong outputs of this model would go unseen."
+        )
+    return GateResult(
+        passed=not reason,
+        mode=GateMode.ELEMENTWISE if boxes is None else GateMode.DETECTIONS,
+        errors=tuple(errors),
+        vacuous=vacuous,
+        reason=reason,
+        warnings=(*filter(None, warnings), *_blunt(known.get(boxes, {}), rules)),
+    )
+
+
+def _boxes(reference: Sequence[Sample], rules: GateRules) -> str:
+    """Name the list of boxes, empty where outputs are compared number by number; raises UsageError as `judge` says."""
+    for name, array in reference[0].items():
+        if array.dtype.kind not in "biufc":
+            message = (
+                f"The output {name!r} holds {array.dtype} and no numbers, so it cannot be compared with a reference: "
+                "turn the output gate off to tune this model."
+            )
+            raise UsageError(message)
+    boxes = "" if rules.mode is GateMode.ELEMENTWISE else detections.find_boxes(reference)
+    if rules.mode is GateMode.DETECTIONS and not boxes:
+        message = (
+            f"None of the outputs {', '.join(reference[0])} is a list of boxes ([images, rows, 5 or 6]: left, top, "
+            "right, bottom, score), so no rows can be matched: choose the output gate `elementwise` or `auto`."
+        )
+        raise UsageError(message)
+    return boxes
+
+
+def _fault(name: str, reference: Sequence[Sample], outputs: Sequence[Sample], boxes: str) -> str:
+    """Say what makes an output incomparable, else nothing; its number of rows is free where it has those of `boxes`."""
+    for sample, other in zip(reference, outputs, strict=True):
+        if name not in other:
+            return f"there is no output {name}"
+        wanted, found = sample[name], other[name]
+        shape = wanted.shape
+        if boxes:
+            shape = shape[:1] + other.get(boxes, found).shape[1:2] + shape[2:]
+        if found.dtype != wanted.dtype:
+            return f"{name} holds {found.dtype} instead of {wanted.dtype}"
+        if found.shape != shape:
+            return f"{name} has the shape {list(found.shape)} instead of {list(shape)}"
+        expected, strange = (np.where(np.isfinite(array), 0, array) for array in (wanted, found))
+        if strange.any() and not expected.any() if boxes else not np.array_equal(expected, strange, equal_nan=True):
+            return f"{name} holds NaN or infinity where the reference has none, or lacks those that it has"
+    return ""
+
+
+def _elementwise(pairs: Sequence[tuple[Array, Array]]) -> Comparison:
+    """Compare arrays of equal shapes; the worst sample counts. Axes that differ between samples are not judged."""
+    measure = _float_errors if pairs[0][0].dtype.kind in "fc" else _integer_errors
+    samples = [measure(*pair) for pair in pairs]
+    shared = set.intersection(*({(figure, len(errors)) for figure, errors in one.items()} for one in samples))
+    return Comparison(
+        "elementwise",
+        {figure: np.maximum.reduce([one[figure] for one in samples]) for figure in samples[0] if (figure, len(samples[0][figure])) in shared},
+    )
+
+
+def _integer_errors(wanted: Array, found: Array) -> dict[str, Array]:
+    return {"unequal": np.array([(wanted != found).sum() / max(wanted.size, 1)])}
+
+
+def _float_errors(wanted: Array, found: Array) -> dict[str, Array]:
+    """Return the errors of the whole, and of each part along the second and the last axis, where channels are.
+
+    The whole hides a channel: one zeroed out of 192 is 7 % of the norm, and TF32 moves it by up to 5 %. Parts too small
+    to have a norm worth the name are left out, and axes too long to hold channels.
+    """
+    finite, wide = np.isfinite(wanted), np.result_type(wanted, np.float64)
+    wanted, found = (np.where(finite, array, 0).astype(wide) for array in (wanted, found))
+    squares, errors = np.abs(wanted) ** 2, np.abs(found - wanted)
+    size, shape = max(wanted.size, 1), wanted.shape
+    whole = np.sqrt(squares.sum(keepdims=True).reshape(1) / size)
+    figures = {
+        "norm": _relative(np.sqrt((errors**2).sum() / size), whole),
+        "typical": _relative(np.median(errors) if wanted.size else 0.0, whole),
+    }
+    for axis in sorted({1, wanted.ndim - 1} & set(range(1, wanted.ndim))):
+        if 1 < shape[axis] <= _MOST_PARTS and size >= _LEAST_NUMBERS * shape[axis]:
+            rest = tuple(other for other in range(wanted.ndim) if other != axis)
+            norms = np.maximum(np.sqrt(squares.mean(axis=rest)), _NOTHING * whole)
+            figures[f"axis {axis}"] = _relative(np.sqrt((errors**2).mean(axis=rest)), norms)
+    return figures
+
+
+def _relative(errors: ArrayLike, norms: Array) -> Array:
+    return errors / np.maximum(norms, np.finfo(np.float32).tiny)
+
+
+def _limits(figure: str, known: Mapping[str, Sequence[float]], rules: GateRules) -> Array:
+    """Return what each part of a figure may be at most, given the default's figures."""
+    row = _FIGURES[figure.split()[0]]
+    own = np.array(known.get(figure, (0.0,)))
+    own = np.maximum(own, max(known.get(row.beside, (0.0,))))
+    wider = getattr(rules, row.factor) * own
+    if row.share:
+        wider = np.where(own < 1, np.minimum(wider, (1 + own) / 2), wider)
+    return np.maximum(getattr(rules, row.fixed), wider)
+
+
+def _complaint(name: str, found: Comparison, known: Mapping[str, Sequence[float]], rules: GateRules) -> str:
+    """Say what is past its limit, else nothing; of the parts of a figure the one that is furthest past."""
+    for figure, values in found.figures.items():
+        limits = _limits(figure, known, rules)
+        past = ~(values <= limits)
+        if past.any():
+            part = int(np.argmax(np.where(past, values - limits, -np.inf)))
+            value, limit = float(values[part]), float(np.broadcast_to(limits, values.shape)[part])
+            count = found.counts.get(figure, 0)
+            return _FIGURES[figure.split()[0]].words.format(
+                name=name, figure=figure, part=part, value=value, limit=limit, right=1 - value, needed=1 - limit,
+                count=count, good=round((1 - value) * count),
+            )
+    return ""
+
+
+def _not_finite(name: str, reference: Sequence[Sample]) -> str:
+    strange = sum(int((~np.isfinite(sample[name])).sum()) for sample in reference)
+    if not strange:
+        return ""
+    return f"The reference's {name} holds NaN or infinity in {strange} places, which are not compared by size."
+
+
+def _blunt(known: Mapping[str, Sequence[float]], rules: GateRules) -> list[str]:
+    unfound = max(*known.get("missing", (0.0,)), *known.get("extra", (0.0,)))
+    if unfound <= rules.reported:
+        return []
+    return [
+        f"The default settings themselves find only {1 - unfound:.0%} of the reference's confident rows: the output "
+        "gate lets other settings differ as much, so look at their outputs before you use them."
+    ]

@@ -1,0 +1,176 @@
+"""The types that cross between a parent and its children; apart from `records`, since a child's start is measured.
+
+Frozen, slotted, units in names, no behaviour beyond derived values.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Value: TypeAlias = bool | int | float | str | None
+
+
+class Scope(enum.StrEnum):
+    """Where ONNX Runtime takes a knob."""
+
+    PROVIDER = "provider"
+    SESSION = "session"
+    ENTRY = "entry"
+
+
+class EngineKind(enum.StrEnum):
+    """Who runs the model in a child: ONNX Runtime, or a script with planted behaviour for tests."""
+
+    ONNXRUNTIME = "onnxruntime"
+    SCRIPTED = "scripted"
+
+
+class Stage(enum.StrEnum):
+    """The stations of a child's life, in order; a failure names the one it happened in."""
+
+    START = "start"
+    BUILD = "session build"
+    FIRST_RUN = "first run"
+    WARMUP = "warm-up"
+    WINDOW = "window"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What differs from ONNX Runtime's defaults, by knob; equal settings are equal objects.
+
+    Made canonical by `space.knobs.canonical`: no default values, no knob that another one makes meaningless.
+    """
+
+    items: tuple[tuple[str, Value], ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Value]) -> Settings:
+        """Return settings with `values` in the order of their names."""
+        return cls(tuple(sorted(values.items())))
+
+    def get(self, knob: str, default: Value = None) -> Value:
+        """Return the value of `knob`, or `default` where these settings leave it alone."""
+        return dict(self.items).get(knob, default)
+
+    def __iter__(self) -> Iterator[tuple[str, Value]]:
+        """Yield (knob, value) by name."""
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        """Return how many knobs are off their default."""
+        return len(self.items)
+
+    def __str__(self) -> str:
+        """Return `a=1, b=x`, or `default`."""
+        return ", ".join(f"{knob}={_shown(value)}" for knob, value in self.items) or "default"
+
+    def to_plain(self) -> dict[str, Value]:
+        """Return a JSON-ready mapping."""
+        return dict(self.items)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Value]) -> Settings:
+        """Return what `to_plain` wrote."""
+        return cls.of(plain)
+
+
+def _shown(value: Value) -> str:
+    return {True: "1", False: "0", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: its ONNX Runtime type (`tensor(float)`) and shape; None or a name where it is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a child found out about a model on one provider."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    operators: Mapping[str, int]
+    nodes_by_provider: Mapping[str, int]
+    provider: str
+    versions: Mapping[str, str]
+    external_files: tuple[str, ...] = ()
+    random_operators: tuple[str, ...] = ()
+
+    @property
+    def suppresses(self) -> bool:
+        """Whether speed depends on how many boxes the input yields."""
+        return "NonMaxSuppression" in self.operators
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """The rules of warm-up and windows, the same for every settings of a study (docs/design.md, Measuring)."""
+
+    warmup_s: float = 0.3
+    warmup_calls: int = 10
+    warmup_exact: bool = False
+    window_s: float = 0.12
+    window_calls: int = 10
+    slow_call_ms: float = 25.0
+    slow_calls: int = 3
+    windows_min: int = 4
+    windows_max: int = 20
+    precision: float = 0.003
+    runs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that each stage of a child's life may take before its process group is killed."""
+
+    start_s: float = 60.0
+    build_s: float = 180.0
+    first_run_s: float = 180.0
+    window_s: float = 60.0
+    exit_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSpec:
+    """All that is needed to open a session in a child."""
+
+    model: str
+    provider: str
+    settings: Settings = field(default_factory=Settings)
+    engine: EngineKind = EngineKind.ONNXRUNTIME
+    device: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRequest:
+    """One isolated session benchmark."""
+
+    session: SessionSpec
+    inputs: str
+    measuring: Measuring = field(default_factory=Measuring)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One choice of a dimension: what Optuna sees, and the knobs that it sets."""
+
+    label: Value
+    values: tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One categorical parameter of the search."""
+
+    name: str
+    choices: tuple[Choice, ...]
