@@ -23,7 +23,7 @@ def encode(value: object) -> Any:  # noqa: ANN401 - JSON has no better type
         return value.value if isinstance(value, enum.Enum) else value
     if hasattr(value, "to_plain"):
         return value.to_plain()
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {name: encode(getattr(value, name)) for name in _hints(type(value))}
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}

@@ -13,7 +13,7 @@ from rich.text import Text
 from rtmo_optuna.records import Event, Note, Origin, Outcome, TrialEnded, TrialRecord, TrialStarted, WindowDone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     from rtmo_optuna.records import Dimension
@@ -58,7 +58,15 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Show `event`."""
-        _DRAW[type(event)](self, event)
+        match event:
+            case Note():
+                self._note(event)
+            case TrialStarted():
+                self._started(event)
+            case WindowDone():
+                self._window(event)
+            case TrialEnded():
+                self._ended(event)
 
     def _note(self, note: Note) -> None:
         self._console.print(Text(f"warning: {note.text}" if note.warning else note.text, "yellow" * note.warning))
@@ -100,14 +108,6 @@ class Progress:
         else:
             line.append(f"  {self._best}", "dim")
         self._console.print(line, soft_wrap=True)
-
-
-_DRAW: Mapping[type, Callable[[Progress, Event], None]] = {
-    Note: Progress._note,  # noqa: SLF001 - this class's own table
-    TrialStarted: Progress._started,  # noqa: SLF001
-    WindowDone: Progress._window,  # noqa: SLF001
-    TrialEnded: Progress._ended,  # noqa: SLF001
-}  # type: ignore[dict-item]
 
 
 def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:

@@ -581,3 +581,10 @@ def test_loading_stays_light() -> None:
     code = "import sys; from rtmo_optuna.engine.inputs import load; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"PIL", "onnx", "hashlib", "difflib", "zipfile"} & set(done.stdout.split()) == set()
+
+
+def test_a_question_mark_names_no_dimension(prepared: Prepared) -> None:
+    """Exporters that call every unknown dimension `?` do not mean that all have one size."""
+    unknown = (TensorSpec("x", "tensor(float)", ("?", 3, "?", "?")),)
+    facts, _ = prepared(unknown, shapes={"x": (1, 3, 48, 192)})
+    assert facts.shapes == {"x": (1, 3, 48, 192)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -9,23 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    Array: TypeAlias = NDArray[Any]
+    Errors: TypeAlias = NDArray[np.float64]
+    Places: TypeAlias = NDArray[np.intp]
+    Sample: TypeAlias = Mapping[str, Array]
 
-Array: TypeAlias = "NDArray[Any]"
-Sample: TypeAlias = "Mapping[str, NDArray[Any]]"
-
-_BOX = slice(0, 4)
-_SCORE = 4
-_WIDTHS = (5, 6)
-"""Columns of a list of detections: left, top, right, bottom, score and, where there is one, the class."""
+_SCORE, _LABEL = 4, 5
+"""Columns of a list of detections, after left, top, right and bottom; not all have a label."""
+_LIST_SHAPES = {(3, (5,)), (3, (6,))}
+_KEYPOINT_SHAPES = {(3, 2), (3, 3)}
+"""Dimensions and width of a list, and of what has x, y and perhaps visibility for each row and point."""
+_MOST_COLUMNS = 1024
 _MOST_ROWS = 1000
 """No usual suppression leaves more (COCO counts 100, RTMO 50): what is longer are raw predictions."""
+_NOISES, _MARGINS = 3.0, (0.1, 0.3)
+"""A score is surely past the threshold by so many times the scores' typical error, but by a share within these bounds."""
+_MOVED, _SAME = 0.2, 0.03
+"""Overlap and relative difference of scores that tell a box moved aside; by half its width is an overlap of 1/3."""
 _SLACK = 0.05
 """How far rounding moves the overlap of two boxes. RTMO with random weights, its convolutions and matrix products
 rounded to TF32's 10 bits, keeps the overlap of a box with itself above 0.97 as a rule."""
 _USUAL = 0.7
-"""What suppression is set to as a rule, at most (RTMO 0.65): two boxes of a list that overlap more are one box twice."""
+"""What suppression is set to as a rule, at most (RTMO 0.65): boxes of a list that overlap more are one box twice."""
 _SMALL = 0.01
 """A number below this share of its column's root mean square counts as that much in relative errors."""
 
@@ -40,18 +48,17 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Matching:
-    """The rows that belong together, as places in all rows of all images, and how many of the rows that count do not.
+class _Image:
+    """The reference's and the output's rows of one image, best first, and which of them belong together.
 
-    `judged` and `missing` count the reference's rows, `judged_outputs` and `extra` the output's.
+    `rows` are their places among all rows of all images, `overlaps` [reference, output] what `partners` [pairs, 2] were
+    chosen by.
     """
 
-    reference: NDArray[np.intp]
-    output: NDArray[np.intp]
-    judged: int
-    missing: int
-    judged_outputs: int
-    extra: int
+    boxes: tuple[Array, Array]
+    rows: tuple[Places, Places]
+    overlaps: Errors
+    partners: Places
 
 
 def find_boxes(samples: Sequence[Sample]) -> str:
@@ -78,111 +85,163 @@ def compare(
     *,
     overlap: float,
     confident: float,
-    margin: float,
+    noise: float | None,
     least: int,
 ) -> dict[str, Comparison]:
-    """Compare the outputs `names`, the boxes first, row by row as `match` pairs them, over all samples at once.
+    """Compare the outputs `names`, the boxes first, row by row, over all samples at once.
 
-    Boxes have the shares of rows that are `missing` and `extra`, and medians over pairs: `box` (1 less the overlap),
-    `score` (relative). Keypoints [..., points, 2 or 3] have the median distance in `pixels`, and by `keypoint` the
-    distance that three pairs of four exceed: two that are exchanged leave the former alone, and one that a blurred
-    heatmap throws about leaves the latter alone. Visibilities and other floats have the median relative error of each
-    `column`, whole numbers the share of pairs with another `label`. With fewer than `least` rows to judge by, there is
+    Within an image rows are matched one to one, those that overlap most first, where their intersection over union is
+    at least `overlap`; RTMO's row of padding scores less than `confident` and is left out.
+
+    Boxes have the shares of rows that are `missing` and `extra` (see `_unfound`), and medians over pairs: `box` (1 less
+    the overlap), `score` (relative). Keypoints [..., points, 2 or 3] have the median distance in `pixels`, and by
+    `keypoint` the distance that three pairs of four exceed: two that are exchanged leave the former alone, and one that
+    a blurred heatmap throws about leaves the latter alone. Visibilities and other floats have the median relative error
+    of each `column`, whole numbers the share of pairs with another `label`. `noise` is the `score` of the default
+    settings, None where it is they that are compared. With fewer than `least` rows of the reference that count there is
     nothing but the number of rows that the output has `invented`.
     """
     boxes = names[0]
-    found = match(
-        *([sample[boxes] for sample in samples] for samples in (reference, outputs)),
-        overlap=overlap,
-        confident=confident,
-        margin=margin,
+    images = _matched([(a[boxes], b[boxes]) for a, b in zip(reference, outputs, strict=True)], overlap, confident)
+    wanted, found = np.concatenate([_sure(image, confident) for image in images]).T
+    pairs = {name: (_rows(reference, name)[wanted], _rows(outputs, name)[found]) for name in names if len(wanted)}
+    errors = {name: _box_errors(*pair) if name == boxes else _row_errors(*pair) for name, pair in pairs.items()}
+    if noise is None:
+        noise = float(errors[boxes].figures["score"][0]) if errors else 0.0
+    margin = min(max(_MARGINS[0], _NOISES * noise), _MARGINS[1])
+    judged, missing, judged_outputs, extra = np.sum(
+        [_unfound(image, overlap, confident, margin) for image in images], axis=0
     )
-    counts = {"missing": found.judged, "extra": found.judged_outputs}
-    if found.judged < least:
-        rest = {name: Comparison("rows") for name in names[1:]}
-        return {boxes: Comparison("boxes", {"invented": np.array([float(found.extra)])}, counts)} | rest
-    pairs = {
-        name: (_rows(reference, name)[found.reference], _rows(outputs, name)[found.output]) for name in names
-    }
-    shares = {
-        "missing": np.array([found.missing / found.judged]),
-        "extra": np.array([found.extra / max(found.judged_outputs, 1)]),
-    }
-    if not len(found.reference):
-        return {boxes: Comparison("boxes", shares, counts)}
-    return {boxes: Comparison("boxes", shares | _box_errors(*pairs.pop(boxes)), counts)} | {
-        name: _row_errors(*pair) for name, pair in pairs.items()
-    }
+    counts = {"missing": int(judged), "extra": int(judged_outputs)}
+    if judged < least:
+        figures = {"invented": np.array([float(extra)])}
+        return {name: Comparison("rows") for name in names} | {boxes: Comparison("boxes", figures, counts)}
+    shares = {"missing": np.array([missing / judged]), "extra": np.array([extra / max(judged_outputs, 1)])}
+    figures = shares | dict(errors[boxes].figures if errors else {})
+    return errors | {boxes: Comparison("boxes", figures, counts)}
 
 
-def match(
-    reference: Sequence[Array], outputs: Sequence[Array], *, overlap: float, confident: float, margin: float
-) -> Matching:
-    """Match the rows of `outputs` to those of `reference`, both one array [images, rows, 5 or 6] a sample.
-
-    Within an image rows are matched one to one, those that overlap most first, where their intersection over union is
-    at least `overlap`. What counts are rows that score at least `confident` * (1 + `margin`): a row nearer to the
-    threshold, where the model itself may cut its list, is there or not by rounding; it can be matched, but is missed by
-    nobody. Nor is a row missed that the other list has dropped for a better one that overlaps it too much, since
-    rounding turns such decisions over as well (see `_suppressed`). RTMO's row of padding scores below any threshold.
-    """
-    pairs: list[NDArray[np.intp]] = []
-    totals = np.zeros(4, dtype=np.intp)
-    starts = np.zeros(2, dtype=np.intp)
-    for wanted, found in zip(_images(reference), _images(outputs), strict=True):
-        lists = [one[_among(one, confident / 2)] for one in (wanted, found)]
-        between = intersection_over_union(*lists)
-        partners = _pair(between, overlap)
-        counts = [one[:, _SCORE] >= confident * (1 + margin) for one in lists]
-        most = _most_overlap(lists[0][lists[0][:, _SCORE] >= confident])
-        bounds = max(most - _SLACK, overlap), max(most + _SLACK, _USUAL)
-        for side, (mine, other) in enumerate((lists, lists[::-1])):
-            alone = np.isin(np.arange(len(mine)), partners[:, side], invert=True)
-            overlaps = between if side == 0 else between.T
-            missed = counts[side] & alone & ~_suppressed(mine, other, overlaps, bounds, margin)
-            totals[2 * side : 2 * side + 2] += counts[side].sum(), missed.sum()
-        sure = partners[counts[0][partners[:, 0]]]
-        places = (np.flatnonzero(_among(one, confident / 2)) for one in (wanted, found))
-        pairs.append(np.stack([place[index] for place, index in zip(places, sure.T, strict=True)], axis=1) + starts)
+def _matched(samples: Sequence[tuple[Array, Array]], overlap: float, confident: float) -> list[_Image]:
+    images, starts = [], np.zeros(2, dtype=np.intp)
+    for wanted, found in (pair for sample in samples for pair in zip(*sample, strict=True)):
+        places = _best(wanted, confident / 2), _best(found, confident / 2)
+        boxes = wanted[places[0]], found[places[1]]
+        overlaps = intersection_over_union(boxes[0][:, None], boxes[1])
+        images.append(_Image(boxes, (places[0] + starts[0], places[1] + starts[1]), overlaps, _pair(overlaps, overlap)))
         starts += len(wanted), len(found)
-    both = np.concatenate(pairs)
-    return Matching(both[:, 0], both[:, 1], *(int(total) for total in totals))
+    return images
 
 
-def intersection_over_union(first: Array, second: Array) -> NDArray[np.float64]:
-    """Return the overlap [len(first), len(second)] of boxes given as left, top, right, bottom in their first columns."""
-    a, b = (boxes[:, _BOX].astype(np.float64) for boxes in (first, second))
-    corners = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    common = corners.clip(min=0).prod(axis=-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+def _sure(image: _Image, confident: float) -> Places:
+    """Pairs [n, 2] of places among all rows of all images, of a confident row of the reference and its partner."""
+    wanted, found = image.partners[image.boxes[0][image.partners[:, 0], _SCORE] >= confident].T
+    return np.stack([image.rows[0][wanted], image.rows[1][found]], axis=1)
 
 
-def _box_errors(wanted: Array, found: Array) -> dict[str, NDArray[np.float64]]:
-    overlaps = intersection_over_union(wanted, found).diagonal()
-    errors = {"box": np.array([1 - np.median(overlaps)]), "score": _column_errors(wanted[:, 4:5], found[:, 4:5])}
-    if wanted.shape[1] > max(_WIDTHS[:1]):
-        errors["label"] = ...
-    return errors
+def _unfound(image: _Image, overlap: float, confident: float, margin: float) -> list[int]:
+    """Count the reference's rows that count and those of them that are missing, then the output's.
+
+    What counts are rows that score at least `confident` and `margin`: a row nearer to the threshold, where the model
+    itself may cut its list, is there or not by rounding. Missing is what has no partner, but not a row that the other
+    list has dropped for a better one that overlaps it too much, since rounding turns such decisions over as well:
+    non-maximum suppression (Neubeck and Van Gool 2006) drops a box that overlaps a better one by more than a threshold,
+    and the most that two boxes of the reference overlap is that threshold or something less. So what one list has and
+    the other has dropped overlaps a row of that other list by about as much or more; and in its own list no row
+    overlaps it by more, unless the suppression itself is broken. A row that the other list has too, but elsewhere, is
+    excused by neither.
+    """
+    alone = [np.isin(np.arange(len(one)), image.partners[:, side], invert=True) for side, one in enumerate(image.boxes)]
+    sure = [one[:, _SCORE] >= confident for one in image.boxes]
+    scores = [one[:, _SCORE].astype(np.float64) for one in image.boxes]
+    same = np.abs(scores[0][:, None] - scores[1]) <= _SAME * scores[0][:, None]
+    moved = same & (image.overlaps >= _MOVED) & (alone[0] & sure[0])[:, None] & (alone[1] & sure[1])
+    most = _between(image.boxes[0][sure[0]]).max(initial=0.0)
+    totals = []
+    for side, overlaps in enumerate((image.overlaps, image.overlaps.T)):
+        better = scores[1 - side] >= scores[side][:, None] * (1 - margin)
+        dropped = (better & (overlaps >= max(most - _SLACK, overlap))).any(axis=1)
+        dropped &= (_between(image.boxes[side]) <= max(most + _SLACK, _USUAL)).all(axis=1)
+        counts = scores[side] >= confident * (1 + margin)
+        elsewhere = moved.any(axis=1 - side)
+        totals += [int((counts | elsewhere).sum()), int(((counts & alone[side] & ~dropped) | elsewhere).sum())]
+    return totals
+
+
+def intersection_over_union(first: Array, second: Array) -> Errors:
+    """Return the overlaps of boxes that begin with left, top, right, bottom; leading dimensions are broadcast."""
+    a, b = (boxes[..., :4].astype(np.float64) for boxes in (first, second))
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    common = sides.clip(min=0).prod(axis=-1)
+    union = sum((boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (a, b)) - common
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
+
+
+def _rows(samples: Sequence[Sample], name: str) -> Array:
+    return np.concatenate([sample[name].reshape(-1, *sample[name].shape[2:]) for sample in samples])
+
+
+def _box_errors(wanted: Array, found: Array) -> Comparison:
+    figures = {
+        "box": np.array([1 - np.median(intersection_over_union(wanted, found))]),
+        "score": _column_errors(wanted[:, [_SCORE]], found[:, [_SCORE]]),
+    }
+    labels = _label_errors(wanted[:, _LABEL], found[:, _LABEL]) if wanted.shape[1] > _LABEL else {}
+    return Comparison("boxes", figures | labels)
+
+
+def _row_errors(wanted: Array, found: Array) -> Comparison:
+    if wanted.dtype.kind not in "fc":
+        return Comparison("rows", _label_errors(wanted, found))
+    if (wanted.ndim, wanted.shape[-1]) not in _KEYPOINT_SHAPES:
+        return Comparison("rows", {"column": _column_errors(wanted, found)})
+    distances = np.linalg.norm(_differences(wanted[..., :2], found[..., :2]), axis=2)
+    errors = {"pixels": np.array([np.median(distances)]), "keypoint": np.quantile(distances, 0.25, axis=0)}
+    if visible := wanted.shape[2] - 2:
+        errors["column"] = _column_errors(wanted[..., -visible:], found[..., -visible:])
+    return Comparison("keypoints", errors)
+
+
+def _label_errors(wanted: Array, found: Array) -> dict[str, Errors]:
+    differ = (wanted != found).reshape(len(wanted), -1).any(axis=1)
+    return {"label": np.array([differ.mean()])}
+
+
+def _differences(wanted: Array, found: Array) -> Errors:
+    """Distances of numbers; none where NaN or infinity meets its like, infinity where it meets anything else."""
+    wide = np.result_type(wanted, np.float64)
+    with np.errstate(invalid="ignore"):
+        differences = np.abs(found.astype(wide) - wanted)
+    alike = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+    return np.where(np.isfinite(differences), differences, np.where(alike, 0.0, np.inf))
+
+
+def _column_errors(wanted: Array, found: Array) -> Errors:
+    """Return each column's median error, relative to its numbers; those next to nothing count as 1 % of its RMS.
+
+    Of rows too long to be columns (masks), the median of their norms' relative errors.
+    """
+    differences = _differences(wanted, found).reshape(len(wanted), -1)
+    sizes = np.where(np.isfinite(wanted), np.abs(wanted), 0).astype(np.float64).reshape(differences.shape)
+    if sizes.shape[1] > _MOST_COLUMNS:
+        sizes, differences = (np.linalg.norm(array, axis=1, keepdims=True) for array in (sizes, differences))
+    least = np.maximum(_SMALL * np.sqrt((sizes**2).mean(axis=0)), np.finfo(np.float32).tiny)
+    return np.asarray(np.median(differences / np.maximum(sizes, least), axis=0))
 
 
 def _are_boxes(array: Array) -> bool:
-    if array.dtype.kind != "f" or array.ndim != 3 or array.shape[2] not in _WIDTHS or array.shape[1] > _MOST_ROWS:  # noqa: PLR2004
+    if array.dtype.kind != "f" or (array.ndim, array.shape[-1:]) not in _LIST_SHAPES or array.shape[1] > _MOST_ROWS:
         return False
     left, top, right, bottom, score = np.moveaxis(array, 2, 0)[:5]
     return not ((left > right) | (top > bottom) | (score < 0) | (score > 1)).any()
 
 
-def _images(arrays: Sequence[Array]) -> list[Array]:
-    return [image for array in arrays for image in array]
+def _best(boxes: Array, score: float) -> Places:
+    """Places of the finite rows with at least this score, best first; a broken suppression's thousands are cut off."""
+    places = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (boxes[:, _SCORE] >= score))
+    return places[np.argsort(-boxes[places, _SCORE], kind="stable")[:_MOST_ROWS]]
 
 
-def _among(boxes: Array, score: float) -> NDArray[np.bool_]:
-    return np.isfinite(boxes).all(axis=1) & (boxes[:, _SCORE] >= score)
-
-
-def _pair(overlaps: NDArray[np.float64], least: float) -> NDArray[np.intp]:
+def _pair(overlaps: Errors, least: float) -> Places:
     """Pairs [n, 2] of rows and columns, each in one pair at most, greatest overlap first."""
     first, second = np.nonzero(overlaps >= least)
     pairs: dict[int, int] = {}
@@ -195,23 +254,8 @@ def _pair(overlaps: NDArray[np.float64], least: float) -> NDArray[np.intp]:
     return np.array(sorted(pairs.items()), dtype=np.intp).reshape(-1, 2)
 
 
-def _most_overlap(boxes: Array) -> float:
-    return float(np.triu(intersection_over_union(boxes, boxes), 1).max(initial=0.0))
-
-
-def _suppressed(
-    mine: Array, other: Array, overlaps: NDArray[np.float64], bounds: tuple[float, float], margin: float
-) -> NDArray[np.bool_]:
-    """Which rows of `mine` the list `other` lacks for a row of its own that scores as much and overlaps them too much.
-
-    Non-maximum suppression (Neubeck and Van Gool 2006) drops a box that overlaps a better one by more than a threshold,
-    and the most that two boxes of the reference overlap is that threshold or something less. So whatever one list has
-    and the other has dropped overlaps a row of that other list by about as much, the first of `bounds`, or more; and in
-    its own list no row overlaps it by more than the second, unless the suppression itself is broken.
-    """
-    better = other[None, :, _SCORE] >= mine[:, None, _SCORE] * (1 - margin)
-    dropped = (better & (overlaps >= bounds[0])).any(axis=1)
-    own = intersection_over_union(mine, mine)
-    np.fill_diagonal(own, 0)
-    lawful: NDArray[np.bool_] = (own <= bounds[1]).all(axis=1)
-    return dropped & lawful
+def _between(boxes: Array) -> Errors:
+    """Overlaps of the boxes of one list with each other, 0 with themselves."""
+    overlaps = intersection_over_union(boxes[:, None], boxes)
+    np.fill_diagonal(overlaps, 0.0)
+    return overlaps

@@ -107,6 +107,7 @@ def load(path: Path | str) -> list[Arrays]:
 
 def _bound(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> list[TensorSpec]:
     """Return the signature with the dimensions that `shapes` gives, by position or by a shared name."""
+    specs = [replace(spec, shape=tuple(_size_or_name(dim) for dim in spec.shape)) for spec in specs]
     names = [spec.name for spec in specs]
     for name in shapes:
         if name not in names:
@@ -126,6 +127,11 @@ def _bound(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> list[Ten
                 raise UsageError(message)
     shared = {spec.name: tuple(sizes.get(d, d) if isinstance(d, str) else d for d in spec.shape) for spec in specs}
     return [replace(spec, shape=shapes.get(spec.name, shared[spec.name])) for spec in specs]
+
+
+def _size_or_name(dim: int | str | None) -> int | str | None:
+    """Return a dimension's size or name, None for what is neither: some exporters call every unknown one `?`."""
+    return dim if isinstance(dim, int) or (dim and dim.isidentifier()) else None
 
 
 def _check_usable(spec: TensorSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,18 +14,16 @@ from rtmo_optuna.engine.detections import Comparison
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     Array: TypeAlias = NDArray[Any]
     Sample: TypeAlias = Mapping[str, Array]
-    Pair: TypeAlias = tuple[Array, Array]
 
 _MOST_PARTS = 1024
 _LEAST_NUMBERS = 16
 _NOTHING = 1e-6  # single precision says nothing about numbers this much smaller than those beside them
-_WORST = 1e6
 
 
 class GateMode(enum.StrEnum):
@@ -107,33 +106,29 @@ class _Figure:
 
 
 _FIGURES = {
-    "norm": _Figure("{name} is off by {value:.2%} of its norm (at most {limit:.2%})", "elementwise_error", "tail_factor"),
+    "norm": _Figure("{name} is off by {value:.2%} in all (at most {limit:.2%})", "elementwise_error", "tail_factor"),
     "typical": _Figure("{name} is typically off by {value:.2%} (at most {limit:.2%})", "elementwise_error"),
     "axis": _Figure(
-        "part {part} of {figure} of {name} is off by {value:.2%} of its norm (at most {limit:.2%})",
+        "part {part} of {figure} of {name} is off by {value:.2%} in all (at most {limit:.2%})",
         "elementwise_error",
         "tail_factor",
         beside="norm",
     ),
     "unequal": _Figure("{value:.2%} of {name} differ (at most {limit:.2%})", "unequal"),
-    "missing": _Figure(
-        "{good} of {count} confident rows found (at least {needed:.0%} needed)", "unfound", beside="extra"
-    ),
-    "extra": _Figure(
-        "{good} of its {count} confident rows are in the reference (at least {needed:.0%} needed)",
-        "unfound",
-        beside="missing",
-    ),
+    "missing": _Figure("{good} of {count} confident rows found {least}", "unfound", beside="extra"),
+    "extra": _Figure("{good} of {count} confident rows are in the reference {least}", "unfound", beside="missing"),
     "invented": _Figure("{value:.0f} confident rows where the reference has next to none", "min_rows", share=False),
-    "box": _Figure("the boxes typically overlap by {right:.0%} (at least {needed:.0%} needed)", "row_error"),
+    "box": _Figure("the boxes typically overlap by {right:.0%} {least}", "row_error"),
     "score": _Figure("the scores are typically off by {value:.0%} (at most {limit:.0%})", "row_error"),
     "column": _Figure("column {part} of {name} is typically off by {value:.0%} (at most {limit:.0%})", "row_error"),
     "label": _Figure("{value:.0%} of the rows of {name} differ (at most {limit:.0%})", "unfound"),
-    "pixels": _Figure("{name} is typically {value:.1f} pixels off (at most {limit:.1f})", "keypoint_px", share=False),
+    "pixels": _Figure("{name} is typically {value:.1f} px off (at most {limit:.1f})", "keypoint_px", share=False),
     "keypoint": _Figure(
-        "number {part} of {name} is {value:.1f} pixels off or more in three rows of four (at most {limit:.1f})",
+        "point {part} of {name} is over {value:.1f} px off in three rows of four (at most {limit:.1f})",
         "keypoint_px",
+        "tail_factor",
         share=False,
+        beside="keypoint",
     ),
 }
 
@@ -141,15 +136,15 @@ _FIGURES = {
 def judge(
     reference: Sequence[Sample], outputs: Sequence[Sample], rules: GateRules, own: GateResult | None = None
 ) -> GateResult:
-    """Compare `outputs` with the `reference`, each one mapping of name to array a sample; at least one sample.
+    """Say whether `outputs` are the `reference`'s, each one mapping of name to array a sample; at least one sample.
 
     `own` is what this function says of the default settings' outputs without an `own`: no limit is stricter than what
-    rounding alone makes of this model. A median or a share of rows may be `own_factor` times the default's; under
-    another rounding to TF32's 10 bits it was at most 2.9 times that in RTMO-t and RTMO-s with random weights (20 seeds,
-    20 pairs of roundings each). A norm may be `tail_factor` times the default's: a few numbers can decide it, and it was
-    up to 5.7 times that. But no relative error or share may come more than half the way from the default's to 1, where
-    nothing is right, so that a zeroed channel is found under any rounding. Judged with its own result the default
-    passes, unless its types, shapes or NaNs are wrong.
+    rounding alone makes of this model. A median or a share of rows may be `own_factor` times the default's; in RTMO-t
+    and RTMO-s with random weights (20 seeds, 20 pairs of roundings to TF32's 10 bits each) one rounding's was at most
+    2.8 times another's, where it was past the fixed limit. A norm may be `tail_factor` times the default's: a few
+    numbers can decide it, and it was up to 5.7 times as large. But no relative error or share may come more than half
+    the way from the default's to 1, where nothing is right, so that a zeroed channel is found under any rounding.
+    Judged with its own result the default passes, unless its types, shapes or NaNs are wrong.
 
     Wrong whatever the limits: a missing output, another type or shape, NaN or infinity where the reference has none.
     Raises UsageError where an output holds no numbers, or where `rules` want detections and no output is a list of
@@ -158,44 +153,44 @@ def judge(
     if rules.mode is GateMode.OFF:
         return GateResult(passed=True, mode=GateMode.OFF)
     boxes = _boxes(reference, rules)
-    listed = () if boxes is None else (boxes, *detections.followers(reference, boxes))
+    listed = (boxes, *detections.followers(reference, boxes)) if boxes else ()
     known = {error.name: error.figures for error in own.errors} if own else {}
     faults, compared = {}, {}
     for name in reference[0]:
-        faults[name] = _fault(name, reference, outputs, boxes if name in listed else None)
+        faults[name] = _fault(name, reference, outputs, boxes if name in listed else "")
         if name not in listed and not faults[name]:
             compared[name] = _elementwise([(a[name], b[name]) for a, b in zip(reference, outputs, strict=True)])
-    if boxes is not None and not faults[boxes]:
+    if boxes and not faults[boxes]:
         compared |= detections.compare(
             reference,
             outputs,
             [name for name in listed if not faults[name]],
             overlap=rules.overlap,
             confident=rules.confident,
-            margin=float(_limits("score", known.get(boxes, {}), rules)[0]),
+            noise=known.get(boxes, {}).get("score", (0.0,))[0] if own else None,
             least=rules.min_rows,
         )
     errors = []
     for name, fault in faults.items():
         found = compared.get(name, Comparison("rows" if name in listed else "elementwise"))
         wrong = fault or _complaint(name, found, known.get(name, {}), rules)
-        figures = {figure: tuple(map(_short, values)) for figure, values in found.figures.items()}
+        figures = {figure: tuple(float(f"{value:.4g}") for value in values) for figure, values in found.figures.items()}
         errors.append(OutputError(name, found.kind, figures, found.counts, wrong))
     reason = next((f"wrong output: {error.wrong}" for error in errors if error.wrong), "")
-    warnings = [_not_finite(name, reference) for name in reference[0]]
-    vacuous = boxes in compared and compared[boxes].counts["missing"] < rules.min_rows
-    if vacuous:
+    warnings = list(_warnings(reference, known.get(boxes, {}), rules))
+    rows = compared[boxes].counts["missing"] if boxes in compared else rules.min_rows
+    if rows < rules.min_rows:
         warnings.append(
-            f"Only {compared[boxes].counts['missing']} rows of the reference's {boxes} are confident, of at least "
-            f"{rules.min_rows} needed: the output gate is vacuous, wrong outputs of this model would go unseen."
+            f"Only {rows} rows of the reference's {boxes} are confident and at least {rules.min_rows} are needed, so "
+            "the output gate is vacuous: use an input in which the model finds more."
         )
     return GateResult(
         passed=not reason,
-        mode=GateMode.ELEMENTWISE if boxes is None else GateMode.DETECTIONS,
+        mode=GateMode.DETECTIONS if boxes else GateMode.ELEMENTWISE,
         errors=tuple(errors),
-        vacuous=vacuous,
+        vacuous=rows < rules.min_rows,
         reason=reason,
-        warnings=(*filter(None, warnings), *_blunt(known.get(boxes, {}), rules)),
+        warnings=tuple(warnings),
     )
 
 
@@ -241,11 +236,9 @@ def _elementwise(pairs: Sequence[tuple[Array, Array]]) -> Comparison:
     """Compare arrays of equal shapes; the worst sample counts. Axes that differ between samples are not judged."""
     measure = _float_errors if pairs[0][0].dtype.kind in "fc" else _integer_errors
     samples = [measure(*pair) for pair in pairs]
-    shared = set.intersection(*({(figure, len(errors)) for figure, errors in one.items()} for one in samples))
-    return Comparison(
-        "elementwise",
-        {figure: np.maximum.reduce([one[figure] for one in samples]) for figure in samples[0] if (figure, len(samples[0][figure])) in shared},
-    )
+    shared = [figure for figure in samples[0] if len({len(errors.get(figure, ())) for errors in samples}) == 1]
+    figures = {figure: np.maximum.reduce([errors[figure] for errors in samples]) for figure in shared}
+    return Comparison("elementwise", figures)
 
 
 def _integer_errors(wanted: Array, found: Array) -> dict[str, Array]:
@@ -259,35 +252,33 @@ def _float_errors(wanted: Array, found: Array) -> dict[str, Array]:
     to have a norm worth the name are left out, and axes too long to hold channels.
     """
     finite, wide = np.isfinite(wanted), np.result_type(wanted, np.float64)
-    wanted, found = (np.where(finite, array, 0).astype(wide) for array in (wanted, found))
-    squares, errors = np.abs(wanted) ** 2, np.abs(found - wanted)
-    size, shape = max(wanted.size, 1), wanted.shape
-    whole = np.sqrt(squares.sum(keepdims=True).reshape(1) / size)
-    figures = {
-        "norm": _relative(np.sqrt((errors**2).sum() / size), whole),
-        "typical": _relative(np.median(errors) if wanted.size else 0.0, whole),
-    }
+    wanted, found = (np.where(finite, array, 0).astype(wide).reshape(array.shape or 1) for array in (wanted, found))
+    if not wanted.size:
+        return {}
+    errors, sizes = np.abs(found - wanted), np.abs(wanted)
+    least = np.maximum(_NOTHING * _rms(sizes), np.finfo(np.float32).tiny)
+    whole = np.maximum(_rms(sizes), least)
+    figures = {"norm": _rms(errors) / whole, "typical": np.median(errors) / whole}
     for axis in sorted({1, wanted.ndim - 1} & set(range(1, wanted.ndim))):
-        if 1 < shape[axis] <= _MOST_PARTS and size >= _LEAST_NUMBERS * shape[axis]:
-            rest = tuple(other for other in range(wanted.ndim) if other != axis)
-            norms = np.maximum(np.sqrt(squares.mean(axis=rest)), _NOTHING * whole)
-            figures[f"axis {axis}"] = _relative(np.sqrt((errors**2).mean(axis=rest)), norms)
+        parts = wanted.shape[axis]
+        if 1 < parts <= _MOST_PARTS and wanted.size >= _LEAST_NUMBERS * parts:
+            figures[f"axis {axis}"] = _rms(errors, axis) / np.maximum(_rms(sizes, axis), least)
     return figures
 
 
-def _relative(errors: ArrayLike, norms: Array) -> Array:
-    return errors / np.maximum(norms, np.finfo(np.float32).tiny)
+def _rms(sizes: Array, axis: int | None = None) -> Array:
+    """Root mean squares, one for all or for each place along an axis."""
+    parts = sizes.reshape(1, -1) if axis is None else np.moveaxis(sizes, axis, 0).reshape(sizes.shape[axis], -1)
+    return np.asarray(np.sqrt((parts**2).mean(axis=1)))
 
 
 def _limits(figure: str, known: Mapping[str, Sequence[float]], rules: GateRules) -> Array:
     """Return what each part of a figure may be at most, given the default's figures."""
-    row = _FIGURES[figure.split()[0]]
-    own = np.array(known.get(figure, (0.0,)))
-    own = np.maximum(own, max(known.get(row.beside, (0.0,))))
+    row = _FIGURES[figure.split(maxsplit=1)[0]]
+    own = np.maximum(np.array(known.get(figure, (0.0,))), max(known.get(row.beside, (0.0,))))
     wider = getattr(rules, row.factor) * own
-    if row.share:
-        wider = np.where(own < 1, np.minimum(wider, (1 + own) / 2), wider)
-    return np.maximum(getattr(rules, row.fixed), wider)
+    bounded = np.where(own < 1, np.minimum(wider, (1 + own) / 2), wider) if row.share else wider
+    return np.asarray(np.maximum(getattr(rules, row.fixed), bounded))
 
 
 def _complaint(name: str, found: Comparison, known: Mapping[str, Sequence[float]], rules: GateRules) -> str:
@@ -299,25 +290,22 @@ def _complaint(name: str, found: Comparison, known: Mapping[str, Sequence[float]
             part = int(np.argmax(np.where(past, values - limits, -np.inf)))
             value, limit = float(values[part]), float(np.broadcast_to(limits, values.shape)[part])
             count = found.counts.get(figure, 0)
-            return _FIGURES[figure.split()[0]].words.format(
-                name=name, figure=figure, part=part, value=value, limit=limit, right=1 - value, needed=1 - limit,
-                count=count, good=round((1 - value) * count),
-            )
+            facts = {"value": value, "right": 1 - value, "good": round((1 - value) * count), "count": count}
+            least = f"(at least {1 - limit:.0%} needed)"
+            words = _FIGURES[figure.split(maxsplit=1)[0]].words
+            return words.format(name=name, figure=figure, part=part, limit=limit, least=least, **facts)
     return ""
 
 
-def _not_finite(name: str, reference: Sequence[Sample]) -> str:
-    strange = sum(int((~np.isfinite(sample[name])).sum()) for sample in reference)
-    if not strange:
-        return ""
-    return f"The reference's {name} holds NaN or infinity in {strange} places, which are not compared by size."
-
-
-def _blunt(known: Mapping[str, Sequence[float]], rules: GateRules) -> list[str]:
+def _warnings(reference: Sequence[Sample], known: Mapping[str, Sequence[float]], rules: GateRules) -> Iterator[str]:
+    """Yield what makes the gate weaker than it looks, given the default's figures of the boxes."""
+    for name in reference[0]:
+        strange = sum(int((~np.isfinite(sample[name])).sum()) for sample in reference)
+        if strange:
+            yield f"The reference's {name} holds NaN or infinity in {strange} places: no output is judged there."
     unfound = max(*known.get("missing", (0.0,)), *known.get("extra", (0.0,)))
-    if unfound <= rules.reported:
-        return []
-    return [
-        f"The default settings themselves find only {1 - unfound:.0%} of the reference's confident rows: the output "
-        "gate lets other settings differ as much, so look at their outputs before you use them."
-    ]
+    if unfound > rules.reported:
+        yield (
+            f"The default settings themselves find only {1 - unfound:.0%} of the reference's confident rows, so the "
+            "output gate lets other settings differ as much: look at their outputs before you use them."
+        )

@@ -99,7 +99,7 @@ class _Node:
     event: Any
     start: int
     end: int
-    mark: Any
+    mark: values.Mark
     key: _Node | None
     after: int
     in_flow: bool
@@ -191,8 +191,8 @@ class _Document:
     def _find(self, pattern: re.Pattern[str], at: int) -> re.Match[str]:
         return next(pattern.finditer(self._text, at))
 
-    def _complaint(self, mark: Any, message: str) -> UsageError:  # noqa: ANN401 - ruamel.yaml has several kinds
-        return UsageError(f"{values.place(self._path, mark.line, mark.column)}: {message.rstrip('.')}.")
+    def _complaint(self, mark: values.Mark, message: str) -> UsageError:
+        return values.complaint(self._path, mark, message)
 
     def _resolved(self, node: _Node) -> _Node:
         """Return the node that an alias stands for, any other one as it is."""

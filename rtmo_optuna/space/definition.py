@@ -5,6 +5,7 @@ The head of studies/cuda.yaml describes the format. Names that live higher up, t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -17,7 +18,18 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Limits, Measuring, StudyDefinition, Value
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.space.values import NOT_YAML, advice, decode, not_yaml, parse_choice, parse_value, place, shown
+from rtmo_optuna.space.values import (
+    NOT_YAML,
+    Mark,
+    advice,
+    complaint,
+    decode,
+    nearest,
+    not_yaml,
+    parse_choice,
+    parse_value,
+    shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -114,12 +126,14 @@ def find(name_or_path: str) -> Path:
     Raises UsageError, with the names of those that ship, where there is neither.
     """
     ships = {path.stem: path for path in shipped()}
-    path = Path(name_or_path)
-    if name_or_path in ships or path.exists():
-        return ships.get(name_or_path, path)
+    path = ships.get(name_or_path, Path(name_or_path))
+    with contextlib.suppress(OSError):
+        if path.exists():
+            return path
+    near = nearest(path.stem, ships)
     message = (
-        f"There is no study definition {name_or_path!r}: no file has that path, and those that ship are "
-        f"{', '.join(ships)}. {advice(path.stem, ships)}"
+        f"There is no study definition {name_or_path!r}: no file can be read there, and those that ship are "
+        f"{', '.join(ships)}.{f' Did you mean {near!r}?' if near else ''}"
     )
     raise UsageError(message)
 
@@ -127,7 +141,7 @@ def find(name_or_path: str) -> Path:
 def shipped() -> tuple[Path, ...]:
     """Return the study definitions that ship, by name: from the installed package, or from the checkout around it."""
     folder = next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])
-    return tuple(sorted(folder.glob("*.yaml")))
+    return tuple(sorted(folder.glob("*.yaml"), key=lambda path: path.stem))
 
 
 class _Reader:
@@ -147,15 +161,13 @@ class _Reader:
         except (yaml.YAMLError, *NOT_YAML) as error:
             raise not_yaml(path, text, error) from error
         if root is None:
-            message = f"{path} is empty: a study definition needs at least 'provider' and 'knobs'."
-            raise UsageError(message)
+            raise complaint(path, Mark(0, 0), "the file is empty; it needs 'provider' and 'knobs' at least")
         self.root: yaml.Node = root
         self._check(root)
 
     def complaint(self, node: yaml.Node, message: str) -> UsageError:
         """Return the error that says `message` of `node`."""
-        mark = node.start_mark
-        return UsageError(f"{place(self._path, mark.line, mark.column)}: {message.rstrip('.')}.")
+        return complaint(self._path, Mark(node.start_mark.line, node.start_mark.column), message)
 
     def mapping(self, node: yaml.Node, what: str, known: Collection[str]) -> dict[str, yaml.Node]:
         """Return the values by key, all of them `known`; nothing at all is an empty mapping."""
@@ -186,7 +198,7 @@ class _Reader:
                         message = f"{key.value!r} is searched as a part of {combined.name!r}: name that instead"
                         raise self.complaint(key, message)
         found: dict[str, tuple[Value, ...] | None] = {}
-        for name, value in self.mapping(node, f"{provider} knob", table).items():
+        for name, value in self.mapping(node, "knob", table).items():
             labels = [choice.label for choice in table[name].choices]
             parse = partial(parse_value, single[name]) if name in single else partial(parse_choice, name, labels)
             found[name] = self._choices(value, parse)
@@ -197,7 +209,7 @@ class _Reader:
     def fixed(self, node: yaml.Node, provider: str, searched: Collection[str]) -> dict[str, Value]:
         """Return the value of each fixed knob; none may be searched too, or have no meaning."""
         table, dimensions = knob_table(provider), dimension_table(provider)
-        nodes = self.mapping(node, f"{provider} knob", table)
+        nodes = self.mapping(node, "knob", table)
         found = {name: self._value(value, partial(parse_value, table[name])) for name, value in nodes.items()}
         both = {knob for name in searched for knob in _members(dimensions[name])}
         in_force = canonical(provider, found)

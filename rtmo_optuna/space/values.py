@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rtmo_optuna.errors import UsageError
 
@@ -39,6 +39,13 @@ NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
     OverflowError: "an escape stands for no character",
 }
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
+
+
+class Mark(NamedTuple):
+    """A place in a text, counted from 0; the marks of PyYAML and ruamel.yaml will do as well."""
+
+    line: int
+    column: int
 
 
 def parse_value(knob: Knob, raw: object) -> Value:
@@ -72,9 +79,15 @@ def parse_choice(name: str, choices: Iterable[Value], raw: object, other: str = 
 
 def advice(given: str, known: Iterable[Value], other: str = "") -> str:
     """Return a sentence that names the one of `known` nearest to `given`, or all of them and `other`."""
+    values = list(known)
+    near = nearest(given, values)
+    return f"Did you mean {near!r}?" if near else f"Known: {', '.join(map(shown, values))}{other}."
+
+
+def nearest(given: str, known: Iterable[Value]) -> str:
+    """Return the one of `known` that is spelled most like `given`, nothing where none is near."""
     names = {spelling: shown(value) for value in known for spelling in (shown(value).lower(), *_spellings(value))}
-    near = difflib.get_close_matches(given.lower(), names, n=1)
-    return f"Did you mean {names[near[0]]!r}?" if near else f"Known: {', '.join(dict.fromkeys(names.values()))}{other}."
+    return next((names[near] for near in difflib.get_close_matches(given.lower(), names, n=1)), "")
 
 
 def shown(raw: object) -> str:
@@ -127,15 +140,16 @@ def replace(path: Path, old: bytes | None, text: str) -> Path | None:
     """
     with _as_usage_error(path):
         real = path.resolve()
-        backup = None if old is None else _copy(real, old)
+        backup = None
         bom = codecs.BOM_UTF8 if (old or b"").startswith(codecs.BOM_UTF8) else b""
         fresh = real.with_name(f".{real.name}.{secrets.token_hex(4)}.tmp")
         try:
             _write_new(fresh, bom + text.encode())
-            if backup:
+            if old is not None:
                 shutil.copymode(real, fresh)
                 with contextlib.suppress(PermissionError):  # only root may give a file away
                     os.chown(fresh, real.stat().st_uid, real.stat().st_gid)
+                backup = _copy(real, old)
             fresh.replace(real)
         finally:
             fresh.unlink(missing_ok=True)
@@ -164,9 +178,13 @@ def _copy(path: Path, data: bytes) -> Path:
 
 def _write_new(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            path.unlink()
+            raise
 
 
 def decode(path: Path, data: bytes) -> str:
@@ -175,25 +193,24 @@ def decode(path: Path, data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = data[: error.start]
-        line, column = before.count(b"\n"), error.start - before.rfind(b"\n") - 1
-        message = f"{place(path, line, column)}: byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8."
-        raise UsageError(message) from error
+        mark = Mark(before.count(b"\n"), error.start - before.rfind(b"\n") - 1)
+        message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        raise complaint(path, mark, message) from error
 
 
 def not_yaml(path: Path, text: str, error: Exception) -> UsageError:
     """Return what PyYAML or ruamel.yaml found wrong with `text`, or one of NOT_YAML, as one sentence."""
-    mark = getattr(error, "problem_mark", None)
     position: int = getattr(error, "position", 0)
-    line = mark.line if mark else text.count("\n", 0, position)
-    column = mark.column if mark else position - text.rfind("\n", 0, position) - 1
+    mark = Mark(text.count("\n", 0, position), position - text.rfind("\n", 0, position) - 1)
     marked = (getattr(error, "context", None), getattr(error, "problem", None))
     why = ", ".join(part for part in marked if part) or NOT_YAML.get(type(error)) or getattr(error, "reason", "")
-    return UsageError(f"{place(path, line, column)}: this is not YAML: {why}.")
+    return complaint(path, getattr(error, "problem_mark", None) or mark, f"this is not YAML: {why}")
 
 
-def place(path: Path, line: int, column: int) -> str:
-    """Return where something is, for lines and columns that count from 0."""
-    return f"{path}, line {line + 1}, column {column + 1}"
+def complaint(path: Path, mark: Mark, message: str) -> UsageError:
+    """Return the error that says `message` of a place in `path`."""
+    stop = "" if message.endswith((".", "?")) else "."
+    return UsageError(f"{path}, line {mark.line + 1}, column {mark.column + 1}: {message}{stop}")
 
 
 def _number(raw: object) -> int | float | None:

@@ -1,0 +1,240 @@
+"""The race: which settings get another fresh process, which are dropped, which win. Pure functions of the blocks.
+
+A race errs cheaply, since only the confirmation's fresh pairs claim anything (search/confirm.py). So it need not prove
+that a loser is slower; it spends its processes where the best may be.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+import statistics
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from rtmo_optuna.search import noise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from rtmo_optuna.records import Settings
+
+    Block: TypeAlias = Mapping[Settings, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class RaceRules:
+    """How a race narrows; a race of `blocks` blocks drops who is slow for certain, then who is slow most likely.
+
+    Block b, from 0, is run by the best `widest` * `narrowing`**b at most, and only by those within `margin` standard
+    errors of the leader; but two stay until `least_blocks`, so that no single process decides. `failures` failed
+    processes drop too. At the end the simplest settings within `tie` of the best win. Successive halving on all values
+    so far (Karnin, Koren and Somekh, ICML 2013), with smaller steps; figures from tests/simulated.py (docs/design.md):
+    a gain as large as the spread between processes is the tenth of 40 single values on average, so that a race of the
+    best six would lack it in every second study.
+    """
+
+    widest: int = 32
+    narrowing: float = 0.78
+    blocks: int = 16
+    least_blocks: int = 5
+    margin: float = 1.8
+    tie: float = 0.005
+    failures: int = 2
+
+    def field(self, block: int) -> int:
+        """Return how many contenders may run in `block`, counted from 0."""
+        return max(2, round(self.widest * self.narrowing**block))
+
+    def most(self, contenders: int) -> int:
+        """Return how many processes a race of so many contenders takes at most."""
+        return sum(min(contenders, self.field(block)) for block in range(self.blocks))
+
+    def fitted(self, contenders: int, processes: int) -> RaceRules:
+        """Return rules for at most `processes` processes: a narrower field, over fewer blocks where it is narrow.
+
+        The best number of blocks for a field is about half its width (simulated). Two contenders over `least_blocks`
+        blocks are the least, even where that takes more.
+        """
+        fits = (
+            replace(self, widest=widest, blocks=min(self.blocks, max(self.least_blocks, widest // 2 + 2)))
+            for widest in range(self.widest, 1, -1)
+        )
+        least = replace(self, widest=2, blocks=self.least_blocks)
+        return next((rules for rules in fits if rules.most(contenders) <= processes), least)
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Settings that may win, with the process values in ms that are known from before the race, and GPU memory."""
+
+    settings: Settings
+    before: tuple[float, ...] = ()
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A contender in the race: all its process values in ms, and how far it is.
+
+    `relative` holds log(latency) relative to the field, once for the values from before and once for each block that
+    it ran. `dropped_after` counts the blocks when it was dropped, for `reason`; None while it runs.
+    """
+
+    contender: Contender
+    values: tuple[float, ...]
+    relative: tuple[float, ...]
+    failures: int = 0
+    dropped_after: int | None = None
+    reason: str = ""
+
+    @property
+    def settings(self) -> Settings:
+        """The contender's settings."""
+        return self.contender.settings
+
+    @property
+    def level(self) -> float:
+        """The typical log(latency) relative to the field; -inf where nothing is known yet, so that it gets a run."""
+        return noise.location(self.relative) if self.relative else -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class RaceState:
+    """Where a race stands after `blocks` blocks; `spread` is s_b as far as it is known."""
+
+    rules: RaceRules
+    lanes: tuple[Lane, ...]
+    blocks: int = 0
+    spread: float | None = None
+
+    @property
+    def running(self) -> tuple[Settings, ...]:
+        """Who runs in the next block, or did to the end; the best first."""
+        return tuple(lane.settings for lane in _best_first(self._left))
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to run: all blocks are run, or at most one contender is left."""
+        return self.blocks >= self.rules.blocks or len(self._left) <= 1
+
+    @property
+    def enough(self) -> bool:
+        """Whether the race may name a winner if the time is up now: it is over, or `least_blocks` blocks are run."""
+        return self.over or self.blocks >= self.rules.least_blocks
+
+    @property
+    def winner(self) -> Settings | None:
+        """The leader so far: of those within `tie` of the best the simplest settings, then the least memory.
+
+        None where all contenders failed, or none has a value.
+        """
+        ranked = _best_first(lane for lane in self._left if lane.relative)
+        near = (lane for lane in ranked if lane.level - ranked[0].level <= math.log1p(self.rules.tie))
+        return min(near, key=_plainness).settings if ranked else None
+
+    @property
+    def ratios(self) -> dict[Settings, float]:
+        """The latency of each contender that has a value, over the best one's that still runs; the best first.
+
+        Those of contenders that were dropped rest on fewer blocks. Estimates to show, never to publish as a gain.
+        """
+        ranked = _best_first(lane for lane in self.lanes if lane.relative)
+        best = next((lane.level for lane in ranked if lane.dropped_after is None), -math.inf)
+        return {lane.settings: math.exp(lane.level - best) for lane in ranked}
+
+    @property
+    def _left(self) -> tuple[Lane, ...]:
+        return tuple(lane for lane in self.lanes if lane.dropped_after is None)
+
+
+def order(block: int, contenders: Sequence[Settings], seed: int) -> tuple[Settings, ...]:
+    """Return `contenders` in the random order of `block`: the same for the same seed, whatever order they came in."""
+    shuffled = sorted(contenders, key=str)
+    random.Random(f"{seed}/{block}").shuffle(shuffled)  # noqa: S311 - no secret
+    return tuple(shuffled)
+
+
+def standing(contenders: Iterable[Contender], blocks: Iterable[Block], rules: RaceRules) -> RaceState:
+    """Return where the race of `contenders` stands after `blocks`: a resumed race goes on as if never interrupted.
+
+    Contenders with equal settings are one: the first, with the values of all.
+    """
+    return functools.reduce(after, blocks, start(contenders, rules))
+
+
+def start(contenders: Iterable[Contender], rules: RaceRules) -> RaceState:
+    """Return a race before its first block: the values from before are its first standing."""
+    merged: dict[Settings, Contender] = {}
+    for one in contenders:
+        first = merged.setdefault(one.settings, replace(one, before=()))
+        merged[one.settings] = replace(first, before=first.before + one.before)
+    lanes = [Lane(contender, contender.before, ()) for contender in merged.values()]
+    known = {lane.settings: noise.location(lane.values) for lane in lanes if lane.values}
+    return _narrowed(RaceState(rules, _with(lanes, known)))
+
+
+def after(state: RaceState, block: Block) -> RaceState:
+    """Return the race after one more block: a latency in ms for each contender that ran, None where it failed.
+
+    Contenders that `block` lacks were not run, which costs them nothing; others than the running ones are ignored.
+    """
+    running = set(state.running)
+    ran = {settings: value for settings, value in block.items() if settings in running}
+    values = {settings: value for settings, value in ran.items() if value is not None}
+    lanes = [
+        replace(
+            lane,
+            values=(*lane.values, values[lane.settings]) if lane.settings in values else lane.values,
+            failures=lane.failures + (lane.settings in ran and lane.settings not in values),
+        )
+        for lane in state.lanes
+    ]
+    return _narrowed(replace(state, lanes=_with(lanes, values), blocks=state.blocks + 1))
+
+
+def _with(lanes: Iterable[Lane], values: Mapping[Settings, float]) -> tuple[Lane, ...]:
+    """Return `lanes` with the logarithms of `values`, relative to their median, so that a slow spell hits nobody."""
+    logs = {settings: math.log(value) for settings, value in values.items()}
+    middle = statistics.median(logs.values()) if logs else 0.0
+    return tuple(
+        replace(lane, relative=(*lane.relative, logs[lane.settings] - middle)) if lane.settings in logs else lane
+        for lane in lanes
+    )
+
+
+def _narrowed(state: RaceState) -> RaceState:
+    """Return `state` without those who failed too often, are clearly behind, or do not fit into the next block."""
+    spread = noise.between({lane.settings: lane.values for lane in state.lanes})
+    ranked = _best_first(lane for lane in state.lanes if lane.dropped_after is None)
+    sound = [lane for lane in ranked if lane.failures < state.rules.failures]
+    leader = next((lane for lane in sound if lane.relative), None)
+    safe = 2 if state.blocks < state.rules.least_blocks else 1
+    reasons = {lane.settings: f"failed {lane.failures} times" for lane in ranked if lane not in sound}
+    for place, lane in enumerate(sound):
+        if state.blocks < state.rules.blocks and place >= state.rules.field(state.blocks):
+            reasons[lane.settings] = f"not among the best {state.rules.field(state.blocks)}"
+        elif leader and lane.relative and place >= safe and _behind(lane, leader, spread, state.rules):
+            reasons[lane.settings] = f"{math.expm1(lane.level - leader.level):.1%} behind"
+    lanes = tuple(
+        replace(lane, dropped_after=state.blocks, reason=reasons[lane.settings]) if lane.settings in reasons else lane
+        for lane in state.lanes
+    )
+    return replace(state, lanes=lanes, spread=spread)
+
+
+def _behind(lane: Lane, leader: Lane, spread: float | None, rules: RaceRules) -> bool:
+    """Whether `lane` is more than a tie, and than `margin` standard errors of their difference, behind `leader`."""
+    error = math.sqrt(1 / len(lane.relative) + 1 / len(leader.relative))
+    gap = lane.level - leader.level
+    return spread is not None and gap > max(math.log1p(rules.tie), rules.margin * spread * error)
+
+
+def _best_first(lanes: Iterable[Lane]) -> list[Lane]:
+    return sorted(lanes, key=lambda lane: (lane.level, *_plainness(lane)))
+
+
+def _plainness(lane: Lane) -> tuple[float, float, str]:
+    memory = lane.contender.memory_bytes
+    return len(lane.settings), math.inf if memory is None else memory, str(lane.settings)

@@ -1,0 +1,143 @@
+"""Whole studies, simulated: a search that measures each settings once, the race, the confirmation.
+
+The decisions are the program's own; only the processes are drawn. `python tests/simulated.py` prints the figures that
+the rules of race and confirmation cite.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from rtmo_optuna.records import Settings
+from rtmo_optuna.search import confirm, race
+
+Draw: TypeAlias = Callable[[Settings], float | None]
+
+DEFAULT = Settings()
+BASELINE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """One study: who won the race, what the confirmation said (None: the default won), what each stage cost."""
+
+    winner: Settings | None
+    confirmation: confirm.Confirmation | None
+    race_processes: int
+    pair_processes: int
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the study claims a gain."""
+        return self.confirmation is not None and self.confirmation.decided is confirm.Decided.FASTER
+
+    @property
+    def processes(self) -> int:
+        """What race and confirmation cost."""
+        return self.race_processes + self.pair_processes
+
+
+def study(
+    searched: list[Settings],
+    draw: Draw,
+    race_rules: race.RaceRules,
+    confirm_rules: confirm.ConfirmRules,
+    seed: int = 0,
+) -> Simulated:
+    """Return a study of `searched` settings, each process's latency in ms drawn by `draw` (None: it failed)."""
+    measured = [(settings, value) for settings in searched if (value := draw(settings)) is not None]
+    baseline = tuple(value for value in (draw(DEFAULT) for _ in range(BASELINE)) if value is not None)
+    contenders = [race.Contender(DEFAULT, baseline)]
+    contenders += [race.Contender(settings, (value,)) for settings, value in measured]
+    state = race.start(contenders, race_rules)
+    raced = 0
+    while not state.over:
+        ran = race.order(state.blocks, state.running, seed)
+        raced += len(ran)
+        state = race.after(state, {settings: draw(settings) for settings in ran})
+    if state.winner is None or state.winner == DEFAULT:
+        return Simulated(state.winner, None, raced, 0)
+    pairs: list[confirm.Pair] = []
+    told = confirm.confirm(pairs, confirm_rules)
+    while not told.over:
+        values = {side: draw(side) for side in confirm.who_first(len(pairs), (state.winner, DEFAULT))}
+        pairs.append((values[state.winner], values[DEFAULT]))
+        told = confirm.confirm(pairs, confirm_rules)
+    return Simulated(state.winner, told, raced, 2 * len(pairs))
+
+
+def forty(faster: int, gain: float, count: int = 40) -> dict[Settings, float]:
+    """Return the true latency in ms of `count` settings, of which `faster` are 1 + `gain` times as fast as the rest.
+
+    The faster ones are evenly spread over settings with one to five knobs off the default.
+    """
+    every = max(1, count // max(1, faster))
+    fast = {place * every + every // 2 for place in range(faster)}
+    return {
+        Settings.of({f"knob{place}": place} | {f"extra{n}": place for n in range(place % 5)}): 1 / (1 + gain)
+        if place in fast
+        else 1.0
+        for place in range(count)
+    }
+
+
+def drawn(truth: dict[Settings, float], spread: float, rng: random.Random, kind: str = "normal") -> Draw:
+    """Return a draw of processes around `truth` (1 ms for other settings), with log values of one `kind`.
+
+    normal; "tenth": one process in ten 1.4 times slower; "third": one in three 1.3 to 1.5 times slower; "heavy":
+    Student's t with 3 degrees of freedom times `spread`.
+    """
+
+    def draw(settings: Settings) -> float:
+        value = truth.get(settings, 1.0)
+        noise = rng.gauss(0.0, spread)
+        if kind == "heavy":
+            noise /= (rng.gammavariate(1.5, 2.0) / 3) ** 0.5
+        if kind == "tenth" and rng.random() < 1 / 10:
+            value *= 1.4
+        if kind == "third" and rng.random() < 1 / 3:
+            value *= rng.uniform(1.3, 1.5)
+        return value * 2.718281828459045**noise
+
+    return draw
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What many studies came to: shares of all studies, and processes of race and confirmation."""
+
+    claimed: float
+    claimed_true: float
+    raced: float
+    mean: float
+    p90: float
+
+
+def studies(
+    count: int,
+    truth: dict[Settings, float],
+    spread: float,
+    *,
+    kind: str = "normal",
+    seed: int = 0,
+    race_rules: race.RaceRules | None = None,
+    confirm_rules: confirm.ConfirmRules | None = None,
+) -> Figures:
+    """Return the figures of `count` studies."""
+    rng = random.Random(seed)
+    draw = drawn(truth, spread, rng, kind)
+    race_rules, confirm_rules = race_rules or race.RaceRules(), confirm_rules or confirm.ConfirmRules()
+    best = min(truth.values())
+    ran = [study(list(truth), draw, race_rules, confirm_rules, seed=number) for number in range(count)]
+    right = [one.claimed and one.winner is not None and truth[one.winner] == best < 1 for one in ran]
+    return Figures(
+        claimed=statistics.fmean(one.claimed for one in ran),
+        claimed_true=statistics.fmean(right),
+        raced=statistics.fmean(one.race_processes for one in ran),
+        mean=statistics.fmean(one.processes for one in ran),
+        p90=statistics.quantiles([one.processes for one in ran], n=10)[-1],
+    )

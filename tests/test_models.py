@@ -1,0 +1,113 @@
+"""Real models through the whole of `tune` on the CPU: RTMO-t, and PP-OCRv4 with its dynamic shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import build_rtmo
+import models
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto, helper
+
+from rtmo_optuna import cli
+from rtmo_optuna.records import Origin, Outcome
+from rtmo_optuna.search.library import load_study
+
+if TYPE_CHECKING:
+    from rtmo_optuna.records import StudyRecord
+
+SHORT = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--timeout", "120s"]
+
+
+def tune(model: Path, *more: str, trials: int = 3) -> StudyRecord:
+    """Tune `model` with a few short trials and return its study."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tune", str(model), *SHORT, "--trials", str(trials), "--study-name", "s", *more])
+    assert ended.value.code == 0
+    return load_study("sqlite:///studies/studies.db", "s").record()
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_rtmo_t_from_build_to_config() -> None:
+    """The builder's model and input: default, two more trials, a configuration that ONNX Runtime takes, a report."""
+    built = build_rtmo.build("t")
+    onnx.save(built.model, "rtmo-t.onnx")
+    np.savez("rtmo-t.npz", input=built.image)
+    record = tune(Path("rtmo-t.onnx"), "--input", "rtmo-t.npz")
+    assert [trial.origin for trial in record.runs] == [Origin.DEFAULT, Origin.SAMPLER, Origin.SAMPLER]
+    assert record.runs[0].measurement.outcome is Outcome.MEASURED
+    assert record.runs[0].measurement.calls == 3
+    assert record.model.suppresses
+    assert record.model.nodes_by_provider["CPUExecutionProvider"] > 100
+    assert not record.warnings
+    held = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))["onnx"]
+    best = min((t for t in record.runs if t.value is not None), key=lambda t: t.value or 0.0)
+    assert {name: held[name] for name, _ in best.settings} == best.settings.to_plain()
+    report = Path("results/s/report.md").read_text(encoding="utf-8")
+    assert "rtmo-t.npz" in report
+    assert "1x3x416x416" in report
+
+
+def test_the_same_settings_give_the_same_output_hash() -> None:
+    """What a child ran is hashed: every trial whose knobs leave the numerics alone has the default's hash."""
+    models.dense(Path("m.onnx"), (4, 64))
+    record = tune(Path("m.onnx"), trials=6)
+    measured = [t for t in record.runs if t.measurement.outcome is Outcome.MEASURED]
+    alike = [t for t in measured if t.settings.get("graph_optimization_level") is None]
+    assert len({t.measurement.outputs_sha256 for t in alike}) == 1
+    assert len(alike[0].measurement.outputs_sha256) == 64
+
+
+@pytest.mark.parametrize(("part", "shape"), [("det", "1x3x320x320"), ("rec", "2x3x48x320"), ("cls", "1x3x48x192")])
+def test_pp_ocr_with_dynamic_shapes(ocr_models: Path, part: str, shape: str) -> None:
+    """A public model, its dynamic dimensions given by --shape, from the file to config.yaml."""
+    (model,) = ocr_models.glob(f"*{part}*.onnx")
+    record = tune(model, "--shape", shape, trials=2)
+    assert record.inputs.shapes == {record.model.inputs[0].name: tuple(map(int, shape.split("x")))}
+    assert any("made from the signature" in warning for warning in record.warnings)
+    assert all(trial.measurement.outcome is Outcome.MEASURED for trial in record.runs)
+    assert Path("config.yaml").exists()
+
+
+def test_a_folder_of_pictures_is_the_input(ocr_models: Path) -> None:
+    """Pictures are letterboxed to the shape; each is a sample, and all of them are run."""
+    image = pytest.importorskip("PIL.Image")
+    Path("pictures").mkdir()
+    for number in range(3):
+        colours = np.random.default_rng(number).integers(0, 256, (40, 60, 3), np.uint8)
+        image.fromarray(colours).save(f"pictures/{number}.png")
+    (model,) = ocr_models.glob("*cls*.onnx")
+    record = tune(model, "--input", "pictures", "--shape", "1x3x48x192", "--input-scale", "0.0039", trials=1)
+    assert record.inputs.samples == 3
+    assert record.inputs.real
+    assert record.runs[0].measurement.calls == 3
+
+
+def test_many_inputs_of_many_types() -> None:
+    """Several inputs, integers, booleans, doubles and a scalar, made from the signature alone."""
+    nodes = [
+        helper.make_node("Cast", ["i"], ["i_f"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["b"], ["b_f"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["d"], ["d_f"], to=TensorProto.FLOAT),
+        helper.make_node("Sum", ["x", "i_f", "b_f", "d_f", "s"], ["y"]),
+    ]
+    inputs: dict[str, tuple[int, tuple[int | str, ...]]] = {
+        "x": (TensorProto.FLOAT, ("n", 4)),
+        "i": (TensorProto.INT64, ("n", 4)),
+        "b": (TensorProto.BOOL, (1, 4)),
+        "d": (TensorProto.DOUBLE, (4,)),
+        "s": (TensorProto.FLOAT, ()),
+    }
+    models.save(Path("m.onnx"), nodes, inputs, {"y": (TensorProto.FLOAT, ("n", 4))})
+    record = tune(Path("m.onnx"), "--shape", "x=5x4", trials=2)
+    assert record.inputs.shapes["i"] == (5, 4)
+    assert record.inputs.shapes["s"] == ()
+    assert record.runs[0].measurement.outcome is Outcome.MEASURED

@@ -1,0 +1,171 @@
+"""Knobs, and the space of a definition on a machine: canonical settings, parameters and back, what is left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rtmo_optuna.errors import UsageError
+from rtmo_optuna.records import Frozen, Gpu, Machine, SearchSpace, Settings, StudyDefinition, Value
+from rtmo_optuna.space import definition, resolve
+from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAMPLERS = ("tpe", "random", "exhaustive")
+VERSION = "1.31.1"
+GPU = Gpu(0, "GPU-0", "NVIDIA H200", 141 * 2**30, "570.1", "9.0")
+MACHINE = Machine("host", "Linux", "CPU", 64, 64 * 2**30, "3.11.7", GPU)
+SHIPPED = {path.stem: path for path in definition.shipped()}
+
+
+def space_of(name: str) -> SearchSpace:
+    """Return the whole space of a definition that ships, on a machine that holds all of it."""
+    return resolve.resolve(definition.load(SHIPPED[name], SAMPLERS), MACHINE, VERSION)
+
+
+def small(provider: str = "cuda", **knobs: tuple[Value, ...] | None) -> StudyDefinition:
+    """Return a definition that searches `knobs`."""
+    return StudyDefinition("small", provider, knobs)
+
+
+@pytest.mark.parametrize("provider", list(PROVIDERS))
+def test_the_tables_hold_together(provider: str) -> None:
+    """Names are unique, what a knob needs is there, and each knob is searched in exactly one dimension."""
+    table = knob_table(provider)
+    assert len(table) == len(PROVIDERS[provider].knobs)
+    for knob in table.values():
+        assert len(set(map(repr, knob.choices))) == len(knob.choices) > 1
+        if knob.needs:
+            needed, value = knob.needs
+            assert value in table[needed].choices
+    members = [
+        {knob for choice in dimension.choices for knob, _ in choice.values}
+        for dimension in dimension_table(provider).values()
+    ]
+    assert sorted(knob for names in members for knob in names) == sorted(table)
+
+
+@pytest.mark.parametrize("provider", list(PROVIDERS))
+def test_the_first_choice_of_every_dimension_is_the_default(provider: str) -> None:
+    """So the first combination of a space is the default settings."""
+    for dimension in dimension_table(provider).values():
+        assert canonical(provider, dict(dimension.choices[0].values)) == Settings()
+
+
+def test_settings_are_canonical() -> None:
+    """Defaults and knobs without meaning are dropped, whatever the order; what matters stays."""
+    assert canonical("cuda", {"use_tf32": True, "gpu_mem_limit_gb": None}) == Settings()
+    assert canonical("cuda", {"tunable_op_tuning_enable": True}) == Settings()
+    tuned = {"tunable_op_tuning_enable": True, "tunable_op_enable": True}
+    assert canonical("cuda", tuned) == Settings.of(tuned)
+    assert canonical("cuda", dict(reversed(tuned.items()))) == canonical("cuda", tuned)
+    assert canonical("cpu", {"inter_op_num_threads": 2, "execution_mode": "ORT_SEQUENTIAL"}) == Settings()
+    parallel: dict[str, Value] = {"execution_mode": "ORT_PARALLEL", "enable_mem_pattern": False}
+    assert canonical("cpu", parallel) == Settings.of({"execution_mode": "ORT_PARALLEL"})
+    assert canonical("cpu", {"enable_mem_pattern": False}) == Settings.of({"enable_mem_pattern": False})
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "guide-grid"])
+def test_parameters_and_settings_lead_to_each_other(name: str) -> None:
+    """For every combination: settings give parameters of the space, and these give the same settings."""
+    space = space_of(name)
+    default, *_ = every = list(resolve.every_params(space))
+    assert len(every) == resolve.size(space) == len({tuple(params.items()) for params in every})
+    assert resolve.settings_of(space, default) == Settings()
+    for params in every:
+        settings = resolve.settings_of(space, params)
+        back = resolve.params_of(space, settings)
+        assert back is not None
+        assert resolve.settings_of(space, back) == settings
+        assert canonical(space.provider, dict(settings)) == settings
+
+
+def test_parameters_of_the_largest_space() -> None:
+    """`cuda-full` has no knob that makes another one meaningless: each flip from the default comes back as itself."""
+    space = space_of("cuda-full")
+    default = next(resolve.every_params(space))
+    for dimension in space.dimensions:
+        for choice in dimension.choices:
+            params = {**default, dimension.name: choice.label}
+            assert resolve.params_of(space, resolve.settings_of(space, params)) == params
+
+
+def test_the_guides_grid_is_the_guides() -> None:
+    """3 x 4 x 2 x 2 = 48."""
+    space = space_of("guide-grid")
+    assert [len(dimension.choices) for dimension in space.dimensions] == [3, 4, 2, 2]
+    assert resolve.size(space) == 48
+
+
+def test_settings_outside_the_space_have_no_parameters() -> None:
+    """Another value, another knob, or a fixed knob that differs."""
+    space = resolve.resolve(
+        replace(small(gpu_mem_limit_gb=(None, 4)), fixed={"prefer_nhwc": True}),
+        MACHINE,
+        VERSION,
+    )
+    inside = Settings.of({"gpu_mem_limit_gb": 4, "prefer_nhwc": True})
+    assert resolve.params_of(space, inside) == {"gpu_mem_limit_gb": 4}
+    assert resolve.settings_of(space, {"gpu_mem_limit_gb": None}) == Settings.of({"prefer_nhwc": True})
+    for outside in (
+        {"gpu_mem_limit_gb": 5, "prefer_nhwc": True},
+        {"gpu_mem_limit_gb": 4, "prefer_nhwc": True, "use_tf32": False},
+        {"gpu_mem_limit_gb": 4},
+    ):
+        assert resolve.params_of(space, Settings.of(outside)) is None
+
+
+def test_choices_of_ones_own_are_searched() -> None:
+    """A number that the table does not have is a choice like any other."""
+    space = resolve.resolve(small(gpu_mem_limit_gb=(None, 2.5, 4)), MACHINE, VERSION)
+    assert [choice.label for choice in space.dimensions[0].choices] == [None, 4, 2.5]
+    assert resolve.settings_of(space, {"gpu_mem_limit_gb": 2.5}) == Settings.of({"gpu_mem_limit_gb": 2.5})
+
+
+def test_what_onnxruntime_does_not_know_is_left_out() -> None:
+    """A knob younger than the installed version leaves the space, with a reason."""
+    study = small(fuse_conv_bias=None, prefer_nhwc=None)
+    space = resolve.resolve(study, MACHINE, "1.19.2")
+    assert [dimension.name for dimension in space.dimensions] == ["prefer_nhwc"]
+    reason = "needs ONNX Runtime 1.20, installed is 1.19.2"
+    assert space.left_out == tuple(Frozen(f"fuse_conv_bias={value}", reason) for value in (False, True))
+    assert len(resolve.resolve(study, MACHINE, "1.20.0").dimensions) == 2
+
+
+def test_what_the_machine_cannot_hold_is_left_out() -> None:
+    """More memory than the GPU has, more threads than there are cores."""
+    laptop = replace(MACHINE, cores=4, gpu=replace(GPU, memory_bytes=8 * 2**30))
+    space = resolve.resolve(small(gpu_mem_limit_gb=None), laptop, VERSION)
+    assert [choice.label for choice in space.dimensions[0].choices] == [None, 4, 8, "90%"]
+    assert space.left_out == (Frozen("gpu_mem_limit_gb=16", "this machine has 8 (gpu memory gb)"),)
+    space = resolve.resolve(
+        small("cpu", execution=None, intra_op_num_threads=(0, 4, 5)), replace(laptop, gpu=None), VERSION
+    )
+    assert {d.name: [c.label for c in d.choices] for d in space.dimensions} == {
+        "execution": ["sequential", "parallel", "parallel+2", "parallel+4"],
+        "intra_op_num_threads": [0, 4],
+    }
+
+
+def test_a_single_choice_is_no_dimension() -> None:
+    """Where only the default is left, there is nothing to search, and what left is told."""
+    one_core = replace(MACHINE, cores=1, gpu=None)
+    space = resolve.resolve(small("cpu", intra_op_num_threads=(0, 2), enable_cpu_mem_arena=None), one_core, VERSION)
+    assert [dimension.name for dimension in space.dimensions] == ["enable_cpu_mem_arena"]
+    assert space.left_out == (Frozen("intra_op_num_threads=2", "this machine has 1 (cores)"),)
+
+
+def test_nothing_left_to_search_is_refused() -> None:
+    """The sentence names the study and says what to do."""
+    with pytest.raises(UsageError, match=r"'small' leaves nothing to search on this machine: name at least one knob"):
+        resolve.resolve(small(fuse_conv_bias=None), MACHINE, "1.18.0")
+
+
+def test_definitions_are_found_whatever_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that ship lie beside the package, not in the folder one is in."""
+    monkeypatch.chdir(tmp_path)
+    assert {path.stem for path in definition.shipped()} == SHIPPED.keys()
