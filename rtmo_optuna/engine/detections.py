@@ -26,7 +26,7 @@ _MOST_COLUMNS = 1024
 _MOST_ROWS = 1000
 """No usual suppression leaves more (COCO counts 100, RTMO 50): what is longer are raw predictions."""
 _NOISES, _MARGINS = 3.0, (0.1, 0.3)
-"""A score is surely past the threshold by so many times the scores' typical error, but by a share within these bounds."""
+"""A score is surely past the threshold by so many times the scores' typical error, but by 10 to 30 %."""
 _MOVED, _SAME = 0.2, 0.03
 """Overlap and relative difference of scores that tell a box moved aside; by half its width is an overlap of 1/3."""
 _SLACK = 0.05
@@ -79,16 +79,15 @@ def followers(samples: Sequence[Sample], boxes: str) -> tuple[str, ...]:
 
 
 def compare(
-    reference: Sequence[Sample],
-    outputs: Sequence[Sample],
+    samples: Sequence[tuple[Sample, Sample]],
     names: Sequence[str],
-    *,
     overlap: float,
     confident: float,
+    *,
     noise: float | None,
     least: int,
 ) -> dict[str, Comparison]:
-    """Compare the outputs `names`, the boxes first, row by row, over all samples at once.
+    """Compare the outputs `names`, the boxes first, row by row, over all `samples` (reference, output) at once.
 
     Within an image rows are matched one to one, those that overlap most first, where their intersection over union is
     at least `overlap`; RTMO's row of padding scores less than `confident` and is left out.
@@ -102,10 +101,12 @@ def compare(
     nothing but the number of rows that the output has `invented`.
     """
     boxes = names[0]
-    images = _matched([(a[boxes], b[boxes]) for a, b in zip(reference, outputs, strict=True)], overlap, confident)
+    images = _matched([(a[boxes], b[boxes]) for a, b in samples], overlap, confident)
     wanted, found = np.concatenate([_sure(image, confident) for image in images]).T
-    pairs = {name: (_rows(reference, name)[wanted], _rows(outputs, name)[found]) for name in names if len(wanted)}
-    errors = {name: _box_errors(*pair) if name == boxes else _row_errors(*pair) for name, pair in pairs.items()}
+    errors = {}
+    for name in names if len(wanted) else ():
+        pairs = _rows([a[name] for a, _ in samples])[wanted], _rows([b[name] for _, b in samples])[found]
+        errors[name] = _box_errors(*pairs) if name == boxes else _row_errors(*pairs)
     if noise is None:
         noise = float(errors[boxes].figures["score"][0]) if errors else 0.0
     margin = min(max(_MARGINS[0], _NOISES * noise), _MARGINS[1])
@@ -176,8 +177,8 @@ def intersection_over_union(first: Array, second: Array) -> Errors:
     return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
 
 
-def _rows(samples: Sequence[Sample], name: str) -> Array:
-    return np.concatenate([sample[name].reshape(-1, *sample[name].shape[2:]) for sample in samples])
+def _rows(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([array.reshape(-1, *array.shape[2:]) for array in arrays])
 
 
 def _box_errors(wanted: Array, found: Array) -> Comparison:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from rtmo_optuna.engine import detections
-from rtmo_optuna.engine.detections import Comparison
+from rtmo_optuna.engine.detections import Comparison, compare, find_boxes, followers
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = NDArray[Any]
     Sample: TypeAlias = Mapping[str, Array]
+    Figures: TypeAlias = Mapping[str, Sequence[float]]
 
 _MOST_PARTS = 1024
 _LEAST_NUMBERS = 16
@@ -148,28 +148,23 @@ def judge(
 
     Wrong whatever the limits: a missing output, another type or shape, NaN or infinity where the reference has none.
     Raises UsageError where an output holds no numbers, or where `rules` want detections and no output is a list of
-    boxes (see `detections.find_boxes`).
+    boxes (see `find_boxes`).
     """
     if rules.mode is GateMode.OFF:
         return GateResult(passed=True, mode=GateMode.OFF)
+    samples = list(zip(reference, outputs, strict=True))
     boxes = _boxes(reference, rules)
-    listed = (boxes, *detections.followers(reference, boxes)) if boxes else ()
+    listed = (boxes, *followers(reference, boxes)) if boxes else ()
     known = {error.name: error.figures for error in own.errors} if own else {}
-    faults, compared = {}, {}
-    for name in reference[0]:
-        faults[name] = _fault(name, reference, outputs, boxes if name in listed else "")
-        if name not in listed and not faults[name]:
-            compared[name] = _elementwise([(a[name], b[name]) for a, b in zip(reference, outputs, strict=True)])
-    if boxes and not faults[boxes]:
-        compared |= detections.compare(
-            reference,
-            outputs,
-            [name for name in listed if not faults[name]],
-            overlap=rules.overlap,
-            confident=rules.confident,
-            noise=known.get(boxes, {}).get("score", (0.0,))[0] if own else None,
-            least=rules.min_rows,
-        )
+    faults = {name: _fault(name, samples, boxes if name in listed else "") for name in reference[0]}
+    sound = [name for name, fault in faults.items() if not fault]
+    compared = {name: _elementwise(name, samples) for name in sound if name not in listed}
+    rows = rules.min_rows
+    if boxes in sound:
+        noise = known.get(boxes, {}).get("score", (0.0,))[0] if own else None
+        names = [name for name in listed if name in sound]
+        compared |= compare(samples, names, rules.overlap, rules.confident, noise=noise, least=rules.min_rows)
+        rows = compared[boxes].counts["missing"]
     errors = []
     for name, fault in faults.items():
         found = compared.get(name, Comparison("rows" if name in listed else "elementwise"))
@@ -177,21 +172,9 @@ def judge(
         figures = {figure: tuple(float(f"{value:.4g}") for value in values) for figure, values in found.figures.items()}
         errors.append(OutputError(name, found.kind, figures, found.counts, wrong))
     reason = next((f"wrong output: {error.wrong}" for error in errors if error.wrong), "")
-    warnings = list(_warnings(reference, known.get(boxes, {}), rules))
-    rows = compared[boxes].counts["missing"] if boxes in compared else rules.min_rows
-    if rows < rules.min_rows:
-        warnings.append(
-            f"Only {rows} rows of the reference's {boxes} are confident and at least {rules.min_rows} are needed, so "
-            "the output gate is vacuous: use an input in which the model finds more."
-        )
-    return GateResult(
-        passed=not reason,
-        mode=GateMode.DETECTIONS if boxes else GateMode.ELEMENTWISE,
-        errors=tuple(errors),
-        vacuous=rows < rules.min_rows,
-        reason=reason,
-        warnings=tuple(warnings),
-    )
+    mode = GateMode.DETECTIONS if boxes else GateMode.ELEMENTWISE
+    warnings = tuple(_warnings(reference, rows, known.get(boxes, {}), rules))
+    return GateResult(not reason, mode, tuple(errors), rows < rules.min_rows, reason, warnings)
 
 
 def _boxes(reference: Sequence[Sample], rules: GateRules) -> str:
@@ -199,11 +182,11 @@ def _boxes(reference: Sequence[Sample], rules: GateRules) -> str:
     for name, array in reference[0].items():
         if array.dtype.kind not in "biufc":
             message = (
-                f"The output {name!r} holds {array.dtype} and no numbers, so it cannot be compared with a reference: "
-                "turn the output gate off to tune this model."
+                f"The output {name!r} holds {array.dtype}, no numbers, so it cannot be compared with a reference: turn "
+                "the output gate off to tune this model."
             )
             raise UsageError(message)
-    boxes = "" if rules.mode is GateMode.ELEMENTWISE else detections.find_boxes(reference)
+    boxes = "" if rules.mode is GateMode.ELEMENTWISE else find_boxes(reference)
     if rules.mode is GateMode.DETECTIONS and not boxes:
         message = (
             f"None of the outputs {', '.join(reference[0])} is a list of boxes ([images, rows, 5 or 6]: left, top, "
@@ -213,9 +196,9 @@ def _boxes(reference: Sequence[Sample], rules: GateRules) -> str:
     return boxes
 
 
-def _fault(name: str, reference: Sequence[Sample], outputs: Sequence[Sample], boxes: str) -> str:
+def _fault(name: str, samples: Sequence[tuple[Sample, Sample]], boxes: str) -> str:
     """Say what makes an output incomparable, else nothing; its number of rows is free where it has those of `boxes`."""
-    for sample, other in zip(reference, outputs, strict=True):
+    for sample, other in samples:
         if name not in other:
             return f"there is no output {name}"
         wanted, found = sample[name], other[name]
@@ -232,17 +215,18 @@ def _fault(name: str, reference: Sequence[Sample], outputs: Sequence[Sample], bo
     return ""
 
 
-def _elementwise(pairs: Sequence[tuple[Array, Array]]) -> Comparison:
+def _elementwise(name: str, samples: Sequence[tuple[Sample, Sample]]) -> Comparison:
     """Compare arrays of equal shapes; the worst sample counts. Axes that differ between samples are not judged."""
-    measure = _float_errors if pairs[0][0].dtype.kind in "fc" else _integer_errors
-    samples = [measure(*pair) for pair in pairs]
-    shared = [figure for figure in samples[0] if len({len(errors.get(figure, ())) for errors in samples}) == 1]
-    figures = {figure: np.maximum.reduce([errors[figure] for errors in samples]) for figure in shared}
-    return Comparison("elementwise", figures)
+    pairs = [(wanted[name], found[name]) for wanted, found in samples if wanted[name].size]
+    each = [(_float_errors if wanted.dtype.kind in "fc" else _integer_errors)(wanted, found) for wanted, found in pairs]
+    if not each:
+        return Comparison("elementwise")
+    shared = [figure for figure in each[0] if len({len(errors.get(figure, ())) for errors in each}) == 1]
+    return Comparison("elementwise", {figure: np.max([errors[figure] for errors in each], axis=0) for figure in shared})
 
 
 def _integer_errors(wanted: Array, found: Array) -> dict[str, Array]:
-    return {"unequal": np.array([(wanted != found).sum() / max(wanted.size, 1)])}
+    return {"unequal": np.array([np.mean(wanted != found)])}
 
 
 def _float_errors(wanted: Array, found: Array) -> dict[str, Array]:
@@ -253,8 +237,6 @@ def _float_errors(wanted: Array, found: Array) -> dict[str, Array]:
     """
     finite, wide = np.isfinite(wanted), np.result_type(wanted, np.float64)
     wanted, found = (np.where(finite, array, 0).astype(wide).reshape(array.shape or 1) for array in (wanted, found))
-    if not wanted.size:
-        return {}
     errors, sizes = np.abs(found - wanted), np.abs(wanted)
     least = np.maximum(_NOTHING * _rms(sizes), np.finfo(np.float32).tiny)
     whole = np.maximum(_rms(sizes), least)
@@ -272,7 +254,7 @@ def _rms(sizes: Array, axis: int | None = None) -> Array:
     return np.asarray(np.sqrt((parts**2).mean(axis=1)))
 
 
-def _limits(figure: str, known: Mapping[str, Sequence[float]], rules: GateRules) -> Array:
+def _limits(figure: str, known: Figures, rules: GateRules) -> Array:
     """Return what each part of a figure may be at most, given the default's figures."""
     row = _FIGURES[figure.split(maxsplit=1)[0]]
     own = np.maximum(np.array(known.get(figure, (0.0,))), max(known.get(row.beside, (0.0,))))
@@ -281,7 +263,7 @@ def _limits(figure: str, known: Mapping[str, Sequence[float]], rules: GateRules)
     return np.asarray(np.maximum(getattr(rules, row.fixed), bounded))
 
 
-def _complaint(name: str, found: Comparison, known: Mapping[str, Sequence[float]], rules: GateRules) -> str:
+def _complaint(name: str, found: Comparison, known: Figures, rules: GateRules) -> str:
     """Say what is past its limit, else nothing; of the parts of a figure the one that is furthest past."""
     for figure, values in found.figures.items():
         limits = _limits(figure, known, rules)
@@ -297,12 +279,16 @@ def _complaint(name: str, found: Comparison, known: Mapping[str, Sequence[float]
     return ""
 
 
-def _warnings(reference: Sequence[Sample], known: Mapping[str, Sequence[float]], rules: GateRules) -> Iterator[str]:
-    """Yield what makes the gate weaker than it looks, given the default's figures of the boxes."""
+def _warnings(reference: Sequence[Sample], rows: int, known: Figures, rules: GateRules) -> Iterator[str]:
+    """Yield what makes the gate weaker than it looks, given the rows to judge by and the default's figures of them."""
     for name in reference[0]:
-        strange = sum(int((~np.isfinite(sample[name])).sum()) for sample in reference)
-        if strange:
-            yield f"The reference's {name} holds NaN or infinity in {strange} places: no output is judged there."
+        if strange := sum(int((~np.isfinite(sample[name])).sum()) for sample in reference):
+            yield f"The reference's {name} holds NaN or infinity in {strange} places, where sizes cannot be compared."
+    if rows < rules.min_rows:
+        yield (
+            f"Only {rows} rows of the reference are confident and {rules.min_rows} are needed to judge by, so the "
+            "output gate is vacuous: give an input in which the model finds more."
+        )
     unfound = max(*known.get("missing", (0.0,)), *known.get("extra", (0.0,)))
     if unfound > rules.reported:
         yield (
