@@ -65,6 +65,13 @@ def tune(  # noqa: PLR0917 - one parameter an option
     shape: Annotated[
         list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="Shape of a dynamic input; may be repeated.")
     ] = None,
+    gate: Annotated[
+        Literal["auto", "elementwise", "detections", "off"] | None,
+        typer.Option(help="How outputs are compared with the CPU's. Default: the study definition's, auto."),
+    ] = None,
+    allow_busy: Annotated[
+        bool, typer.Option("--allow-busy", help="Measure though other processes are on the GPU.")
+    ] = False,
     storage: Storage = _DEFAULT_STORAGE,
     new: Annotated[bool, typer.Option("--new", help="Start a new study beside one of the same name.")] = False,
     config_path: Annotated[str, typer.Option(metavar="A.B.C", help="Where in the YAML file the settings go.")] = "",
@@ -77,7 +84,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     The same command resumes a study that was interrupted, up to the same number of trials.
     """
     from rtmo_optuna import prepare, workflow
-    from rtmo_optuna.wire import EngineKind
+    from rtmo_optuna.records import EngineKind, GateMode
 
     _set_logging(verbose=verbose)
 
@@ -99,6 +106,8 @@ def tune(  # noqa: PLR0917 - one parameter an option
         shapes=tuple(shape or ()),
         storage=storage,
         new=new,
+        gate=GateMode(gate) if gate else None,
+        allow_busy=allow_busy,
         engine=EngineKind(engine),
     )
     if dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,9 @@ from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host
 from rtmo_optuna.records import (
     EngineKind,
+    GateMode,
+    GateRequest,
+    Gpu,
     InputFacts,
     ModelFacts,
     SessionSpec,
@@ -54,6 +58,8 @@ class TuneOptions:
     shapes: tuple[str, ...] = ()
     storage: str = storage.DEFAULT_STORAGE
     new: bool = False
+    gate: GateMode | None = None
+    allow_busy: bool = False
     engine: EngineKind = EngineKind.ONNXRUNTIME
 
 
@@ -65,6 +71,7 @@ class Plan:
     session: SessionSpec
     config: configfile.ConfigFile
     report: Path
+    gate: GateRequest
     identity: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -91,7 +98,10 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     report = _report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine)
+    if chosen.provider == "cuda" and device and not options.allow_busy:
+        _check_idle(device)
     model = _describe(session, chosen)
+    _check_comparable(model, chosen)
     inputs = engine_inputs.prepare(
         model.inputs,
         source=options.input,
@@ -99,7 +109,11 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         scale=options.input_scale,
         target=scratch / "inputs.npz",
     )
-    warnings = _warnings(model, inputs) + _reference(session, inputs, chosen, scratch)
+    gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
+    told = _reference(session, inputs, chosen, gate)
+    if told and not Path(gate.reference).exists():
+        gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
+    warnings = _warnings(model, inputs) + told
     machine = host.host(device if chosen.provider == "cuda" else None)
     about = StudyRecord(
         name=name,
@@ -115,7 +129,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         storage=options.storage,
         warnings=warnings,
     )
-    return Plan(about, session, config, report, identity(about))
+    return Plan(about, session, config, report, gate, identity(about))
 
 
 def identity(about: StudyRecord) -> dict[str, str]:
@@ -135,6 +149,7 @@ def identity(about: StudyRecord) -> dict[str, str]:
         "objective": definition_.objective,
         "measuring": key(encode(definition_.measuring)),
         "pruning": str(definition_.prune_ratio),
+        "gate": key(encode(definition_.gate)),
         "space": key(space),
         "fixed": key(about.space.fixed.to_plain()),
         **hardware,
@@ -171,7 +186,25 @@ def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
         measuring=measuring,
         trials=options.trials or trials,
         timeout_s=options.timeout_s or timeout_s,
+        gate=replace(found.gate, mode=options.gate or found.gate.mode),
     )
+
+
+def _check_idle(device: Gpu) -> None:
+    others = [process for process in gpus.processes(device) if process.pid != os.getpid()]
+    if others:
+        who = ", ".join(f"{process.name or 'a process'} (pid {process.pid})" for process in others)
+        message = f"{device.name} is busy with {who}: end that, or say --allow-busy and believe the figures less."
+        raise UsageError(message)
+
+
+def _check_comparable(model: ModelFacts, chosen: StudyDefinition) -> None:
+    if model.random_operators and chosen.gate.mode is not GateMode.OFF:
+        message = (
+            f"The model draws random numbers ({', '.join(model.random_operators)}), so its outputs cannot be compared "
+            "from run to run: tune it with --gate off, and check the outputs yourself."
+        )
+        raise UsageError(message)
 
 
 def _report_file(output: Path | None, study: str) -> Path:
@@ -199,15 +232,18 @@ def _describe(session: SessionSpec, chosen: StudyDefinition) -> ModelFacts:
         raise _as_usage(error, session) from error
 
 
-def _reference(session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, scratch: Path) -> tuple[str, ...]:
+def _reference(
+    session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, gate: GateRequest
+) -> tuple[str, ...]:
     """Run the model once on the CPU, so that an input it refuses is known before anything is written."""
-    request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, str(scratch / "reference.npz"))
+    rules = {} if gate.rules.mode is GateMode.OFF else encode(gate.rules)
+    request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, gate.reference, rules)
     try:
         made = bench.reference(request, chosen.limits)
     except ChildError as error:
         if error.bad_input or chosen.provider == "cpu":
             raise _as_usage(error, session) from error
-        return (f"The model does not run on the CPU, so its outputs have no reference: {error}",)
+        return (f"The model does not run on the CPU, so its outputs have no reference and were not compared: {error}",)
     return () if made.finite else ("The model's outputs for this input are not all finite (NaN or infinity).",)
 
 

@@ -27,10 +27,15 @@ from rtmo_optuna.wire import (
 __all__ = [
     "BenchmarkRequest",
     "Choice",
+    "Claim",
     "Dimension",
     "EngineKind",
     "Event",
     "Frozen",
+    "GateMode",
+    "GateRequest",
+    "GateResult",
+    "GateRules",
     "Gpu",
     "InputFacts",
     "Limits",
@@ -38,10 +43,14 @@ __all__ = [
     "Measurement",
     "Measuring",
     "ModelFacts",
+    "Noise",
     "Note",
     "Observer",
     "Origin",
     "Outcome",
+    "OutputError",
+    "ProcessRecord",
+    "Purpose",
     "Scope",
     "SearchSpace",
     "SessionSpec",
@@ -70,6 +79,14 @@ class Outcome(enum.StrEnum):
     PRUNED = "pruned"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+
+
+class Purpose(enum.StrEnum):
+    """What a process beside the trials is for."""
+
+    BASELINE = "baseline"
+    RACE = "race"
+    CONFIRMATION = "confirmation"
 
 
 class Origin(enum.StrEnum):
@@ -117,11 +134,90 @@ class Machine:
     gpu: Gpu | None = None
 
 
+class GateMode(enum.StrEnum):
+    """How outputs are compared; `auto` is `detections` where one of them is a list of boxes, else `elementwise`."""
+
+    AUTO = "auto"
+    OFF = "off"
+    ELEMENTWISE = "elementwise"
+    DETECTIONS = "detections"
+
+
+@dataclass(frozen=True, slots=True)
+class GateRules:
+    """The limits of the gate; each one grows with the default settings' own error (see `judge`).
+
+    `elementwise_error` is relative to the reference's norm, `unequal` a share of whole numbers, `overlap` an
+    intersection over union, `confident` a score, `unfound` a share of rows, `keypoint_px` in pixels, `row_error`
+    relative. With fewer than `min_rows` rows to judge by the gate is vacuous; a default that leaves more than
+    `reported` of the rows unfound is warned of. `own_factor` and `tail_factor` say how many times the default's own
+    error is allowed, in figures that many numbers share and in those that a few can decide.
+    """
+
+    mode: GateMode = GateMode.AUTO
+    elementwise_error: float = 0.01
+    unequal: float = 0.0
+    overlap: float = 0.5
+    confident: float = 0.1
+    unfound: float = 0.05
+    keypoint_px: float = 2.0
+    row_error: float = 0.1
+    min_rows: int = 5
+    reported: float = 0.2
+    own_factor: float = 3.0
+    tail_factor: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputError:
+    """How far one output is from the reference.
+
+    `kind` says how it was compared: `elementwise`, `boxes`, `keypoints` or `rows` (of which each belongs to a box).
+    `figures` are its errors by the names of `_FIGURES`, the worst of all samples, with a number for each part that is
+    judged alone; `counts` are the rows behind `missing` and `extra`. `wrong` says why it is wrong, else it is empty.
+    """
+
+    name: str
+    kind: str
+    figures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    wrong: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What the gate says: `reason` begins with "wrong output" where it did not pass, else it is empty.
+
+    `vacuous` is true where the reference holds too few rows to judge any settings by; `warnings` are sentences.
+    """
+
+    passed: bool
+    mode: GateMode
+    errors: tuple[OutputError, ...] = ()
+    vacuous: bool = False
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GateRequest:
+    """What a child compares its outputs with: the file of the reference, and the default settings' own result.
+
+    The `baseline` is judged by its own result, which it thereby gives.
+    """
+
+    rules: GateRules
+    reference: str
+    own: GateResult | None = None
+    baseline: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The latencies of one window's calls."""
+    """The latencies of one window's calls; `disturbed` says why it is not to be believed, empty where it is."""
 
     samples_ns: tuple[int, ...]
+    disturbed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +239,9 @@ class Measurement:
     """What a child measured, or how it died.
 
     `latency_ns` is the median of the windows' medians (None before the first window), `windows_ns` those medians,
-    `quantiles_ns` p50, p90, p95 and p99 of all calls, each only where there are enough of them.
+    `quantiles_ns` p50, p90, p95 and p99 of all calls, each only where there are enough of them. `dropped` counts the
+    windows that were repeated, by reason; `spin_ns` is the shortest spin of the canary. `second_ns` is the latency in a
+    second process, where there was one.
     """
 
     outcome: Outcome
@@ -157,6 +255,10 @@ class Measurement:
     stages: StageTimes = field(default_factory=StageTimes)
     gpu_memory_bytes: int | None = None
     outputs_sha256: str = ""
+    gate: GateResult | None = None
+    spin_ns: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    second_ns: float | None = None
     log_tail: str = ""
     provider_options: Mapping[str, str] = field(default_factory=dict)
     samples_ns: tuple[tuple[int, ...], ...] = ()
@@ -208,6 +310,7 @@ class StudyDefinition:
     prune_ratio: float = 1.5
     measuring: Measuring = field(default_factory=Measuring)
     limits: Limits = field(default_factory=Limits)
+    gate: GateRules = field(default_factory=GateRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,14 +329,64 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """A fresh process beside the trials: of the baseline, of block `index` of the race, or of pair `index`.
+
+    `cost` is what the race compares: the latency in ms, or what the objective has in its place; None where the process
+    failed, for `reason`. `windows_ms` are its windows' medians.
+    """
+
+    purpose: Purpose
+    index: int
+    settings: Settings
+    cost: float | None
+    latency_ms: float | None = None
+    windows_ms: tuple[float, ...] = ()
+    memory_bytes: int | None = None
+    reason: str = ""
+    dropped: int = 0
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How far processes of the same settings, and windows of one process, differ (relative standard deviations).
+
+    `found` is the gain that a study finds with a probability of 80 % on such a host.
+    """
+
+    between: float | None
+    within: float | None
+    noisy: bool
+    found: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What fresh pairs say of the winner `against` other settings: how many times as fast, with the 98 % interval."""
+
+    against: str
+    ratio: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    decided: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the study may claim; `speedup` is the default's latency over the best one's."""
+    """What the study may claim: `best` is what is exported; `speedup`, against the default, is the confirmed estimate.
+
+    Where nothing is `confirmed`, `best` is what was there before, and a study that was cut off has no `speedup`.
+    """
 
     sentence: str
     best: TrialRecord | None
     default: TrialRecord | None
     speedup: float | None
     confirmed: bool = False
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +406,8 @@ class StudyRecord:
     storage: str
     warnings: tuple[str, ...] = ()
     complete: bool = False
+    processes: tuple[ProcessRecord, ...] = ()
+    noise: Noise | None = None
 
     @property
     def runs(self) -> tuple[TrialRecord, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Value: TypeAlias = bool | int | float | str | None
 
@@ -34,6 +34,7 @@ class Stage(enum.StrEnum):
     START = "start"
     BUILD = "session build"
     FIRST_RUN = "first run"
+    GATE = "output gate"
     WARMUP = "warm-up"
     WINDOW = "window"
 
@@ -152,12 +153,19 @@ class SessionSpec:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRequest:
-    """One isolated session benchmark."""
+    """One isolated session benchmark.
+
+    `pin` has the child choose a quiet core for each window, against the shortest spin that the study has seen. `gate`
+    is an encoded `records.GateRequest`, empty where outputs are not compared: a child reads it after its first run.
+    """
 
     session: SessionSpec
     inputs: str
     measuring: Measuring = field(default_factory=Measuring)
     limits: Limits = field(default_factory=Limits)
+    pin: bool = False
+    best_spin_ns: int = 0
+    gate: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from rtmo_optuna.errors import NothingMeasuredError, UsageError
 from rtmo_optuna.prepare import Plan, TuneOptions, plan
 from rtmo_optuna.records import Note, Origin, Outcome, StudyRecord
-from rtmo_optuna.search import judge
+from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
 from rtmo_optuna.search.library import load_study, open_study
-from rtmo_optuna.search.tune import Search
+from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show import report as show
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import knob_table
@@ -22,6 +25,10 @@ from rtmo_optuna.space.knobs import knob_table
 if TYPE_CHECKING:
     from rtmo_optuna.records import Observer, Settings, Value
     from rtmo_optuna.search.study import Study
+
+
+BASELINE = 6
+QUICK_BASELINE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +43,39 @@ class TuneResult:
 
 
 def tune(options: TuneOptions, observer: Observer) -> TuneResult:
-    """Tune a model: resume its study or create it, run trials, write config.yaml and the report.
+    """Tune a model: resume its study or create it, search, race, confirm, write config.yaml and the report.
 
     Raises UsageError for bad input, before anything is written, and NothingMeasuredError where no settings could be
-    measured. Ctrl-C ends the search early: the report is written, the configuration file is left alone.
+    measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone.
     """
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch:
         planned = plan(options, Path(scratch))
         study = open_study(options.storage, planned.about, planned.identity, new=options.new)
         _greet(study, observer)
+        incumbent = configfile.merged(
+            study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
+        )
         study.enqueue(study.about.space.fixed, Origin.DEFAULT)
-        study.enqueue(_with_fixed(study, planned.config.settings), Origin.CONFIG)
-        deadline = time.monotonic() + study.about.definition.timeout_s
-        search = Search(study, planned.session, planned.about.inputs.path, study.about.machine.gpu, observer, deadline)
-        interrupted = complete = False
+        study.enqueue(incumbent, Origin.CONFIG)
+        runner = Runner(
+            session=planned.session,
+            inputs=planned.about.inputs.path,
+            measuring=study.about.definition.measuring,
+            limits=study.about.definition.limits,
+            gate=planned.gate,
+            objective=study.objective,
+            observer=observer,
+            gpu=study.about.machine.gpu,
+            batch=study.about.batch,
+        )
+        baseline = QUICK_BASELINE if options.quick else BASELINE
+        outcomes, interrupted = None, False
         try:
-            complete = search.run()
+            outcomes = Tune(study, runner, incumbent, baseline, observer, begun).run()
         except KeyboardInterrupt:
             interrupted = True
-    return _finish(study, planned, complete=complete, interrupted=interrupted)
+    return _finish(study, planned, outcomes, interrupted=interrupted)
 
 
 def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
@@ -62,7 +83,7 @@ def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
     study = load_study(storage, name)
     target = output or Path("results", name)
     file = target if target.suffix == ".md" else target / "report.md"
-    return show.write(_judged(study, complete=study.about.complete), file)
+    return show.write(_judged(study, kept_outcomes(study)), file)
 
 
 def _greet(study: Study, observer: Observer) -> None:
@@ -75,22 +96,18 @@ def _greet(study: Study, observer: Observer) -> None:
         observer(Note(warning, warning=True))
 
 
-def _with_fixed(study: Study, held: Settings) -> Settings:
-    """Return what config.yaml holds, with what the study fixes."""
-    return configfile.merged(study.about.space.provider, held, study.about.space.fixed)
-
-
-def _judged(study: Study, *, complete: bool) -> StudyRecord:
+def _judged(study: Study, outcomes: Outcomes | None) -> StudyRecord:
     return study.record(
-        verdict=judge.verdict(study.trials, study.objective, study.default),
-        complete=complete,
+        verdict=verdict(study, outcomes),
+        complete=outcomes is not None and outcomes.over,
+        noise=noise_of(study),
     )
 
 
-def _finish(study: Study, planned: Plan, *, complete: bool, interrupted: bool) -> TuneResult:
-    record = _judged(study, complete=complete)
+def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupted: bool) -> TuneResult:
+    record = _judged(study, outcomes)
     winner = record.verdict.best
-    if winner is None and not interrupted:
+    if outcomes is None and not interrupted:
         failed = next((t.measurement for t in study.trials if t.measurement.outcome is Outcome.FAILED), None)
         why = f": {failed.stage}: {failed.reason}" if failed else " in the time given"
         message = f"Nothing could be measured{why} Nothing was exported."
@@ -122,14 +139,19 @@ def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> d
 
 
 def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
-    best, machine = record.verdict.best, record.machine
-    latency_ms = best.measurement.latency_ms if best else None
+    best, machine, claims = record.verdict.best, record.machine, record.verdict.claims
+    claim = next((c for c in claims if record.verdict.confirmed and c.ratio == record.verdict.speedup), None)
+    settings = best.settings if best else None
+    latencies = [p.latency_ms for p in record.processes if p.settings == settings and p.cost and p.latency_ms]
+    latency_ms = statistics.median(latencies) if latencies else best.measurement.latency_ms if best else None
     return {
         **({"gpu_name": machine.gpu.name} if machine.gpu else {"cpu_name": machine.cpu}),
         "optimized_fps": round(record.batch * 1e3 / latency_ms, 1) if latency_ms else None,
         "latency_ms": round(latency_ms, 3) if latency_ms else None,
-        "speedup": round(record.verdict.speedup, 3) if record.verdict.speedup else None,
-        "status": "confirmed" if record.verdict.confirmed else "best measured, not confirmed",
+        "latency_range_ms": [round(min(latencies), 3), round(max(latencies), 3)] if latencies else None,
+        "speedup": round(claim.ratio, 3) if claim and claim.ratio else None,
+        "speedup_interval": [round(claim.low, 3), round(claim.high, 3)] if claim and claim.low and claim.high else None,
+        "status": "confirmed" if record.verdict.confirmed else "no proven gain" if record.complete else "not confirmed",
         "benchmark_date": datetime.now(UTC).date().isoformat(),
         "onnxruntime_version": record.model.versions["onnxruntime"],
         "provider": record.definition.provider,

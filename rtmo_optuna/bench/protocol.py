@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.wire import BenchmarkRequest, ModelFacts, SessionSpec, Stage
@@ -41,11 +41,15 @@ class DescribeRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRequest:
-    """Run the model once on every sample and keep the outputs in the file `target` (.npz)."""
+    """Run the model once on every sample and keep the outputs in the file `target` (.npz).
+
+    `gate` are encoded `records.GateRules` that must fit the outputs, empty where they will not be compared.
+    """
 
     session: SessionSpec
     inputs: str
     target: str
+    gate: Mapping[str, Any] = field(default_factory=dict)
 
 
 Request: TypeAlias = BenchmarkRequest | DescribeRequest | ReferenceRequest
@@ -89,9 +93,18 @@ class Warm:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One window's latencies."""
+    """One window's latencies; `slow` where its core was, `spin_ns` is the shortest spin so far (0: not pinned)."""
 
     samples_ns: tuple[int, ...]
+    slow: bool = False
+    spin_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """What the output gate says: an encoded `records.GateResult`, which a child's start need not know."""
+
+    result: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +116,8 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceMade:
-    """The answer to a ReferenceRequest: the shape of each output in the first sample, and whether all is finite."""
+    """The answer to a ReferenceRequest: whether all numbers of the outputs are finite."""
 
-    shapes: Mapping[str, tuple[int, ...]]
     finite: bool
 
 
@@ -118,7 +130,7 @@ class Failed:
     text: str
 
 
-Answer: TypeAlias = Hello | Opened | Ran | Warm | Timed | Described | ReferenceMade | Failed
+Answer: TypeAlias = Hello | Opened | Ran | Gated | Warm | Timed | Described | ReferenceMade | Failed
 
 REQUESTS: Mapping[str, type[Request]] = {
     "benchmark": BenchmarkRequest,
@@ -129,6 +141,7 @@ ANSWERS: Mapping[str, type[Answer]] = {
     "hello": Hello,
     "opened": Opened,
     "ran": Ran,
+    "gated": Gated,
     "warm": Warm,
     "timed": Timed,
     "described": Described,

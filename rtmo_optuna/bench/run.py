@@ -6,14 +6,16 @@ import enum
 import math
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from rtmo_optuna.bench import protocol
 from rtmo_optuna.bench.launcher import Child, ChildGoneError
+from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import ChildError
-from rtmo_optuna.records import Limits, Measurement, Outcome, Stage, StageTimes, Window
+from rtmo_optuna.records import GateResult, Limits, Measurement, Outcome, Stage, StageTimes, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     MemoryOf = Callable[[int], int | None]
 
 _TAIL = 4000
+_THROTTLED_MOST = 3
 # Values in the upper tail that a percentile needs before it means something (MLPerf inference rules, early stopping).
 _QUANTILES = {"p50": (0.5, 1), "p90": (0.9, 64), "p95": (0.95, 130), "p99": (0.99, 662)}
 A = TypeVar("A", bound=protocol.Answer)
@@ -46,6 +49,8 @@ class _Life:
     limits: Limits
     stage: Stage = Stage.START
     windows: list[Window] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    spin_ns: int = 0
 
     def expect(self, kind: type[A], stage: Stage, limit_s: float) -> A:
         self.stage = stage
@@ -66,6 +71,14 @@ class _ToldError(Exception):
         self.failed = failed
 
 
+class _ThrottledError(Exception):
+    """The GPU slows itself down, so that nothing can be said of these settings now."""
+
+
+class _WrongError(Exception):
+    """The outputs are not the reference's."""
+
+
 def measure(
     request: BenchmarkRequest,
     *,
@@ -73,17 +86,20 @@ def measure(
     decide: Decide,
     on_window: OnWindow = lambda _: None,
     memory_of: MemoryOf = lambda _: None,
+    throttled: Callable[[], bool] = lambda: False,
     batch: int = 1,
 ) -> Measurement:
     """Return the Measurement of one fresh process; its prints go to the file `log`.
 
-    `decide` sees all windows after each one; `on_window` and `memory_of` (bytes on the GPU, by process id) are called
-    between windows only, when nothing is being timed.
+    `decide` sees all accepted windows after each one. `on_window`, `memory_of` (bytes on the GPU, by process id) and
+    `throttled` (whether the GPU slowed itself down) are called between windows only, when nothing is being timed. A
+    window on a slow core or on a throttled GPU is dropped and repeated, up to `windows_max` times; three throttled ones
+    in a row end the process as INTERRUPTED, which says nothing of its settings.
     """
     limits = request.limits
     times = StageTimes()
     options: dict[str, str] = {}
-    outcome, stage, reason, outputs, memory = Outcome.FAILED, None, "", "", None
+    outcome, stage, reason, outputs, memory, gate = Outcome.FAILED, None, "", "", None, None
     with Child(log) as child:
         life = _Life(child, limits)
         try:
@@ -95,9 +111,13 @@ def measure(
             times = replace(times, import_ns=opened.import_ns, preload_ns=opened.preload_ns, build_ns=opened.build_ns)
             ran = life.expect(protocol.Ran, Stage.FIRST_RUN, limits.first_run_s)
             times = replace(times, first_run_ns=ran.first_run_ns)
+            if request.gate:
+                gate = decode(GateResult, life.expect(protocol.Gated, Stage.GATE, limits.first_run_s).result)
+                if not gate.passed:
+                    raise _WrongError(gate.reason)
             warm = life.expect(protocol.Warm, Stage.WARMUP, limits.window_s)
             outputs, times = warm.outputs_sha256, replace(times, warmup_ns=warm.warmup_ns)
-            decision = _windows(life, decide, on_window)
+            decision = _windows(life, request.measuring.windows_max, decide, on_window, throttled)
             outcome = Outcome.PRUNED if decision is Decision.PRUNE else Outcome.MEASURED
             memory = memory_of(child.pid)
             child.finish(limits.exit_s)
@@ -105,6 +125,10 @@ def measure(
             stage, reason = error.failed.stage, error.failed.text
         except ChildGoneError as error:
             stage, reason = life.stage, f"The child {error}."
+        except _WrongError as error:
+            stage, reason = Stage.GATE, str(error)
+        except _ThrottledError as error:
+            outcome, stage, reason = Outcome.INTERRUPTED, Stage.WINDOW, str(error)
     samples = tuple(window.samples_ns for window in life.windows)
     calls = sorted(value for window in samples for value in window)
     medians = tuple(_quantile(sorted(window), 0.5) for window in samples)
@@ -120,18 +144,34 @@ def measure(
         stages=replace(times, windows_ns=sum(calls) if calls else None, total_ns=_since(child)),
         gpu_memory_bytes=memory,
         outputs_sha256=outputs,
+        gate=gate,
+        spin_ns=life.spin_ns,
+        dropped=dict(life.dropped),
         log_tail=tail(log) if outcome is Outcome.FAILED else "",
         provider_options=options,
         samples_ns=samples,
     )
 
 
-def _windows(life: _Life, decide: Decide, on_window: OnWindow) -> Decision:
-    decision = Decision.GO_ON
+def _windows(
+    life: _Life, most_dropped: int, decide: Decide, on_window: OnWindow, throttled: Callable[[], bool]
+) -> Decision:
+    decision, in_a_row = Decision.GO_ON, 0
     while decision is Decision.GO_ON:
         life.child.send(protocol.NEXT)
         timed = life.expect(protocol.Timed, Stage.WINDOW, life.limits.window_s)
-        life.windows.append(Window(timed.samples_ns))
+        life.spin_ns = timed.spin_ns
+        hot = throttled()
+        in_a_row = in_a_row + 1 if hot else 0
+        if in_a_row == _THROTTLED_MOST:
+            message = f"The GPU was throttled in {in_a_row} windows in a row."
+            raise _ThrottledError(message)
+        disturbed = "throttled GPU" if hot else "slow core" if timed.slow else ""
+        if disturbed:
+            life.dropped[disturbed] += 1
+            if life.dropped.total() <= most_dropped:
+                continue
+        life.windows.append(Window(timed.samples_ns, disturbed))
         decision = decide(life.windows)
         on_window(life.windows[-1])
     return decision

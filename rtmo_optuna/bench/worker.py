@@ -15,6 +15,7 @@ from rtmo_optuna.bench.protocol import Blame
 from rtmo_optuna.engine.inputs import load
 from rtmo_optuna.engine.session import open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
+from rtmo_optuna.machine.canary import QuietCore
 from rtmo_optuna.wire import BenchmarkRequest, EngineKind, ModelFacts, Stage
 
 if TYPE_CHECKING:
@@ -68,15 +69,19 @@ class Worker:
         outputs = engine.run(samples[0])
         self.answer(protocol.Ran(time.perf_counter_ns() - start))
         digest = _hash(engine, outputs)
+        if request.gate:
+            self.stage = Stage.GATE
+            self.answer(protocol.Gated(_gated(engine, samples, outputs, request.gate)))
         del outputs
-        timer = _Timer(engine, samples, request.measuring)
+        timer = _Timer(engine, samples, request.measuring, request.best_spin_ns if request.pin else None)
         self.stage = Stage.WARMUP
         start = time.perf_counter_ns()
         calls = timer.warm_up()
         self.answer(protocol.Warm(time.perf_counter_ns() - start, calls, digest))
         self.stage = Stage.WINDOW
         while self._orders.readline() == protocol.NEXT:
-            self.answer(protocol.Timed(timer.window()))
+            self.answer(timer.window())
+        timer.close()
 
     def describe(self, request: protocol.DescribeRequest) -> None:
         """Read the file, open a session on it, and tell what it is."""
@@ -115,22 +120,29 @@ class Worker:
         engine = open_engine(request.session)
         self.stage = Stage.FIRST_RUN
         runs = [dict(zip(engine.output_names, engine.run(feed), strict=True)) for feed in samples]
+        if request.gate:
+            from rtmo_optuna.codec import decode  # noqa: PLC0415
+            from rtmo_optuna.engine.outputs import judge  # noqa: PLC0415
+            from rtmo_optuna.records import GateRules  # noqa: PLC0415
+
+            judge(runs, runs, decode(GateRules, request.gate))
         with open(request.target, "wb") as target:  # noqa: PTH123 - pathlib is not needed otherwise
             named = {f"{n}/{name}": array for n, run in enumerate(runs) for name, array in run.items()}
             np.savez(target, allow_pickle=False, **named)
         finite = all(np.isfinite(a).all() for run in runs for a in run.values() if a.dtype.kind in "fc")
-        self.answer(protocol.ReferenceMade({name: array.shape for name, array in runs[0].items()}, finite))
+        self.answer(protocol.ReferenceMade(finite))
 
 
 class _Timer:
     """Times complete calls, cycling through the samples; whole cycles, so that every window holds the same work."""
 
-    def __init__(self, engine: Engine, samples: list[Feed], measuring: Measuring) -> None:
+    def __init__(self, engine: Engine, samples: list[Feed], measuring: Measuring, best_spin_ns: int | None) -> None:
         self._run = engine.run
         self._samples = samples
         self._measuring = measuring
         self._left = math.inf if measuring.runs is None else measuring.runs
         self._least = measuring.window_calls
+        self._core = None if best_spin_ns is None else QuietCore(best_spin_ns)
 
     def _cycle(self) -> list[int]:
         now, run, spent = time.perf_counter_ns, self._run, []
@@ -151,16 +163,23 @@ class _Timer:
                 least = self._least = rules.slow_calls
         return len(spent)
 
-    def window(self) -> tuple[int, ...]:
+    def window(self) -> protocol.Timed:
         spent: list[int] = []
         gc.collect()
         gc.disable()
+        if self._core:
+            self._core.before()
         end = time.perf_counter() + self._measuring.window_s
         while len(spent) < self._left and (len(spent) < self._least or time.perf_counter() < end):
             spent += self._cycle()
+        slow = self._core.after() if self._core else False
         gc.enable()
-        self._left -= len(spent)
-        return tuple(spent)
+        self._left -= 0 if slow else len(spent)
+        return protocol.Timed(tuple(spent), slow, self._core.best_ns if self._core else 0)
+
+    def close(self) -> None:
+        if self._core:
+            self._core.close()
 
 
 _HANDLERS: Mapping[type[protocol.Request], Callable[[Worker, Any], None]] = {
@@ -179,6 +198,30 @@ def _blame(error: Exception) -> Blame:
 def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, TunerError | RuntimeError) else f"{type(error).__name__}: {text}"
+
+
+def _gated(
+    engine: Engine, samples: list[Feed], first: list[NDArray[Any]], plain: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Compare the outputs of every sample with the reference; what that takes is loaded here, after the first run."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    import numpy as np  # noqa: PLC0415
+
+    from rtmo_optuna.codec import decode, encode  # noqa: PLC0415
+    from rtmo_optuna.engine.outputs import judge  # noqa: PLC0415
+    from rtmo_optuna.records import GateRequest  # noqa: PLC0415
+
+    wanted = decode(GateRequest, plain)
+    outputs = [first, *(engine.run(feed) for feed in samples[1:])]
+    with np.load(wanted.reference) as stored:
+        reference = [{name: stored[f"{n}/{name}"] for name in engine.output_names} for n in range(len(samples))]
+    found = [dict(zip(engine.output_names, arrays, strict=True)) for arrays in outputs]
+    result = judge(reference, found, wanted.rules, wanted.own)
+    if wanted.baseline:
+        final = judge(reference, found, wanted.rules, result)
+        result = replace(result, passed=final.passed, reason=final.reason)
+    return dict(encode(result))
 
 
 def _hash(engine: Engine, outputs: list[NDArray[Any]]) -> str:

@@ -34,7 +34,7 @@ _SLACK = 0.05
 rounded to TF32's 10 bits, keeps the overlap of a box with itself above 0.97 as a rule."""
 _USUAL = 0.7
 """What suppression is set to as a rule, at most (RTMO 0.65): boxes of a list that overlap more are one box twice."""
-_SMALL = 0.01
+_GREAT, _SMALL = 1e9, 0.01
 """A number below this share of its column's root mean square counts as that much in relative errors."""
 
 
@@ -208,12 +208,12 @@ def _label_errors(wanted: Array, found: Array) -> dict[str, Errors]:
 
 
 def _differences(wanted: Array, found: Array) -> Errors:
-    """Distances of numbers; none where NaN or infinity meets its like, infinity where it meets anything else."""
+    """Distances of numbers; none where NaN or infinity meets its like, a great one where it meets anything else."""
     wide = np.result_type(wanted, np.float64)
     with np.errstate(invalid="ignore"):
         differences = np.abs(found.astype(wide) - wanted)
     alike = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
-    return np.where(np.isfinite(differences), differences, np.where(alike, 0.0, np.inf))
+    return np.where(np.isfinite(differences), differences, np.where(alike, 0.0, _GREAT))
 
 
 def _column_errors(wanted: Array, found: Array) -> Errors:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     Sample: TypeAlias = Mapping[str, Array]
     Figures: TypeAlias = Mapping[str, Sequence[float]]
 
-_MOST_PARTS = 1024
-_LEAST_NUMBERS = 16
+_MOST_PARTS, _LEAST_NUMBERS = 1024, 16
+_WORST = 1e9
 _NOTHING = 1e-6  # single precision says nothing about numbers this much smaller than those beside them
 
 
@@ -141,7 +141,7 @@ def judge(
     `own` is what this function says of the default settings' outputs without an `own`: no limit is stricter than what
     rounding alone makes of this model. A median or a share of rows may be `own_factor` times the default's; in RTMO-t
     and RTMO-s with random weights (20 seeds, 20 pairs of roundings to TF32's 10 bits each) one rounding's was at most
-    2.8 times another's, where it was past the fixed limit. A norm may be `tail_factor` times the default's: a few
+    2.6 times another's, where it was past the fixed limit. A norm may be `tail_factor` times the default's: a few
     numbers can decide it, and it was up to 5.7 times as large. But no relative error or share may come more than half
     the way from the default's to 1, where nothing is right, so that a zeroed channel is found under any rounding.
     Judged with its own result the default passes, unless its types, shapes or NaNs are wrong.
@@ -161,15 +161,15 @@ def judge(
     compared = {name: _elementwise(name, samples) for name in sound if name not in listed}
     rows = rules.min_rows
     if boxes in sound:
-        noise = known.get(boxes, {}).get("score", (0.0,))[0] if own else None
         names = [name for name in listed if name in sound]
+        noise = known.get(boxes, {}).get("score", (0.0,))[0] if own else None
         compared |= compare(samples, names, rules.overlap, rules.confident, noise=noise, least=rules.min_rows)
         rows = compared[boxes].counts["missing"]
     errors = []
     for name, fault in faults.items():
         found = compared.get(name, Comparison("rows" if name in listed else "elementwise"))
-        wrong = fault or _complaint(name, found, known.get(name, {}), rules)
-        figures = {figure: tuple(float(f"{value:.4g}") for value in values) for figure, values in found.figures.items()}
+        figures = {figure: _plain(values) for figure, values in found.figures.items()}
+        wrong = fault or _complaint(name, figures, found.counts, known.get(name, {}), rules)
         errors.append(OutputError(name, found.kind, figures, found.counts, wrong))
     reason = next((f"wrong output: {error.wrong}" for error in errors if error.wrong), "")
     mode = GateMode.DETECTIONS if boxes else GateMode.ELEMENTWISE
@@ -263,19 +263,21 @@ def _limits(figure: str, known: Figures, rules: GateRules) -> Array:
     return np.asarray(np.maximum(getattr(rules, row.fixed), bounded))
 
 
-def _complaint(name: str, found: Comparison, known: Figures, rules: GateRules) -> str:
+def _plain(values: Array) -> tuple[float, ...]:
+    return tuple(float(f"{value:.4g}") for value in np.nan_to_num(values, nan=_WORST, posinf=_WORST))
+
+
+def _complaint(name: str, figures: Figures, counts: Mapping[str, int], known: Figures, rules: GateRules) -> str:
     """Say what is past its limit, else nothing; of the parts of a figure the one that is furthest past."""
-    for figure, values in found.figures.items():
-        limits = _limits(figure, known, rules)
-        past = ~(values <= limits)
-        if past.any():
-            part = int(np.argmax(np.where(past, values - limits, -np.inf)))
-            value, limit = float(values[part]), float(np.broadcast_to(limits, values.shape)[part])
-            count = found.counts.get(figure, 0)
-            facts = {"value": value, "right": 1 - value, "good": round((1 - value) * count), "count": count}
-            least = f"(at least {1 - limit:.0%} needed)"
-            words = _FIGURES[figure.split(maxsplit=1)[0]].words
-            return words.format(name=name, figure=figure, part=part, limit=limit, least=least, **facts)
+    for figure, values in figures.items():
+        limits = np.broadcast_to(_limits(figure, known, rules), len(values))
+        part = int(np.argmax(values - limits))
+        value, limit = values[part], float(limits[part])
+        if value > limit:
+            count = counts.get(figure, 0)
+            facts = {"name": name, "figure": figure, "part": part, "value": value, "limit": limit, "right": 1 - value}
+            facts |= {"count": count, "good": round((1 - value) * count), "least": f"(at least {1 - limit:.0%} needed)"}
+            return _FIGURES[figure.split(maxsplit=1)[0]].words.format(**facts)
     return ""
 
 

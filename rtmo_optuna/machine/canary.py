@@ -1,10 +1,11 @@
 """The canary: how fast the core under the calling thread is now, and which core is quiet enough to time on.
 
-Part of the child whose start is timed: standard library only, and of it only what is loaded anyway.
+Part of the child, whose start is timed: standard library only, and of it only what is loaded anyway.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import time
@@ -15,18 +16,18 @@ if TYPE_CHECKING:
 
 REPEATS = 3
 STEPS = 10_000
-"""Never to depend on the machine: times of one study compare only while every spin does the same work."""
+"""Never fitted to the machine: the spins of one study compare only while every one of them does the same work."""
 NEAR = 1.10
-"""A core this many times slower than the best known is quiet enough. Quiet cores spread by 2 - 5 %, a busy hyperthread
-twin costs 50 - 100 % (docs/design.md, What was measured), so a longer search would find nothing better."""
+"""A core at most this many times slower than the best known is quiet: a busy hyperthread twin makes a spin 1.5 to 2
+times slower, the clock leaves some 10 % between quiet cores (docs/design.md, What was measured)."""
 SLOW = 1.15
-"""A window on a core more times slower than this is dropped (docs/design.md, Measuring)."""
+"""A window whose core was more times slower than this is dropped (docs/design.md, Measuring)."""
 PROBING_NS = 20_000_000
-"""After this long no further core is tried: 16 quiet cores are all seen, and a window of 120 ms costs a sixth more."""
+"""No third core is tried after this time: enough for 16 quiet ones, and a sixth of a window of 0.12 s."""
 
 
 class Mode(enum.StrEnum):
-    """Whether windows are timed on a core that was chosen, or are only judged afterwards, and why."""
+    """Whether windows run on a core that was chosen, or are only judged afterwards, and why."""
 
     PINNED = "pinned"
     ONE_CORE = "flagging: one core"
@@ -35,85 +36,140 @@ class Mode(enum.StrEnum):
 
 
 def spin() -> int:
-    """Return how long a fixed piece of pure CPU work takes now, in ns: about 350 000 on a fast core.
+    """Return how long a fixed piece of work for the processor alone takes now, in ns: about 350 000 on a fast core.
 
-    It is the fastest of three, about 1 ms in all. A preemption lengthens one of them, seldom all; a core whose
-    hyperthread twin is busy lengthens each, for seconds at a time.
+    It is the least of three, 1 ms together: a preemption lengthens one of them, a slow core all.
     """
     return min(_work() for _ in range(REPEATS))
 
 
 def queued() -> int:
-    """Return how long the calling thread has been ready to run while its core ran others, in ns since it started.
+    """Return how long the calling thread has stood ready while its core ran others, in ns since the thread's start.
 
-    From the second field of /proc/thread-self/schedstat (Linux, Documentation/scheduler/sched-stats); 0 where there is
-    no such file.
+    This is the second field of Linux's /proc/thread-self/schedstat (its Documentation/scheduler/sched-stats.rst); 0
+    where there is none.
     """
     try:
         with open("/proc/thread-self/schedstat", "rb") as file:  # noqa: PTH123 - pathlib is not needed otherwise
             return int(file.read().split()[1])
-    except (OSError, IndexError):
+    except OSError:
         return 0
 
 
 class QuietCore:
-    """Keeps the calling thread on a quiet core during windows, and tells which windows were disturbed all the same.
+    """Keeps the calling thread on a quiet core during windows, and says which windows were disturbed all the same.
 
-    `before` and `after` go around each window; both belong to one thread. Only that thread is pinned: threads that CUDA
-    or ONNX Runtime started earlier keep their cores, threads that it starts later inherit its one core, so sessions are
-    opened first. It uses the cores that the thread may use at the start, and thus heeds taskset and control groups.
+    `before` and `after` stand around each window, `close` after the last; all belong to one thread. Only that thread is
+    pinned: those that CUDA or ONNX Runtime started earlier keep their cores, those that it starts later inherit its one
+    core, so open the session first. The cores are those that the thread may use at the start: taskset and control
+    groups are heeded.
 
-    A core's slowness is its spin, over the best known one of the study, times the thread's share of waiting for the
-    core: a spin sees a slow core, but a process with which a core is shared leaves whole spins alone between its turns.
+    What is judged is the spin's time, stretched by the share of the time that the thread stood in its core's queue: the
+    spin alone tells a slow core, but not one shared with another process, which takes turns of several spins' length.
 
     Attributes:
-        mode: What can be done on this machine.
-        best_ns: The fastest spin known, in ns: the given one, or one seen since; 0 before the first.
+        mode: What this machine allows.
+        best_ns: The shortest spin known, in ns: the one given, or one seen since; 0 before any.
         kept: Windows that `after` let pass.
         dropped: Windows that it did not.
-        moves: How many times a window was timed on another core than the window before.
+        moves: Windows that ran on another core than the one before them.
     """
 
-    def __init__(
-        self, best_ns: int = 0, spin: Callable[[], int] = spin, queued: Callable[[], int] = queued
-    ) -> None:
-        """Start from the best spin that the study's earlier processes saw, in ns; 0 where there was none."""
+    def __init__(self, best_ns: int = 0, spin: Callable[[], int] = spin, queued: Callable[[], int] = queued) -> None:
+        """Start from the shortest spin that the study's processes have seen so far, in ns; 0 where there was none."""
         self.best_ns = best_ns
         self.kept = self.dropped = self.moves = 0
-        self._spin = spin
-        self._queued = queued
-        self._core: int | None = None
+        self._spin, self._queued = spin, queued
         self._since = self._now()
+        self._core: int | None = None
         self.mode, self._allowed = _permission()
-        # In the order in which to try them: the current one first, those found wanting last; shuffled, since neighbours
-        # are often twins, and the first cores serve most interrupts.
-        self._cores = sorted(self._allowed, key=lambda _: os.urandom(4))
+        # In the order to try them; shuffled, since neighbours may be twins and the first ones serve most interrupts.
+        cores = self._allowed if self.mode is Mode.PINNED else ()
+        self._cores = sorted(cores, key=lambda _: os.urandom(4))
 
     def before(self) -> tuple[int | None, int]:
-        """Pin the thread to a quiet core; return that core (None where unpinned) and its spin in ns.
+        """Pin the thread to a quiet core; return that core, None where nothing is pinned, and its spin in ns.
 
-        The core of the last window is kept while it is at most 10 % slower than the best known: 1 ms. Otherwise
-        others follow, those first that were not tried for longest, until one is as good or 20 ms are over; then it is the
-        fastest of those tried. A process that knows no best spin tries all that it can in 20 ms.
+        The last window's core stays, at the cost of one spin, while it is within 10 % of the best known and its window
+        was kept. Otherwise others are tried, those first that were not for longest, until one is within 10 %, or for
+        20 ms, but at least two; then the fastest is taken. Without a best known, as many as 20 ms allow are compared.
         """
         known, last = self.best_ns, self._core
         end = time.perf_counter_ns() + PROBING_NS
-        tried: list[tuple[float, int, int]] = []
+        tried: dict[int, tuple[float, int]] = {}
         for core in tuple(self._cores):
-            start = self._now()
-            if not self._go(core):
-                continue
-            spun = self._timed()
-            tried.append((self._slowness(spun, start), core, spun))
-            if tried[-1][0] <= NEAR * known / self.best_ns or time.perf_counter_ns() > end:
-                break
-        for _, core, spun in sorted(tried):
-            if self._go(core):
-                self._cores = [core, *(c for c in self._cores if c not in {x for _, x, _ in tried}), ]
-        return None, 0
+            self._since = self._now()
+            if self._pin(core):
+                spun = self._spun()
+                tried[core] = self._stretched(spun), spun
+                if tried[core][0] <= NEAR * known or (len(tried) > 1 and time.perf_counter_ns() > end):
+                    break
+        if tried:
+            self._core = min(tried, key=lambda core: tried[core])
+            self._pin(self._core)
+            self._cores.sort(key=lambda core: (core != self._core, core in tried))
+            self.moves += last not in {None, self._core}
+            spun = tried[self._core][1]
+        else:
+            self._core, spun = None, self._spun()
+        self._since = self._now()
+        return self._core, spun
+
+    def after(self) -> bool:
+        """Return whether to drop the window since `before`: its core was over 15 % slower than the best known.
+
+        The core of a dropped window is tried last before the next one.
+        """
+        disturbed = self._stretched(self._spun()) > SLOW * self.best_ns
+        self.dropped += disturbed
+        self.kept += not disturbed
+        if disturbed:
+            self._cores = self._cores[1:] + self._cores[:1]
+        return disturbed
+
+    def close(self) -> None:
+        """Let the thread run on all the cores again that it had at the start."""
+        if self._allowed:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, self._allowed)
 
     def _now(self) -> tuple[int, int]:
         return time.perf_counter_ns(), self._queued()
+
+    def _spun(self) -> int:
+        """Return a spin's time, which may be the best."""
+        spun = self._spin()
+        self.best_ns = min(self.best_ns or spun, spun)
+        return spun
+
+    def _stretched(self, spun: int) -> float:
+        """Return the spin's time, longer by what waiting since `_since` has cost."""
+        now, queued = self._now()
+        passed, waited = now - self._since[0], queued - self._since[1]
+        return spun * passed / max(passed - waited, 1)
+
+    def _pin(self, core: int) -> bool:
+        """Pin the thread to `core`, which is given up where that fails: taken offline, or away from this process."""
+        try:
+            os.sched_setaffinity(0, {core})
+        except OSError:
+            self._cores.remove(core)
+            if not self._cores:
+                self.mode = Mode.REFUSED
+            return False
+        return True
+
+
+def _permission() -> tuple[Mode, frozenset[int]]:
+    """Return what this machine allows, and the calling thread's cores where they are known and may be set."""
+    if not hasattr(os, "sched_setaffinity"):
+        return Mode.NO_CALL, frozenset()
+    try:
+        cores = frozenset(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores)
+    except OSError:
+        return Mode.REFUSED, frozenset()
+    return (Mode.PINNED if len(cores) > 1 else Mode.ONE_CORE), cores
 
 
 def _work() -> int:

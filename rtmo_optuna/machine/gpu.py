@@ -23,6 +23,13 @@ class GpuProcess(NamedTuple):
     memory_bytes: int | None
 
 
+class GpuState(NamedTuple):
+    """How fast a GPU runs: its SM clock in MHz, and NVML's bits (nvmlClocksEventReasons) for what holds it down."""
+
+    sm_mhz: int | None
+    reasons: int
+
+
 def gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES lets through; none where there is no driver or no nvidia-ml-py.
 
@@ -85,6 +92,17 @@ def process_memory(gpu: Gpu, pid: int) -> int | None:
     another process id, as in a container with process ids of its own.
     """
     return next((process.memory_bytes for process in processes(gpu) if process.pid == pid), None)
+
+
+def state(gpu: Gpu) -> GpuState:
+    """Return the SM clock and the reasons why clocks are held down, now; None and 0 where the driver does not tell."""
+    nvml = _nvml()
+    handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, gpu.uuid) if nvml else None
+    if handle is None:
+        return GpuState(None, 0)
+    clock = _ask(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM)
+    reasons = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
+    return GpuState(None if clock is None else int(clock), int(reasons or 0))
 
 
 def visible(value: str | None, uuids: Sequence[str]) -> tuple[int, ...]:

@@ -7,7 +7,8 @@ import statistics
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench.run import Decision
-from rtmo_optuna.records import Outcome, Verdict
+from rtmo_optuna.records import Outcome
+from rtmo_optuna.search.noise import APART
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rtmo_optuna.space.objectives import Objective
 
 PRUNE_AFTER = 3
+PRUNE_SPREADS = 5
 HOPELESS_AFTER = 5
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 
@@ -49,11 +51,14 @@ def standard_error(medians: Sequence[float]) -> float:
     return _MEDIAN_ERROR * statistics.stdev(medians) / math.sqrt(len(medians)) / statistics.median(medians)
 
 
-def prune_limit(default: TrialRecord | None, ratio: float, objective: Objective) -> float | None:
-    """Return the window median in ns above which a trial is given up, or None where none is known yet."""
-    if default is None or default.measurement.outcome is not Outcome.MEASURED or objective.so_far is None:
-        return None
-    return ratio * (default.measurement.latency_ns or math.inf)
+def prune_limit(known_ms: Sequence[float], spread: float | None, most: float) -> float | None:
+    """Return the window median in ns above which a trial is given up, or None where nothing is known to compare with.
+
+    That is the best of `known_ms` and a margin of 5 %, or of five times the spread between processes where that is more
+    (docs/design.md, Searching), but at most `most` times the best.
+    """
+    margin = max(APART, PRUNE_SPREADS * (spread or 0.0))
+    return min(known_ms) * 1e6 * min(1 + margin, most) if known_ms else None
 
 
 def best(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
@@ -68,23 +73,3 @@ def hopeless(trials: Sequence[TrialRecord]) -> bool:
     """Whether the first trials all failed, so that the fault is not in the settings."""
     runs = [trial for trial in trials if trial.run]
     return len(runs) >= HOPELESS_AFTER and all(trial.measurement.outcome is Outcome.FAILED for trial in runs)
-
-
-def verdict(trials: Sequence[TrialRecord], objective: Objective, default: TrialRecord | None) -> Verdict:
-    """Return what may be claimed before race and confirmation: the best measured, not confirmed."""
-    winner = best(trials, objective)
-    if winner is None or winner.value is None:
-        return Verdict("No settings could be measured.", None, default, None)
-    measured = f"{winner.value:.2f} {objective.unit}"
-    if default is None or default.value is None:
-        return Verdict(
-            f"Best measured, not confirmed: {measured}; the default settings could not be measured.", winner, None, None
-        )
-    speedup = default.value / winner.value if objective.direction == "minimize" else winner.value / default.value
-    if not len(winner.settings) and winner.settings == default.settings:
-        return Verdict(f"Nothing measured was faster than the default settings ({measured}).", winner, default, 1.0)
-    sentence = (
-        f"Best measured, not confirmed: {measured} against {default.value:.2f} {objective.unit} with the default "
-        f"settings, {speedup:.3f} times as good."
-    )
-    return Verdict(sentence, winner, default, speedup)

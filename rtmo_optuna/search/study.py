@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.machine.host import process_space, started
-from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyRecord, TrialRecord
+from rtmo_optuna.records import Measurement, Origin, Outcome, ProcessRecord, Purpose, Settings, StudyRecord, TrialRecord
 from rtmo_optuna.search import storage as database
 from rtmo_optuna.search.notes import save_note
 from rtmo_optuna.search.sampler import distributions
@@ -61,6 +61,7 @@ class Study:
         self._distributions = distributions(about.space)
         self._trials: dict[int, TrialRecord] = {}
         self._known: dict[Settings, TrialRecord] = {}
+        self._processes = decode(tuple[ProcessRecord, ...], study.user_attrs.get("processes", []))
         for frozen in study.get_trials(deepcopy=False):
             self._remember(_trial_record(frozen, self._runs()))
 
@@ -78,6 +79,29 @@ class Study:
     def default(self) -> TrialRecord | None:
         """The run of the default settings, None before it."""
         return self._known.get(self.about.space.fixed)
+
+    @property
+    def processes(self) -> tuple[ProcessRecord, ...]:
+        """What ran beside the trials: baseline, race and confirmation, in order."""
+        return self._processes
+
+    def keep(self, process: ProcessRecord) -> None:
+        """Keep a process that ran beside the trials."""
+        self._processes = (*self._processes, process)
+        self._study.set_user_attr("processes", encode(self._processes))
+
+    def forget(self, *purposes: Purpose) -> None:
+        """Forget the processes that ran for `purposes`."""
+        self._processes = tuple(process for process in self._processes if process.purpose not in purposes)
+        self._study.set_user_attr("processes", encode(self._processes))
+
+    def put(self, name: str, value: object) -> None:
+        """Keep `value` with the study under `name`."""
+        self._study.set_user_attr(name, encode(value))
+
+    def get(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        """Return what was put under `name`, encoded; None where nothing was."""
+        return self._study.user_attrs.get(name)
 
     def _runs(self) -> int:
         return sum(trial.run > 0 for trial in self._trials.values())
@@ -186,6 +210,8 @@ class Study:
             wall_s=wall_s,
         )
         self._remember(record)
+        if measurement.outcome is Outcome.INTERRUPTED:
+            self.enqueue(proposal.settings, proposal.origin)
         return record
 
     def _tell(self, proposal: Proposal, value: float | None, measurement: Measurement) -> None:
@@ -233,7 +259,7 @@ class Study:
 
     def conclude(self, record: StudyRecord, note: str) -> None:
         """Keep the study's last state and put `note` on it."""
-        self._study.set_user_attr("about", encode(replace(record, trials=(), verdict=_bare(record))))
+        self._study.set_user_attr("about", encode(replace(record, trials=(), processes=())))
         save_note(self._study, note)
 
     def attach(self, files: Iterable[Path]) -> None:
@@ -243,7 +269,7 @@ class Study:
 
     def record(self, **changes: Any) -> StudyRecord:  # noqa: ANN401 - fields of StudyRecord
         """Return the study as a record, with `changes`."""
-        return replace(self.about, trials=self.trials, **changes)
+        return replace(self.about, trials=self.trials, processes=self.processes, **changes)
 
 
 def _trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
@@ -267,10 +293,6 @@ def _trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
         started=begun.isoformat(timespec="seconds") if begun else "",
         wall_s=frozen.duration.total_seconds() if frozen.duration else 0.0,
     )
-
-
-def _bare(record: StudyRecord) -> Any:  # noqa: ANN401
-    return replace(record.verdict, best=None, default=None)
 
 
 def _driver() -> dict[str, Any]:

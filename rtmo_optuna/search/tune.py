@@ -1,122 +1,138 @@
-"""The search: ask, run, tell, until the budget is spent. Preflight, race and confirmation come with a later release."""
+"""A whole tune in order: preflight, search, race and confirmation, each within its share of the time."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.bench.run import Decision, measure
-from rtmo_optuna.machine.gpu import process_memory
-from rtmo_optuna.machine.host import device_lock
-from rtmo_optuna.records import (
-    BenchmarkRequest,
-    Event,
-    Gpu,
-    Note,
-    Observer,
-    Outcome,
-    SessionSpec,
-    TrialEnded,
-    TrialRecord,
-    TrialStarted,
-    Window,
-    WindowDone,
-)
+from rtmo_optuna.records import Measurement, Note, Observer, Outcome, Purpose, Settings, TrialEnded, TrialStarted
 from rtmo_optuna.search import judge
+from rtmo_optuna.search.finals import Finals, Outcomes, noise_of
+from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.records import Measurement
+    from rtmo_optuna.records import TrialRecord
     from rtmo_optuna.search.study import Proposal
+
+SEARCH_UNTIL = 0.6
 
 
 @dataclass
-class Search:
-    """What one run of the search needs beside the study."""
+class Tune:
+    """One run of a study: it goes on where the last one stopped."""
 
     study: Study
-    session: SessionSpec
-    inputs: str
-    gpu: Gpu | None
+    runner: Runner
+    incumbent: Settings
+    baseline: int
     observer: Observer
-    deadline: float
-    _walls: list[float] = field(default_factory=list)
+    begun: float
 
-    def run(self) -> bool:
-        """Run trials until the study has as many as it is to have; return whether it got there.
+    def run(self) -> Outcomes | None:
+        """Return what race and confirmation came to; None where the search found nothing to race.
 
-        False means that the time ran out. Raises KeyboardInterrupt after the running trial was put back.
+        Raises KeyboardInterrupt after the running trial was put back.
         """
+        timeout_s = self.study.about.definition.timeout_s
+        self._preflight()
+        self._search(self.begun + SEARCH_UNTIL * timeout_s)
+        if judge.hopeless(self.study.trials) or judge.best(self.study.trials, self.study.objective) is None:
+            return None
+        return Finals(self.study, self.runner, self.incumbent, self.begun + timeout_s).run()
+
+    def _preflight(self) -> None:
+        """Run the default settings in fresh processes: the noise of this host, and the gate's own error."""
+        default = self.study.about.space.fixed
+        done = [p for p in self.study.processes if p.purpose is Purpose.BASELINE]
+        if own := self.study.get("own"):
+            self.runner.set_own(own)
+        for index in range(len(done), self.baseline):
+            record, measurement = self.runner.record(Purpose.BASELINE, index, default)
+            self.study.keep(record)
+            self._take_own(measurement)
+            if record.cost is None:
+                text = f"The default settings failed: {measurement.stage}: {measurement.reason}"
+                self.observer(Note(text, warning=True))
+                break
+        found = noise_of(self.study)
+        self.runner.spread = found.between
+        if found.noisy and found.between is not None and found.found is not None:
+            text = (
+                f"Noisy host: processes of the same settings differ by {found.between:.1%}; gains under "
+                f"{found.found:.1%} will mostly not be found."
+            )
+            self.observer(Note(text, warning=True))
+
+    def _take_own(self, measurement: Measurement) -> None:
+        """Keep how far the default's outputs are from the reference: no other settings need to be nearer."""
+        if measurement.gate and self.study.get("own") is None:
+            self.study.put("own", measurement.gate)
+            self.runner.set_own(self.study.get("own"))
+            for warning in measurement.gate.warnings:
+                self.observer(Note(warning, warning=True))
+
+    def _search(self, deadline: float) -> None:
         total = self.study.about.definition.trials
-        while self.study.runs < total:
-            if self._walls and time.monotonic() + statistics.median(self._walls) > self.deadline:
-                self._say(Note("The time is spent; the same command goes on from here."))
-                return False
-            if judge.hopeless(self.study.trials):
-                return False
+        walls_s: list[float] = []
+        while self.study.runs < total and not judge.hopeless(self.study.trials):
+            if walls_s and time.monotonic() + statistics.median(walls_s) > deadline:
+                self.observer(Note("The search's share of the time is spent; the same command goes on from here."))
+                return
             proposal = self.study.ask()
             if proposal is None:
-                self._say(Note("Every combination of the space has been measured."))
-                return True
-            record = self._trial(proposal, total)
-            self._walls.append(record.wall_s)
+                self.observer(Note("Every combination of the space has been measured."))
+                return
+            record = self._trial(proposal, total, deadline)
+            walls_s.append(record.wall_s)
             best = judge.best(self.study.trials, self.study.objective)
-            self._say(TrialEnded(record, total, best, self.study.default))
-        return True
+            self.observer(TrialEnded(record, total, best, self.study.default))
 
-    def _say(self, event: Event) -> None:
-        self.observer(event)
-
-    def _trial(self, proposal: Proposal, total: int) -> TrialRecord:
-        left = max(0.0, self.deadline - time.monotonic())
-        self._say(TrialStarted(self.study.runs + 1, total, proposal.settings, proposal.origin, left))
+    def _trial(self, proposal: Proposal, total: int, deadline: float) -> TrialRecord:
+        left = max(0.0, deadline - time.monotonic())
+        self.observer(TrialStarted(self.study.runs + 1, total, proposal.settings, proposal.origin, left))
         with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
             folder = Path(name)
             try:
-                with device_lock(self.gpu.uuid if self.gpu else "cpu"):
-                    measurement = self._measure(proposal, folder)
+                measurement = self._measure(proposal, folder)
             except BaseException:
                 self.study.interrupt(proposal)
                 raise
             return self.study.tell(proposal, measurement, folder)
 
     def _measure(self, proposal: Proposal, folder: Path) -> Measurement:
-        study, gpu = self.study, self.gpu
-        definition = study.about.definition
-        limit = judge.prune_limit(study.default, definition.prune_ratio, study.objective)
-        medians: list[float] = []
-
-        def decide(windows: Sequence[Window]) -> Decision:
-            return judge.after_window(
-                windows, definition.measuring, prune_above_ns=limit, least_calls=study.objective.least_calls
-            )
-
-        def on_window(window: Window) -> None:
-            medians.append(statistics.median(window.samples_ns) / 1e6)
-            study.report(proposal, len(medians), statistics.median(medians))
-            self._say(WindowDone(statistics.median(medians), len(medians)))
-
-        return measure(
-            BenchmarkRequest(
-                replace(self.session, settings=proposal.settings),
-                self.inputs,
-                definition.measuring,
-                definition.limits,
-            ),
-            log=folder / "log.txt",
-            decide=decide,
-            on_window=on_window,
-            memory_of=lambda pid: process_memory(gpu, pid) if gpu else None,
-            batch=study.about.batch,
+        study = self.study
+        limit = self._prune_limit()
+        measurement = self.runner.run(
+            proposal.settings,
+            folder / "log.txt",
+            prune_above_ns=limit,
+            on_window=lambda latency_ms, windows: study.report(proposal, windows, latency_ms),
         )
+        if measurement.outcome is Outcome.INTERRUPTED:
+            self.observer(Note(f"{measurement.reason} The trial is put back.", warning=True))
+        best = judge.best(study.trials, study.objective)
+        leads = best and measurement.latency_ns and measurement.latency_ns < (best.measurement.latency_ns or 0.0)
+        if leads and measurement.outcome is Outcome.MEASURED and study.objective.so_far:
+            second = self.runner.run(proposal.settings, folder / "second.txt")
+            if second.outcome is Outcome.MEASURED and second.latency_ns and measurement.latency_ns:
+                both = statistics.fmean((measurement.latency_ns, second.latency_ns))
+                measurement = replace(measurement, latency_ns=both, second_ns=second.latency_ns)
+        return measurement
 
+    def _prune_limit(self) -> float | None:
+        """Return the window median in ns above which a trial is given up, None where windows do not foretell its score.
 
-def outcomes(trials: Sequence[TrialRecord]) -> dict[str, int]:
-    """Return how many runs ended in each way."""
-    return {kind.value: sum(t.run > 0 and t.measurement.outcome is kind for t in trials) for kind in Outcome}
+        The reference is the best of the baseline and of the leaders, which were all confirmed in a second process.
+        """
+        if self.study.objective.so_far is None:
+            return None
+        baseline = [p.latency_ms for p in self.study.processes if p.purpose is Purpose.BASELINE and p.cost]
+        twice = [t.measurement.latency_ms for t in self.study.trials if t.run and t.measurement.second_ns]
+        known = [*twice, *([statistics.median(filter(None, baseline))] if len(baseline) > 1 else [])]
+        ratio = self.study.about.definition.prune_ratio
+        return judge.prune_limit([value for value in known if value], self.runner.spread, ratio)

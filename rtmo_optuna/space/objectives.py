@@ -25,6 +25,12 @@ class Objective:
     least_calls: int = 0
 
 
+    def cost(self, measurement: Measurement) -> float | None:
+        """Return the score as something to be small: itself, or milliseconds an item where more is better."""
+        score = self.score(measurement)
+        return score if score is None or self.direction == "minimize" else 1e3 / score
+
+
 def _milliseconds(value_ns: float | None) -> float | None:
     return None if value_ns is None else value_ns / 1e6
 

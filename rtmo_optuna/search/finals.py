@@ -1,0 +1,188 @@
+"""Race and confirmation run for real: fresh processes in blocks and pairs, each kept at once, so that both resume."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.codec import decode
+from rtmo_optuna.records import Claim, Noise, Note, Outcome, Purpose, Settings
+from rtmo_optuna.search import confirm, noise, race
+from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.race import RaceRules
+from rtmo_optuna.search.study import Study
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rtmo_optuna.records import TrialRecord
+
+_PAIRS_SHARE = 0.5
+_FIRST_GUESS_S = 5.0
+_RECENT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What race and confirmation came to, as the study keeps it.
+
+    They belong to a study of `trials` runs and to what config.yaml held then; with more trials they begin anew.
+    `rules` and `pairs` are fixed before the first process, so that a resumed race decides as an uninterrupted one.
+    """
+
+    trials: int
+    incumbent: Settings
+    rules: RaceRules
+    blocks: int = 0
+    winner: Settings | None = None
+    pairs: int | None = None
+    claims: tuple[Claim, ...] = ()
+    over: bool = False
+
+
+def kept_outcomes(study: Study) -> Outcomes | None:
+    """Return what race and confirmation came to in an earlier run, None before them or where trials came after."""
+    held = study.get("finals")
+    kept = decode(Outcomes, held) if held else None
+    return kept if kept and kept.trials == study.runs else None
+
+
+def noise_of(study: Study) -> Noise:
+    """Return the noise of the study's host: from its baseline and race, where settings ran in several processes."""
+    values: dict[Settings, list[float]] = {}
+    for process in study.processes:
+        if process.cost is not None and process.purpose is not Purpose.CONFIRMATION:
+            values.setdefault(process.settings, []).append(process.cost)
+    baseline = [p.windows_ms for p in study.processes if p.purpose is Purpose.BASELINE and len(p.windows_ms) > 1]
+    between = noise.between(values)
+    return Noise(
+        between=between,
+        within=noise.within(baseline),
+        noisy=noise.noisy(between),
+        found=None if between is None else confirm.detectable(between),
+    )
+
+
+@dataclass
+class Finals:
+    """The last part of a study: who is best of those that looked good, and is that a gain over what there was?"""
+
+    study: Study
+    runner: Runner
+    incumbent: Settings
+    deadline: float
+
+    def run(self) -> Outcomes:
+        """Race, then confirm the winner; what was run before an interruption is not run again."""
+        kept = self._kept()
+        if kept.over:
+            return kept
+        default = self.study.about.space.fixed
+        rivals = tuple(dict.fromkeys((default, kept.incumbent)))
+        state = self._race(kept.rules)
+        winner = state.winner if state.enough else None
+        kept = replace(kept, blocks=state.blocks, winner=winner)
+        self.study.put("finals", kept)
+        if winner is not None:
+            others = tuple(rival for rival in rivals if rival != winner)
+            if kept.pairs is None:
+                rounds = self._processes_left() // (len(others) + 1) if others else 0
+                kept = replace(kept, pairs=rounds)
+                self.study.put("finals", kept)
+            kept = replace(kept, claims=self._confirm(winner, others, kept.pairs or 0))
+        kept = replace(kept, over=True)
+        self.study.put("finals", kept)
+        return kept
+
+    def _kept(self) -> Outcomes:
+        """Return what was kept of an earlier run, or a new beginning."""
+        kept = kept_outcomes(self.study)
+        if kept and (kept.over or kept.incumbent == self.incumbent):
+            return kept
+        self.study.forget(Purpose.RACE, Purpose.CONFIRMATION)
+        left = self._processes_left()
+        reserved = min(2 * confirm.ConfirmRules().most_pairs, int(left * _PAIRS_SHARE))
+        rules = RaceRules().fitted(len(self._contenders()), left - reserved)
+        kept = Outcomes(self.study.runs, self.incumbent, rules)
+        self.study.put("finals", kept)
+        return kept
+
+    def _processes_left(self) -> int:
+        walls_s = self.runner.walls_s[-_RECENT:]
+        each_s = statistics.median(walls_s) if walls_s else _FIRST_GUESS_S
+        return max(0, int((self.deadline - time.monotonic()) / each_s))
+
+    def _contenders(self) -> list[race.Contender]:
+        baseline = [
+            race.Contender(p.settings, (p.cost,), p.memory_bytes)
+            for p in self.study.processes
+            if p.purpose is Purpose.BASELINE and p.cost is not None
+        ]
+        measured = (t for t in self.study.trials if t.run and t.measurement.outcome is Outcome.MEASURED)
+        return baseline + [self._contender(trial) for trial in measured]
+
+    def _contender(self, trial: TrialRecord) -> race.Contender:
+        cost = self.study.objective.cost(trial.measurement)
+        before = () if cost is None else (cost,) * (2 if trial.measurement.second_ns else 1)
+        return race.Contender(trial.settings, before, trial.measurement.gpu_memory_bytes)
+
+    def _race(self, rules: RaceRules) -> race.RaceState:
+        blocks = self._results(Purpose.RACE)
+        state = race.start(self._contenders(), rules)
+        self.runner.observer(Note(f"Race: the best {len(state.running)} again, in fresh processes side by side."))
+        while not state.over:
+            known = blocks.get(state.blocks, {})
+            late = time.monotonic() > self.deadline
+            if late and not known:
+                break
+            values = {
+                settings: known[settings] if settings in known else self._process(Purpose.RACE, state.blocks, settings)
+                for settings in race.order(state.blocks, state.running, seed=0)
+                if settings in known or not late
+            }
+            state = race.after(state, values)
+        return state
+
+    def _results(self, purpose: Purpose) -> dict[int, dict[Settings, float | None]]:
+        """Return the latencies kept for `purpose`, by block or pair."""
+        results: dict[int, dict[Settings, float | None]] = {}
+        for process in self.study.processes:
+            if process.purpose is purpose:
+                results.setdefault(process.index, {})[process.settings] = process.cost
+        return results
+
+    def _process(self, purpose: Purpose, index: int, settings: Settings) -> float | None:
+        record, _ = self.runner.record(purpose, index, settings)
+        self.study.keep(record)
+        return record.cost
+
+    def _confirm(self, winner: Settings, rivals: Sequence[Settings], most: int) -> tuple[Claim, ...]:
+        """Run rounds of the winner and each rival that is undecided; a round is a pair for each of them."""
+        default = self.study.about.space.fixed
+        names = {r: "the default settings" if r == default else "what config.yaml held" for r in rivals}
+        rules = confirm.ConfirmRules(looks=confirm.looks_for(most))
+        pairs: dict[Settings, list[confirm.Pair]] = {rival: [] for rival in rivals}
+        told = {rival: confirm.confirm((), rules, names[rival]) for rival in rivals}
+        rounds = self._results(Purpose.CONFIRMATION)
+        index = 0
+        while undecided := [rival for rival in rivals if not told[rival].over]:
+            values = rounds.get(index, {})
+            if time.monotonic() > self.deadline and not values:
+                break
+            if index == 0:
+                self.runner.observer(Note(f"Confirmation of {winner}, in up to {rules.most_pairs} fresh pairs."))
+            for side in confirm.who_first(index, (winner, *undecided)):
+                if side not in values:
+                    values[side] = self._process(Purpose.CONFIRMATION, index, side)
+            for rival in undecided:
+                pairs[rival].append((values[winner], values[rival]))
+                told[rival] = confirm.confirm(pairs[rival], rules, names[rival])
+            index += 1
+        return tuple(_claim(names[rival], told[rival]) for rival in rivals)
+
+
+def _claim(against: str, told: confirm.Confirmation) -> Claim:
+    return Claim(against, told.ratio, told.low, told.high, told.pairs, told.decided.value, told.sentence)
+

@@ -1,0 +1,151 @@
+"""One fresh process of given settings by the study's rules: what trials, baseline, race and pairs are made of."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.bench.run import Decision, measure
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.machine.gpu import process_memory, state
+from rtmo_optuna.machine.host import device_lock
+from rtmo_optuna.records import (
+    BenchmarkRequest,
+    GateMode,
+    GateRequest,
+    GateResult,
+    Gpu,
+    Limits,
+    Measurement,
+    Measuring,
+    Note,
+    Observer,
+    Outcome,
+    ProcessRecord,
+    Purpose,
+    SessionSpec,
+    Settings,
+    Window,
+    WindowDone,
+)
+from rtmo_optuna.search import judge, noise
+from rtmo_optuna.space.objectives import Objective
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+LEAST_PRECISION = 0.003
+
+
+@dataclass
+class Runner:
+    """Runs processes on one device, and remembers what they share: how fast a quiet core spins, the clock, the gate.
+
+    `spread` is s_b once it is known: a process is then measured to a third of it, not finer.
+    """
+
+    session: SessionSpec
+    inputs: str
+    measuring: Measuring
+    limits: Limits
+    gate: GateRequest
+    objective: Objective
+    observer: Observer
+    gpu: Gpu | None = None
+    batch: int = 1
+    spread: float | None = None
+    baseline_mhz: float | None = None
+    spins_ns: list[int] = field(default_factory=list)
+    walls_s: list[float] = field(default_factory=list)
+    dropped: int = 0
+
+    def run(
+        self,
+        settings: Settings,
+        log: Path,
+        *,
+        prune_above_ns: float | None = None,
+        on_window: Callable[[float, int], None] = lambda _latency_ms, _windows: None,
+    ) -> Measurement:
+        """Return the Measurement of one fresh process of `settings`, while no other process of ours has the device.
+
+        `on_window` gets the running median in ms and the number of windows.
+        """
+        begun = time.monotonic()
+        precision = max(LEAST_PRECISION, (self.spread or 0.0) / 3, self.measuring.precision)
+        rules = replace(self.measuring, precision=precision)
+        medians: list[float] = []
+
+        def decide(windows: Sequence[Window]) -> Decision:
+            least_calls = self.objective.least_calls
+            return judge.after_window(windows, rules, prune_above_ns=prune_above_ns, least_calls=least_calls)
+
+        def note(window: Window) -> None:
+            medians.append(statistics.median(window.samples_ns) / 1e6)
+            on_window(statistics.median(medians), len(medians))
+            self.observer(WindowDone(statistics.median(medians), len(medians)))
+
+        request = BenchmarkRequest(
+            session=replace(self.session, settings=settings),
+            inputs=self.inputs,
+            measuring=rules,
+            limits=self.limits,
+            pin=self.gpu is not None,
+            best_spin_ns=round(statistics.median(self.spins_ns)) if self.spins_ns else 0,
+            gate={} if self.gate.rules.mode is GateMode.OFF else encode(self.gate),
+        )
+        with device_lock(self.gpu.uuid if self.gpu else "cpu", self._wait):
+            measurement = measure(
+                request,
+                log=log,
+                decide=decide,
+                on_window=note,
+                memory_of=lambda pid: process_memory(self.gpu, pid) if self.gpu else None,
+                throttled=self._throttled,
+                batch=self.batch,
+            )
+        self.walls_s.append(time.monotonic() - begun)
+        self.dropped += sum(measurement.dropped.values())
+        if measurement.spin_ns:
+            self.spins_ns.append(measurement.spin_ns)
+        return measurement
+
+    def record(self, purpose: Purpose, index: int, settings: Settings) -> tuple[ProcessRecord, Measurement]:
+        """Run one process beside the trials and return it as the study keeps it, and its whole Measurement."""
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
+            measurement = self.run(settings, Path(folder, "log.txt"))
+        measured = measurement.outcome is Outcome.MEASURED
+        kept = ProcessRecord(
+            purpose=purpose,
+            index=index,
+            settings=settings,
+            cost=self.objective.cost(measurement) if measured else None,
+            latency_ms=measurement.latency_ms,
+            windows_ms=tuple(round(value / 1e6, 5) for value in measurement.windows_ns),
+            memory_bytes=measurement.gpu_memory_bytes,
+            reason="" if measured else measurement.reason,
+            dropped=sum(measurement.dropped.values()),
+            wall_s=round(time.monotonic() - begun, 2),
+        )
+        return kept, measurement
+
+    def set_own(self, own: Mapping[str, Any]) -> None:
+        """Take how far the default settings' outputs are from the reference, as it was kept: it widens every limit."""
+        self.gate = replace(self.gate, own=decode(GateResult, own), baseline=False)
+
+    def _throttled(self) -> bool:
+        if self.gpu is None:
+            return False
+        now = state(self.gpu)
+        self.baseline_mhz = self.baseline_mhz or now.sm_mhz
+        return noise.throttled(now.reasons, now.sm_mhz, self.baseline_mhz)
+
+    def _wait(self, holder: int | None) -> None:
+        who = f"process {holder}" if holder else "another process"
+        self.observer(Note(f"Waiting for {who}, which is measuring on this device."))
