@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import signal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from rtmo_optuna.errors import TunerError
-from rtmo_optuna.progress import Progress, print_table, space_rows
+from rtmo_optuna.progress import Progress, comparison_rows, print_table, space_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +73,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
     allow_busy: Annotated[
         bool, typer.Option("--allow-busy", help="Measure though other processes are on the GPU.")
     ] = False,
+    search_only: Annotated[
+        bool, typer.Option("--search-only", help="Stop before race and confirmation, and leave the YAML file alone.")
+    ] = False,
     storage: Storage = _DEFAULT_STORAGE,
     new: Annotated[bool, typer.Option("--new", help="Start a new study beside one of the same name.")] = False,
     config_path: Annotated[str, typer.Option(metavar="A.B.C", help="Where in the YAML file the settings go.")] = "",
@@ -108,6 +112,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         new=new,
         gate=GateMode(gate) if gate else None,
         allow_busy=allow_busy,
+        search_only=search_only,
         engine=EngineKind(engine),
     )
     if dry_run:
@@ -126,6 +131,55 @@ def tune(  # noqa: PLR0917 - one parameter an option
     if result.interrupted:
         typer.echo("Interrupted; the configuration file was left alone. The same command goes on from here.")
         raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def bench(  # noqa: PLR0917 - one parameter an option
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    config: Annotated[Path, typer.Option(help="YAML file whose settings are the first side.")] = Path("config.yaml"),
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Change the first side; may be repeated.")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KNOB=VALUE", help="The second side: 'config', or changes of the default. May be repeated."
+        ),
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=10, help="Pairs of fresh processes, at most.")] = 20,
+    provider: Annotated[Literal["auto", "cuda", "cpu"], typer.Option(help="auto: cuda where there is a GPU.")] = "auto",
+    input: Annotated[Path | None, typer.Option(help="As for tune.")] = None,  # noqa: A002 - the option's name
+    shape: Annotated[list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="As for tune.")] = None,
+    gate: Annotated[Literal["auto", "elementwise", "detections", "off"], typer.Option(help="As for tune.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    engine: Annotated[Literal["onnxruntime", "scripted"], typer.Option(hidden=True)] = "onnxruntime",
+) -> None:
+    """Run two settings against each other in interleaved fresh processes: is one faster, and are outputs equal?
+
+    The first is what config.yaml holds, the second ONNX Runtime's default, unless --set and --against say otherwise.
+    """
+    from rtmo_optuna import compare, prepare
+    from rtmo_optuna.records import EngineKind, GateMode
+
+    _set_logging()
+    options = prepare.TuneOptions(
+        model=model,
+        config=config,
+        provider=provider,
+        input=input,
+        shapes=tuple(shape or ()),
+        gate=GateMode(gate),
+        engine=EngineKind(engine),
+    )
+    with Progress(quiet=as_json) as progress:
+        found = compare.compare(options, change or [], against or [], pairs, progress)
+    if as_json:
+        from rtmo_optuna.codec import encode
+
+        typer.echo(json.dumps(encode(found), indent=2))
+        return
+    print_table(("", "first", "second"), comparison_rows(found))
+    typer.echo(f"{found.sentence}\nverdict:  {found.verdict}\noutputs:  {found.outputs}")
 
 
 @app.command()

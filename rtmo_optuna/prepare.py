@@ -23,6 +23,7 @@ from rtmo_optuna.records import (
     Gpu,
     InputFacts,
     ModelFacts,
+    Observer,
     SessionSpec,
     StudyDefinition,
     StudyRecord,
@@ -30,8 +31,10 @@ from rtmo_optuna.records import (
     key,
 )
 from rtmo_optuna.search import storage
+from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.sampler import SAMPLERS
 from rtmo_optuna.space import configfile, definition, resolve
+from rtmo_optuna.space.objectives import OBJECTIVES
 
 _QUICK_TRIALS = 12
 _QUICK_TIMEOUT_S = 180.0
@@ -60,6 +63,7 @@ class TuneOptions:
     new: bool = False
     gate: GateMode | None = None
     allow_busy: bool = False
+    search_only: bool = False
     engine: EngineKind = EngineKind.ONNXRUNTIME
 
 
@@ -130,6 +134,22 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         warnings=warnings,
     )
     return Plan(about, session, config, report, gate, identity(about))
+
+
+def runner_of(planned: Plan, observer: Observer) -> Runner:
+    """Return what runs the plan's processes."""
+    about = planned.about
+    return Runner(
+        session=planned.session,
+        inputs=about.inputs.path,
+        measuring=about.definition.measuring,
+        limits=about.definition.limits,
+        gate=planned.gate,
+        objective=OBJECTIVES[about.definition.objective],
+        observer=observer,
+        gpu=about.machine.gpu,
+        batch=about.batch,
+    )
 
 
 def identity(about: StudyRecord) -> dict[str, str]:
@@ -232,9 +252,7 @@ def _describe(session: SessionSpec, chosen: StudyDefinition) -> ModelFacts:
         raise _as_usage(error, session) from error
 
 
-def _reference(
-    session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, gate: GateRequest
-) -> tuple[str, ...]:
+def _reference(session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, gate: GateRequest) -> tuple[str, ...]:
     """Run the model once on the CPU, so that an input it refuses is known before anything is written."""
     rules = {} if gate.rules.mode is GateMode.OFF else encode(gate.rules)
     request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, gate.reference, rules)

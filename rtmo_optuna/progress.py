@@ -13,9 +13,10 @@ from rich.text import Text
 from rtmo_optuna.records import Event, Note, Origin, Outcome, TrialEnded, TrialRecord, TrialStarted, WindowDone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
+    from rtmo_optuna.compare import Comparison, Side
     from rtmo_optuna.records import Dimension
 
 _STYLES: Mapping[Outcome, str] = {
@@ -34,9 +35,9 @@ class Progress:
     would be measured with it. Elsewhere each finished trial is one plain line.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Draw on `console`, standard output by default."""
-        self._console = console or Console(highlight=False)
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Draw on standard output, or nothing at all where it is to be `quiet`."""
+        self._console = Console(highlight=False, quiet=quiet)
         if not self._console.is_terminal:
             self._console.width = _PLAIN_WIDTH
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -133,6 +134,25 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title:
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     console.print(table)
+
+
+def comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
+    """Return a row for each figure of the two sides of a comparison."""
+    names = ("p50", "p90", "p99")
+    figures: list[tuple[str, Callable[[Side], object]]] = [
+        ("settings", lambda side: side.settings),
+        ("processes", lambda side: side.processes),
+        ("latency, ms", lambda side: _figure(side.latency_ms)),
+        *((f"{name}, ms", lambda side, name=name: _figure(side.quantiles_ms.get(name))) for name in names),
+        ("session build, ms", lambda side: _figure(side.session_build_ms)),
+        ("first run, ms", lambda side: _figure(side.first_run_ms)),
+        ("GPU memory, MiB", lambda side: _figure(side.gpu_memory_bytes and side.gpu_memory_bytes / 2**20)),
+    ]
+    return [(name, str(tell(found.first)), str(tell(found.second))) for name, tell in figures]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def space_rows(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:

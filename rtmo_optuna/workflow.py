@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.errors import NothingMeasuredError, UsageError
-from rtmo_optuna.prepare import Plan, TuneOptions, plan
+from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
 from rtmo_optuna.records import Note, Origin, Outcome, StudyRecord
 from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
 from rtmo_optuna.search.library import load_study, open_study
-from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show import report as show
@@ -58,21 +57,11 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
         )
         study.enqueue(study.about.space.fixed, Origin.DEFAULT)
         study.enqueue(incumbent, Origin.CONFIG)
-        runner = Runner(
-            session=planned.session,
-            inputs=planned.about.inputs.path,
-            measuring=study.about.definition.measuring,
-            limits=study.about.definition.limits,
-            gate=planned.gate,
-            objective=study.objective,
-            observer=observer,
-            gpu=study.about.machine.gpu,
-            batch=study.about.batch,
-        )
+        runner = runner_of(planned, observer)
         baseline = QUICK_BASELINE if options.quick else BASELINE
         outcomes, interrupted = None, False
         try:
-            outcomes = Tune(study, runner, incumbent, baseline, observer, begun).run()
+            outcomes = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only).run()
         except KeyboardInterrupt:
             interrupted = True
     return _finish(study, planned, outcomes, interrupted=interrupted)
@@ -107,14 +96,14 @@ def _judged(study: Study, outcomes: Outcomes | None) -> StudyRecord:
 def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupted: bool) -> TuneResult:
     record = _judged(study, outcomes)
     winner = record.verdict.best
-    if outcomes is None and not interrupted:
+    if winner is None and not interrupted:
         failed = next((t.measurement for t in study.trials if t.measurement.outcome is Outcome.FAILED), None)
         why = f": {failed.stage}: {failed.reason}" if failed else " in the time given"
         message = f"Nothing could be measured{why} Nothing was exported."
         raise NothingMeasuredError(message)
     config = backup = refused = None
-    applied = "Nothing was exported: the run was interrupted."
-    if winner and not interrupted:
+    applied = f"Nothing was exported: {'the run was interrupted' if interrupted else 'race and confirmation were left out'}."
+    if winner and outcomes:
         knobs = _written(study, planned.config, winner.settings)
         try:
             backup = configfile.write(planned.config, knobs, _benchmark_info(record))

@@ -95,16 +95,15 @@ def test_the_best_is_measured_and_simple() -> None:
     assert most.settings == Settings()
 
 
-def test_the_verdict_never_says_confirmed() -> None:
-    """Before race and confirmation it is the best measured, against the default."""
-    default = trial(1, 5.0, Settings())
-    verdict = judge.verdict([default, trial(2, 4.0, ONE)], LATENCY, default)
-    assert verdict.speedup == pytest.approx(1.25)
-    assert "not confirmed" in verdict.sentence
-    assert not verdict.confirmed
-    alone = judge.verdict([default, trial(2, 6.0, ONE)], LATENCY, default)
-    assert alone.speedup == 1.0
-    assert "Nothing measured was faster" in alone.sentence
+@pytest.mark.parametrize(
+    ("known", "spread", "limit_ms"),
+    [([], 0.02, None), ([5.0, 4.0], None, 4.2), ([4.0], 0.02, 4.4), ([4.0], 0.2, 6.0)],
+    ids=["nothing known", "at least 5 %", "five spreads", "at most the ratio"],
+)
+def test_the_prune_limit_follows_the_noise(known: list[float], spread: float | None, limit_ms: float | None) -> None:
+    """The margin over the best known is 5 %, or five times the spread between processes, up to the study's ratio."""
+    limit = judge.prune_limit(known, spread, most=1.5)
+    assert limit == (None if limit_ms is None else pytest.approx(limit_ms * 1e6))
 
 
 def test_a_search_is_hopeless_after_five_failures_in_a_row_from_the_start() -> None:

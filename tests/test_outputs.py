@@ -112,8 +112,8 @@ def test_rows_are_matched_whatever_their_order() -> None:
         (shift_boxes, "18 of 20 confident rows found (at least 95% needed)"),
         (halve_scores, "the scores are typically off by 50% (at most 10%)"),
         (swap_keypoints, "point 5 of keypoints is over 4.5 px off in three rows of four (at most 2.0)"),
-        (lambda sample: sample["keypoints"].__iadd__([3, 0, 0]), "keypoints is typically 3.0 px off (at most 2.0)"),
-        (lambda sample: sample["keypoints"].__imul__([1, 1, 0]), "column 0 of keypoints is typically off by 100%"),
+        (lambda sample: sample["keypoints"][..., 0].__iadd__(3), "keypoints is typically 3.0 px off (at most 2.0)"),
+        (lambda sample: sample["keypoints"][..., 2].fill(0), "column 0 of keypoints is typically off by 100%"),
         (lambda sample: sample["dets"][..., 2].__isub__(8), "the boxes typically overlap by 80% (at least 90% needed)"),
     ],
 )
@@ -166,7 +166,7 @@ def test_the_defaults_noise_widens_the_threshold() -> None:
     [(0.66, [4, 7, 11], True), (0.66, [3, 6, 10], False), (0.55, [4, 7, 11], False), (0.3, [4, 7, 11], False)],
 )
 def test_a_suppression_turned_over_by_rounding_is_excused(overlap: float, dropped: list[int], *, right: bool) -> None:
-    """Of two boxes at the suppression's threshold the worse may be dropped; of two well below it, or the better, not."""
+    """Of two boxes at the suppression's threshold the worse may be dropped, the better or one well below it may not."""
     both = persons()
     for n in (1, 4, 7, 11):
         common = 0.69 if n == 1 else overlap
@@ -181,7 +181,7 @@ def test_a_suppression_turned_over_by_rounding_is_excused(overlap: float, droppe
 
 def test_a_keypoint_that_is_thrown_about_in_half_of_the_rows_is_right() -> None:
     """A blurred heatmap has two peaks, and rounding decides between them."""
-    thrown = edited(persons(), lambda sample: sample["keypoints"][:, ::2, 3].__iadd__(100))
+    thrown = edited(persons(), lambda sample: sample["keypoints"][:, ::2, 3, :2].__iadd__(100))
     assert verdict(persons(), thrown).passed
 
 
@@ -195,12 +195,9 @@ def test_the_defaults_own_error_widens_the_limits() -> None:
     assert not verdict(persons(), far, own=own).passed
 
 
-def test_the_default_tells_what_rounding_does_to_any_row_and_point() -> None:
-    """Rows that the default loses others may add; a point may be ten times as far off as the default's worst."""
-    more = persons(ROWS + 3)
-    reference, own = (edited(more, keep(slice(count))) for count in (ROWS, ROWS - 3))
-    assert not verdict(reference, more).passed
-    assert verdict(reference, more, own=own).passed
+def test_the_default_tells_what_rounding_does_to_any_point() -> None:
+    """A point may be ten times as far off as the default's worst."""
+    reference = persons()
     own, near, far = (
         edited(reference, lambda sample: sample["keypoints"][:, :, point, 0].__iadd__(by))  # noqa: B023 - called at once
         for point, by in ((3, 1), (9, 9), (9, 11))
@@ -208,6 +205,14 @@ def test_the_default_tells_what_rounding_does_to_any_row_and_point() -> None:
     assert not verdict(reference, near).passed
     assert verdict(reference, near, own=own).passed
     assert not verdict(reference, far, own=own).passed
+
+
+def test_three_times_the_rows_that_the_default_loses_may_be_lost() -> None:
+    """Two of 20 are lost by the default, six may be, seven may not."""
+    own, near, far = (edited(persons(), keep(slice(count))) for count in (18, 14, 13))
+    assert not verdict(persons(), own).passed
+    assert verdict(persons(), near, own=own).passed
+    assert not verdict(persons(), far, own=own).passed
 
 
 def test_a_default_that_finds_little_is_reported() -> None:
@@ -250,9 +255,9 @@ def test_people_are_counted_over_all_samples_and_images() -> None:
 
 def test_keypoints_are_compared_with_their_own_image() -> None:
     """Rows of several images and samples keep their places, in any order."""
-    samples = [persons(8, seed=seed) for seed in (1, 2)]
+    samples = [persons(8, seed=seed) for seed in (1, 2, 3)]
     order = np.random.default_rng(1).permutation(9)
-    outputs = [samples[0], {name: array[:, order] for name, array in samples[1].items()}]
+    outputs = [samples[0], *({name: array[:, order] for name, array in sample.items()} for sample in samples[1:])]
     found = judge(samples, outputs, RULES)
     assert found.errors[1].figures["column"] == found.errors[1].figures["keypoint"] == (0.0,) * 17
 

@@ -12,13 +12,17 @@ import pytest
 from PIL import Image
 
 from rtmo_optuna.records import (
+    Claim,
     Gpu,
     InputFacts,
     Machine,
     Measurement,
     ModelFacts,
+    Noise,
     Origin,
     Outcome,
+    ProcessRecord,
+    Purpose,
     SearchSpace,
     Settings,
     Stage,
@@ -30,12 +34,12 @@ from rtmo_optuna.records import (
     Value,
     Verdict,
 )
-from rtmo_optuna.show import charts as plots
-from rtmo_optuna.show.charts import CHARTS, charts
+from rtmo_optuna.show import bars, contest, steadiness, timing
+from rtmo_optuna.show.charts import CHARTS, Plot, charts
 from rtmo_optuna.show.history import history
 from rtmo_optuna.show.interactive import figure
 from rtmo_optuna.show.layout import LABEL_GAP, apart, ticks
-from rtmo_optuna.show.marks import Chart, Label, Line, Points, Role, Row, Rows, Shape, Stack
+from rtmo_optuna.show.marks import Band, Chart, Label, Line, Points, Role, Row, Rows, Shape, Spans, Stack
 from rtmo_optuna.show.palette import DARK, LIGHT
 from rtmo_optuna.show.pictures import png
 from rtmo_optuna.space.resolve import resolve, settings_of
@@ -201,6 +205,59 @@ def realistic(runs: int = 40, seed: int = 4) -> StudyRecord:
     return study(made.items())
 
 
+FASTER = Claim(
+    "the default settings", 1.143, 1.121, 1.166, 10, "faster", "1.143 times as fast as the default settings."
+)
+EQUAL = Claim("the default settings", 1.003, 0.994, 1.014, 10, "no proven gain", "No proven gain: 1.003 times as fast.")
+TOO_FEW = Claim("the default settings", None, None, None, 0, "not confirmed", "Not confirmed: 4 sound pairs of 10.")
+HELD = Claim("what config.yaml held", 1.09, 1.07, 1.11, 10, "faster", "1.090 times as fast as what config.yaml held.")
+
+
+def contested(record: StudyRecord, *claims: Claim, held: Settings | None = None, pairs: int = 10) -> StudyRecord:
+    """Return `record` after a baseline of six, a race of its three best with the default, and pairs for `claims`.
+
+    The best of its trials wins the race, in 3.4 ms against the default's 3.9 and 3.7 of what config.yaml `held`.
+    """
+    claims = claims or (FASTER,)
+    noise = random.Random(7)  # noqa: S311 - no secret
+    measured_trials = sorted((t for t in record.trials if t.value is not None), key=lambda t: t.value or 0)
+    winner, *others = dict.fromkeys(t.settings for t in measured_trials if len(t.settings))
+    planted = {winner: 3.4, Settings(): 3.9, **dict.fromkeys(others[:2], 3.6), **({held: 3.7} if held else {})}
+
+    def process(purpose: Purpose, index: int, settings: Settings) -> ProcessRecord:
+        cost = planted[settings] * noise.lognormvariate(0, 0.01)
+        windows = tuple(cost * noise.lognormvariate(0, 0.004) for _ in range(5))
+        dropped = int(purpose is Purpose.RACE and index == 0)
+        return ProcessRecord(purpose, index, settings, cost, cost, windows, dropped=dropped, wall_s=4.0)
+
+    first, second = others[:2]
+    blocks = [(winner, Settings(), first, second)] * 2 + [(winner, Settings(), first)] * 3 + [(winner, Settings())]
+    sides = (winner, Settings(), *((held,) if held else ()))
+    verdict = Verdict(
+        " ".join(claim.sentence for claim in claims),
+        best=measured_trials[0] if claims[0].decided == "faster" else record.default,
+        default=record.default,
+        speedup=claims[0].ratio if claims[0].decided == "faster" else None,
+        confirmed=claims[0].decided == "faster",
+        claims=claims,
+    )
+    return replace(
+        record,
+        verdict=verdict,
+        complete=True,
+        noise=Noise(0.011, 0.004, noisy=False, found=0.012),
+        processes=(
+            *(process(Purpose.BASELINE, i, Settings()) for i in range(6)),
+            *(process(Purpose.RACE, i, settings) for i, block in enumerate(blocks) for settings in block),
+            *(
+                process(Purpose.CONFIRMATION, i, settings)
+                for i in range(pairs)
+                for settings in (sides if i % 2 == 0 else sides[::-1])
+            ),
+        ),
+    )
+
+
 def edge_cases() -> dict[str, StudyRecord]:
     """Return studies that hold next to nothing, too much, or only the same."""
     equal = replace(measured(4.0), latency_ns=4e6, windows_ns=(4e6,) * 5)
@@ -220,7 +277,7 @@ def edge_cases() -> dict[str, StudyRecord]:
     }
 
 
-def marks(chart: Chart | None, kind: type[Points | Line | Label | Rows | Stack], name: str = "") -> list:  # type: ignore[type-arg]
+def marks(chart: Chart | None, kind: type[Points | Line | Band | Spans | Label | Rows | Stack], name: str = "") -> list:  # type: ignore[type-arg]
     """Return the marks of one kind, and of one name where it is given."""
     assert chart is not None
     return [m for m in chart.marks if isinstance(m, kind) and (not name or getattr(m, "name", "") == name)]
@@ -269,7 +326,7 @@ def test_history_keeps_an_outlier_from_squashing_the_rest() -> None:
 def test_ranking_is_sorted_and_knows_the_default() -> None:
     """Bars go from fast to slow; the default is among them even when ten others are faster."""
     many = [(Settings.of({"gpu_mem_limit_gb": i}), measured(3.0 + i / 100, seed=i)) for i in range(1, 15)]
-    rows = rows_of(plots.ranking(study([(Settings(), measured(3.9)), *many])))
+    rows = rows_of(bars.ranking(study([(Settings(), measured(3.9)), *many])))
     assert [row.value for row in rows] == sorted(row.value for row in rows)
     assert [row.role for row in rows] == [Role.BEST, *[Role.MEASURED] * 9, Role.DEFAULT]
     assert rows[-1].label == ("15.\N{NO-BREAK SPACE}default",)
@@ -279,7 +336,7 @@ def test_ranking_is_sorted_and_knows_the_default() -> None:
 def test_ranking_puts_runs_of_the_same_settings_together() -> None:
     """Three runs of the default are one bar at their median, whose interval spans all their windows."""
     runs = [measured(value, seed=i) for i, value in enumerate((4.0, 4.4, 4.1))]
-    (row,) = rows_of(plots.ranking(study([(Settings(), run) for run in runs])))
+    (row,) = rows_of(bars.ranking(study([(Settings(), run) for run in runs])))
     assert row.value == runs[2].latency_ms
     assert row.low == min(runs[0].windows_ns) / 1e6
     assert row.high == max(runs[1].windows_ns) / 1e6
@@ -287,21 +344,21 @@ def test_ranking_puts_runs_of_the_same_settings_together() -> None:
 
 def test_ranking_ignores_pruned_runs_of_measured_settings() -> None:
     """A run that was cut short adds nothing where the same settings were measured to the end."""
-    (row,) = rows_of(plots.ranking(study([(Settings(), measured(6.0, Outcome.PRUNED)), (Settings(), measured(4.0))])))
+    (row,) = rows_of(bars.ranking(study([(Settings(), measured(6.0, Outcome.PRUNED)), (Settings(), measured(4.0))])))
     assert row.value == pytest.approx(4.0, rel=0.02)
     assert (row.high or 9) < 4.2
 
 
 def test_throughput_ranks_the_highest_first() -> None:
     """An objective that is maximised is ranked downwards and drawn in its own unit."""
-    rows = rows_of(plots.ranking(edge_cases()["throughput"]))
+    rows = rows_of(bars.ranking(edge_cases()["throughput"]))
     assert [row.value for row in rows] == sorted((row.value for row in rows), reverse=True)
     assert "items/s" in rows[0].text
 
 
 def test_knobs_finds_planted_effects() -> None:
     """Large planted effects are coloured by their direction; a choice without effect is grey."""
-    roles = {row.label[0]: row.role for row in rows_of(plots.knobs(realistic()))}
+    roles = {row.label[0]: row.role for row in rows_of(bars.knobs(realistic()))}
     assert roles["prefer_nhwc=1"] is Role.FASTER
     assert roles["use_tf32=0"] is Role.SLOWER
     assert roles["cudnn_conv_algo_search=DEFAULT"] is Role.SLOWER
@@ -314,7 +371,7 @@ def test_knobs_says_what_it_cannot_tell_apart() -> None:
     plain = [(Settings(), measured(4.0, seed=i)) for i in range(4)]
     together = [(both, measured(3.5, seed=i)) for i in range(4)]
     limited = [(Settings.of({"gpu_mem_limit_gb": 8}), measured(4.0, seed=i)) for i in range(9, 12)]
-    chart = plots.knobs(study([*plain, *together, *limited]))
+    chart = bars.knobs(study([*plain, *together, *limited]))
     assert chart is not None
     assert [row.label for row in rows_of(chart)] == [("gpu_mem_limit_gb=8",)]
     assert "2 not shown because the runs cannot tell their effects apart" in chart.subtitle
@@ -323,16 +380,116 @@ def test_knobs_says_what_it_cannot_tell_apart() -> None:
 def test_windows_shows_default_and_best() -> None:
     """One line a run, with its windows' medians in ms and in order."""
     record = realistic()
-    lines = {line.name: line for line in marks(plots.windows(record), Line)}
-    assert set(lines) == {"default", "best"}
+    lines = {line.name: line for line in marks(steadiness.windows(record), Line)}
+    assert set(lines) == {"default", "best measured"}
     assert lines["default"].y == tuple(ns / 1e6 for ns in record.trials[0].measurement.windows_ns)
     assert lines["default"].x == tuple(range(1, 9))
+
+
+def test_confirmation_shows_every_pair() -> None:
+    """Each process is a dot of its side at its pair, each pair an upright line, the claim a band below."""
+    record = contested(realistic())
+    chart = contest.confirmation(record)
+    pairs = [p for p in record.processes if p.purpose is Purpose.CONFIRMATION]
+    costs = {default: [p.cost for p in pairs if (not len(p.settings)) is default] for default in (True, False)}
+    for name, default in (("winner", False), ("default", True)):
+        (dots,) = marks(chart, Points, name)
+        assert list(dots.x) == list(range(1, 11))
+        assert list(dots.y) == costs[default]
+    (spans,) = marks(chart, Spans)
+    assert list(spans.high) == costs[True]
+    (band,) = marks(chart, Band)
+    (line,) = marks(chart, Line, "default")
+    assert (line.y[0] / band.high, line.y[0] / band.low) == pytest.approx((1.121, 1.166))
+
+
+def test_confirmation_says_where_nothing_is_proven() -> None:
+    """The title has the interval, and begins with the doubt where the claim is no gain; without claims it has none."""
+    titles = {c.decided: contest.confirmation(contested(realistic(), c)) for c in (FASTER, EQUAL, TOO_FEW)}
+    assert {name: chart and chart.title for name, chart in titles.items()} == {
+        "faster": "1.143 (1.121 to 1.166) times as fast as the default",
+        "no proven gain": "No proven gain: 1.003 (0.994 to 1.014) times as fast as the default",
+        "not confirmed": "Too few pairs for a claim",
+    }
+
+
+def test_confirmation_keeps_three_sides_apart() -> None:
+    """What config.yaml held is a third side with its own name, and a pair's line spans all three."""
+    held = Settings.of({"gpu_mem_limit_gb": 16})
+    chart = contest.confirmation(contested(realistic(), FASTER, HELD, held=held))
+    assert {points.name for points in marks(chart, Points)} == {"winner", "default", "config.yaml"}
+    (spans,) = marks(chart, Spans)
+    assert len(spans.x) == 10
+
+
+def test_confirmation_draws_a_slow_process_at_the_edge() -> None:
+    """A process that took twice as long is an arrow with its value, and squashes nothing; a failed one is no dot."""
+    record = contested(realistic())
+    *rest, slow, lost = record.processes
+    late = replace(slow, cost=8.0), replace(lost, cost=None, reason="killed")
+    chart = contest.confirmation(replace(record, processes=(*rest, *late)))
+    assert chart is not None
+    assert (chart.y.high or 99) < 5
+    (arrow,) = [points for points in marks(chart, Points) if points.shape is Shape.ARROW]
+    assert arrow.texts == ("8.00",)
+    assert sum(len(points.x) for points in marks(chart, Points)) == 19
+    _check_picture(png(chart))
+
+
+def test_race_lists_who_stayed_longest_first() -> None:
+    """The winner leads, those who left after fewer blocks come later, and the line is the default's median."""
+    record = contested(realistic())
+    chart = contest.race(record)
+    rows = rows_of(chart)
+    assert [row.text[row.text.index("(") :] for row in rows] == [f"({n} processes)" for n in (6, 6, 5, 2)]
+    assert [row.hover.split("\n")[-1] for row in rows[1:]] == [
+        "to the end",
+        "left after 5 blocks",
+        "left after 2 blocks",
+    ]
+    assert rows[0].role is Role.BEST
+    assert "race winner" in rows[0].label[-1]
+    (marked,) = marks(chart, Rows)
+    assert marked.origin == rows[1].value
+    assert all((row.low or 9) <= row.value <= (row.high or 0) for row in rows)
+
+
+def test_baseline_shows_each_process_with_its_windows() -> None:
+    """Six dots in order, each on the span of its windows; a single process says nothing and has no chart."""
+    record = contested(realistic())
+    chart = steadiness.baseline(record)
+    (dots,), (spans,) = marks(chart, Points), marks(chart, Spans)
+    assert list(dots.y) == [p.latency_ms for p in record.processes[:6]]
+    assert all(low <= y <= high for low, y, high in zip(spans.low, dots.y, spans.high, strict=True))
+    assert steadiness.baseline(replace(record, processes=record.processes[:1])) is None
+
+
+def test_time_shows_the_processes_beside_the_trials() -> None:
+    """Baseline, race and confirmation are bars of their own, in the order they ran, and the title says their share."""
+    record = contested(realistic())
+    chart = timing.time(record)
+    (stack,) = marks(chart, Stack)
+    names = [label.split("\n")[0] for label in stack.labels]
+    assert names == ["baseline", "measured", "pruned", "failed", "race", "confirmation"]
+    (whole,) = [part for part in stack.parts if part.role is Role.WHOLE]
+    assert whole.values == (24.0, 0.0, 0.0, 0.0, 4.0 * 19, 4.0 * 20)
+    assert chart is not None
+    assert "went into baseline, race and confirmation" in chart.title
+
+
+def test_a_narrow_legend_names_each_side_once() -> None:
+    """On a phone, where lines are in the legend too, the sides of the confirmation are not listed twice."""
+    chart = contest.confirmation(contested(realistic()))
+    assert chart is not None
+    shown = [trace.name for trace in figure(chart, narrow=True).data if trace.showlegend]
+    assert sorted(name for name in shown if not name.startswith("where")) == ["default", "winner"]
+    assert len(shown) == 3
 
 
 def test_time_adds_up_to_the_wall_time() -> None:
     """The parts of all bars together are the wall time of all runs, the unclaimed rest among them."""
     record = realistic()
-    (stack,) = marks(plots.time(record), Stack)
+    (stack,) = marks(timing.time(record), Stack)
     assert sum(sum(part.values) for part in stack.parts) == pytest.approx(sum(t.wall_s for t in record.runs))
     assert [part.name for part in stack.parts][0::7] == ["start", "rest"]
 
@@ -358,9 +515,9 @@ def test_edge_cases_draw_what_they_can(name: str, drawn: set[str]) -> None:
 
 
 @pytest.mark.parametrize("plot", CHARTS, ids=lambda plot: plot.name)
-def test_pictures_are_whole(plot: plots.Plot) -> None:
+def test_pictures_are_whole(plot: Plot) -> None:
     """Every chart of a long study is a valid PNG, not blank, with nothing cut at its edges."""
-    chart = plot.draw(realistic(300))
+    chart = plot.draw(contested(realistic(300)))
     assert chart is not None
     assert chart.name == plot.name
     _check_picture(png(chart))
@@ -380,7 +537,7 @@ def _check_picture(content: bytes) -> None:
 
 def test_dollars_are_no_formulas_in_pictures() -> None:
     """Dollars and braces in a title are drawn as they are, where matplotlib would read a broken formula."""
-    chart = plots.ranking(realistic(5))
+    chart = bars.ranking(realistic(5))
     assert chart is not None
     _check_picture(png(replace(chart, title=r"a $\frac{1}$ b", subtitle="$x_{$ and $$")))
 
@@ -402,7 +559,7 @@ def test_figures_hold_the_same_values_as_the_chart() -> None:
 
 def test_figures_follow_the_theme() -> None:
     """Light and dark figures of one chart differ in colours and in nothing else."""
-    chart = plots.time(realistic(10))
+    chart = timing.time(realistic(10))
     assert chart is not None
     light, dark = (figure(chart, theme).to_plotly_json() for theme in (LIGHT, DARK))
     assert [trace["x"] for trace in light["data"]] == [trace["x"] for trace in dark["data"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -11,12 +12,41 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from markdown_it import MarkdownIt
-from test_show_charts import MEMORY, WRONG, edge_cases, failed, measured, realistic, study
+from test_show_charts import (
+    EQUAL,
+    FASTER,
+    HELD,
+    MEMORY,
+    TOO_FEW,
+    WRONG,
+    contested,
+    edge_cases,
+    failed,
+    measured,
+    realistic,
+    study,
+)
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Frozen, Origin, Outcome, Settings, Stage, StudyRecord
-from rtmo_optuna.show import document, tables
+from rtmo_optuna.records import (
+    Frozen,
+    GateMode,
+    GateResult,
+    GateRules,
+    Noise,
+    Origin,
+    Outcome,
+    OutputError,
+    Purpose,
+    Settings,
+    Stage,
+    StudyRecord,
+)
+from rtmo_optuna.show import gate, headline, proofs, tables
+from rtmo_optuna.show.cells import Code
+from rtmo_optuna.show.evidence import Status, status
 from rtmo_optuna.show.report import markdown, write
+from rtmo_optuna.show.words import NBSP, TIMES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,28 +120,261 @@ def test_markdown_links_every_picture(files: tuple[Path, ...]) -> None:
     assert all((files[0].parent / str(source)).stat().st_size > 10_000 for source in sources)
 
 
-def test_verdict_comes_first() -> None:
-    """Below the title stands the verdict in bold, and whether it is confirmed."""
-    record = realistic()
-    title, verdict, status = markdown(record, PICTURES).split("\n\n")[:3]
+CASES = {
+    Status.CONFIRMED: contested(realistic()),
+    Status.NO_GAIN: contested(realistic(), EQUAL),
+    Status.UNCONFIRMED: contested(realistic(), TOO_FEW, pairs=4),
+    Status.MEASURED: realistic(),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_verdict_comes_first(case: Status) -> None:
+    """Below the title stands the verdict in bold, and then how far it may be believed."""
+    record = CASES[case]
+    title, verdict, told = markdown(record, PICTURES).split("\n\n")[:3]
     assert title.startswith("# ")
     assert verdict == f"**{record.verdict.sentence}**"
-    assert document.UNCONFIRMED in status
-    certain = replace(record, verdict=replace(record.verdict, sentence="1.16 times as fast.", confirmed=True))
-    assert document.UNCONFIRMED not in markdown(certain, PICTURES)
+    assert told.startswith(f"Status: {case.value}. ")
+
+
+def test_no_gain_is_no_shame() -> None:
+    """Where nothing beats the defaults, the report says that they are as fast, and how small a gain it could find."""
+    told = headline.status_line(CASES[Status.NO_GAIN])
+    assert "ONNX Runtime's defaults are as fast as anything tried here" in told
+    assert "A gain of 1.2\N{NO-BREAK SPACE}% would have been found" in told
+
+
+def test_status_follows_the_record() -> None:
+    """An interrupted study is only measured whatever ran; one without any value has no status."""
+    assert status(replace(CASES[Status.NO_GAIN], complete=False)) is Status.MEASURED
+    assert status(study()) is None
+    assert headline.status_line(study()) == ""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_only_a_confirmed_gain_is_called_a_speed_up(case: Status) -> None:
+    """The card with the speed-up holds the claim's ratio and interval; where there is none, a card says so."""
+    cards = dict(headline.facts(CASES[case]))
+    speedups = [value for name, value in cards.items() if name.startswith("Speed-up")]
+    assert speedups == ([f"1.143{TIMES} (1.121{NBSP}to{NBSP}1.166)"] if case is Status.CONFIRMED else [])
+    assert cards.get("Gain") == (None if case is Status.CONFIRMED else case.value)
+
+
+def test_each_proven_claim_has_its_card() -> None:
+    """Against the default and what config.yaml held, each with its own interval; an unproven one has no card."""
+    held = Settings.of({"gpu_mem_limit_gb": 16})
+    cards = dict(headline.facts(contested(realistic(), FASTER, HELD, held=held)))
+    assert cards["Speed-up over config.yaml"] == f"1.090{TIMES} (1.070{NBSP}to{NBSP}1.110)"
+    slow = replace(HELD, decided="no proven gain")
+    cards = dict(headline.facts(contested(realistic(), FASTER, slow, held=held)))
+    assert [name for name in cards if name.startswith("Speed-up")] == ["Speed-up over the default"]
+
+
+def test_latency_cards_are_from_fresh_processes() -> None:
+    """Best and default are the medians of the pairs, else of the race, else single trials, and say so."""
+    record = contested(realistic())
+
+    def cards(*purposes: Purpose) -> dict[str, str]:
+        kept = tuple(process for process in record.processes if process.purpose in purposes)
+        return dict(headline.facts(replace(record, processes=kept)))
+
+    def middle(purpose: Purpose, *, default: bool) -> float:
+        wanted = Settings() if default else record.processes[-1].settings
+        costs = [p.cost for p in record.processes if p.purpose is purpose and p.settings == wanted and p.cost]
+        assert len(costs) > 5
+        return statistics.median(costs)
+
+    assert record.processes[-1].settings != Settings()
+    confirmed = dict(headline.facts(record))
+    assert confirmed["Default latency"] == f"{middle(Purpose.CONFIRMATION, default=True):.2f}\N{NO-BREAK SPACE}ms"
+    assert confirmed["Best latency"] == f"{middle(Purpose.CONFIRMATION, default=False):.2f}\N{NO-BREAK SPACE}ms"
+    assert confirmed["FPS"] == f"{1e3 / middle(Purpose.CONFIRMATION, default=False):.0f}"
+    raced = cards(Purpose.RACE)
+    assert raced["Default latency (race)"] == f"{middle(Purpose.RACE, default=True):.2f}\N{NO-BREAK SPACE}ms"
+    assert record.verdict.best is not None
+    single = f"{record.verdict.best.measurement.latency_ms:.2f}\N{NO-BREAK SPACE}ms"
+    assert cards()["Best latency (one trial)"] == cards(Purpose.BASELINE)["Best latency (one trial)"] == single
+
+
+def test_confirmation_lists_the_claims() -> None:
+    """Each claim is a row with its ratio, interval, pairs and decision, the proven ones marked."""
+    table = proofs.claims(contested(realistic(), FASTER, replace(TOO_FEW, against="what config.yaml held")))
+    assert table is not None
+    assert table.rows == (
+        ("the default settings", "1.143", "1.121 to 1.166", "10", "faster"),
+        ("what config.yaml held", "not known", "", "0", "not confirmed"),
+    )
+    assert table.marked == {0}
+
+
+def test_race_tells_when_each_left() -> None:
+    """Each contender has its processes, its change against the default, and when it left; the winner is marked."""
+    table = proofs.race(contested(realistic()))
+    assert table is not None
+    titles = [column.title for column in table.columns]
+    assert titles == ["Settings", "Processes", "Median latency, ms", "Range", "vs default", "Left after", "Note"]
+    assert [(row[1], row[5]) for row in table.rows] == [
+        ("6", "never"), ("6", "never"), ("5", "5\N{NO-BREAK SPACE}blocks"), ("2", "2\N{NO-BREAK SPACE}blocks"),
+    ]  # fmt: skip
+    assert [row[6] for row in table.rows[:2]] == ["exported, race winner", "default"]
+    assert table.rows[1][4] == "0\N{NO-BREAK SPACE}%"
+    assert table.marked == {0}
+
+
+def test_failed_processes_of_the_race_are_counted() -> None:
+    """A contender whose every process failed stays in the table without figures; its failures have a column."""
+    record = contested(realistic())
+    dead = tuple(
+        replace(p, cost=None, latency_ms=None, reason="killed")
+        if p.purpose is Purpose.RACE and p.settings == record.processes[8].settings
+        else p
+        for p in record.processes
+    )
+    table = proofs.race(replace(record, processes=dead))
+    assert table is not None
+    (row,) = [row for row in table.rows if row[1] == "0"]
+    assert row[2:5] == (str(sum(p.cost is None for p in dead)), "", "")
+
+
+def test_noise_is_explained() -> None:
+    """Spread between and within, the gain that can be found, the baseline, and every dropped window are told."""
+    record = contested(realistic())
+    first = replace(record.trials[0], measurement=replace(record.trials[0].measurement, dropped={"slow core": 3}))
+    table = proofs.noise(replace(record, trials=(first, *record.trials[1:])))
+    assert table is not None
+    values = {row[0]: row[1] for row in table.rows}
+    assert values == {
+        "Between processes, s_b": "1.1\N{NO-BREAK SPACE}%",
+        "Within a process, s_w": "0.4\N{NO-BREAK SPACE}%",
+        "Gain that can be found": "1.2\N{NO-BREAK SPACE}%",
+        "Baseline": "6",
+        "Windows dropped": "7",
+    }
+    assert table.rows[-1][2] == "Disturbed and measured again (beside the trials: 4, slow core: 3)."
+
+
+def test_a_noisy_host_has_a_banner() -> None:
+    """Above 2 % the section begins with a sentence in bold that names the gain that can be found."""
+    record = contested(realistic())
+    loud = markdown(replace(record, noise=Noise(0.034, 0.01, noisy=True, found=0.035)), {})
+    assert "**Noisy host: processes of the same settings differ by 3.4\N{NO-BREAK SPACE}%, so gains under 3.5" in loud
+    assert "Noisy host" not in markdown(record, {})
+
+
+def gated() -> StudyRecord:
+    """Return a study of three trials whose outputs were judged: the default's, accepted and refused ones."""
+
+    def judged(norm: float, unfound: float, wrong: str = "") -> GateResult:
+        errors = (
+            OutputError("dets", "boxes", {"missing": (unfound,)}, {"missing": 46}, wrong),
+            OutputError("mask", "elementwise", {"norm": (norm,), "axis 1": (norm / 2, 2 * norm)}),
+        )
+        return GateResult(not wrong, GateMode.DETECTIONS, errors, reason=f"wrong output: {wrong}" if wrong else "")
+
+    refusal = "1 of 46 confident rows found (at least 95% needed)"
+    return study([
+        (Settings(), replace(measured(3.9), gate=judged(0.002, 0.0))),
+        (Settings.of({"prefer_nhwc": True}), replace(measured(3.5), gate=judged(0.004, 0.02))),
+        (Settings.of({"fuse_conv_bias": True}), replace(failed(f"wrong output: {refusal}", Stage.WINDOW),
+                                                        gate=judged(0.9, 0.98, refusal))),
+    ])  # fmt: skip
+
+
+def test_outputs_are_compared_by_figure() -> None:
+    """Each figure of each output has the default's own error, its limit, and the worst of an accepted trial."""
+    table = gate.outputs(gated())
+    assert table is not None
+    told = {(row[0], row[2]): row[3:] for row in table.rows}
+    space = "\N{NO-BREAK SPACE}%"
+    assert told == {
+        (Code("dets"), "confident rows not found"): (f"0{space}", f"5{space}", f"2{space}"),
+        (Code("mask"), "error in all"): (f"0.2{space}", f"1{space}", f"0.4{space}"),
+        (Code("mask"), "error of the worst channel"): (f"0.4{space}", f"1{space}", f"0.8{space}"),
+    }
+
+
+def test_refused_outputs_are_listed() -> None:
+    """A trial with a wrong output stands with the output and what is wrong; without any there is no such table."""
+    table = gate.wrong(gated())
+    assert table is not None
+    assert table.rows == (
+        (Code("fuse_conv_bias=1"), Code("dets"), "1 of 46 confident rows found (at least 95% needed)."),
+    )
+    assert gate.wrong(realistic()) is None
+
+
+def test_a_gate_that_says_nothing_is_said() -> None:
+    """Off, never asked, or vacuous: each stands in the section on outputs, with the gate's own warnings."""
+    record = gated()
+    off = replace(record, definition=replace(record.definition, gate=GateRules(mode=GateMode.OFF)))
+    assert gate.remarks(record) == ()
+    assert "gate was off" in markdown(off, {})
+    assert "No outputs were compared" in markdown(realistic(5), {})
+    empty = GateResult(passed=True, mode=GateMode.DETECTIONS, vacuous=True, warnings=("Only 2 rows are confident.",))
+    vacuous = study(
+        [(Settings(), replace(measured(3.9), gate=empty)), (Settings(), replace(measured(3.9), gate=empty))]
+    )
+    text = markdown(vacuous, {})
+    assert "gate was vacuous" in text
+    assert text.count("Only 2 rows are confident.") == 1
+
+
+def test_ranking_claims_nothing() -> None:
+    """The ranking is of single measurements: it marks what is exported and who won the race, and says who decided."""
+    record = contested(realistic(), EQUAL)
+    table = tables.ranking(record)
+    assert table is not None
+    notes = {str(row[-1]) for row in table.rows}
+    assert {"race winner", "exported, default"} <= notes
+    assert "Single measurements; the race decided." in markdown(record, {})
+    assert "Single measurements, which prove nothing." in markdown(realistic(), {})
+
+
+def test_a_second_process_is_noted() -> None:
+    """A trial whose latency is the mean of two processes says so in the ranking."""
+    twice = replace(measured(3.4), second_ns=3.41e6)
+    table = tables.ranking(study([(Settings(), measured(3.9)), (Settings.of({"prefer_nhwc": True}), twice)]))
+    assert table is not None
+    assert [row[-1] for row in table.rows] == ["best measured, 2 processes", "default"]
+
+
+def test_time_is_told_by_stage_of_the_study() -> None:
+    """Baseline, trials, race and confirmation have their processes and time; without them there is no such table."""
+    table = tables.study_times(contested(realistic(20)))
+    assert table is not None
+    assert [(row[0], row[1]) for row in table.rows] == [
+        ("baseline", "6"), ("trials", "20"), ("race", "19"), ("confirmation", "20"),
+    ]  # fmt: skip
+    assert table.rows[0][2] == "24\N{NO-BREAK SPACE}s"
+    assert tables.study_times(realistic(5)) is None
+
+
+def test_a_broken_off_confirmation_says_nothing() -> None:
+    """Pairs without a claim are drawn, and the section says that they say nothing yet."""
+    record = contested(realistic(), FASTER, pairs=3)
+    best = replace(record.verdict, claims=(), confirmed=False, speedup=None)
+    text = markdown(replace(record, verdict=best, complete=False), {"confirmation": "x.png"})
+    assert "It did not reach its end, so it says nothing yet." in text
+    assert "| Times as fast |" not in text
+    assert "](x.png)" in text
 
 
 def test_sections_are_in_order() -> None:
     """A reader finds the parts in the order in which they matter."""
-    record = realistic()
+    record = contested(realistic())
     record = replace(record, space=replace(record.space, left_out=(Frozen("x=1", "needs ONNX Runtime 9.9"),)))
     headings = re.findall(r"^## (.*)$", markdown(record, PICTURES), re.MULTILINE)
     assert headings == [
         "Warnings",
         "How to apply it",
+        "Confirmation",
+        "Race",
         "Machine and model",
         "Ranking",
         "What each knob does here",
+        "Noise of this host",
+        "Outputs",
         "What left the space, and why",
         "What failed, and why",
         "Where the time went",
@@ -223,7 +486,7 @@ def test_page_says_what_the_markdown_says(files: tuple[Path, ...]) -> None:
     html_cells = re.findall(r"<td[^>]*>(.*?)</td>", page.split("</main>")[0])
     markdown_cells = re.findall(r"<td[^>]*>(.*?)</td>", MarkdownIt("commonmark").enable("table").render(text))
     plain = [re.sub(r"<[^>]+>", "", cell).replace("&quot;", '"') for cell in html_cells]
-    facts = len(tables.facts(realistic()))
+    facts = len(headline.facts(realistic()))
     assert plain == [re.sub(r"<[^>]+>", "", cell).replace("&quot;", '"') for cell in markdown_cells][facts:]
     assert len(plain) > 100
 
@@ -263,7 +526,7 @@ def test_notes_say_what_settings_are() -> None:
     held = replace(record.trials[1], origin=Origin.CONFIG)
     table = tables.ranking(replace(record, trials=(record.trials[0], held, *record.trials[2:])))
     assert table is not None
-    assert [row[-1] for row in table.rows] == ["best", "config.yaml", "default", "pruned after 3 windows"]
+    assert [row[-1] for row in table.rows] == ["best measured", "config.yaml", "default", "pruned after 3 windows"]
     assert table.marked == {0}
 
 
@@ -273,7 +536,7 @@ def test_fixed_settings_are_said_once() -> None:
     record = replace(record, space=replace(record.space, fixed=Settings.of({"use_tf32": False})))
     table = tables.ranking(record)
     assert table is not None
-    assert {row[1] for row in table.rows} == {tables.Code("default"), tables.Code("prefer_nhwc=1")}
+    assert {row[1] for row in table.rows} == {Code("default"), Code("prefer_nhwc=1")}
     assert "| Fixed in every run | `use_tf32=0` |" in markdown(record, {})
 
 
@@ -282,7 +545,7 @@ def test_choices_never_measured_are_listed() -> None:
     record = realistic(12)
     table = tables.knobs(record)
     assert table is not None
-    named = {cell.text for row in table.rows if isinstance(cell := row[0], tables.Code)}
+    named = {cell.text for row in table.rows if isinstance(cell := row[0], Code)}
     off_default = {
         f"{d.name}={choice.label}".replace("=True", "=1").replace("=False", "=0")
         for d in record.space.dimensions
@@ -309,12 +572,6 @@ def test_a_cpu_study_has_no_gpu_rows() -> None:
     record = realistic(5)
     (head, *_) = tables.machine(replace(record, machine=replace(record.machine, gpu=None))).rows
     assert head == ("CPU", record.machine.cpu)
-
-
-def test_unfinished_search_is_said() -> None:
-    """A study that was interrupted says that more may be found."""
-    assert "did not reach its end" in markdown(replace(realistic(5), complete=False), {})
-    assert "did not reach its end" not in markdown(realistic(5), {})
 
 
 def test_rewriting_removes_pictures_that_are_no_longer_true(tmp_path: Path) -> None:

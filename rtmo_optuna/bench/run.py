@@ -113,9 +113,7 @@ def measure(
             times = replace(times, first_run_ns=ran.first_run_ns)
             if request.gate:
                 gate = decode(GateResult, life.expect(protocol.Gated, Stage.GATE, limits.first_run_s).result)
-                if not gate.passed:
-                    raise _WrongError(gate.reason)
-            warm = life.expect(protocol.Warm, Stage.WARMUP, limits.window_s)
+            warm = _warm(life, gate)
             outputs, times = warm.outputs_sha256, replace(times, warmup_ns=warm.warmup_ns)
             decision = _windows(life, request.measuring.windows_max, decide, on_window, throttled)
             outcome = Outcome.PRUNED if decision is Decision.PRUNE else Outcome.MEASURED
@@ -151,6 +149,12 @@ def measure(
         provider_options=options,
         samples_ns=samples,
     )
+
+
+def _warm(life: _Life, gate: GateResult | None) -> protocol.Warm:
+    if gate and not gate.passed:
+        raise _WrongError(gate.reason)
+    return life.expect(protocol.Warm, Stage.WARMUP, life.limits.window_s)
 
 
 def _windows(

@@ -200,9 +200,7 @@ def _sentence(error: Exception) -> str:
     return text if isinstance(error, TunerError | RuntimeError) else f"{type(error).__name__}: {text}"
 
 
-def _gated(
-    engine: Engine, samples: list[Feed], first: list[NDArray[Any]], plain: Mapping[str, Any]
-) -> dict[str, Any]:
+def _gated(engine: Engine, samples: list[Feed], first: list[NDArray[Any]], plain: Mapping[str, Any]) -> dict[str, Any]:
     """Compare the outputs of every sample with the reference; what that takes is loaded here, after the first run."""
     from dataclasses import replace  # noqa: PLC0415
 

@@ -95,7 +95,7 @@ class GateResult:
 class _Figure:
     """The words for a figure past its limit, and the fields of GateRules with its fixed limit and the default's factor.
 
-    Where `share` is true, 1 means that nothing is right. Of the default's figures `beside` it the worse one counts.
+    Where `share` is true, 1 means that nothing is right. The worst of the default's figure `beside` it counts as well.
     """
 
     words: str
@@ -115,8 +115,8 @@ _FIGURES = {
         beside="norm",
     ),
     "unequal": _Figure("{value:.2%} of {name} differ (at most {limit:.2%})", "unequal"),
-    "missing": _Figure("{good} of {count} confident rows found {least}", "unfound", beside="extra"),
-    "extra": _Figure("{good} of {count} confident rows are in the reference {least}", "unfound", beside="missing"),
+    "missing": _Figure("{good} of {count} confident rows found {least}", "unfound"),
+    "extra": _Figure("{good} of {count} confident rows are in the reference {least}", "unfound"),
     "invented": _Figure("{value:.0f} confident rows where the reference has next to none", "min_rows", share=False),
     "box": _Figure("the boxes typically overlap by {right:.0%} {least}", "row_error"),
     "score": _Figure("the scores are typically off by {value:.0%} (at most {limit:.0%})", "row_error"),

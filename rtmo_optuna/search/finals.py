@@ -185,4 +185,3 @@ class Finals:
 
 def _claim(against: str, told: confirm.Confirmation) -> Claim:
     return Claim(against, told.ratio, told.low, told.high, told.pairs, told.decided.value, told.sentence)
-

@@ -48,7 +48,7 @@ def between(values: Mapping[Settings, Sequence[float]]) -> float | None:
     logarithms, pooled over settings with their degrees of freedom as weights (Snedecor and Cochran, Statistical
     Methods, section 6.7); None where nothing was measured twice. Raises ValueError for values that are not positive.
     """
-    return _pooled(values.values())
+    return pooled(values.values())[0]
 
 
 def within(processes: Iterable[Sequence[float]]) -> float | None:
@@ -56,10 +56,11 @@ def within(processes: Iterable[Sequence[float]]) -> float | None:
 
     `processes` holds each process's window medians, in any unit; None where no process has two.
     """
-    return _pooled(processes)
+    return pooled(processes)[0]
 
 
-def _pooled(groups: Iterable[Sequence[float]]) -> float | None:
+def pooled(groups: Iterable[Sequence[float]]) -> tuple[float | None, int]:
+    """Return the pooled standard deviation of the logarithms of `groups`, and its degrees of freedom; None without."""
     squares, freedom = 0.0, 0
     for group in groups:
         if len(group) > 1:
@@ -67,7 +68,7 @@ def _pooled(groups: Iterable[Sequence[float]]) -> float | None:
             mean = sum(logs) / len(logs)
             squares += sum((log - mean) ** 2 for log in logs)
             freedom += len(logs) - 1
-    return math.sqrt(squares / freedom) if freedom else None
+    return math.sqrt(squares / freedom) if freedom else None, freedom
 
 
 def noisy(spread: float | None) -> bool:

@@ -63,6 +63,7 @@ class Runner:
     spins_ns: list[int] = field(default_factory=list)
     walls_s: list[float] = field(default_factory=list)
     dropped: int = 0
+    _waited: bool = False
 
     def run(
         self,
@@ -147,5 +148,8 @@ class Runner:
         return noise.throttled(now.reasons, now.sm_mhz, self.baseline_mhz)
 
     def _wait(self, holder: int | None) -> None:
+        if self._waited:
+            return
+        self._waited = True
         who = f"process {holder}" if holder else "another process"
         self.observer(Note(f"Waiting for {who}, which is measuring on this device."))

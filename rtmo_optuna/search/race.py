@@ -25,21 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RaceRules:
-    """How a race narrows; a race of `blocks` blocks drops who is slow for certain, then who is slow most likely.
+    """How a race narrows: first it drops who is clearly behind, then who is most likely behind.
 
-    Block b, from 0, is run by the best `widest` * `narrowing`**b at most, and only by those within `margin` standard
-    errors of the leader; but two stay until `least_blocks`, so that no single process decides. `failures` failed
-    processes drop too. At the end the simplest settings within `tie` of the best win. Successive halving on all values
-    so far (Karnin, Koren and Somekh, ICML 2013), with smaller steps; figures from tests/simulated.py (docs/design.md):
-    a gain as large as the spread between processes is the tenth of 40 single values on average, so that a race of the
-    best six would lack it in every second study.
+    Block b, from 0, is run by the best `widest` * `narrowing`**b at most, and by no one who is further behind the
+    leader than luck alone would put it: of k equal contenders with normal values the luckiest is about sqrt(2 ln k)
+    standard errors ahead (David and Nagaraja, Order Statistics, section 4.5), of which `luck` is the share that drops.
+    But two stay until `least_blocks`, so that no single process decides, and no one drops within `tie` of the leader.
+    `failures` failed processes drop as well. At the end the simplest settings within `tie` of the best win.
+
+    It is successive halving on all values so far (Karnin, Koren and Somekh, ICML 2013) in small steps. The figures are
+    from simulated studies (tests/simulated.py): a gain as large as the spread between processes is the tenth of 40
+    single values on average, so that a race of the best six would lack it in every second study.
     """
 
-    widest: int = 32
-    narrowing: float = 0.78
+    widest: int = 40
+    narrowing: float = 0.8
     blocks: int = 16
     least_blocks: int = 5
-    margin: float = 1.8
+    luck: float = 0.9
     tie: float = 0.005
     failures: int = 2
 
@@ -205,30 +208,29 @@ def _with(lanes: Iterable[Lane], values: Mapping[Settings, float]) -> tuple[Lane
 
 
 def _narrowed(state: RaceState) -> RaceState:
-    """Return `state` without those who failed too often, are clearly behind, or do not fit into the next block."""
-    spread = noise.between({lane.settings: lane.values for lane in state.lanes})
+    """Return `state` without those who failed too often, do not fit into the next block, or are too far behind."""
+    rules = state.rules
     ranked = _best_first(lane for lane in state.lanes if lane.dropped_after is None)
-    sound = [lane for lane in ranked if lane.failures < state.rules.failures]
-    leader = next((lane for lane in sound if lane.relative), None)
-    safe = 2 if state.blocks < state.rules.least_blocks else 1
-    reasons = {lane.settings: f"failed {lane.failures} times" for lane in ranked if lane not in sound}
+    reasons = {lane.settings: f"failed {lane.failures} times" for lane in ranked if lane.failures >= rules.failures}
+    sound = [lane for lane in ranked if lane.settings not in reasons]
+    valued = [lane for lane in sound if lane.relative]
+    spread, freedom = noise.pooled(lane.values for lane in state.lanes)
+    room = len(sound) if state.blocks >= rules.blocks else rules.field(state.blocks)
+    safe = 2 if state.blocks < rules.least_blocks else 1
     for place, lane in enumerate(sound):
-        if state.blocks < state.rules.blocks and place >= state.rules.field(state.blocks):
-            reasons[lane.settings] = f"not among the best {state.rules.field(state.blocks)}"
-        elif leader and lane.relative and place >= safe and _behind(lane, leader, spread, state.rules):
-            reasons[lane.settings] = f"{math.expm1(lane.level - leader.level):.1%} behind"
+        if place >= room:
+            reasons[lane.settings] = f"not among the best {room}"
+        elif spread is not None and place >= safe and valued:
+            gap = lane.level - valued[0].level
+            cautious = spread * (1 + 1 / math.sqrt(2 * freedom))  # one standard error more: the spread is an estimate
+            error = cautious * math.sqrt(1 / len(lane.relative) + 1 / len(valued[0].relative)) if lane.relative else 0
+            if gap > max(math.log1p(rules.tie), rules.luck * math.sqrt(2 * math.log(len(valued))) * error):
+                reasons[lane.settings] = f"{math.expm1(gap):.1%} behind"
     lanes = tuple(
         replace(lane, dropped_after=state.blocks, reason=reasons[lane.settings]) if lane.settings in reasons else lane
         for lane in state.lanes
     )
     return replace(state, lanes=lanes, spread=spread)
-
-
-def _behind(lane: Lane, leader: Lane, spread: float | None, rules: RaceRules) -> bool:
-    """Whether `lane` is more than a tie, and than `margin` standard errors of their difference, behind `leader`."""
-    error = math.sqrt(1 / len(lane.relative) + 1 / len(leader.relative))
-    gap = lane.level - leader.level
-    return spread is not None and gap > max(math.log1p(rules.tie), rules.margin * spread * error)
 
 
 def _best_first(lanes: Iterable[Lane]) -> list[Lane]:

@@ -32,16 +32,17 @@ class Tune:
     baseline: int
     observer: Observer
     begun: float
+    search_only: bool = False
 
     def run(self) -> Outcomes | None:
-        """Return what race and confirmation came to; None where the search found nothing to race.
+        """Return what race and confirmation came to; None where they were not to run, or had nothing to run.
 
         Raises KeyboardInterrupt after the running trial was put back.
         """
         timeout_s = self.study.about.definition.timeout_s
         self._preflight()
         self._search(self.begun + SEARCH_UNTIL * timeout_s)
-        if judge.hopeless(self.study.trials) or judge.best(self.study.trials, self.study.objective) is None:
+        if self.search_only or judge.best(self.study.trials, self.study.objective) is None:
             return None
         return Finals(self.study, self.runner, self.incumbent, self.begun + timeout_s).run()
 

@@ -47,7 +47,9 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:
         confirmed = gained or proven
         return Verdict(told + kept, _trial(study, winner), study.default, speedup, confirmed=confirmed, claims=claims)
     told = " ".join(claim.sentence for claim in claims if claim.decided != Decided.FASTER)
-    return Verdict(f"{told} {_stays(study, held).capitalize()}", _trial(study, held), study.default, None, claims=claims)
+    return Verdict(
+        f"{told} {_stays(study, held).capitalize()}", _trial(study, held), study.default, None, claims=claims
+    )
 
 
 def _unconfirmed(study: Study, best: TrialRecord) -> Verdict:

@@ -4,68 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from rtmo_optuna.show import tables, words
-from rtmo_optuna.show.charts import CHARTS, Chapter
-from rtmo_optuna.show.tables import Code, Inline, Table
+from rtmo_optuna.show import findings, headline, tables, words
+from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture, Section
+from rtmo_optuna.show.cells import Code
+from rtmo_optuna.show.charts import Chapter
+from rtmo_optuna.show.evidence import Status, status
+from rtmo_optuna.show.findings import filled, pictures
+from rtmo_optuna.show.scores import decided_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rtmo_optuna.records import Settings, StudyRecord, Value
-
-UNCONFIRMED = "best measured, not confirmed"
-
-
-@dataclass(frozen=True, slots=True)
-class Paragraph:
-    """A paragraph, in bold where it is `strong`."""
-
-    text: Inline
-    strong: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Bullets:
-    """A list of short texts."""
-
-    items: tuple[Inline, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """The few numbers that matter, each with its name."""
-
-    pairs: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Text to copy, in a computer language."""
-
-    text: str
-    language: str
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """The place of the chart `name`."""
-
-    name: str
-    caption: str
-
-
-Block: TypeAlias = Paragraph | Bullets | Facts | Listing | Picture | Table
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A headed part of the report; the first one is its title."""
-
-    title: str
-    blocks: tuple[Block, ...]
+    from rtmo_optuna.show.blocks import Block
+    from rtmo_optuna.show.cells import Table
 
 
 def document(record: StudyRecord, applied: str = "") -> tuple[Section, ...]:
@@ -77,12 +31,16 @@ def document(record: StudyRecord, applied: str = "") -> tuple[Section, ...]:
         Section(f"Fastest ONNX Runtime settings: {record.name}", tuple(_verdict(record))),
         Section("Warnings", _bullets(record.warnings)),
         Section("How to apply it", tuple(_application(record, applied))),
+        Section("Confirmation", tuple(findings.confirmation(record))),
+        Section("Race", tuple(findings.race(record))),
         Section("Machine and model", (tables.machine(record),)),
         Section("Ranking", tuple(_ranking(record))),
         Section("What each knob does here", tuple(_knobs(record))),
-        Section("What left the space, and why", _filled(tables.left_out(record))),
-        Section("What failed, and why", _filled(tables.failures(record))),
-        Section("Where the time went", (*_pictures(Chapter.TIME), *_filled(tables.times(record)))),
+        Section("Noise of this host", tuple(findings.noise(record))),
+        Section("Outputs", tuple(findings.outputs(record))),
+        Section("What left the space, and why", filled(tables.left_out(record))),
+        Section("What failed, and why", filled(tables.failures(record))),
+        Section("Where the time went", (*pictures(Chapter.TIME), *filled(*_times(record)))),
         Section("How to go on", tuple(_resumption(record))),
     )
     return tuple(part for part in parts if any(not isinstance(block, Picture) for block in part.blocks))
@@ -92,14 +50,9 @@ def _verdict(record: StudyRecord) -> Iterator[Block]:
     verdict = record.verdict
     sentence = words.sentence(verdict.sentence)
     yield Paragraph(sentence, strong=True)
-    if verdict.best is not None and not verdict.confirmed:
-        yield Paragraph(
-            f"Status: {UNCONFIRMED}. The winner was not run again side by side with the default, so a part of its lead "
-            "may be luck."
-        )
-    if not record.complete:
-        yield Paragraph("The search did not reach its end: more runs may find better settings.")
-    yield Facts(tables.facts(record))
+    if line := headline.status_line(record):
+        yield Paragraph(line)
+    yield Facts(headline.facts(record))
 
 
 def _application(record: StudyRecord, applied: str) -> Iterator[Block]:
@@ -109,8 +62,10 @@ def _application(record: StudyRecord, applied: str) -> Iterator[Block]:
         return
     if applied:
         yield Paragraph(words.sentence(applied))
+    elif status(record) is Status.MEASURED:
+        yield Paragraph("These are the best measured settings; nothing is proven of them.")
     if not len(best.settings):
-        yield Paragraph("The best settings are ONNX Runtime's defaults: there is nothing to set.")
+        yield Paragraph("These are ONNX Runtime's defaults: there is nothing to set.")
     yield Listing(yaml(best.settings), "yaml")
 
 
@@ -132,34 +87,32 @@ def _ranking(record: StudyRecord) -> Iterator[Block]:
     if table is None:
         yield Paragraph("No run was measured to its end.")
         return
-    yield from _pictures(Chapter.RANKING)
+    told = decided_by(record)
+    yield Paragraph(f"{told[0].upper()}{told[1:]}. The order of close neighbours is chance.")
+    yield from pictures(Chapter.RANKING)
     yield table
-    yield from _pictures(Chapter.STEADINESS)
+    yield from pictures(Chapter.STEADINESS)
 
 
 def _knobs(record: StudyRecord) -> Iterator[Block]:
     table = tables.knobs(record)
     if table is not None:
-        yield from _pictures(Chapter.KNOBS)
+        yield from pictures(Chapter.KNOBS)
         yield table
 
 
 def _resumption(record: StudyRecord) -> Iterator[Block]:
     how = (
-        ". The same command goes on from there: no settings are run twice, and more trials or more time continue the "
-        "search."
+        ". The same command goes on from there: no settings are tried twice, more trials or more time continue the "
+        "search, and race and confirmation begin anew where trials were added."
     )
     where = Code(tables.without_password(record.storage))
     yield Paragraph(("The study ", Code(record.name), " is kept in ", where, how))
 
 
-def _pictures(chapter: Chapter) -> tuple[Picture, ...]:
-    return tuple(Picture(plot.name, plot.caption) for plot in CHARTS if plot.chapter is chapter)
+def _times(record: StudyRecord) -> tuple[Table | None, ...]:
+    return tables.study_times(record), tables.times(record)
 
 
 def _bullets(items: tuple[str, ...]) -> tuple[Block, ...]:
     return (Bullets(items),) if items else ()
-
-
-def _filled(table: Table | None) -> tuple[Block, ...]:
-    return () if table is None else (table,)

@@ -11,7 +11,7 @@ from rtmo_optuna.records import Outcome
 from rtmo_optuna.show import words
 from rtmo_optuna.show.layout import apart, ticks
 from rtmo_optuna.show.marks import Axis, Chart, Label, Line, Points, Role, Shape
-from rtmo_optuna.show.scores import COUNTED, default_of, differing, objective, score, with_unit
+from rtmo_optuna.show.scores import COUNTED, decided_by, default_of, differing, objective, score, with_unit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -68,9 +68,9 @@ def history(record: StudyRecord) -> Chart | None:
         labels.append(Label(last, best.y[-1], f"best {with_unit(record, best.y[-1])}", Role.BEST))
     return Chart(
         name="history",
-        title=_title(record, default),
+        title=_title(record, best, default),
         subtitle=_subtitle(record),
-        x=Axis("run, in order", left, right, ticks=ticks(1, last, 9, least_step=1)),
+        x=Axis("trial, in order", left, right, ticks=ticks(1, last, 9, least_step=1)),
         y=Axis(
             f"{objective(record).name}, {objective(record).unit}",
             heights.low,
@@ -116,7 +116,7 @@ def _best_so_far(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]
 def _hover(record: StudyRecord, trial: TrialRecord, value: float | None) -> str:
     measurement = trial.measurement
     stage = f" in {measurement.stage.value}" if measurement.stage and measurement.outcome is Outcome.FAILED else ""
-    head = f"run {trial.run}: {measurement.outcome.value}{stage}"
+    head = f"trial {trial.run}: {measurement.outcome.value}{stage}"
     lines = (head, "" if value is None else with_unit(record, value), measurement.reason)
     return "\n".join((*(line for line in lines if line), *words.wrap(differing(record, trial.settings), 60, 8)))
 
@@ -163,19 +163,15 @@ def _lost(record: StudyRecord, lost: Sequence[TrialRecord], height: float) -> li
     return [Points("failed", xs, ys, Role.FAILED, Shape.CROSS, hover, legend=False)]
 
 
-def _title(record: StudyRecord, default: float | None) -> str:
-    best = score(record, record.verdict.best)
+def _title(record: StudyRecord, best: Line | None, default: float | None) -> str:
     if best is None:
-        return "No run gave a result that counts"
-    if default is None:
-        return f"Best {with_unit(record, best)}"
-    if record.verdict.best and (first := default_of(record)) and record.verdict.best.settings == first.settings:
-        return f"Nothing beats the default's {with_unit(record, default)}"
-    return f"Best {with_unit(record, best)}, default {with_unit(record, default)} ({words.change(best / default)})"
+        return "No trial gave a result that counts"
+    beaten = default is not None and best.y[-1] != default
+    beside = f", the default's is {with_unit(record, default)}" if beaten and default is not None else ""
+    return f"Best trial {with_unit(record, best.y[-1])}{beside}"
 
 
 def _subtitle(record: StudyRecord) -> str:
     outcomes = [trial.measurement.outcome for trial in record.runs]
     tally = [f"{outcomes.count(o)} {o.value}" for o in Outcome if o in outcomes]
-    doubt = "" if record.verdict.confirmed or record.verdict.best is None else "; best measured, not confirmed"
-    return f"{words.count(len(outcomes), 'run')}: {words.listed(tally)}{doubt}"
+    return f"{words.count(len(outcomes), 'trial')}: {words.listed(tally)}; {decided_by(record)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,24 +9,19 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from rtmo_optuna.show.marks import Axis, Chart, Label, Line, Points, Row, Rows, Shape, Stack
+from rtmo_optuna.show import traces
+from rtmo_optuna.show.marks import Axis, Band, Chart, Label, Line, Points, Row, Rows, Spans, Stack
 from rtmo_optuna.show.palette import LIGHT, Theme, ink
+from rtmo_optuna.show.traces import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from rtmo_optuna.show.marks import Mark
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SMALL, _NORMAL, _LARGE = 12, 13, 17
 _LINE_PX, _BAR_PX, _AIR_PX = 17, 15, 12
 _CHARACTER_PX = 7.1
 _LABEL_CHARACTERS = 44
-_CROWD = 150
-_SHAPES: Mapping[Shape, str] = {
-    Shape.DISC: "circle",
-    Shape.RING: "circle-open",
-    Shape.CROSS: "x-thin-open",
-    Shape.ARROW: "triangle-up",
-}
 
 
 def plotly_js() -> str:
@@ -72,21 +66,20 @@ def figure(chart: Chart, theme: Theme = LIGHT, *, titled: bool = True, narrow: b
     return drawing
 
 
-def _plain(text: str) -> str:
-    """Return `text` with nothing in it that plotly would take for markup."""
-    return html.escape(text, quote=False).replace("\n", "<br>")
-
-
 def _title(chart: Chart, theme: Theme) -> dict[str, Any]:
-    subtitle = {"text": _plain(chart.subtitle), "font": {"size": _NORMAL, "color": theme.quiet}}
+    subtitle = {"text": plain(chart.subtitle), "font": {"size": _NORMAL, "color": theme.quiet}}
     font = {"size": _LARGE, "weight": 600}
-    return {"text": _plain(chart.title), "font": font, "subtitle": subtitle, "x": 0.01, "xanchor": "left"}
+    return {"text": plain(chart.title), "font": font, "subtitle": subtitle, "x": 0.01, "xanchor": "left"}
 
 
 def _legend_names(chart: Chart, *, narrow: bool) -> set[str]:
     """Return what the legend explains; on a phone that includes lines, since there is no room beside them."""
     names = {mark.name for mark in chart.marks if isinstance(mark, Points) and mark.legend}
-    names |= {mark.name for mark in chart.marks if isinstance(mark, Line) and narrow}
+    names |= {
+        mark.name
+        for mark in chart.marks
+        if isinstance(mark, Band) or (isinstance(mark, Line) and mark.legend and narrow)
+    }
     return names | {part.name for mark in chart.marks if isinstance(mark, Stack) for part in mark.parts}
 
 
@@ -118,9 +111,9 @@ def _margins(chart: Chart, *, narrow: bool) -> tuple[int, int]:
 
 def _axis(axis: Axis, theme: Theme, *, grid: bool) -> dict[str, Any]:
     ends = [None if end is None else math.log10(end) if axis.log else end for end in (axis.low, axis.high)]
-    given = {"tickvals": [at for at, _ in axis.ticks], "ticktext": [_plain(text) for _, text in axis.ticks]}
+    given = {"tickvals": [at for at, _ in axis.ticks], "ticktext": [plain(text) for _, text in axis.ticks]}
     return {
-        "title": {"text": _plain(axis.label), "font": {"color": theme.quiet, "size": _SMALL}},
+        "title": {"text": plain(axis.label), "font": {"color": theme.quiet, "size": _SMALL}},
         "type": "log" if axis.log else "linear",
         "range": None if None in ends else ends,
         "showgrid": grid,
@@ -133,15 +126,17 @@ def _axis(axis: Axis, theme: Theme, *, grid: bool) -> dict[str, Any]:
     }
 
 
-def _draw(
-    drawing: go.Figure, mark: Points | Line | Label | Rows | Stack, x: Axis, theme: Theme, *, narrow: bool
-) -> None:
+def _draw(drawing: go.Figure, mark: Mark, x: Axis, theme: Theme, *, narrow: bool) -> None:
     match mark:
         case Points():
-            drawing.add_trace(_points(mark, theme, narrow=narrow))
+            drawing.add_trace(traces.points(mark, theme, narrow=narrow))
         case Line():
-            named = narrow and mark.name not in {trace.name for trace in drawing.data}
-            drawing.add_trace(_line(mark, theme, named=named))
+            named = narrow and mark.legend and mark.name not in {trace.name for trace in drawing.data}
+            drawing.add_trace(traces.line(mark, theme, named=named))
+        case Band():
+            drawing.add_trace(traces.band(mark, x, theme))
+        case Spans():
+            drawing.add_trace(traces.spans(mark, theme))
         case Label():
             if not narrow:
                 _write(drawing, mark.y, mark.text, theme.roles[mark.role])
@@ -155,54 +150,15 @@ def _draw(
 def _write(drawing: go.Figure, y: float, text: str, colour: str) -> None:
     """Write `text` to the right of the axes."""
     drawing.add_annotation(
-        x=1, xref="paper", y=y, text=_plain(text), showarrow=False, xanchor="left", xshift=6,
+        x=1, xref="paper", y=y, text=plain(text), showarrow=False, xanchor="left", xshift=6,
         font={"color": colour, "size": _SMALL},
-    )  # fmt: skip
-
-
-def _points(points: Points, theme: Theme, *, narrow: bool) -> go.Scatter:
-    colour = theme.roles[points.role]
-    thick = points.shape in {Shape.RING, Shape.CROSS}
-    return go.Scatter(
-        x=points.x,
-        y=points.y,
-        name=points.name,
-        mode="markers+text" if points.texts and not narrow else "markers",
-        text=[_plain(text) for text in points.texts],
-        textposition="top center",
-        textfont={"size": 10, "color": theme.quiet},
-        hovertext=[_plain(text) for text in points.hover],
-        hoverinfo="text",
-        showlegend=points.legend,
-        cliponaxis=False,
-        marker={
-            "symbol": _SHAPES[points.shape], "color": colour, "size": 9 if len(points.x) < _CROWD else 5,
-            "line": {"color": colour, "width": 2 if thick else 0},
-        },
-    )  # fmt: skip
-
-
-def _line(line: Line, theme: Theme, *, named: bool) -> go.Scatter:
-    return go.Scatter(
-        x=line.x,
-        y=line.y,
-        name=line.name,
-        mode="lines+markers" if line.dotted else "lines",
-        hovertemplate=f"{_plain(line.name)}: %{{y:.4g}}<extra></extra>",
-        hoverinfo=None if line.dotted else "skip",
-        showlegend=named,
-        marker={"size": 6},
-        line={
-            "color": theme.roles[line.role], "width": 1.3 if line.thin else 2.2,
-            "dash": "dash" if line.dashed else "solid", "shape": "hv" if line.stepped else "linear",
-        },
     )  # fmt: skip
 
 
 def _above(row: Row) -> list[str]:
     """Return what stands above a row on a phone, as lines; its value goes where there is room for it."""
-    *first, last = map(_plain, row.label)
-    value = f"<b>{_plain(row.text)}</b>"
+    *first, last = map(plain, row.label)
+    value = f"<b>{plain(row.text)}</b>"
     fits = len(row.label[-1]) + len(row.text) < _LABEL_CHARACTERS
     return [*first, f"{last}   {value}"] if fits else [*first, last, value]
 
@@ -220,7 +176,7 @@ def _draw_rows(drawing: go.Figure, marks: Rows, x: Axis, theme: Theme, *, narrow
     *tops, bottom = _places(marks, narrow=narrow)
     middles = [(top + end) / 2 for top, end in pairwise([*tops, bottom])]
     ys = [end - _AIR_PX / 2 - _BAR_PX / 2 for end in [*tops, bottom][1:]] if narrow else middles
-    labels = ["<br>".join(map(_plain, row.label)) for row in marks.rows]
+    labels = ["<br>".join(map(plain, row.label)) for row in marks.rows]
     drawing.update_yaxes(
         range=[bottom, 0], showgrid=False, tickvals=middles, ticktext=labels, showticklabels=not narrow,
         tickfont_color=theme.text,
@@ -245,7 +201,7 @@ def _draw_values(drawing: go.Figure, marks: Rows, x: Axis, ys: list[float], them
     low, high = x.low or -math.inf, x.high or math.inf
     values = [min(max(row.value, low), high) for row in marks.rows]
     colours = [theme.roles[row.role] for row in marks.rows]
-    shared = {"y": ys, "hovertext": [_plain(row.hover) for row in marks.rows], "hoverinfo": "text", "showlegend": False}
+    shared = {"y": ys, "hovertext": [plain(row.hover) for row in marks.rows], "hoverinfo": "text", "showlegend": False}
     if marks.origin is None:
         drawing.add_trace(go.Bar(x=values, orientation="h", width=_BAR_PX, marker={"color": colours}, **shared))
     for y, row, colour in zip(ys, marks.rows, colours, strict=True):
@@ -266,21 +222,21 @@ def _draw_values(drawing: go.Figure, marks: Rows, x: Axis, ys: list[float], them
 
 def _draw_stack(drawing: go.Figure, stack: Stack, theme: Theme) -> None:
     places = list(range(len(stack.labels)))
-    labels = [_plain(label) for label in stack.labels]
+    labels = [plain(label) for label in stack.labels]
     drawing.update_yaxes(range=[len(places) - 0.5, -0.5], tickvals=places, ticktext=labels, tickfont_color=theme.text)
     for part in stack.parts:
         colour = theme.roles[part.role]
         drawing.add_trace(
             go.Bar(
-                x=part.values, y=places, orientation="h", name=_plain(part.name), width=0.6,
+                x=part.values, y=places, orientation="h", name=plain(part.name), width=0.6,
                 marker={"color": colour, "line": {"color": theme.paper, "width": 1}},
                 text=[f"{value:.0f}" for value in part.values], textposition="inside", textangle=0,
                 insidetextanchor="middle", textfont={"color": ink(colour)}, constraintext="inside",
-                hovertemplate=f"{_plain(part.name)}: %{{x:.1f}} s<extra></extra>",
+                hovertemplate=f"{plain(part.name)}: %{{x:.1f}} s<extra></extra>",
             )
         )  # fmt: skip
     for y, total in enumerate(stack.totals):
         drawing.add_annotation(
-            x=sum(part.values[y] for part in stack.parts), y=y, text=_plain(total), showarrow=False, xanchor="left",
+            x=sum(part.values[y] for part in stack.parts), y=y, text=plain(total), showarrow=False, xanchor="left",
             xshift=4,
         )  # fmt: skip

@@ -27,6 +27,7 @@ class Role(enum.StrEnum):
     WARMUP = "warm-up"
     WINDOWS = "windows"
     REST = "rest"
+    WHOLE = "fresh process, in all"
 
 
 class Shape(enum.StrEnum):
@@ -65,7 +66,10 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line through points in order of `x`; `stepped` holds each value until the next one, `dotted` marks each."""
+    """A line through points in order of `x`; `stepped` holds each value until the next one, `dotted` marks each.
+
+    A legend names it where there is no room for a label beside it, unless points of its name are there.
+    """
 
     name: str
     x: tuple[float, ...]
@@ -75,6 +79,27 @@ class Line:
     dashed: bool = False
     thin: bool = False
     dotted: bool = False
+    legend: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The heights from `low` to `high`, shaded across the whole chart."""
+
+    name: str
+    low: float
+    high: float
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Thin upright lines, each at one `x` from `low` to `high`."""
+
+    x: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +151,7 @@ class Stack:
     totals: tuple[str, ...]
 
 
-Mark: TypeAlias = Points | Line | Label | Rows | Stack
+Mark: TypeAlias = Points | Line | Band | Spans | Label | Rows | Stack
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,17 @@ import re
 from string import Template
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.show.document import Bullets, Facts, Listing, Paragraph, Picture, Section, document
+from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture, Section
+from rtmo_optuna.show.cells import Code, Inline, Table
+from rtmo_optuna.show.document import document
 from rtmo_optuna.show.interactive import figure, plotly_js
 from rtmo_optuna.show.palette import DARK, LIGHT
-from rtmo_optuna.show.tables import Code, Inline, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rtmo_optuna.records import StudyRecord
-    from rtmo_optuna.show.document import Block
+    from rtmo_optuna.show.blocks import Block
     from rtmo_optuna.show.marks import Chart
 
 _PAGE = Template("""<!DOCTYPE html>

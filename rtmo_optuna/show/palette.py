@@ -39,6 +39,7 @@ _ROLES: Mapping[Role, tuple[str, str]] = {
     Role.WARMUP: ("#7fc3ec", "#7fc3ec"),
     Role.WINDOWS: ("#1f77b4", "#3f97d4"),
     Role.REST: ("#e2e6ea", "#39434d"),
+    Role.WHOLE: ("#8f7fb5", "#a594cc"),
 }
 
 LIGHT = Theme(

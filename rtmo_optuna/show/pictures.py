@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rtmo_optuna.show.marks import Chart, Label, Line, Points, Role, Rows, Shape, Stack
+from rtmo_optuna.show.marks import Band, Chart, Label, Line, Points, Role, Rows, Shape, Spans, Stack
 from rtmo_optuna.show.palette import LIGHT, ink
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.text import Text
+
+    from rtmo_optuna.show.marks import Mark
 
 DPI = 160
 WIDTH_IN = 9.0
@@ -65,7 +67,7 @@ def _literal(text: str) -> str:
 
 
 def _has_legend(chart: Chart) -> bool:
-    return any(isinstance(mark, Stack) or (isinstance(mark, Points) and mark.legend) for mark in chart.marks)
+    return any(isinstance(mark, Stack | Band) or (isinstance(mark, Points) and mark.legend) for mark in chart.marks)
 
 
 def _body_height(chart: Chart) -> float:
@@ -108,13 +110,18 @@ def _dress(axes: Axes, chart: Chart) -> None:
         axes.set_yticks([])
 
 
-def _draw(axes: Axes, mark: Points | Line | Label | Rows | Stack) -> list[Text]:
+def _draw(axes: Axes, mark: Mark) -> list[Text]:
     """Draw `mark` and return the texts that stand beside the axes and need room."""
     match mark:
         case Points():
             _draw_points(axes, mark)
         case Line():
             _draw_line(axes, mark)
+        case Band():
+            colour = LIGHT.roles[mark.role]
+            axes.axhspan(mark.low, mark.high, color=colour, alpha=0.16, linewidth=0, label=mark.name, zorder=1)
+        case Spans():
+            axes.vlines(mark.x, mark.low, mark.high, color=LIGHT.roles[mark.role], linewidth=1, alpha=0.6, zorder=2)
         case Label():
             return [_beside(axes, mark.y, mark.text, LIGHT.roles[mark.role])]
         case Rows():

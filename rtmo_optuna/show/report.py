@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture
+from rtmo_optuna.show.cells import Code, Column, Inline, Table
 from rtmo_optuna.show.charts import CHARTS, charts
-from rtmo_optuna.show.document import Bullets, Facts, Listing, Paragraph, Picture, document
-from rtmo_optuna.show.tables import Code, Column, Inline, Table
+from rtmo_optuna.show.document import document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from rtmo_optuna.records import StudyRecord
-    from rtmo_optuna.show.document import Block
+    from rtmo_optuna.show.blocks import Block
 
 PLOTS = "plots"
 _SPECIAL = re.compile(

@@ -6,18 +6,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.records import Origin, Outcome, Settings, TrialRecord
+from rtmo_optuna.records import Origin, Outcome, Purpose, Settings, TrialRecord
+from rtmo_optuna.show import evidence
+from rtmo_optuna.show.evidence import Status
+from rtmo_optuna.show.marks import Role
 from rtmo_optuna.show.words import NBSP, number
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import params_of
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import StudyRecord, Value
+    from collections.abc import Sequence
+
+    from rtmo_optuna.records import ProcessRecord, StudyRecord, Value
     from rtmo_optuna.space.objectives import Objective
     from rtmo_optuna.stats import Effect
 
 COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
 """Outcomes whose latency tells what the settings do; a pruned run's value rests on fewer windows."""
+
+
+_SOURCES = (("the confirmation", (Purpose.CONFIRMATION,)), ("the race", (Purpose.RACE, Purpose.BASELINE)))
+_ROLES = {"exported": Role.BEST, "best measured": Role.BEST, "default": Role.DEFAULT, "config.yaml": Role.CONFIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +107,66 @@ def shortlist(record: StudyRecord, most: int = 10) -> tuple[Standing, ...]:
     return (*every[:most], *late)
 
 
+def best_title(record: StudyRecord) -> str:
+    """Return what the verdict's best is: what is exported or, before race and confirmation, only the best measured."""
+    return "best measured" if evidence.status(record) is Status.MEASURED else "exported"
+
+
 def titles(record: StudyRecord, settings: Settings) -> tuple[str, ...]:
-    """Return what else these settings are: `best`, `default`, `config.yaml`."""
+    """Return what else these settings are: `exported` or `best measured`, `race winner`, `default`, `config.yaml`."""
     best, default = record.verdict.best, default_of(record)
     names = (
-        ("best", best is not None and best.settings == settings),
+        (best_title(record), best is not None and best.settings == settings),
+        ("race winner", evidence.winner(record) == settings),
         ("default", default is not None and default.settings == settings),
         ("config.yaml", any(t.origin is Origin.CONFIG and t.settings == settings for t in record.trials)),
     )
     return tuple(name for name, holds in names if holds)
+
+
+def role_of(record: StudyRecord, settings: Settings) -> Role:
+    """Return the role in which a chart shows `settings`."""
+    return next((_ROLES[name] for name in titles(record, settings) if name in _ROLES), Role.MEASURED)
+
+
+def decided_by(record: StudyRecord) -> str:
+    """Return what is to be said beside figures of single trials."""
+    raced = evidence.ran(record, Purpose.RACE)
+    return "single measurements; the race decided" if raced else "single measurements, which prove nothing"
+
+
+def as_score(record: StudyRecord, cost: float) -> float:
+    """Return the score that a process's cost stands for: itself, or items a second for milliseconds an item."""
+    return cost if objective(record).direction == "minimize" else 1e3 / cost
+
+
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """The typical score and latency of settings, and what they are from."""
+
+    score: float
+    latency_ms: float | None
+    source: str
+
+
+def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical | None, ...]:
+    """Return what is typical of the settings of `trials`, all from the best source that knows each of them.
+
+    That is the confirmation's processes, else the race's with the baseline's, else the trials; where it is their turn,
+    a trial without a score has None.
+    """
+    for source, purposes in _SOURCES:
+        groups = [[p for p in evidence.ran(record, *purposes) if p.settings == t.settings and p.cost] for t in trials]
+        if all(groups):
+            return tuple(_typical(record, group, source) for group in groups)
+    values = [(score(record, trial), trial.measurement.latency_ms) for trial in trials]
+    return tuple(None if value is None else Typical(value, ms, "one trial") for value, ms in values)
+
+
+def _typical(record: StudyRecord, processes: Sequence[ProcessRecord], source: str) -> Typical:
+    cost = stats.median([p.cost for p in processes if p.cost])
+    known = [p.latency_ms for p in processes if p.latency_ms]
+    return Typical(as_score(record, cost), stats.median(known) if known else None, source)
 
 
 def effects(record: StudyRecord) -> tuple[Effect, ...]:

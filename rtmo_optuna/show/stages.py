@@ -1,15 +1,17 @@
-"""Where the time of a run went."""
+"""Where the time of a trial went, and that of the study."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.records import Purpose
 from rtmo_optuna.show.marks import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rtmo_optuna.records import StageTimes, TrialRecord
+    from rtmo_optuna.records import StageTimes, StudyRecord, TrialRecord
 
 _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
     Role.START: lambda times: times.start_ns,
@@ -22,6 +24,16 @@ _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
 }
 
 STAGES = (*_TIMES, Role.REST)
+TRIALS = "trials"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStage:
+    """A stage of the study: how many processes ran in it, and their wall time."""
+
+    name: str
+    processes: int
+    wall_s: float
 
 
 def spent(trial: TrialRecord) -> dict[Role, float]:
@@ -33,3 +45,14 @@ def spent(trial: TrialRecord) -> dict[Role, float]:
     known = {role: (read(stages) or 0) / 1e9 for role, read in _TIMES.items()}
     total = trial.wall_s or (stages.total_ns or 0) / 1e9
     return known | {Role.REST: max(0.0, total - sum(known.values()))}
+
+
+def study_stages(record: StudyRecord) -> tuple[StudyStage, ...]:
+    """Return the stages of the study that took time, in order: baseline, trials, race, confirmation."""
+    walls_s = {
+        purpose.value: [process.wall_s for process in record.processes if process.purpose is purpose]
+        for purpose in Purpose
+    }
+    walls_s[TRIALS] = [sum(spent(trial).values()) for trial in record.runs]
+    order = (Purpose.BASELINE.value, TRIALS, Purpose.RACE.value, Purpose.CONFIRMATION.value)
+    return tuple(StudyStage(name, len(walls_s[name]), sum(walls_s[name])) for name in order if sum(walls_s[name]))

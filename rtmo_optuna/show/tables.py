@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.records import Outcome, Settings
 from rtmo_optuna.show import words
+from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
 from rtmo_optuna.show.scores import (
+    best_title,
     default_of,
     differing,
     effects,
@@ -17,10 +18,9 @@ from rtmo_optuna.show.scores import (
     score,
     shortlist,
     titles,
-    with_unit,
 )
-from rtmo_optuna.show.stages import STAGES, spent
-from rtmo_optuna.show.words import NBSP, TIMES, change, number
+from rtmo_optuna.show.stages import STAGES, TRIALS, spent, study_stages
+from rtmo_optuna.show.words import NBSP, change, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,55 +31,6 @@ if TYPE_CHECKING:
 
 MOST_SETTINGS = 3
 _VERSIONS: Mapping[str, str] = {"onnxruntime": "ONNX Runtime", "cuda": "CUDA", "cudnn": "cuDNN"}
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """Text that a computer reads."""
-
-    text: str
-
-
-Inline: TypeAlias = str | Code | tuple[str | Code, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column's heading; whether it holds numbers, or long text that needs room."""
-
-    title: str
-    number: bool = False
-    wide: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows under headings; `marked` rows are to stand out."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Inline, ...], ...]
-    marked: frozenset[int] = frozenset()
-
-
-def facts(record: StudyRecord) -> tuple[tuple[str, str], ...]:
-    """Return the few numbers that matter, each with its name; those that the study lacks are left out."""
-    best, default = record.verdict.best, default_of(record)
-    goal = objective(record).name
-    outcomes = [trial.measurement.outcome for trial in record.runs]
-    scores = ((f"Best {goal}", score(record, best)), (f"Default {goal}", score(record, default)))
-    return (
-        *((name, with_unit(record, value)) for name, value in scores if value is not None),
-        *((("Speed-up", f"{number(record.verdict.speedup)}{TIMES}"),) if record.verdict.speedup else ()),
-        *((("FPS", number(_fps(best.measurement))),) if best and best.measurement.latency_ns else ()),
-        ("Runs", str(len(outcomes))),
-        ("Pruned", str(outcomes.count(Outcome.PRUNED))),
-        ("Failed", str(outcomes.count(Outcome.FAILED))),
-        ("Time spent", words.seconds(sum(sum(spent(trial).values()) for trial in record.runs))),
-    )
-
-
-def _fps(measurement: Measurement) -> float:
-    return measurement.batch * 1e9 / measurement.latency_ns if measurement.latency_ns else 0.0
 
 
 def without_password(storage: str) -> str:
@@ -148,13 +99,17 @@ def ranking(record: StudyRecord) -> Table | None:
         )
         for standing in listed
     ]
-    best = frozenset(i for i, s in enumerate(listed) if "best" in titles(record, s.settings))
-    return _without_empty(Table(columns, tuple(rows), best))
+    best = frozenset(i for i, s in enumerate(listed) if best_title(record) in titles(record, s.settings))
+    return without_empty(Table(columns, tuple(rows), best))
 
 
 def _ms(measurement: Measurement, name: str) -> float | None:
     value = measurement.quantiles_ns.get(name)
     return None if value is None else value / 1e6
+
+
+def _fps(measurement: Measurement) -> float:
+    return measurement.batch * 1e9 / measurement.latency_ns if measurement.latency_ns else 0.0
 
 
 def _middle(standing: Standing, read: Callable[[Measurement], float | None], write: Callable[[float], str]) -> str:
@@ -166,14 +121,10 @@ def _notes(record: StudyRecord, standing: Standing) -> Iterator[str]:
     yield from (title for title in titles(record, standing.settings))
     if standing.pruned:
         yield f"pruned after {words.count(len(standing.trials[0].measurement.windows_ns), 'window')}"
+    if any(trial.measurement.second_ns for trial in standing.trials):
+        yield "2 processes"
     if len(standing.trials) > 1:
         yield f"{len(standing.trials)} runs"
-
-
-def _without_empty(table: Table) -> Table:
-    kept = [i for i in range(len(table.columns)) if any(row[i] for row in table.rows)]
-    columns = tuple(table.columns[i] for i in kept)
-    return Table(columns, tuple(tuple(row[i] for i in kept) for row in table.rows), table.marked)
 
 
 def knobs(record: StudyRecord) -> Table | None:
@@ -251,7 +202,7 @@ def failures(record: StudyRecord) -> Table | None:
         Column("In common"),
         Column("Settings", wide=True),
     )
-    return _without_empty(Table(columns, rows)) if rows else None
+    return without_empty(Table(columns, rows)) if rows else None
 
 
 def _common(record: StudyRecord, trials: list[TrialRecord]) -> Inline:
@@ -267,8 +218,34 @@ def _settings(record: StudyRecord, trials: list[TrialRecord]) -> tuple[str | Cod
     return (*parts, f" and {len(trials) - len(shown)} more") if len(trials) > len(shown) else tuple(parts)
 
 
+def study_times(record: StudyRecord) -> Table | None:
+    """Return the wall time of the study's stages; None where nothing ran beside the trials."""
+    stages = study_stages(record)
+    total = sum(stage.wall_s for stage in stages)
+    if all(stage.name == TRIALS for stage in stages):
+        return None
+    rows = tuple(
+        (
+            stage.name,
+            str(stage.processes),
+            words.seconds(stage.wall_s),
+            words.share(stage.wall_s, total),
+            words.seconds(stage.wall_s / stage.processes),
+        )
+        for stage in stages
+    )
+    columns = (
+        Column("Stage of the study"),
+        Column("Runs", number=True),
+        Column("In all", number=True),
+        Column("Share", number=True),
+        Column("Mean of a run", number=True),
+    )
+    return Table(columns, rows)
+
+
 def times(record: StudyRecord) -> Table | None:
-    """Return the wall time of all runs by stage; None where no run took any."""
+    """Return the wall time of all trials by stage; None where none took any."""
     each = [spent(trial) for trial in record.runs]
     total = sum(sum(one.values()) for one in each)
     if not total:
@@ -279,9 +256,9 @@ def times(record: StudyRecord) -> Table | None:
         if (some := [one[stage] for one in each if one[stage]]) and (whole := sum(some))
     )
     columns = (
-        Column("Stage"),
+        Column("Stage of a trial"),
         Column("In all", number=True),
         Column("Share", number=True),
-        Column("Median of a run", number=True),
+        Column("Median of a trial", number=True),
     )
     return Table(columns, rows)

@@ -12,42 +12,39 @@ from rtmo_optuna.records import Dimension, Frozen, SearchSpace, Settings, Value
 from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from rtmo_optuna.records import Choice, Machine, StudyDefinition
+    from rtmo_optuna.records import Machine, StudyDefinition
 
 
 def resolve(definition: StudyDefinition, machine: Machine, onnxruntime_version: str) -> SearchSpace:
     """Return what the study searches on this machine.
 
-    Knobs that this ONNX Runtime does not know and choices that the machine cannot hold leave the space, with a reason.
-    Raises UsageError where nothing is left to search.
+    Knobs that this ONNX Runtime does not know and choices that the machine cannot hold leave the space, with a reason;
+    a dimension left with one choice is fixed at it. Raises UsageError where nothing is left to search, or where the
+    definition fixes what cannot be had.
     """
-    knobs, table = knob_table(definition.provider), dimension_table(definition.provider)
-    installed = tuple(int(part) for part in onnxruntime_version.split(".")[:2])
-    amounts = _amounts(machine)
+    table, obstacle = (
+        dimension_table(definition.provider),
+        _Obstacles(definition.provider, machine, onnxruntime_version),
+    )
     left_out: list[Frozen] = []
     dimensions: list[Dimension] = []
-
-    def obstacle(choice: Choice) -> str:
-        for name, value in choice.values:
-            knob = knobs[name]
-            if knob.since > installed:
-                return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {onnxruntime_version}"
-            most = amounts.get(knob.ceiling or "", math.inf)
-            if isinstance(value, int | float) and value > most:
-                return f"this machine has {most:g} ({(knob.ceiling or '').replace('_', ' ')})"
-        return ""
-
+    fixed = dict(definition.fixed)
+    if why := obstacle(fixed.items()):
+        message = f"The study definition {definition.name!r} fixes {', '.join(fixed)}, but this cannot be had: {why}."
+        raise UsageError(message)
     for name, labels in definition.knobs.items():
         whole = table[name]
         wanted = [choice for choice in whole.choices if labels is None or choice.label in labels]
         if labels is not None:
             wanted += [replace(whole.choices[0], label=v, values=((name, v),)) for v in labels if not _has(whole, v)]
-        possible = [choice for choice in wanted if not obstacle(choice)]
-        left_out += [Frozen(f"{name}={choice.label}", why) for choice in wanted if (why := obstacle(choice))]
+        possible = [choice for choice in wanted if not obstacle(choice.values)]
+        left_out += [Frozen(f"{name}={choice.label}", why) for choice in wanted if (why := obstacle(choice.values))]
         if len(possible) > 1:
             dimensions.append(Dimension(name, tuple(possible)))
+        elif possible:
+            fixed |= dict(possible[0].values)
     if not dimensions:
         message = (
             f"The study definition {definition.name!r} leaves nothing to search on this machine: "
@@ -57,9 +54,29 @@ def resolve(definition: StudyDefinition, machine: Machine, onnxruntime_version: 
     return SearchSpace(
         provider=definition.provider,
         dimensions=tuple(dimensions),
-        fixed=canonical(definition.provider, definition.fixed),
+        fixed=canonical(definition.provider, fixed),
         left_out=tuple(left_out),
     )
+
+
+class _Obstacles:
+    """Says why this machine or this ONNX Runtime cannot have some values; nothing where it can."""
+
+    def __init__(self, provider: str, machine: Machine, onnxruntime_version: str) -> None:
+        self._knobs = knob_table(provider)
+        self._version = onnxruntime_version
+        self._installed = tuple(int(part) for part in onnxruntime_version.split(".")[:2])
+        self._amounts = _amounts(machine)
+
+    def __call__(self, values: Iterable[tuple[str, Value]]) -> str:
+        for name, value in values:
+            knob = self._knobs[name]
+            if knob.since > self._installed:
+                return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {self._version}"
+            most = self._amounts.get(knob.ceiling or "", math.inf)
+            if isinstance(value, int | float) and value > most:
+                return f"this machine has {most:g} ({(knob.ceiling or '').replace('_', ' ')})"
+        return ""
 
 
 def _has(dimension: Dimension, label: Value) -> bool:

@@ -1,0 +1,181 @@
+"""Any two settings against each other, by the protocol of a tune's confirmation: the verb `bench`."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.bench import run as bench
+from rtmo_optuna.bench.protocol import ReferenceRequest
+from rtmo_optuna.errors import ChildError, NothingMeasuredError, UsageError
+from rtmo_optuna.prepare import TuneOptions, plan, runner_of
+from rtmo_optuna.records import GateMode, GateRequest, GateResult, Measurement, Note, Outcome, Purpose, Settings, Value
+from rtmo_optuna.search import confirm
+from rtmo_optuna.space.knobs import canonical, knob_table
+from rtmo_optuna.space.values import advice, parse_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rtmo_optuna.prepare import Plan
+    from rtmo_optuna.records import Observer
+    from rtmo_optuna.search.process import Runner
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two settings: medians over its processes, in milliseconds and bytes; None where nothing was told."""
+
+    settings: Settings
+    processes: int
+    latency_ms: float | None
+    quantiles_ms: Mapping[str, float]
+    session_build_ms: float | None
+    first_run_ms: float | None
+    gpu_memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the pairs say: how many times as fast `first` is as `second`, with the 98 % interval, and the verdict.
+
+    `outputs` says whether the outputs are equal to the last bit, or how far apart they are.
+    """
+
+    first: Side
+    second: Side
+    ratio: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    verdict: str
+    sentence: str
+    outputs: str
+
+
+def compare(
+    options: TuneOptions, changes: Sequence[str], against: Sequence[str], pairs: int, observer: Observer
+) -> Comparison:
+    """Run `pairs` interleaved pairs of fresh processes, at most, and return what they say.
+
+    The first settings are what config.yaml holds, with `changes` ("knob=value"); the second ONNX Runtime's default
+    with `against`, where "config" stands for what config.yaml holds. Raises UsageError for bad input or equal settings,
+    NothingMeasuredError where either cannot be run.
+    """
+    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
+        scratch = Path(name)
+        planned = plan(options, scratch)
+        provider, held = planned.about.definition.provider, planned.config.settings
+        first = parsed(provider, held, changes)
+        second = parsed(provider, held if "config" in against else (), [one for one in against if one != "config"])
+        if first == second:
+            message = f"Both sides are the same settings ({first}): name others with --set or --against."
+            raise UsageError(message)
+        runner = runner_of(planned, observer)
+        outputs = _outputs(planned, runner, first, second, scratch)
+        runner.gate = GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), "")
+        return _duel(runner, first, second, pairs, outputs)
+
+
+def parsed(provider: str, base: Iterable[tuple[str, Value]], changes: Iterable[str]) -> Settings:
+    """Return the settings `base` with "knob=value" `changes`; raises UsageError for an unknown knob or value."""
+    table, values = knob_table(provider), dict(base)
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or name not in table:
+            what = f"{name!r} is no knob of {provider}. {advice(name, table)}" if equals else "Write knob=value."
+            message = f"{change!r} cannot be set: {what}"
+            raise UsageError(message)
+        values[name] = parse_value(table[name], value)
+    return canonical(provider, values)
+
+
+def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs: str) -> Comparison:
+    rules = confirm.ConfirmRules(looks=confirm.looks_for(pairs), two_sided=True)
+    measured: dict[Settings, list[Measurement]] = {first: [], second: []}
+    values: list[tuple[float | None, float | None]] = []
+    told = confirm.confirm((), rules, str(second))
+    while not told.over:
+        pair: dict[Settings, float | None] = {}
+        for settings in confirm.who_first(len(values), (first, second)):
+            record, measurement = runner.record(Purpose.CONFIRMATION, len(values), settings)
+            pair[settings] = record.cost
+            if measurement.outcome is Outcome.MEASURED:
+                measured[settings].append(measurement)
+            elif not measured[settings]:
+                message = f"{settings} cannot be run: {measurement.stage}: {measurement.reason}"
+                raise NothingMeasuredError(message)
+        values.append((pair[first], pair[second]))
+        told = confirm.confirm(values, rules, str(second))
+        runner.observer(Note(f"pair {len(values)}: {_ms(pair[first])} against {_ms(pair[second])}"))
+    verdict = "no proven difference" if told.decided is confirm.Decided.UNPROVEN else told.decided.value
+    return Comparison(
+        first=_side(first, measured[first]),
+        second=_side(second, measured[second]),
+        ratio=told.ratio,
+        low=told.low,
+        high=told.high,
+        pairs=told.pairs,
+        verdict=verdict,
+        sentence=f"{first}: {told.sentence}",
+        outputs=outputs,
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "failed" if value is None else f"{value:.3f} ms"
+
+
+def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, scratch: Path) -> str:
+    """Say how far the first settings' outputs are from the second's, for the same input on the same provider."""
+    if planned.gate.rules.mode is GateMode.OFF:
+        return "not compared"
+    target = scratch / "second.npz"
+    session = replace(planned.session, settings=second)
+    try:
+        bench.reference(ReferenceRequest(session, runner.inputs, str(target)), runner.limits)
+    except ChildError as error:
+        message = f"{second} cannot be run: {error.stage}: {error}"
+        raise NothingMeasuredError(message) from error
+    runner.gate = GateRequest(planned.gate.rules, str(target))
+    _, measurement = runner.record(Purpose.CONFIRMATION, -1, first)
+    if measurement.gate is None:
+        message = f"{first} cannot be run: {measurement.stage}: {measurement.reason}"
+        raise NothingMeasuredError(message)
+    return _apart(measurement.gate)
+
+
+def _apart(gate: GateResult) -> str:
+    figures = {
+        f"{error.name}: {name}": max(values)
+        for error in gate.errors
+        for name, values in error.figures.items()
+        if values and max(values) > 0
+    }
+    if not figures and gate.passed:
+        return "equal"
+    told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+    return told if gate.passed else f"{gate.reason} ({told})" if told else gate.reason
+
+
+def _side(settings: Settings, measured: Sequence[Measurement]) -> Side:
+    def middle(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return statistics.median(known) if known else None
+
+    quantiles = {
+        name: round(value / 1e6, 4)
+        for name in ("p50", "p90", "p99")
+        if (value := middle(m.quantiles_ns.get(name) for m in measured)) is not None
+    }
+    build, first_run = (
+        None if value is None else round(value / 1e6, 2)
+        for value in (middle(m.stages.build_ns for m in measured), middle(m.stages.first_run_ns for m in measured))
+    )
+    memory = middle(m.gpu_memory_bytes for m in measured)
+    latency = middle(m.latency_ms for m in measured)
+    return Side(settings, len(measured), latency, quantiles, build, first_run, None if memory is None else int(memory))

@@ -1,0 +1,117 @@
+"""The head of the report: how far the verdict may be believed, and the few numbers that matter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.records import Outcome, StudyRecord
+from rtmo_optuna.show import words
+from rtmo_optuna.show.evidence import FASTER, Status, duels, status
+from rtmo_optuna.show.scores import default_of, objective, typical, with_unit
+from rtmo_optuna.show.stages import study_stages
+from rtmo_optuna.show.words import NBSP, TIMES, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+
+def status_line(record: StudyRecord) -> str:
+    """Return the sentence below the verdict, empty where nothing could be measured."""
+    found = status(record)
+    return f"Status: {found.value}. {_STATUS[found](record)}" if found else ""
+
+
+def _confirmed(_record: StudyRecord) -> str:
+    return (
+        "The figures are from pairs of fresh processes that were run after the settings had been chosen, so the luck "
+        "of the search is not in them."
+    )
+
+
+def _no_gain(record: StudyRecord) -> str:
+    best = record.verdict.best
+    default = best is not None and best.settings == record.space.fixed
+    stays = "ONNX Runtime's defaults are" if default and not len(record.space.fixed) else "What there was is"
+    found = record.noise and record.noise.found
+    sure = f" A gain of {100 * found:.1f}{NBSP}% would have been found in four studies of five." if found else ""
+    return f"{stays} as fast as anything tried here: there is nothing to change.{sure}"
+
+
+def _unconfirmed(_record: StudyRecord) -> str:
+    return (
+        "Too few fresh processes could be run side by side in the time allowed, so nothing is claimed and what there "
+        "was stays. More time is needed to tell."
+    )
+
+
+def _measured(_record: StudyRecord) -> str:
+    return (
+        "Race and confirmation did not reach their end, so a part of this lead may be luck. The same command goes on "
+        "from here."
+    )
+
+
+_STATUS: Mapping[Status, Callable[[StudyRecord], str]] = {
+    Status.CONFIRMED: _confirmed,
+    Status.NO_GAIN: _no_gain,
+    Status.UNCONFIRMED: _unconfirmed,
+    Status.MEASURED: _measured,
+}
+
+
+def facts(record: StudyRecord) -> tuple[tuple[str, str], ...]:
+    """Return the few numbers that matter, each with its name; those that the study lacks are left out."""
+    outcomes = [trial.measurement.outcome for trial in record.runs]
+    ended = [f"{outcomes.count(o)} {o.value}" for o in (Outcome.PRUNED, Outcome.FAILED) if o in outcomes]
+    beside = len(record.processes)
+    return (
+        *_latencies(record),
+        *_gains(record),
+        ("Trials", " ".join([str(len(outcomes)), *([f"({', '.join(ended)})".replace(" ", NBSP)] if ended else [])])),
+        *((("Processes beside them", str(beside)),) if beside else ()),
+        *_noise(record),
+        ("Time spent", words.seconds(sum(stage.wall_s for stage in study_stages(record)))),
+    )
+
+
+def _latencies(record: StudyRecord) -> Iterator[tuple[str, str]]:
+    """Yield what is typical of the best and of the default, both from the same kind of process."""
+    best, default = record.verdict.best, default_of(record)
+    goal = objective(record).name
+    same = best is not None and default is not None and best.settings == default.settings
+    sides = {
+        **({f"Best {goal}": best} if best is not None and not same else {}),
+        **({f"Default {goal}": default} if default is not None else {}),
+    }
+    found = dict(zip(sides, typical(record, tuple(sides.values())), strict=True))
+    for name, value in found.items():
+        if value is not None:
+            yield f"{name}{_SOURCES[value.source]}", with_unit(record, value.score)
+    first = next(iter(found.values()), None)
+    if best is not None and first is not None and first.latency_ms:
+        yield "FPS", number(record.batch * 1e3 / first.latency_ms)
+
+
+_SOURCES: Mapping[str, str] = {"the confirmation": "", "the race": " (race)", "one trial": " (one trial)"}
+
+
+def _gains(record: StudyRecord) -> Iterator[tuple[str, str]]:
+    """Yield each claim that is proven; where none is, what the verdict comes to."""
+    found = status(record)
+    proven = [duel for duel in duels(record) if duel.claim and duel.claim.decided == FASTER]
+    if found is Status.CONFIRMED and proven:
+        for duel in proven:
+            claim = duel.claim
+            if claim and claim.ratio and claim.low and claim.high:
+                interval = f"{claim.low:.3f}{NBSP}to{NBSP}{claim.high:.3f}"
+                yield f"Speed-up over {_WHOM[duel.name]}", f"{claim.ratio:.3f}{TIMES} ({interval})"
+    elif found:
+        yield "Gain", found.value
+
+
+_WHOM: Mapping[str, str] = {"default": "the default", "config.yaml": "config.yaml"}
+
+
+def _noise(record: StudyRecord) -> Iterator[tuple[str, str]]:
+    if record.noise and record.noise.between is not None:
+        yield "Noise between processes", f"{100 * record.noise.between:.1f}{NBSP}%"

@@ -1,0 +1,107 @@
+"""The tables of race, confirmation and noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rtmo_optuna import stats
+from rtmo_optuna.records import Purpose
+from rtmo_optuna.show import evidence, words
+from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
+from rtmo_optuna.show.contest import axis_name, listed
+from rtmo_optuna.show.scores import differing, titles
+from rtmo_optuna.show.words import NBSP, change, number
+
+if TYPE_CHECKING:
+    from rtmo_optuna.records import Claim, StudyRecord
+    from rtmo_optuna.show.evidence import Racer
+
+
+def claims(record: StudyRecord) -> Table | None:
+    """Return what the pairs say of the winner against each rival; None before they say anything."""
+    rows = tuple(_claim(claim) for claim in record.verdict.claims)
+    columns = (
+        Column("Against"),
+        Column("Times as fast", number=True),
+        Column(f"98{NBSP}% interval", number=True),
+        Column("Pairs", number=True),
+        Column("Decided"),
+    )
+    marked = frozenset(i for i, claim in enumerate(record.verdict.claims) if claim.decided == evidence.FASTER)
+    return Table(columns, rows, marked) if rows else None
+
+
+def _claim(claim: Claim) -> tuple[Inline, ...]:
+    known = claim.ratio is not None and claim.low is not None and claim.high is not None
+    return (
+        claim.against,
+        f"{claim.ratio:.3f}" if known else "not known",
+        f"{claim.low:.3f} to {claim.high:.3f}" if known else "",
+        str(claim.pairs),
+        claim.decided,
+    )
+
+
+def race(record: StudyRecord) -> Table | None:
+    """Return who raced, those who stayed longest first; None where there was no race."""
+    racers = listed(record)
+    fixed = next((r.costs for r in racers if r.settings == record.space.fixed and r.costs), None)
+    origin = stats.median(fixed) if fixed else None
+    columns = (
+        Column("Settings", wide=True),
+        Column("Processes", number=True),
+        Column("Failed", number=True),
+        Column(f"Median {axis_name(record)}", number=True),
+        Column("Range", number=True),
+        Column("vs default", number=True),
+        Column("Left after"),
+        Column("Note"),
+    )
+    first = evidence.winner(record)
+    marked = frozenset(i for i, racer in enumerate(racers) if racer.settings == first)
+    rows = tuple(_racer(record, racer, origin) for racer in racers)
+    return without_empty(Table(columns, rows, marked)) if rows else None
+
+
+def _racer(record: StudyRecord, racer: Racer, origin: float | None) -> tuple[Inline, ...]:
+    middle = stats.median(racer.costs) if racer.costs else None
+    left = racer.left_after
+    return (
+        Code(str(differing(record, racer.settings))),
+        str(len(racer.costs)),
+        str(racer.failures) if racer.failures else "",
+        "" if middle is None else number(middle, 4),
+        "" if middle is None else f"{number(min(racer.costs), 4)} to {number(max(racer.costs), 4)}",
+        "" if middle is None or origin is None else change(middle / origin),
+        "never" if left is None else words.count(left, "block").replace(" ", NBSP),
+        ", ".join(titles(record, racer.settings)),
+    )
+
+
+def noise(record: StudyRecord) -> Table | None:
+    """Return how noisy the host was, each figure with what it says; None where nothing is known of it."""
+    found = record.noise
+    rows: list[tuple[Inline, ...]] = []
+    if found and found.between is not None:
+        text = "How far fresh processes of the same settings differ (standard deviation)."
+        rows.append(("Between processes, s_b", _percent(found.between), text))
+    if found and found.within is not None:
+        text = "How far the windows of one process differ: what a longer measurement could average out."
+        rows.append(("Within a process, s_w", _percent(found.within), text))
+    if found and found.found is not None:
+        text = "A gain as large is found in four studies of five; smaller ones mostly not."
+        rows.append(("Gain that can be found", _percent(found.found), text))
+    baseline = evidence.ran(record, Purpose.BASELINE)
+    if baseline:
+        rows.append(("Baseline", str(len(baseline)), "Fresh processes of the default settings, before the search."))
+    dropped = evidence.dropped(record)
+    if rows or dropped:
+        reasons = [f"{reason}: {amount}" for reason, amount in dropped.most_common()]
+        why = f"Disturbed and measured again ({', '.join(reasons)})." if reasons else "None was disturbed."
+        rows.append(("Windows dropped", str(dropped.total()), why))
+    columns = (Column("Figure"), Column("Value", number=True), Column("What it says", wide=True))
+    return Table(columns, tuple(rows)) if rows else None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}{NBSP}%"

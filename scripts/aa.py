@@ -1,0 +1,506 @@
+"""The A/A test: how often a study claims a gain where there is none, and how often it finds one that is there.
+
+    python scripts/aa.py record --model models/rtmo-s.onnx --provider cuda --count 12 --without-canary --output x.json
+    python scripts/aa.py replay x.json --gain 0.02 0.03 0.05 --studies 1000
+    python scripts/aa.py replay --spread 0.02 0.05 --gain 0.02 0.03
+    python scripts/aa.py live --model models/rtmo-s.onnx --provider cuda --quick --studies 3
+    python scripts/aa.py live --engine scripted --between 0.02 --planted-gain 0.05 --studies 10
+
+`record` runs fresh processes of the default settings, as a study does. `replay` draws studies from what was recorded,
+through the program's own race and confirmation. `live` runs whole tunes. Each compares with what others do: one
+process of each settings, and the fastest of them against the one process of the default ("argmin").
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import optuna
+
+from rtmo_optuna import workflow
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.errors import TunerError
+from rtmo_optuna.prepare import TuneOptions, plan, runner_of
+from rtmo_optuna.records import EngineKind, Measurement, Note, Outcome, Settings
+from rtmo_optuna.search import confirm, race
+from rtmo_optuna.search.process import Runner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the simulation is shared with the tests
+
+import simulated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from rtmo_optuna.prepare import Plan
+    from rtmo_optuna.records import Event, StudyRecord, TrialRecord
+
+LEAST_GAIN = 0.01
+CANARY, PLAIN = "canary", "plain"
+PLANTED = ("graph_optimization_level", "ORT_ENABLE_BASIC")
+SCRIPTED_STUDY = """
+provider: cpu
+knobs:
+  graph_optimization_level: all
+  enable_cpu_mem_arena: all
+  enable_mem_pattern: all
+  session.intra_op.allow_spinning: all
+  session.set_denormal_as_zero: all
+measuring: {warmup_s: 0.01, warmup_calls: 2, window_s: 0.03, window_calls: 3, windows_min: 3, windows_max: 5}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One fresh process of the default settings: its value and its windows' medians in ms, its shortest spin in ns.
+
+    `kind` is "canary" where its windows ran on a quiet core, else "plain"; `dropped` counts windows by reason.
+    """
+
+    kind: str
+    value_ms: float
+    windows_ms: tuple[float, ...]
+    spin_ns: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What `record` writes: processes in the order in which they ran, and what they ran on."""
+
+    facts: Mapping[str, Any]
+    processes: tuple[Process, ...]
+
+    def values(self, kind: str) -> list[float]:
+        """Return the process values of a kind, in ms."""
+        return [process.value_ms for process in self.processes if process.kind == kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one method says of one study.
+
+    `gain` is the gain that it claims (0.02: 1.02 times as fast), None for none; `regret` how much slower than the best
+    the chosen settings truly are; `right` whether the claimed settings are truly faster.
+    """
+
+    gain: float | None
+    regret: float
+    right: bool
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Many studies by one method: shares of them, means, and the processes of a study.
+
+    `claims` is the share with a claimed gain of at least 1 %, `false` that with a claim of settings that are no faster,
+    `found` that with a claim of the faster ones; `claimed_gain` is the mean of what is claimed, None without claims.
+    """
+
+    method: str
+    source: str
+    gain: float
+    studies: int
+    claims: float
+    false: float
+    found: float
+    claimed_gain: float | None
+    regret: float
+    processes: float
+
+
+def variation(values: Sequence[float]) -> float:
+    """Return the coefficient of variation: the standard deviation over the mean; NaN for fewer than two values."""
+    return statistics.stdev(values) / statistics.fmean(values) if len(values) > 1 else math.nan
+
+
+# --- record ---
+
+
+def record(args: argparse.Namespace) -> None:
+    """Run the processes, write them after each one, and print how far those of each kind differ."""
+    with tempfile.TemporaryDirectory(prefix="aa-") as name:
+        folder = Path(name)
+        planned = plan(_options(args, folder), folder)
+        kinds = (
+            {CANARY: runner_of(planned, _observe)}
+            if planned.about.machine.gpu
+            else {PLAIN: runner_of(planned, _observe)}
+        )
+        if args.without_canary and CANARY in kinds:
+            kinds[PLAIN] = runner_of(planned, _observe)
+            kinds[PLAIN].gpu = None  # what has no GPU to keep fed is not pinned, and no window is dropped
+        elif args.without_canary:
+            print("On cpu nothing is pinned: there is one kind of process only.")
+        processes: list[Process] = []
+        for index in range(args.count):
+            order = list(kinds.items())
+            for kind, runner in order if index % 2 == 0 else reversed(order):
+                processes.append(_process(kind, runner, planned.about.space.fixed, folder / "log.txt"))
+                last = processes[-1]
+                dropped = "".join(f", dropped {count} ({why})" for why, count in last.dropped.items())
+                print(f"{kind:7} {last.value_ms:9.4f} ms, {len(last.windows_ms)} windows{dropped}", flush=True)
+                _write(args.output, encode(Recording(_facts(planned), tuple(processes))))
+    recording = Recording({}, tuple(processes))
+    for kind in kinds:
+        values = recording.values(kind)
+        print(
+            f"{kind}: {len(values)} processes, coefficient of variation {variation(values):.1%}, "
+            f"{min(values):.4f} to {max(values):.4f} ms, median {statistics.median(values):.4f} ms"
+        )
+
+
+def _process(kind: str, runner: Runner, settings: Settings, log: Path) -> Process:
+    begun = time.monotonic()
+    measured = runner.run(settings, log)
+    if measured.outcome is not Outcome.MEASURED or measured.latency_ms is None:
+        message = f"The default settings failed: {measured.stage}: {measured.reason} {measured.log_tail}"
+        raise TunerError(message)
+    windows_ms = tuple(round(value / 1e6, 5) for value in measured.windows_ns)
+    wall_s = round(time.monotonic() - begun, 2)
+    return Process(kind, round(measured.latency_ms, 5), windows_ms, measured.spin_ns, measured.dropped, wall_s)
+
+
+def _facts(planned: Plan) -> dict[str, Any]:
+    machine, about = planned.about.machine, planned.about
+    gpu = machine.gpu
+    return {
+        "model": Path(about.model_path).name,
+        "provider": about.definition.provider,
+        "shapes": {name: list(shape) for name, shape in about.inputs.shapes.items()},
+        "versions": dict(about.model.versions),
+        "system": machine.system,
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "gpu": {"name": gpu.name, "driver": gpu.driver} if gpu else None,
+    }
+
+
+# --- replay ---
+
+
+def replay(args: argparse.Namespace) -> list[Row]:
+    """Print and return a row for each source of processes, gain and method; the gain 0 is the A/A study."""
+    recorded = [
+        value
+        for path in args.recordings
+        for value in decode(Recording, json.loads(path.read_text(encoding="utf-8"))).values(args.kind)
+    ]
+    if not recorded and not args.spread:
+        message = f"There are no processes of the kind {args.kind!r} to draw from: give recordings, or --spread."
+        raise TunerError(message)
+    sources = [f"s_b {spread:.1%}" for spread in args.spread] or [f"{len(recorded)} recorded"]
+    rows: list[Row] = []
+    for place, source in enumerate(sources):
+        for gain in (0.0, *args.gain):
+            rng = random.Random(args.seed)  # noqa: S311 - no secret
+            truth = simulated.forty(1 if gain else 0, gain, args.settings)
+            draw = simulated.drawn(truth, args.spread[place], rng) if args.spread else resampled(truth, recorded, rng)
+            answers = [one_study(truth, draw, seed) for seed in range(args.studies)]
+            rows += [_row(method, source, gain, [both[method] for both in answers]) for method in answers[0]]
+    print(table(rows))
+    if args.output:
+        _write(args.output, [asdict(row) for row in rows])
+    return rows
+
+
+def resampled(truth: Mapping[Settings, float], values: Sequence[float], rng: random.Random) -> simulated.Draw:
+    """Return a draw of processes from recorded `values` in ms, times the factor that `truth` has for the settings."""
+    return lambda settings: rng.choice(values) * truth.get(settings, 1.0)
+
+
+def one_study(truth: Mapping[Settings, float], draw: simulated.Draw, seed: int) -> dict[str, Answer]:
+    """Return what each method says of one study of the settings in `truth`, from the same processes."""
+    drawn: list[tuple[Settings, float | None]] = []
+
+    def noted(settings: Settings) -> float | None:
+        drawn.append((settings, draw(settings)))
+        return drawn[-1][1]
+
+    ours = simulated.study(list(truth), noted, race.RaceRules(), confirm.ConfirmRules(), seed)
+    single = {settings: value for settings, value in drawn[: len(truth)] if value is not None}
+    default = next(value for settings, value in drawn if settings == simulated.DEFAULT and value is not None)
+    fastest = min(single, key=single.__getitem__)
+    told = ours.confirmation.ratio if ours.confirmation and ours.claimed else None
+    return {
+        "argmin": _answer(truth, fastest, default / single[fastest], len(truth) + 1),
+        "ours": _answer(truth, ours.winner or simulated.DEFAULT, told, len(drawn)),
+    }
+
+
+def _answer(truth: Mapping[Settings, float], chosen: Settings, ratio: float | None, processes: int) -> Answer:
+    claimed = ratio is not None and ratio >= 1 + LEAST_GAIN
+    level = truth.get(chosen, 1.0) if claimed else 1.0
+    gain = ratio - 1 if claimed and ratio is not None else None
+    return Answer(gain, level / min(truth.values()) - 1, claimed and level < 1, processes)
+
+
+def _row(method: str, source: str, gain: float, answers: Sequence[Answer]) -> Row:
+    gains = [answer.gain for answer in answers if answer.gain is not None]
+    right = sum(answer.right for answer in answers)
+    return Row(
+        method=method,
+        source=source,
+        gain=gain,
+        studies=len(answers),
+        claims=len(gains) / len(answers),
+        false=(len(gains) - right) / len(answers),
+        found=right / len(answers),
+        claimed_gain=statistics.fmean(gains) if gains else None,
+        regret=statistics.fmean(answer.regret for answer in answers),
+        processes=statistics.fmean(answer.processes for answer in answers),
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return `rows` as a Markdown table."""
+    lines = [
+        "| processes from | true gain | method | studies | claims | false | found | mean claimed | regret | spent |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        claimed = "-" if row.claimed_gain is None else f"{row.claimed_gain:.1%}"
+        lines.append(
+            f"| {row.source} | {row.gain:.1%} | {row.method} | {row.studies} | {row.claims:.1%} | {row.false:.1%} | "
+            f"{row.found:.1%} | {claimed} | {row.regret:.2%} | {row.processes:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+# --- live ---
+
+
+def same_for_all() -> AbstractContextManager[object]:
+    """Have every process run the default settings, whatever it is asked for: all settings are names for the default.
+
+    No knob of ONNX Runtime is certain to do nothing. So a study searches its own knobs, and here, at the last place
+    before the child, they all become one.
+    """
+    real = Runner.run
+
+    def run(runner: Runner, _settings: Settings, log: Path, **more: Any) -> Measurement:  # noqa: ANN401 - passed on
+        return real(runner, Settings(), log, **more)
+
+    return patch.object(Runner, "run", run)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One whole tune: its verdict, the gains that it and the argmin of its trials claim, and what it spent.
+
+    `right` is whether the exported settings hold the planted choice, None where none is planted; `spread` is s_b.
+    """
+
+    sentence: str
+    confirmed: bool
+    complete: bool
+    gain: float | None
+    right: bool | None
+    argmin: float | None
+    processes: Mapping[str, int]
+    seconds: float
+    spread: float | None
+
+
+def live(args: argparse.Namespace) -> list[Live]:
+    """Run whole tunes, each in a folder of its own; print each verdict, then the table."""
+    scripted = args.engine == EngineKind.SCRIPTED
+    if scripted == (args.model is not None) or (args.planted_gain and not scripted):
+        message = (
+            "Give --model, or --engine scripted, which brings its own; an effect can be planted in the latter only."
+        )
+        raise TunerError(message)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    done: list[Live] = []
+    for number in range(1, args.studies + 1):
+        with tempfile.TemporaryDirectory(prefix="aa-") as name:
+            folder = Path(name)
+            options = _scripted(args, folder) if scripted else _options(args, folder)
+            done.append(_tuned(options, planted=bool(args.planted_gain)))
+        last = done[-1]
+        print(f"{number}: {'CLAIMED' if last.confirmed else 'not claimed'}. {last.sentence}", flush=True)
+        if args.output:
+            _write(args.output, [asdict(one) for one in done])
+    print(_summary(done))
+    return done
+
+
+def _tuned(options: TuneOptions, *, planted: bool) -> Live:
+    begun = time.monotonic()
+    with contextlib.nullcontext() if planted else same_for_all():
+        result = workflow.tune(options, _observe)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    found = result.record
+    best = found.verdict.best
+    spent = Counter(process.purpose.value for process in found.processes)
+    spent["search"] = sum(2 if trial.measurement.second_ns else 1 for trial in found.runs)
+    return Live(
+        sentence=found.verdict.sentence,
+        confirmed=found.verdict.confirmed,
+        complete=found.complete,
+        gain=found.verdict.speedup - 1 if found.verdict.confirmed and found.verdict.speedup else None,
+        right=best is not None and best.settings.get(PLANTED[0]) == PLANTED[1] if planted else None,
+        argmin=argmin(found),
+        processes=dict(spent),
+        seconds=round(time.monotonic() - begun, 1),
+        spread=found.noise.between if found.noise else None,
+    )
+
+
+def argmin(study: StudyRecord) -> float | None:
+    """Return the gain of the fastest trial over the default's, by one process each; None where it is under 1 %."""
+    single = [value for trial in study.runs if (value := _single_ns(trial)) is not None]
+    default = _single_ns(study.default) if study.default else None
+    gain = default / min(single) - 1 if default else 0.0
+    return gain if gain >= LEAST_GAIN else None
+
+
+def _single_ns(trial: TrialRecord) -> float | None:
+    """Return the latency of a trial's first process: a leader's is the mean of two."""
+    measured = trial.measurement
+    if measured.outcome is not Outcome.MEASURED or measured.latency_ns is None:
+        return None
+    return 2 * measured.latency_ns - measured.second_ns if measured.second_ns else measured.latency_ns
+
+
+def _summary(done: Sequence[Live]) -> str:
+    lines = ["| method | studies | claims | mean claimed | of the planted choice |", "|---|---|---|---|---|"]
+    for method, gains in (("argmin", [one.argmin for one in done]), ("ours", [one.gain for one in done])):
+        claimed = [gain for gain in gains if gain is not None]
+        mean = f"{statistics.fmean(claimed):.1%}" if claimed else "-"
+        known = method == "ours" and done[0].right is not None
+        right = str(sum(bool(one.right and one.confirmed) for one in done)) if known else "-"
+        lines.append(f"| {method} | {len(done)} | {len(claimed)} | {mean} | {right} |")
+    stages = {
+        stage: statistics.fmean(one.processes.get(stage, 0) for one in done) for one in done for stage in one.processes
+    }
+    spreads = [one.spread for one in done if one.spread is not None]
+    lines.append("")
+    lines.append(
+        f"A study took {statistics.fmean(one.seconds for one in done):.0f} s and "
+        f"{sum(stages.values()):.0f} processes ({', '.join(f'{stage} {n:.0f}' for stage, n in stages.items())}); "
+        f"s_b {f'{min(spreads):.1%} to {max(spreads):.1%}' if spreads else 'unknown'}; "
+        f"{sum(not one.complete for one in done)} not complete."
+    )
+    return "\n".join(lines)
+
+
+def _scripted(args: argparse.Namespace, folder: Path) -> TuneOptions:
+    """Write a script, with the planted effect on one choice of one knob, and its study definition."""
+    effects = {"=".join(PLANTED): 1 / (1 + args.planted_gain)} if args.planted_gain else {}
+    script = {"base_ms": args.base_ms, "between": args.between, "within": 0.01, "effects": effects}
+    model, study = folder / "script.json", folder / "planted.yaml"
+    model.write_text(json.dumps(script), encoding="utf-8")
+    study.write_text(SCRIPTED_STUDY, encoding="utf-8")
+    plain = _options(args, folder)
+    return replace(plain, model=model, study=str(study), provider="cpu", engine=EngineKind.SCRIPTED)
+
+
+# --- shared ---
+
+
+def _options(args: argparse.Namespace, folder: Path) -> TuneOptions:
+    """Return options that keep everything in `folder`."""
+    return TuneOptions(
+        model=args.model,
+        config=folder / "config.yaml",
+        output=folder / "results",
+        study=args.study,
+        quick=args.quick,
+        trials=args.trials,
+        timeout_s=args.timeout,
+        provider=args.provider,
+        input=args.input,
+        storage=f"sqlite:///{folder}/studies.db",
+        allow_busy=args.allow_busy,
+    )
+
+
+def _observe(event: Event) -> None:
+    if isinstance(event, Note) and event.warning:
+        print(f"   {event.text}", file=sys.stderr, flush=True)
+
+
+def _write(path: Path, plain: object) -> None:
+    """Write JSON, small enough to be kept: no spaces."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plain, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--input", type=Path, help="input arrays (.npz, .npy or a picture); default: random numbers")
+    model.add_argument("--provider", default="auto", choices=("auto", "cuda", "cpu"), help="default: %(default)s")
+    model.add_argument("--study", help="study definition, a name or a file; default: the provider's")
+    model.add_argument("--quick", action="store_true", help="measure less, as tune --quick does")
+    model.add_argument("--trials", type=int, help="trials of a study")
+    model.add_argument("--timeout", type=float, metavar="SECONDS", help="limit of a study")
+    model.add_argument("--allow-busy", action="store_true", help="though others use the GPU")
+
+    one = commands.add_parser("record", parents=[model], help="run fresh processes of the default settings")
+    one.add_argument("--model", type=Path, required=True, help="ONNX file")
+    one.add_argument("--count", type=int, default=12, help="processes of each kind; default: %(default)s")
+    one.add_argument("--without-canary", action="store_true", help="as many unpinned ones too, interleaved")
+    one.add_argument("--output", type=Path, required=True, help="JSON file, written anew after each process")
+    one.set_defaults(run=record)
+
+    two = commands.add_parser("replay", help="draw studies from recorded processes, or from a lognormal spread")
+    two.add_argument("recordings", type=Path, nargs="*", help="what record wrote; several are pooled")
+    two.add_argument("--kind", default=CANARY, choices=(CANARY, PLAIN), help="of processes; default: %(default)s")
+    two.add_argument("--spread", type=float, nargs="+", default=[], help="lognormal processes instead: s_b, e.g. 0.02")
+    two.add_argument("--gain", type=float, nargs="+", default=[], help="beside A/A: one faster setting, e.g. 0.03")
+    two.add_argument("--settings", type=int, default=40, help="searched in a study; default: %(default)s")
+    two.add_argument("--studies", type=int, default=1000, help="default: %(default)s")
+    two.add_argument("--seed", type=int, default=0, help="of the drawn processes; default: %(default)s")
+    two.add_argument("--output", type=Path, help="JSON file for the table")
+    two.set_defaults(run=replay)
+
+    three = commands.add_parser("live", parents=[model], help="run whole tunes whose every setting is the default")
+    three.add_argument("--model", type=Path, help="ONNX file")
+    three.add_argument("--studies", type=int, default=3, help="default: %(default)s")
+    three.add_argument("--engine", default="onnxruntime", choices=[str(kind) for kind in EngineKind], help="see below")
+    three.add_argument("--planted-gain", type=float, default=0.0, help="scripted: one choice is faster by this (0.05)")
+    three.add_argument(
+        "--between", type=float, default=0.02, help="scripted: spread of processes; default: %(default)s"
+    )
+    three.add_argument(
+        "--base-ms", type=float, default=30.0, help="scripted: latency of the default settings; default: %(default)s"
+    )
+    three.add_argument("--output", type=Path, help="JSON file, written anew after each study")
+    three.set_defaults(run=live)
+    three.epilog = "The scripted engine takes real time in real children, as its script says; no model is needed."
+    return top
+
+
+def main() -> None:
+    """Run the command; a fault of the user's is one sentence."""
+    args = parser().parse_args()
+    try:
+        args.run(args)
+    except TunerError as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()

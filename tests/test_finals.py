@@ -1,0 +1,358 @@
+"""Race and confirmation in whole tunes: resumed, done once only, and what they make of config.yaml."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partialmethod
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from scripted import write_script
+
+from rtmo_optuna import workflow
+from rtmo_optuna.machine.host import host
+from rtmo_optuna.prepare import TuneOptions
+from rtmo_optuna.records import (
+    EngineKind,
+    GateMode,
+    GateRequest,
+    GateRules,
+    InputFacts,
+    Measurement,
+    Measuring,
+    ModelFacts,
+    Origin,
+    Outcome,
+    Purpose,
+    SessionSpec,
+    Settings,
+    Stage,
+    StudyDefinition,
+    StudyRecord,
+    Verdict,
+)
+from rtmo_optuna.search.finals import Finals, Outcomes
+from rtmo_optuna.search.library import open_study
+from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.search.verdict import verdict
+from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.space.resolve import resolve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rtmo_optuna.search.study import Study
+
+DEFAULT = Settings()
+ARENA = Settings.of({"enable_cpu_mem_arena": False})
+PATTERN = Settings.of({"enable_mem_pattern": False})
+SMALL = """
+provider: cpu
+knobs: {enable_cpu_mem_arena: all}
+measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
+"""
+
+
+@dataclass
+class Planted:
+    """Stands in for children: settings with a knob of `factors` at its value are that many times as slow as 5 ms.
+
+    Processes of the same settings differ by `spread`, the n-th one always in the same way. `fails` says whether the
+    n-th process of settings (from 0) fails. `ran` counts the processes; `stop` ends the run as Ctrl-C does.
+    """
+
+    factors: dict[Settings, float] = field(default_factory=dict)
+    spread: float = 0.005
+    fails: Callable[[Settings, int], bool] = lambda _settings, _count: False
+    stop: Callable[[], bool] = lambda: False
+    ran: Counter[Settings] = field(default_factory=Counter)
+
+    def __call__(self, runner: Runner, settings: Settings, _log: Path, **_more: Any) -> Measurement:  # noqa: ANN401
+        """Return what a process of `settings` would have measured."""
+        if self.stop():
+            raise KeyboardInterrupt
+        count = self.ran[settings]
+        self.ran[settings] += 1
+        runner.walls_s.append(0.01)
+        if self.fails(settings, count):
+            return Measurement(Outcome.FAILED, stage=Stage.GATE, reason="wrong output: planted")
+        latency_ns = 5e6 * (1 + self.spread * random.Random(f"{settings}/{count}").gauss())  # noqa: S311 - no secret
+        for part, factor in self.factors.items():
+            latency_ns *= factor if set(part.items) <= set(settings.items) else 1.0
+        return Measurement(Outcome.MEASURED, latency_ns=latency_ns, windows_ns=(latency_ns,) * 4, calls=40)
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
+    """Return what every process of this test comes to."""
+    bench = Planted()
+    monkeypatch.setattr(Runner, "run", partialmethod(bench))
+    return bench
+
+
+def opened(folder: Path, trials: int = 8) -> Study:
+    """Create or resume a study of eight settings in `folder`."""
+    names = ("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
+    definition = StudyDefinition("s", "cpu", dict.fromkeys(names), trials=trials, sampler="exhaustive")
+    machine = host()
+    about = StudyRecord(
+        name="s",
+        definition=definition,
+        space=resolve(definition, machine, "99.0"),
+        machine=machine,
+        model=ModelFacts((), (), 0, {}, {}, "cpu", {}),
+        model_path="",
+        model_sha256="",
+        inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
+        trials=(),
+        verdict=Verdict("", None, None, None),
+        storage=f"sqlite:///{folder}/studies.db",
+    )
+    return open_study(about.storage, about, {}, new=False)
+
+
+def runner_of(study: Study) -> Runner:
+    """Return a runner for `study`; its processes are planted."""
+    gate = GateRequest(GateRules(mode=GateMode.OFF), "")
+    objective = OBJECTIVES["latency"]
+    return Runner(
+        SessionSpec("", "cpu"), "", Measuring(), study.about.definition.limits, gate, objective, lambda _event: None
+    )
+
+
+def tune(study: Study, held: Settings = DEFAULT) -> Outcomes:
+    """Tune on; raises KeyboardInterrupt where that is planted."""
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    study.enqueue(held, Origin.CONFIG)
+    outcomes = Tune(study, runner_of(study), held, 6, lambda _event: None, time.monotonic()).run()
+    assert outcomes is not None
+    return outcomes
+
+
+def kept(study: Study, purpose: Purpose) -> list[tuple[int, Settings, float | None]]:
+    """Return what `study` keeps of the processes for `purpose`, in order."""
+    return [(p.index, p.settings, p.cost) for p in study.processes if p.purpose is purpose]
+
+
+@pytest.mark.parametrize(("purpose", "count"), [(Purpose.RACE, 11), (Purpose.CONFIRMATION, 9)])
+def test_what_was_interrupted_goes_on_where_it_stopped(
+    tmp_path: Path, planted: Planted, purpose: Purpose, count: int
+) -> None:
+    """No process that ended is run again, and the study is in the end what it had been without the interruption."""
+    planted.factors = {ARENA: 0.7}
+    planted.spread = 0.02
+    (tmp_path / "whole").mkdir()
+    whole = opened(tmp_path / "whole")
+    wanted = tune(whole)
+    assert planted.ran.total() == len(whole.processes) + sum(2 if t.measurement.second_ns else 1 for t in whole.trials)
+    everything = planted.ran.copy()
+
+    planted.ran.clear()
+    study = opened(tmp_path)
+    planted.stop = lambda: len(kept(study, purpose)) == count
+    with pytest.raises(KeyboardInterrupt):
+        tune(study)
+    assert not verdict(study, None).confirmed
+    planted.stop = lambda: False
+    study = opened(tmp_path)
+    assert len(kept(study, purpose)) == count
+    assert replace(tune(study), pairs=None) == replace(wanted, pairs=None)  # their most depends on the time left
+    for each in Purpose:
+        assert kept(study, each) == kept(whole, each)
+    assert planted.ran == everything
+
+
+def test_the_same_command_again_runs_nothing(tmp_path: Path, planted: Planted) -> None:
+    """A study that is over gives the same answer at once."""
+    planted.factors = {ARENA: 0.7}
+    study = opened(tmp_path)
+    first = tune(study)
+    told = verdict(study, first)
+    before = planted.ran.copy()
+    again = opened(tmp_path)
+    second = tune(again)
+    assert planted.ran == before
+    assert second == first
+    assert verdict(again, second).sentence == told.sentence
+    assert verdict(again, second).confirmed
+
+
+def test_more_trials_begin_a_new_race(tmp_path: Path, planted: Planted) -> None:
+    """What the race of fewer trials ran is forgotten; the baseline is not."""
+    planted.factors = {ARENA: 0.7}
+    first = tune(opened(tmp_path, trials=4))
+    assert (first.trials, first.over) == (4, True)
+    study = opened(tmp_path, trials=8)
+    before = planted.ran.total()
+    second = tune(study)
+    assert (second.trials, second.over, study.runs) == (8, True, 8)
+    assert len(kept(study, Purpose.BASELINE)) == 6
+    fresh = len(kept(study, Purpose.RACE)) + len(kept(study, Purpose.CONFIRMATION))
+    seconds = sum(bool(trial.measurement.second_ns) for trial in study.trials[4:])
+    assert planted.ran.total() - before == 4 + seconds + fresh
+
+
+def test_another_config_begins_an_interrupted_race_anew(tmp_path: Path, planted: Planted) -> None:
+    """A race is for what config.yaml holds: where that changed meanwhile, what was run of it says nothing."""
+    planted.factors = {ARENA: 0.7}
+    study = opened(tmp_path)
+    planted.stop = lambda: len(kept(study, Purpose.RACE)) == 5
+    with pytest.raises(KeyboardInterrupt):
+        tune(study)
+    planted.stop = lambda: False
+    study = opened(tmp_path)
+    outcomes = tune(study, PATTERN)
+    assert outcomes.incumbent == PATTERN
+    assert {claim.against for claim in outcomes.claims} == {"the default settings", "what config.yaml held"}
+
+
+@pytest.mark.parametrize(
+    ("factors", "held", "exported", "words"),
+    [
+        ({ARENA: 0.7}, DEFAULT, ARENA, r"^1\.4\d\d times as fast as the default settings \(98 % interval"),
+        ({ARENA: 0.7}, PATTERN, ARENA, r"default settings .* 1\.4\d\d times as fast as what config.yaml held"),
+        ({}, DEFAULT, DEFAULT, r"^No proven gain.*[Tt]he default settings stay\.$"),
+        ({}, PATTERN, PATTERN, r"^No proven gain over what config.yaml held.*What config.yaml holds stays\.$"),
+        ({PATTERN: 0.7}, PATTERN, PATTERN, r"as fast as the default settings.*What config.yaml holds stays\.$"),
+        ({PATTERN: 1.3}, PATTERN, DEFAULT, r"^1\.3\d\d times as fast as what config.yaml held"),
+    ],
+)
+def test_the_verdict_says_what_is_exported_and_why(  # noqa: PLR0917 - pytest passes them by name
+    tmp_path: Path, planted: Planted, factors: dict[Settings, float], held: Settings, exported: Settings, words: str
+) -> None:
+    """Only what is proven faster replaces what config.yaml holds."""
+    planted.factors = factors
+    study = opened(tmp_path)
+    told = verdict(study, tune(study, held))
+    assert re.search(words, told.sentence), told.sentence
+    assert told.best is not None
+    assert told.best.settings == exported
+    assert told.confirmed is bool(factors)
+
+
+def test_a_gain_under_one_percent_is_not_claimed(tmp_path: Path, planted: Planted) -> None:
+    """It is measured well here, and said, but nothing is exported for it."""
+    planted.factors, planted.spread = {ARENA: 1 / 1.008}, 0.0005
+    study = opened(tmp_path)
+    told = verdict(study, tune(study))
+    assert not told.confirmed
+    assert "Under 1% nothing is claimed." in told.sentence
+    assert told.best is not None
+    assert told.best.settings == DEFAULT
+
+
+def test_wrong_outputs_never_win(tmp_path: Path, planted: Planted) -> None:
+    """The fastest settings are out where their outputs are wrong: in the search, or first in the race."""
+    planted.factors = {ARENA: 0.5, PATTERN: 0.7}
+    planted.fails = lambda settings, count: (
+        settings.get("enable_cpu_mem_arena") is False and (count > 0 or len(settings) > 1)
+    )
+    study = opened(tmp_path)
+    outcomes = tune(study)
+    assert outcomes.winner is not None
+    assert set(PATTERN) <= set(outcomes.winner)
+    assert not set(ARENA) & set(outcomes.winner)
+    assert verdict(study, outcomes).confirmed
+    assert [p.reason for p in study.processes if p.settings == ARENA] == ["wrong output: planted"] * 2
+
+
+def test_without_time_nothing_is_confirmed(tmp_path: Path, planted: Planted) -> None:
+    """A race that could not begin names no winner, and what was there stays."""
+    planted.factors = {ARENA: 0.7}
+    study = opened(tmp_path)
+    planted.stop = lambda: study.runs == 8
+    with pytest.raises(KeyboardInterrupt):
+        tune(study)
+    outcomes = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    assert not kept(study, Purpose.RACE)
+    told = verdict(study, outcomes)
+    assert told.sentence.startswith("Not confirmed: the time allowed 0 blocks of the race and 0 pairs")
+    assert told.best is not None
+    assert told.best.settings == DEFAULT
+    assert not told.confirmed
+
+
+def test_a_race_needs_no_more_than_it_must(tmp_path: Path, planted: Planted) -> None:
+    """Losers by far leave after the first blocks, and ten pairs prove a large gain."""
+    planted.factors = {ARENA: 0.7}
+    study = opened(tmp_path)
+    tune(study)
+    by_block = Counter(index for index, _, _ in kept(study, Purpose.RACE))
+    assert by_block[0] <= 8
+    assert by_block[max(by_block)] <= 4
+    assert len(kept(study, Purpose.CONFIRMATION)) == 20
+
+
+def test_finals_do_not_run_without_a_deadline_ahead(tmp_path: Path, planted: Planted) -> None:
+    """Blocks of a race that are kept count, though there is no time for more."""
+    planted.factors = {ARENA: 0.7}
+    study = opened(tmp_path)
+    planted.stop = lambda: len(kept(study, Purpose.CONFIRMATION)) == 1
+    with pytest.raises(KeyboardInterrupt):
+        tune(study)
+    planted.stop = lambda: False
+    study = opened(tmp_path)
+    outcomes = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    assert outcomes.winner is not None
+    assert "Not confirmed" in verdict(study, outcomes).sentence
+
+
+def options(folder: Path, **script: Any) -> TuneOptions:  # noqa: ANN401 - a script is JSON
+    """Return options for a tune of two settings of a script, all within `folder`."""
+    (folder / "small.yaml").write_text(SMALL, encoding="utf-8")
+    return TuneOptions(
+        model=write_script(folder, **script),
+        config=folder / "config.yaml",
+        output=folder / "results",
+        study=str(folder / "small.yaml"),
+        provider="cpu",
+        storage=f"sqlite:///{folder}/studies.db",
+        engine=EngineKind.SCRIPTED,
+    )
+
+
+def held_in(path: Path) -> dict[str, Any]:
+    """Return the section that settings are written to."""
+    held: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["onnx"]
+    return held
+
+
+def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It replaces what config.yaml held, with its interval beside it; the same command again runs nothing."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # not to wait for the device with tests beside this one
+    config = tmp_path / "config.yaml"
+    config.write_text("onnx: {enable_cpu_mem_arena: true}\n", encoding="utf-8")
+    wanted = options(tmp_path, effects={"enable_cpu_mem_arena=False": 0.6}, base_ms=4.0)
+    first = workflow.tune(wanted, lambda _event: None)
+    assert first.record.verdict.confirmed, first.record.verdict.sentence
+    held = held_in(config)
+    assert held["enable_cpu_mem_arena"] is False
+    assert held["benchmark_info"]["status"] == "confirmed"
+    low, high = held["benchmark_info"]["speedup_interval"]
+    assert low <= held["benchmark_info"]["speedup"] <= high
+    assert first.record.complete
+    config.write_text("onnx: {enable_cpu_mem_arena: true}\n", encoding="utf-8")
+    again = workflow.tune(wanted, lambda _event: None)
+    assert again.record.processes == first.record.processes
+    assert again.record.verdict.sentence == first.record.verdict.sentence
+    assert held_in(config)["enable_cpu_mem_arena"] is False
+
+
+def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) -> None:
+    """What the user set stays set, and the file says that it is no proven gain."""
+    config = tmp_path / "config.yaml"
+    config.write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
+    planted.factors = {}
+    found = workflow.tune(options(tmp_path), lambda _event: None)
+    assert not found.record.verdict.confirmed
+    held = held_in(config)
+    assert held["enable_cpu_mem_arena"] is False
+    assert held["benchmark_info"]["status"] == "no proven gain"
+    assert held["benchmark_info"]["speedup"] is None
