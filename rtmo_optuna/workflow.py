@@ -96,14 +96,16 @@ def _judged(study: Study, outcomes: Outcomes | None) -> StudyRecord:
 def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupted: bool) -> TuneResult:
     record = _judged(study, outcomes)
     winner = record.verdict.best
-    if winner is None and not interrupted:
+    measured = any(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials)
+    if not measured and not interrupted:
         failed = next((t.measurement for t in study.trials if t.measurement.outcome is Outcome.FAILED), None)
         why = f": {failed.stage}: {failed.reason}" if failed else " in the time given"
         message = f"Nothing could be measured{why} Nothing was exported."
         raise NothingMeasuredError(message)
     config = backup = refused = None
-    applied = f"Nothing was exported: {'the run was interrupted' if interrupted else 'race and confirmation were left out'}."
-    if winner and outcomes:
+    why = "the run was interrupted" if interrupted else "race and confirmation are not finished"
+    applied = f"Nothing was exported: {why}. The same command goes on from here."
+    if winner and outcomes and outcomes.over:
         knobs = _written(study, planned.config, winner.settings)
         try:
             backup = configfile.write(planned.config, knobs, _benchmark_info(record))

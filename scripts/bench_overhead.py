@@ -31,6 +31,9 @@ from rtmo_optuna.machine.host import host
 from rtmo_optuna.records import (
     BenchmarkRequest,
     EngineKind,
+    GateMode,
+    GateRequest,
+    GateRules,
     InputFacts,
     Measurement,
     Measuring,
@@ -42,8 +45,9 @@ from rtmo_optuna.records import (
     Verdict,
 )
 from rtmo_optuna.search.library import open_study
+from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.sampler import distributions
-from rtmo_optuna.search.tune import Search
+from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.space.knobs import dimension_table
 from rtmo_optuna.space.resolve import every_params, resolve, settings_of
 
@@ -94,7 +98,13 @@ def a_study(folder: Path) -> tuple[Study, SessionSpec, str]:
     np.savez(inputs, input=np.zeros((1, 1), np.float32))
     names = list(dimension_table("cuda"))[:10]
     definition = StudyDefinition(
-        "overhead", "cuda", dict.fromkeys(names), trials=10**6, prune_ratio=1e6, measuring=TEN_WINDOWS
+        "overhead",
+        "cuda",
+        dict.fromkeys(names),
+        trials=10**6,
+        timeout_s=math.inf,
+        prune_ratio=1e6,
+        measuring=TEN_WINDOWS,
     )
     machine = host()
     about = StudyRecord(
@@ -150,7 +160,10 @@ def parent_cost(trials: int, filled: int, waiting: Waiting) -> tuple[float, floa
                 own.append(now - mark[0] - waiting.seconds)
                 waiting.seconds, mark[0] = 0.0, time.perf_counter()
 
-        Search(study, session, inputs, None, observe, math.inf).run()
+        rules = study.about.definition
+        gate = GateRequest(GateRules(GateMode.OFF), "")
+        runner = Runner(session, inputs, rules.measuring, rules.limits, gate, study.objective, observe)
+        Tune(study, runner, study.about.space.fixed, 0, observe, time.monotonic(), search_only=True).run()
         assert study.runs == first + trials, study.trials[-1]
         assert all(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials[-trials:])
         return statistics.median(own) * 1e3, statistics.median(whole) * 1e3

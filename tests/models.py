@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 OPSET = 13
@@ -18,8 +18,8 @@ OPSET = 13
 def save(
     path: Path,
     nodes: Sequence[onnx.NodeProto],
-    inputs: dict[str, tuple[int, Sequence[int | str]]],
-    outputs: dict[str, tuple[int, Sequence[int | str]]],
+    inputs: Mapping[str, tuple[int, Sequence[int | str]]],
+    outputs: Mapping[str, tuple[int, Sequence[int | str]]],
     weights: dict[str, np.ndarray] | None = None,
 ) -> Path:
     """Write a model of `nodes`; inputs and outputs map a name to (ONNX type, shape)."""

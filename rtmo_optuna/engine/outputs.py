@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from rtmo_optuna.engine.detections import Comparison, compare, find_boxes, followers
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.measurement import GateMode, GateResult, GateRules, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,71 +24,6 @@ if TYPE_CHECKING:
 _MOST_PARTS, _LEAST_NUMBERS = 1024, 16
 _WORST = 1e9
 _NOTHING = 1e-6  # single precision says nothing about numbers this much smaller than those beside them
-
-
-class GateMode(enum.StrEnum):
-    """How outputs are compared; `auto` is `detections` where one of them is a list of boxes, else `elementwise`."""
-
-    AUTO = "auto"
-    OFF = "off"
-    ELEMENTWISE = "elementwise"
-    DETECTIONS = "detections"
-
-
-@dataclass(frozen=True, slots=True)
-class GateRules:
-    """The limits of the gate; each one grows with the default settings' own error (see `judge`).
-
-    `elementwise_error` is relative to the reference's norm, `unequal` a share of whole numbers, `overlap` an
-    intersection over union, `confident` a score, `unfound` a share of rows, `keypoint_px` in pixels, `row_error`
-    relative. With fewer than `min_rows` rows to judge by the gate is vacuous; a default that leaves more than
-    `reported` of the rows unfound is warned of. `own_factor` and `tail_factor` say how many times the default's own
-    error is allowed, in figures that many numbers share and in those that a few can decide.
-    """
-
-    mode: GateMode = GateMode.AUTO
-    elementwise_error: float = 0.01
-    unequal: float = 0.0
-    overlap: float = 0.5
-    confident: float = 0.1
-    unfound: float = 0.05
-    keypoint_px: float = 2.0
-    row_error: float = 0.1
-    min_rows: int = 5
-    reported: float = 0.2
-    own_factor: float = 3.0
-    tail_factor: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class OutputError:
-    """How far one output is from the reference.
-
-    `kind` says how it was compared: `elementwise`, `boxes`, `keypoints` or `rows` (of which each belongs to a box).
-    `figures` are its errors by the names of `_FIGURES`, the worst of all samples, with a number for each part that is
-    judged alone; `counts` are the rows behind `missing` and `extra`. `wrong` says why it is wrong, else it is empty.
-    """
-
-    name: str
-    kind: str
-    figures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
-    wrong: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GateResult:
-    """What the gate says: `reason` begins with "wrong output" where it did not pass, else it is empty.
-
-    `vacuous` is true where the reference holds too few rows to judge any settings by; `warnings` are sentences.
-    """
-
-    passed: bool
-    mode: GateMode
-    errors: tuple[OutputError, ...] = ()
-    vacuous: bool = False
-    reason: str = ""
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +42,9 @@ class _Figure:
 
 _FIGURES = {
     "norm": _Figure("{name} is off by {value:.2%} in all (at most {limit:.2%})", "elementwise_error", "tail_factor"),
-    "typical": _Figure("{name} is typically off by {value:.2%} (at most {limit:.2%})", "elementwise_error"),
+    "typical": _Figure(
+        "{name} is typically off by {value:.2%} (at most {limit:.2%})", "elementwise_error", beside="norm"
+    ),
     "axis": _Figure(
         "part {part} of {figure} of {name} is off by {value:.2%} in all (at most {limit:.2%})",
         "elementwise_error",
@@ -139,12 +76,12 @@ def judge(
     """Say whether `outputs` are the `reference`'s, each one mapping of name to array a sample; at least one sample.
 
     `own` is what this function says of the default settings' outputs without an `own`: no limit is stricter than what
-    rounding alone makes of this model. A median or a share of rows may be `own_factor` times the default's; in RTMO-t
-    and RTMO-s with random weights (20 seeds, 20 pairs of roundings to TF32's 10 bits each) one rounding's was at most
-    2.6 times another's, where it was past the fixed limit. A norm may be `tail_factor` times the default's: a few
-    numbers can decide it, and it was up to 5.7 times as large. But no relative error or share may come more than half
-    the way from the default's to 1, where nothing is right, so that a zeroed channel is found under any rounding.
-    Judged with its own result the default passes, unless its types, shapes or NaNs are wrong.
+    rounding alone makes of this model. A median or a share of rows may be `own_factor` times the default's: in RTMO-t
+    and RTMO-s with random weights (20 seeds, 20 pairs of roundings to TF32's 10 bits each) one rounding came to 0.7 of
+    what another one allows. A norm may be `tail_factor` times the default's, as a few numbers can decide it: it was up
+    to 7.5 times as large. But no relative error or share may come more than half the way from the default's to 1, where
+    nothing is right, so that a zeroed channel is found under any rounding. Judged with its own result the default
+    passes, unless its types, shapes or NaNs are wrong.
 
     Wrong whatever the limits: a missing output, another type or shape, NaN or infinity where the reference has none.
     Raises UsageError where an output holds no numbers, or where `rules` want detections and no output is a list of

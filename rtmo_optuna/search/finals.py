@@ -80,7 +80,7 @@ class Finals:
         if kept.over:
             return kept
         default = self.study.about.space.fixed
-        rivals = tuple(dict.fromkeys((default, kept.incumbent)))
+        rivals = tuple(rival for rival in dict.fromkeys((default, kept.incumbent)) if not self.study.failed(rival))
         state = self._race(kept.rules)
         winner = state.winner if state.enough else None
         kept = replace(kept, blocks=state.blocks, winner=winner)
@@ -88,11 +88,11 @@ class Finals:
         if winner is not None:
             others = tuple(rival for rival in rivals if rival != winner)
             if kept.pairs is None:
-                rounds = self._processes_left() // (len(others) + 1) if others else 0
-                kept = replace(kept, pairs=rounds)
+                rounds = self._processes_left() // (len(others) + 1)
+                kept = replace(kept, pairs=min(rounds, max(confirm.LOOKS)))
                 self.study.put("finals", kept)
-            kept = replace(kept, claims=self._confirm(winner, others, kept.pairs or 0))
-        kept = replace(kept, over=True)
+            claims, over = self._confirm(winner, others, kept.pairs or 0)
+            kept = replace(kept, claims=claims, over=over)
         self.study.put("finals", kept)
         return kept
 
@@ -158,8 +158,11 @@ class Finals:
         self.study.keep(record)
         return record.cost
 
-    def _confirm(self, winner: Settings, rivals: Sequence[Settings], most: int) -> tuple[Claim, ...]:
-        """Run rounds of the winner and each rival that is undecided; a round is a pair for each of them."""
+    def _confirm(self, winner: Settings, rivals: Sequence[Settings], most: int) -> tuple[tuple[Claim, ...], bool]:
+        """Run rounds of the winner and each undecided rival; return the claims, and whether all are decided.
+
+        A round is a pair for each rival.
+        """
         default = self.study.about.space.fixed
         names = {r: "the default settings" if r == default else "what config.yaml held" for r in rivals}
         rules = confirm.ConfirmRules(looks=confirm.looks_for(most))
@@ -180,7 +183,7 @@ class Finals:
                 pairs[rival].append((values[winner], values[rival]))
                 told[rival] = confirm.confirm(pairs[rival], rules, names[rival])
             index += 1
-        return tuple(_claim(names[rival], told[rival]) for rival in rivals)
+        return tuple(_claim(names[rival], told[rival]) for rival in rivals), all(c.over for c in told.values())
 
 
 def _claim(against: str, told: confirm.Confirmation) -> Claim:

@@ -103,6 +103,11 @@ class Study:
         """Return what was put under `name`, encoded; None where nothing was."""
         return self._study.user_attrs.get(name)
 
+    def failed(self, settings: Settings) -> bool:
+        """Whether a trial of `settings` failed: nothing can be compared with them, and they are never exported."""
+        known = self._known.get(settings)
+        return known is not None and known.measurement.outcome is Outcome.FAILED
+
     def _runs(self) -> int:
         return sum(trial.run > 0 for trial in self._trials.values())
 

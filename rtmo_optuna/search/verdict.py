@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Claim, Settings, TrialRecord, Verdict
+from rtmo_optuna.records import Settings, TrialRecord, Verdict
 from rtmo_optuna.search import judge
 from rtmo_optuna.search.confirm import Decided
 
@@ -15,41 +15,41 @@ if TYPE_CHECKING:
 _HELD = "what config.yaml held"
 
 
-def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:
+def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR0911 - a case for each thing that can be said
     """Return the verdict of a study.
 
     Only the confirmation's estimate is a claim. Exported is its winner where that is proven faster than what
-    config.yaml held (the default settings where it held none), else what it held; before a confirmation, the best
-    measured is named, and called so.
+    config.yaml held (the default settings where it held none), or where that failed; else what it held. Before a
+    confirmation the best measured is named, and called so.
     """
     best = judge.best(study.trials, study.objective)
     if best is None:
         return Verdict("No settings could be measured.", None, study.default, None)
-    if outcomes is None or not outcomes.over:
+    if outcomes is None:
         return _unconfirmed(study, best)
-    held = outcomes.incumbent
-    claims = outcomes.claims
-    against_default = next((claim for claim in claims if claim.against != _HELD), None)
-    against_held = next((claim for claim in claims if claim.against == _HELD), against_default)
-    winner = outcomes.winner
-    if winner is None or any(claim.decided == Decided.UNCONFIRMED for claim in claims):
-        sentence = f"Not confirmed: the time allowed {outcomes.blocks} blocks of the race and {_pairs(claims)} pairs"
-        return Verdict(f"{sentence}; {_stays(study, held)}", _trial(study, held), study.default, None, claims=claims)
-    if winner == held and against_default is None:
-        sentence = f"No proven gain: nothing was faster than {_words(study, held)}; {_stays(study, held)}"
-        return Verdict(sentence, _trial(study, held), study.default, 1.0, claims=claims)
-    gained = winner != held and against_held is not None and against_held.decided == Decided.FASTER
-    if gained or winner == held:
-        told = " ".join(claim.sentence for claim in claims)
-        proven = against_default is not None and against_default.decided == Decided.FASTER
-        kept = "" if gained else f" {_stays(study, held).capitalize()}"
-        speedup = against_default.ratio if against_default else None
-        confirmed = gained or proven
-        return Verdict(told + kept, _trial(study, winner), study.default, speedup, confirmed=confirmed, claims=claims)
-    told = " ".join(claim.sentence for claim in claims if claim.decided != Decided.FASTER)
-    return Verdict(
-        f"{told} {_stays(study, held).capitalize()}", _trial(study, held), study.default, None, claims=claims
-    )
+    held, claims = outcomes.incumbent, outcomes.claims
+    winner = outcomes.winner if outcomes.over else None
+    if winner is None:
+        pairs = max((claim.pairs for claim in claims), default=0)
+        reached = f"Not confirmed: the time allowed {outcomes.blocks} blocks of the race and {pairs} pairs."
+        return Verdict(f"{reached} {_stays(study, held)}", _trial(study, held), study.default, None, claims=claims)
+    by_name = {claim.against: claim for claim in claims}
+    against_default = next((claim for name, claim in by_name.items() if name != _HELD), None)
+    against_held = by_name.get(_HELD, against_default)
+    told = " ".join(claim.sentence for claim in claims)
+    proven = against_default is not None and against_default.decided == Decided.FASTER
+    speedup = against_default.ratio if against_default and proven else None
+    if study.failed(held):
+        sentence = f"{_words(study, held).capitalize()} failed. Fastest of the others: {winner}. {told}".strip()
+        return Verdict(sentence, _trial(study, winner), study.default, speedup, confirmed=proven, claims=claims)
+    if winner == held:
+        sentence = told or f"No proven gain: nothing was faster than {_words(study, held)}."
+        alone = 1.0 if against_default is None else speedup
+        sentence = f"{sentence} {_stays(study, held)}"
+        return Verdict(sentence, _trial(study, held), study.default, alone, confirmed=proven, claims=claims)
+    if against_held is not None and against_held.decided == Decided.FASTER:
+        return Verdict(told, _trial(study, winner), study.default, speedup, confirmed=True, claims=claims)
+    return Verdict(f"{told} {_stays(study, held)}", _trial(study, held), study.default, None, claims=claims)
 
 
 def _unconfirmed(study: Study, best: TrialRecord) -> Verdict:
@@ -60,16 +60,13 @@ def _unconfirmed(study: Study, best: TrialRecord) -> Verdict:
     return Verdict(f"{sentence} against {default.value:.2f} {unit} with the default settings.", best, default, None)
 
 
-def _pairs(claims: tuple[Claim, ...]) -> int:
-    return min((claim.pairs for claim in claims), default=0)
-
-
 def _words(study: Study, settings: Settings) -> str:
     return "the default settings" if settings == study.about.space.fixed else "what config.yaml holds"
 
 
 def _stays(study: Study, held: Settings) -> str:
-    return f"{_words(study, held)} {'stay' if held == study.about.space.fixed else 'stays'}."
+    words = _words(study, held).capitalize()
+    return f"{words} {'stay' if held == study.about.space.fixed else 'stays'}."
 
 
 def _trial(study: Study, settings: Settings) -> TrialRecord | None:
