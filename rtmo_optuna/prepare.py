@@ -122,7 +122,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     about = StudyRecord(
         name=name,
         definition=chosen,
-        space=resolve.resolve(chosen, machine, model.versions["onnxruntime"]),
+        space=resolve.resolve(chosen, machine, model.versions["onnxruntime"], model.provider_options),
         machine=machine,
         model=model,
         model_path=str(options.model),

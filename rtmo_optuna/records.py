@@ -87,6 +87,7 @@ class Purpose(enum.StrEnum):
     """What a process beside the trials is for."""
 
     BASELINE = "baseline"
+    PINNED = "baseline, pinned to quiet cores"
     RACE = "race"
     CONFIRMATION = "confirmation"
 

@@ -105,6 +105,7 @@ class ModelFacts:
     versions: Mapping[str, str]
     external_files: tuple[str, ...] = ()
     random_operators: tuple[str, ...] = ()
+    provider_options: tuple[str, ...] = ()
 
     @property
     def suppresses(self) -> bool:

@@ -1,15 +1,15 @@
 """Whole studies, simulated: a search that measures each settings once, the race, the confirmation.
 
-The decisions are the program's own; only the processes are drawn. `python tests/simulated.py` prints the figures that
-the rules of race and confirmation cite.
+The decisions are the program's own; only the processes are drawn.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from rtmo_optuna.records import Settings
@@ -47,12 +47,20 @@ def study(
     race_rules: race.RaceRules,
     confirm_rules: confirm.ConfirmRules,
     seed: int = 0,
+    *,
+    processes: int | None = None,
 ) -> Simulated:
-    """Return a study of `searched` settings, each process's latency in ms drawn by `draw` (None: it failed)."""
+    """Return a study of `searched` settings, each process's latency in ms drawn by `draw` (None: it failed).
+
+    With `processes`, race and confirmation have time for so many: the race for half of them at the least.
+    """
     measured = [(settings, value) for settings in searched if (value := draw(settings)) is not None]
     baseline = tuple(value for value in (draw(DEFAULT) for _ in range(BASELINE)) if value is not None)
     contenders = [race.Contender(DEFAULT, baseline)]
     contenders += [race.Contender(settings, (value,)) for settings, value in measured]
+    if processes is not None:
+        reserved = min(2 * confirm_rules.most_pairs, processes // 2)
+        race_rules = race_rules.fitted(len(contenders), processes - reserved)
     state = race.start(contenders, race_rules)
     raced = 0
     while not state.over:
@@ -61,6 +69,8 @@ def study(
         state = race.after(state, {settings: draw(settings) for settings in ran})
     if state.winner is None or state.winner == DEFAULT:
         return Simulated(state.winner, None, raced, 0)
+    if processes is not None:
+        confirm_rules = replace(confirm_rules, looks=confirm.looks_for((processes - raced) // 2))
     pairs: list[confirm.Pair] = []
     told = confirm.confirm(pairs, confirm_rules)
     while not told.over:
@@ -101,7 +111,7 @@ def drawn(truth: dict[Settings, float], spread: float, rng: random.Random, kind:
             value *= 1.4
         if kind == "third" and rng.random() < 1 / 3:
             value *= rng.uniform(1.3, 1.5)
-        return value * 2.718281828459045**noise
+        return value * math.exp(noise)
 
     return draw
 
@@ -126,13 +136,14 @@ def studies(
     seed: int = 0,
     race_rules: race.RaceRules | None = None,
     confirm_rules: confirm.ConfirmRules | None = None,
+    processes: int | None = None,
 ) -> Figures:
-    """Return the figures of `count` studies."""
-    rng = random.Random(seed)
+    """Return the figures of `count` studies, each with time for `processes` in race and confirmation."""
+    rng = random.Random(seed)  # noqa: S311 - no secret
     draw = drawn(truth, spread, rng, kind)
     race_rules, confirm_rules = race_rules or race.RaceRules(), confirm_rules or confirm.ConfirmRules()
     best = min(truth.values())
-    ran = [study(list(truth), draw, race_rules, confirm_rules, seed=number) for number in range(count)]
+    ran = [study(list(truth), draw, race_rules, confirm_rules, number, processes=processes) for number in range(count)]
     right = [one.claimed and one.winner is not None and truth[one.winner] == best < 1 for one in ran]
     return Figures(
         claimed=statistics.fmean(one.claimed for one in ran),

@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import build_rtmo
 
 from rtmo_optuna import codec
-from rtmo_optuna.engine.outputs import GateMode, GateResult, GateRules, judge
+from rtmo_optuna.engine.outputs import judge
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.measurement import GateMode, GateResult, GateRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable

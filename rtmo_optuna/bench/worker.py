@@ -106,6 +106,7 @@ class Worker:
             nodes_by_provider=engine.nodes_by_provider(),
             provider=spec.provider,
             versions=engine.versions(),
+            provider_options=tuple(engine.provider_options),
             external_files=graph.external_files if graph else (),
             random_operators=graph.random if graph else (),
         )

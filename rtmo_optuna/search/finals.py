@@ -51,11 +51,12 @@ def kept_outcomes(study: Study) -> Outcomes | None:
 
 def noise_of(study: Study) -> Noise:
     """Return the noise of the study's host: from its baseline and race, where settings ran in several processes."""
+    baseline_purpose = Purpose.PINNED if study.get("pin") else Purpose.BASELINE
     values: dict[Settings, list[float]] = {}
     for process in study.processes:
-        if process.cost is not None and process.purpose is not Purpose.CONFIRMATION:
+        if process.cost is not None and process.purpose in {baseline_purpose, Purpose.RACE}:
             values.setdefault(process.settings, []).append(process.cost)
-    baseline = [p.windows_ms for p in study.processes if p.purpose is Purpose.BASELINE and len(p.windows_ms) > 1]
+    baseline = [p.windows_ms for p in study.processes if p.purpose is baseline_purpose and len(p.windows_ms) > 1]
     between = noise.between(values)
     return Noise(
         between=between,
@@ -118,7 +119,7 @@ class Finals:
         baseline = [
             race.Contender(p.settings, (p.cost,), p.memory_bytes)
             for p in self.study.processes
-            if p.purpose is Purpose.BASELINE and p.cost is not None
+            if p.purpose is (Purpose.PINNED if self.runner.pin else Purpose.BASELINE) and p.cost is not None
         ]
         measured = (t for t in self.study.trials if t.run and t.measurement.outcome is Outcome.MEASURED)
         return baseline + [self._contender(trial) for trial in measured]

@@ -7,7 +7,8 @@ import statistics
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench.run import Decision
-from rtmo_optuna.records import Outcome
+from rtmo_optuna.records import Outcome, Settings
+from rtmo_optuna.search import noise
 from rtmo_optuna.search.noise import APART
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ def after_window(
 def standard_error(medians: Sequence[float]) -> float:
     """Return the relative standard error of the median of at least two values."""
     return _MEDIAN_ERROR * statistics.stdev(medians) / math.sqrt(len(medians)) / statistics.median(medians)
+
+
+def steadier(plain: Sequence[float], pinned: Sequence[float]) -> bool:
+    """Whether processes on quiet cores are nearer together than plain ones, and no more than a spread slower."""
+    spreads = [noise.between({Settings(): values}) for values in (plain, pinned)]
+    if spreads[0] is None or spreads[1] is None or spreads[1] >= spreads[0]:
+        return False
+    return statistics.median(pinned) <= statistics.median(plain) * (1 + spreads[0])
 
 
 def prune_limit(known_ms: Sequence[float], spread: float | None, most: float) -> float | None:

@@ -46,7 +46,8 @@ LEAST_PRECISION = 0.003
 class Runner:
     """Runs processes on one device, and remembers what they share: how fast a quiet core spins, the clock, the gate.
 
-    `spread` is s_b once it is known: a process is then measured to a third of it, not finer.
+    `spread` is s_b once it is known: a process is then measured to a third of it, not finer. `pin` has each window run
+    on a quiet core; the preflight sets it where that steadies the host.
     """
 
     session: SessionSpec
@@ -57,6 +58,7 @@ class Runner:
     objective: Objective
     observer: Observer
     gpu: Gpu | None = None
+    pin: bool = False
     batch: int = 1
     spread: float | None = None
     baseline_mhz: float | None = None
@@ -96,7 +98,7 @@ class Runner:
             inputs=self.inputs,
             measuring=rules,
             limits=self.limits,
-            pin=self.gpu is not None,
+            pin=self.pin and self.gpu is not None,
             best_spin_ns=round(statistics.median(self.spins_ns)) if self.spins_ns else 0,
             gate={} if self.gate.rules.mode is GateMode.OFF else encode(self.gate),
         )

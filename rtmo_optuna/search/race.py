@@ -13,12 +13,11 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from rtmo_optuna.records import Settings
 from rtmo_optuna.search import noise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from rtmo_optuna.records import Settings
 
     Block: TypeAlias = Mapping[Settings, float | None]
 
@@ -136,16 +135,6 @@ class RaceState:
         ranked = _best_first(lane for lane in self._left if lane.relative)
         near = (lane for lane in ranked if lane.level - ranked[0].level <= math.log1p(self.rules.tie))
         return min(near, key=_plainness).settings if ranked else None
-
-    @property
-    def ratios(self) -> dict[Settings, float]:
-        """The latency of each contender that has a value, over the best one's that still runs; the best first.
-
-        Those of contenders that were dropped rest on fewer blocks. Estimates to show, never to publish as a gain.
-        """
-        ranked = _best_first(lane for lane in self.lanes if lane.relative)
-        best = next((lane.level for lane in ranked if lane.dropped_after is None), -math.inf)
-        return {lane.settings: math.exp(lane.level - best) for lane in ranked}
 
     @property
     def _left(self) -> tuple[Lane, ...]:

@@ -54,5 +54,5 @@ def study_stages(record: StudyRecord) -> tuple[StudyStage, ...]:
         for purpose in Purpose
     }
     walls_s[TRIALS] = [sum(spent(trial).values()) for trial in record.runs]
-    order = (Purpose.BASELINE.value, TRIALS, Purpose.RACE.value, Purpose.CONFIRMATION.value)
+    order = (Purpose.BASELINE.value, Purpose.PINNED.value, TRIALS, Purpose.RACE.value, Purpose.CONFIRMATION.value)
     return tuple(StudyStage(name, len(walls_s[name]), sum(walls_s[name])) for name in order if sum(walls_s[name]))

@@ -24,7 +24,6 @@ class Objective:
     so_far: Callable[[float, int], float] | None = None
     least_calls: int = 0
 
-
     def cost(self, measurement: Measurement) -> float | None:
         """Return the score as something to be small: itself, or milliseconds an item where more is better."""
         score = self.score(measurement)

@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Dimension, Frozen, SearchSpace, Settings, Value
 from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
+from rtmo_optuna.wire import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from rtmo_optuna.records import Machine, StudyDefinition
 
 
-def resolve(definition: StudyDefinition, machine: Machine, onnxruntime_version: str) -> SearchSpace:
+def resolve(
+    definition: StudyDefinition, machine: Machine, onnxruntime_version: str, options: Collection[str] = ()
+) -> SearchSpace:
     """Return what the study searches on this machine.
 
     Knobs that this ONNX Runtime does not know and choices that the machine cannot hold leave the space, with a reason;
-    a dimension left with one choice is fixed at it. Raises UsageError where nothing is left to search, or where the
-    definition fixes what cannot be had.
+    a dimension left with one choice is fixed at it. `options` are the provider options that this ONNX Runtime reads
+    back, empty where that is not known. Raises UsageError where nothing is left to search, or where the definition fixes
+    what cannot be had.
     """
-    table, obstacle = (
-        dimension_table(definition.provider),
-        _Obstacles(definition.provider, machine, onnxruntime_version),
-    )
+    table = dimension_table(definition.provider)
+    obstacle = _Obstacles(definition.provider, machine, onnxruntime_version, options)
     left_out: list[Frozen] = []
     dimensions: list[Dimension] = []
     fixed = dict(definition.fixed)
@@ -62,17 +64,21 @@ def resolve(definition: StudyDefinition, machine: Machine, onnxruntime_version: 
 class _Obstacles:
     """Says why this machine or this ONNX Runtime cannot have some values; nothing where it can."""
 
-    def __init__(self, provider: str, machine: Machine, onnxruntime_version: str) -> None:
+    def __init__(self, provider: str, machine: Machine, onnxruntime_version: str, options: Collection[str]) -> None:
         self._knobs = knob_table(provider)
         self._version = onnxruntime_version
         self._installed = tuple(int(part) for part in onnxruntime_version.split(".")[:2])
         self._amounts = _amounts(machine)
+        self._options = options
 
     def __call__(self, values: Iterable[tuple[str, Value]]) -> str:
         for name, value in values:
             knob = self._knobs[name]
             if knob.since > self._installed:
                 return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {self._version}"
+            option = "gpu_mem_limit" if name == "gpu_mem_limit_gb" else name
+            if knob.scope is Scope.PROVIDER and self._options and option not in self._options:
+                return f"ONNX Runtime {self._version} has no such option"
             most = self._amounts.get(knob.ceiling or "", math.inf)
             if isinstance(value, int | float) and value > most:
                 return f"this machine has {most:g} ({(knob.ceiling or '').replace('_', ' ')})"
