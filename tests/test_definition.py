@@ -311,7 +311,7 @@ def test_the_documented_defaults_are_the_defaults() -> None:
     assert f"ratio: {default.prune_ratio:g}" in text
 
 
-def test_fused_bias_is_not_searched_while_outputs_are_not_compared() -> None:
-    """It gave wrong outputs without NHWC; every other CUDA dimension is in cuda-full."""
+def test_cuda_full_searches_every_dimension() -> None:
+    """A knob that is added to the table is searched by the definition that promises all."""
     searched = {path.stem: definition.load(path, SAMPLERS).knobs.keys() for path in definition.shipped()}
     assert searched["cuda-full"] == dimension_table("cuda").keys()

@@ -75,7 +75,7 @@ def test_walsh_averages_hold_each_value_and_each_pair() -> None:
 
 def test_location_does_not_follow_a_quarter_of_outliers() -> None:
     """Two of ten values 40 % higher move the mean by 8 %, the location by less than 2 %."""
-    values = lognormal(0.01, 8) + [1.4, 1.4]
+    values = [*lognormal(0.01, 8), 1.4, 1.4]
     assert statistics.fmean(values) > 1.07
     assert noise.location(values) == pytest.approx(1.0, abs=0.02)
     assert noise.location([7.0]) == 7.0
@@ -100,8 +100,8 @@ def test_warm_up_ends_where_the_recorded_session_settles() -> None:
         ([1.0] * 39, None),
         ([9.0] * 10 + [1.0] * 60, 20),
         ([3.0] + [1.0] * 60, 3),
-        ([1.2**-place for place in range(80)], None),
-        ([1.0, 1.0, 1.0, 1.0, 5.0] * 12, 3),
+        ([1.01**-place for place in range(80)], None),
+        ([1.0, 1.0, 1.0, 1.0, 5.0] * 12, 2),
         ([1.3, 1.0] * 30, 3),
     ],
     ids=["constant", "too short", "slow start", "slow first call", "drifting", "heavy-tailed", "bimodal"],
@@ -138,9 +138,9 @@ def test_throttling(reasons: int, clock: float | None, baseline: float | None, e
         ([5.0] * 12, ""),
         (list(RECORDED_WINDOWS), ""),
         ([5.0, 9.0, 5.0], ""),
-        ([5.0, 5.1, 6.9, 5.0, 7.0, 5.1, 7.1, 5.0], "two levels, 35% apart, 5 of 8"),
-        ([7.0] * 4 + [5.0] * 4, "two levels, 40% apart, 4 of 8"),
-        ([5.0 + 0.1 * place for place in range(8)], r"drifting: \+14% over its 8 windows"),
+        ([5.0, 5.1, 6.9, 5.0, 7.0, 5.1, 7.1, 5.0], "two levels, 35% apart, 5 of 8 windows on the lower one"),
+        ([7.0] * 4 + [5.0] * 4, "two levels, 40% apart, 4 of 8 windows on the lower one"),
+        ([5.0 + 0.1 * place for place in range(8)], "drifting: +14% over its 8 windows"),
         ([6.0 - 0.1 * place for place in range(8)], "drifting: -12% over its 8 windows"),
         ([5.0 + 0.01 * place for place in range(8)], ""),
         ([5.0, 5.1, 5.0, 5.2, 9.0, 5.1, 5.0, 5.1, 5.0, 5.1], ""),
@@ -161,9 +161,7 @@ def test_throttling(reasons: int, clock: float | None, baseline: float | None, e
 )
 def test_stability(windows: list[float], reason: str) -> None:
     """Two levels and drift are told apart from constant, noisy and heavy-tailed windows."""
-    found = noise.stable(windows)
-    assert found.stable is not bool(reason)
-    assert found.reason.startswith(reason) or __import__("re").match(reason, found.reason)
+    assert noise.stable(windows) == noise.Stability(stable=not reason, reason=reason)
 
 
 @pytest.mark.parametrize("heavy", [False, True])

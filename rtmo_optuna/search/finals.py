@@ -43,9 +43,15 @@ class Outcomes:
 
 
 def kept_outcomes(study: Study) -> Outcomes | None:
-    """Return what race and confirmation came to in an earlier run, None before them or where trials came after."""
+    """Return what race and confirmation came to in an earlier run.
+
+    None before them, where trials came after, or where an older version of this program kept them.
+    """
     held = study.get("finals")
-    kept = decode(Outcomes, held) if held else None
+    try:
+        kept = decode(Outcomes, held) if held else None
+    except (TypeError, ValueError, KeyError):
+        return None
     return kept if kept and kept.trials == study.runs else None
 
 
