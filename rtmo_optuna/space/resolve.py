@@ -25,8 +25,8 @@ def resolve(
 
     Knobs that this ONNX Runtime does not know and choices that the machine cannot hold leave the space, with a reason;
     a dimension left with one choice is fixed at it. `options` are the provider options that this ONNX Runtime reads
-    back, empty where that is not known. Raises UsageError where nothing is left to search, or where the definition fixes
-    what cannot be had.
+    back, empty where that is not known. Raises UsageError where nothing is left to search, or where the definition
+    fixes what cannot be had.
     """
     table = dimension_table(definition.provider)
     obstacle = _Obstacles(definition.provider, machine, onnxruntime_version, options)
