@@ -112,3 +112,18 @@ def test_a_search_is_hopeless_after_five_failures_in_a_row_from_the_start() -> N
     assert judge.hopeless(failed)
     assert not judge.hopeless(failed[:4])
     assert not judge.hopeless([trial(1, 5.0, Settings()), *failed])
+
+
+@pytest.mark.parametrize(
+    ("plain", "pinned", "better"),
+    [
+        ([5.0, 6.0, 5.2, 6.1], [5.0, 5.05, 5.1, 5.0], True),
+        ([3.4, 3.42, 3.38, 3.41], [3.5, 3.6, 3.8, 4.0], False),
+        ([5.0, 5.2, 5.1, 5.3], [6.0, 6.0, 6.01, 6.0], False),
+        ([5.0, 6.0], [5.0], False),
+    ],
+    ids=["steadier", "less steady", "steadier but slower", "too few"],
+)
+def test_pinning_has_to_prove_itself(plain: list[float], pinned: list[float], *, better: bool) -> None:
+    """Quiet cores are used only where processes come nearer together and are not slower."""
+    assert judge.steadier(plain, pinned) is better

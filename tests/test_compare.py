@@ -1,0 +1,79 @@
+"""The verb `bench`: two settings against each other, in real children of the scripted engine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from scripted import write_script
+
+from rtmo_optuna import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMON = ["script.json", "--engine", "scripted", "--provider", "cpu", "--pairs", "10"]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def bench(*more: str) -> int:
+    """Run `bench` and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", *COMMON, *more])
+    return int(ended.value.code or 0)
+
+
+def test_a_planted_difference_is_proven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half the latency: faster, with an interval around two; equal outputs; the file that is not there stays away."""
+    write_script(tmp_path, base_ms=4.0, effects={"enable_mem_pattern=False": 0.5})
+    assert bench("--set", "enable_mem_pattern=off", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "faster"
+    assert found["low"] < 2.0 < found["high"] * 1.1
+    assert found["outputs"] == "equal"
+    assert found["first"]["settings"] == {"enable_mem_pattern": False}
+    assert found["second"]["settings"] == {}
+    assert found["first"]["processes"] == found["pairs"] == 10
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_no_difference_is_no_proof_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0 whatever the verdict, and a table for people."""
+    write_script(tmp_path, base_ms=2.0, between=0.05)
+    assert bench("--set", "enable_mem_pattern=off") == 0
+    told = capsys.readouterr().out
+    assert "verdict:" in told
+    assert "session build, ms" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["the same settings"]),
+        (["--set", "enable_mem_patern=off"], ["enable_mem_patern", "enable_mem_pattern"]),
+        (["--set", "enable_mem_pattern"], ["knob=value"]),
+        (["--set", "enable_mem_pattern=perhaps"], ["perhaps"]),
+        (["--set", "enable_mem_pattern=off", "--against", "config", "--against", "enable_mem_pattern=off"], ["same"]),
+    ],
+)
+def test_bad_sides_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    """Equal sides, an unknown knob or value: exit code 2 and the words that help."""
+    write_script(tmp_path)
+    assert bench(*arguments) == 2
+    told = capsys.readouterr().err
+    for word in words:
+        assert word in told
+
+
+def test_settings_that_fail_are_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing can be compared with a crash: exit code 1 and where it happened."""
+    write_script(tmp_path, faults=[{"when": {"enable_mem_pattern": False}, "fault": "crash"}])
+    assert bench("--set", "enable_mem_pattern=off") == 1
+    assert "SIGSEGV" in capsys.readouterr().err
