@@ -9,10 +9,14 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rtmo_optuna.machine.gpu import gpus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _OCR_PACKAGE = "rapidocr-onnxruntime==1.4.4"
 
@@ -24,6 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if reason:
         for item in marked:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_device_lock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests from waiting for a tune that measures on this machine meanwhile, and that one for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
 
 
 @pytest.fixture(scope="session")
