@@ -228,7 +228,7 @@ def test_a_resumed_race_stands_where_it_stood() -> None:
 # --- the confirmation ---
 
 
-def pairs(ratio: float, count: int, spread: float = 0.0, seed: int = 0) -> list[confirm.Pair]:
+def pairs(ratio: float, count: int, spread: float = 0.0, seed: int = 0) -> list[tuple[float, float]]:
     """Return pairs whose first side is `ratio` times as fast."""
     rng = random.Random(seed)  # noqa: S311 - no secret
     return [
