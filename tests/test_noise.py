@@ -99,12 +99,12 @@ def test_warm_up_ends_where_the_recorded_session_settles() -> None:
         ([1.0] * 40, 3),
         ([1.0] * 39, None),
         ([9.0] * 10 + [1.0] * 60, 20),
-        ([3.0] + [1.0] * 60, 3),
+        ([1.5, 1.5] + [1.0, 1.1] * 30, 4),
         ([1.01**-place for place in range(80)], None),
         ([1.0, 1.0, 1.0, 1.0, 5.0] * 12, 2),
         ([1.3, 1.0] * 30, 3),
     ],
-    ids=["constant", "too short", "slow start", "slow first call", "drifting", "heavy-tailed", "bimodal"],
+    ids=["constant", "too short", "slow start", "first calls are outliers", "drifting", "heavy-tailed", "bimodal"],
 )
 def test_warm_up_of_synthetic_series(calls: list[float], expected: int | None) -> None:
     """Calls of 0.1 s: three make 0.3 s, and what was slow at first is doubled."""
@@ -144,7 +144,7 @@ def test_throttling(reasons: int, clock: float | None, baseline: float | None, e
         ([6.0 - 0.1 * place for place in range(8)], "drifting: -12% over its 8 windows"),
         ([5.0 + 0.01 * place for place in range(8)], ""),
         ([5.0, 5.1, 5.0, 5.2, 9.0, 5.1, 5.0, 5.1, 5.0, 5.1], ""),
-        ([5.0, 5.4, 5.8, 5.2, 5.6, 5.1, 5.5, 5.3, 5.7, 5.9], ""),
+        ([5.4, 6.2, 5.0, 5.8, 5.2, 6.0], ""),
     ],
     ids=[
         "constant",

@@ -131,9 +131,12 @@ class Finals:
         return baseline + [self._contender(trial) for trial in measured]
 
     def _contender(self, trial: TrialRecord) -> race.Contender:
-        cost = self.study.objective.cost(trial.measurement)
-        before = () if cost is None else (cost,) * (2 if trial.measurement.second_ns else 1)
-        return race.Contender(trial.settings, before, trial.measurement.gpu_memory_bytes)
+        cost, measured = self.study.objective.cost(trial.measurement), trial.measurement
+        before: tuple[float, ...] = () if cost is None else (cost,)
+        if cost is not None and measured.second_ns and measured.latency_ns:
+            second = cost * measured.second_ns / measured.latency_ns
+            before = (2 * cost - second, second)
+        return race.Contender(trial.settings, before, measured.gpu_memory_bytes)
 
     def _race(self, rules: RaceRules) -> race.RaceState:
         blocks = self._results(Purpose.RACE)
