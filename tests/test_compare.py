@@ -34,7 +34,8 @@ def test_a_planted_difference_is_proven(tmp_path: Path, capsys: pytest.CaptureFi
     assert bench("--set", "enable_mem_pattern=off", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "faster"
-    assert found["low"] < 2.0 < found["high"] * 1.1
+    assert found["low"] <= found["ratio"] <= found["high"]
+    assert 1.6 < found["ratio"] < 2.5
     assert found["outputs"] == "equal"
     assert found["first"]["settings"] == {"enable_mem_pattern": False}
     assert found["second"]["settings"] == {}

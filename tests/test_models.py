@@ -73,7 +73,8 @@ def test_pp_ocr_with_dynamic_shapes(ocr_models: Path, part: str, shape: str) -> 
     record = tune(model, "--shape", shape, trials=2)
     assert record.inputs.shapes == {record.model.inputs[0].name: tuple(map(int, shape.split("x")))}
     assert any("made from the signature" in warning for warning in record.warnings)
-    assert all(trial.measurement.outcome is Outcome.MEASURED for trial in record.runs)
+    assert record.runs[0].measurement.outcome is Outcome.MEASURED
+    assert all(trial.measurement.outcome is not Outcome.FAILED for trial in record.runs)  # slow ones may be pruned
     assert Path("config.yaml").exists()
 
 
