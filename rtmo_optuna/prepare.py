@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rtmo_optuna.bench import references
 from rtmo_optuna.bench import run as bench
 from rtmo_optuna.bench.protocol import DescribeRequest, ReferenceRequest
 from rtmo_optuna.codec import encode
@@ -113,8 +114,11 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         scale=options.input_scale,
         target=scratch / "inputs.npz",
     )
+    session = replace(session, free_dimensions=inputs.free_dimensions, shapes=inputs.shapes if inputs.fixed else {})
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
-    told = _reference(session, inputs, chosen, gate)
+    model_sha256 = hash_model(options.model, model.external_files)
+    content = {"model": model_sha256, "input": inputs.sha256, "onnxruntime": model.versions["onnxruntime"]}
+    told = _reference(session, inputs, chosen, gate, content)
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
     warnings = _warnings(model, inputs) + told
@@ -122,11 +126,11 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     about = StudyRecord(
         name=name,
         definition=chosen,
-        space=resolve.resolve(chosen, machine, model.versions["onnxruntime"], model.provider_options),
+        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed),
         machine=machine,
         model=model,
         model_path=str(options.model),
-        model_sha256=hash_model(options.model, model.external_files),
+        model_sha256=model_sha256,
         inputs=inputs,
         trials=(),
         verdict=Verdict("Nothing has been measured yet.", None, None, None),
@@ -165,6 +169,7 @@ def identity(about: StudyRecord) -> dict[str, str]:
         "model": about.model_sha256,
         "input shapes": key({name: list(shape) for name, shape in about.inputs.shapes.items()}),
         "input": about.inputs.sha256,
+        "fixed dimensions": key(about.inputs.free_dimensions),
         "provider": definition_.provider,
         "objective": definition_.objective,
         "measuring": key(encode(definition_.measuring)),
@@ -252,12 +257,17 @@ def _describe(session: SessionSpec, chosen: StudyDefinition) -> ModelFacts:
         raise _as_usage(error, session) from error
 
 
-def _reference(session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, gate: GateRequest) -> tuple[str, ...]:
-    """Run the model once on the CPU, so that an input it refuses is known before anything is written."""
+def _reference(
+    session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, gate: GateRequest, content: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Run the model once on the CPU, so that an input it refuses is known before anything is written.
+
+    Where that was done before, with the same `content`, its outputs are known.
+    """
     rules = {} if gate.rules.mode is GateMode.OFF else encode(gate.rules)
     request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, gate.reference, rules)
     try:
-        made = bench.reference(request, chosen.limits)
+        made = references.reference(request, chosen.limits, content)
     except ChildError as error:
         if error.bad_input or chosen.provider == "cpu":
             raise _as_usage(error, session) from error

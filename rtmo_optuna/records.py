@@ -48,7 +48,9 @@ __all__ = [
     "GateResult",
     "GateRules",
     "Gpu",
+    "GpuState",
     "InputFacts",
+    "KnobEffect",
     "Limits",
     "Machine",
     "Measurement",
@@ -62,7 +64,9 @@ __all__ = [
     "OutputError",
     "ProcessRecord",
     "Purpose",
+    "Reading",
     "Scope",
+    "Screening",
     "SearchSpace",
     "SessionSpec",
     "Settings",
@@ -88,6 +92,7 @@ class Purpose(enum.StrEnum):
 
     BASELINE = "baseline"
     PINNED = "baseline, pinned to quiet cores"
+    SCREENING = "screening"
     RACE = "race"
     CONFIRMATION = "confirmation"
 
@@ -97,12 +102,17 @@ class Origin(enum.StrEnum):
 
     DEFAULT = "default"
     CONFIG = "config.yaml"
+    ADVICE = "the guide's advice"
+    SCREENING = "screening"
     SAMPLER = "sampler"
 
 
 @dataclass(frozen=True, slots=True)
 class InputFacts:
-    """Where the input arrays lie (one leading axis of samples), and what they are."""
+    """Where the input arrays lie (one leading axis of samples), and what they are.
+
+    `free_dimensions` are the symbolic dimensions that the user fixed, by name; `fixed` says whether every shape is.
+    """
 
     path: str
     sha256: str
@@ -110,6 +120,8 @@ class InputFacts:
     samples: int
     source: str
     real: bool
+    free_dimensions: Mapping[str, int] = field(default_factory=dict)
+    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,18 @@ class Gpu:
     memory_bytes: int
     driver: str
     compute_capability: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpuState:
+    """How fast a GPU runs: SM clock in MHz, temperature in degrees Celsius (None: not told), what holds it down.
+
+    `reasons` are NVML's bits (nvmlClocksEventReasons).
+    """
+
+    sm_mhz: int | None
+    reasons: int
+    celsius: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +221,7 @@ class ProcessRecord:
     """A fresh process beside the trials: of the baseline, of block `index` of the race, or of pair `index`.
 
     `cost` is what the race compares: the latency in ms, or what the objective has in its place; None where the process
-    failed, for `reason`. `windows_ms` are its windows' medians.
+    failed, for `reason`. `windows_ms` are its windows' medians, `outputs_sha256` is the hash of its outputs.
     """
 
     purpose: Purpose
@@ -210,19 +234,23 @@ class ProcessRecord:
     reason: str = ""
     dropped: int = 0
     wall_s: float = 0.0
+    outputs_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
     """How far processes of the same settings, and windows of one process, differ (relative standard deviations).
 
-    `found` is the gain that a study finds with a probability of 80 % on such a host.
+    `found` is the gain that a study finds with a probability of 80 % on such a host. `judged` processes had windows
+    enough to tell whether they are of one level; `unsteady` counts those that are not, by what they are.
     """
 
     between: float | None
     within: float | None
     noisy: bool
     found: float | None
+    judged: int = 0
+    unsteady: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +281,57 @@ class Verdict:
     claims: tuple[Claim, ...] = ()
 
 
+class Reading(enum.StrEnum):
+    """What the screening says of a flip: a knob's choice tried alone, or with the one that it needs."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    INERT = "inert here"
+    UNDECIDED = "undecided"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class KnobEffect:
+    """What a flip of `options` (dimension and choice) from the default settings did.
+
+    `ratio` is its cost over the default's, with the 98 % interval `low` to `high`: of a single trial, or of as many
+    `pairs` of processes in which it was in play; None where there is no figure. `equal_outputs` says whether its
+    outputs were the default's to the last bit.
+    """
+
+    options: tuple[tuple[str, Value], ...]
+    settings: Settings
+    reading: Reading
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = 0
+    equal_outputs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """What each knob does here: the flips, which dimensions are `inert` and frozen at their defaults, and why.
+
+    `tested` are the options that were tested for doing nothing, `pairs` how many pairs that took. `note` says what was
+    left out and why. Until it is `over`, an interrupted screening goes on.
+    """
+
+    effects: tuple[KnobEffect, ...] = ()
+    inert: tuple[Frozen, ...] = ()
+    tested: tuple[tuple[str, Value], ...] = ()
+    pairs: int = 0
+    note: str = ""
+    over: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
-    """A whole study, as the report, the plots and the export need it."""
+    """A whole study, as the report, the plots and the export need it.
+
+    `gpu_states` are how the GPU ran after the study's first window and after its last one; empty without a GPU.
+    """
 
     name: str
     definition: StudyDefinition
@@ -272,6 +348,8 @@ class StudyRecord:
     complete: bool = False
     processes: tuple[ProcessRecord, ...] = ()
     noise: Noise | None = None
+    gpu_states: tuple[GpuState, ...] = ()
+    screening: Screening | None = None
 
     @property
     def runs(self) -> tuple[TrialRecord, ...]:
@@ -304,7 +382,7 @@ class StudyLine:
 
 @dataclass(frozen=True, slots=True)
 class TrialStarted:
-    """A trial is about to run: the `run`-th of `total`."""
+    """A trial is about to run: the `run`-th of `total` that the search, or the screening, has."""
 
     run: int
     total: int
@@ -323,9 +401,10 @@ class WindowDone:
 
 @dataclass(frozen=True, slots=True)
 class TrialEnded:
-    """A trial ended; `best` is the best so far."""
+    """The `run`-th trial of `total` ended; `best` is the best so far."""
 
     trial: TrialRecord
+    run: int
     total: int
     best: TrialRecord | None
     default: TrialRecord | None

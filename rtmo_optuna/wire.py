@@ -19,6 +19,7 @@ class Scope(enum.StrEnum):
     PROVIDER = "provider"
     SESSION = "session"
     ENTRY = "entry"
+    CALL = "call"
 
 
 class EngineKind(enum.StrEnum):
@@ -94,7 +95,10 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a child found out about a model on one provider."""
+    """What a child found out about a model on one provider.
+
+    `uncapturable` counts the operators that a CUDA graph cannot hold.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -106,6 +110,7 @@ class ModelFacts:
     external_files: tuple[str, ...] = ()
     random_operators: tuple[str, ...] = ()
     provider_options: tuple[str, ...] = ()
+    uncapturable: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def suppresses(self) -> bool:
@@ -143,13 +148,19 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class SessionSpec:
-    """All that is needed to open a session in a child."""
+    """All that is needed to open a session in a child.
+
+    `free_dimensions` fixes symbolic dimensions of the inputs by name; `shapes` are those of all inputs where every
+    dimension is fixed, by that or by the model, else it is empty.
+    """
 
     model: str
     provider: str
     settings: Settings = field(default_factory=Settings)
     engine: EngineKind = EngineKind.ONNXRUNTIME
     device: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    free_dimensions: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

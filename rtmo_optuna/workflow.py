@@ -10,15 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import NothingMeasuredError, UsageError
 from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
-from rtmo_optuna.records import Note, Origin, Outcome, StudyRecord
+from rtmo_optuna.records import GpuState, Note, Origin, Outcome, StudyRecord
 from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
 from rtmo_optuna.search.library import load_study, open_study
+from rtmo_optuna.search.preflight import keep_states
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show import report as show
 from rtmo_optuna.space import configfile
+from rtmo_optuna.space.advice import advised
 from rtmo_optuna.space.knobs import knob_table
 
 if TYPE_CHECKING:
@@ -57,6 +60,8 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
         )
         study.enqueue(study.about.space.fixed, Origin.DEFAULT)
         study.enqueue(incumbent, Origin.CONFIG)
+        if guide := advised(study.about.space, study.about.machine.gpu):
+            study.enqueue(guide, Origin.ADVICE)
         runner = runner_of(planned, observer)
         baseline = QUICK_BASELINE if options.quick else BASELINE
         outcomes, interrupted = None, False
@@ -64,6 +69,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             outcomes = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only).run()
         except KeyboardInterrupt:
             interrupted = True
+        keep_states(study, runner)
     return _finish(study, planned, outcomes, interrupted=interrupted)
 
 
@@ -90,6 +96,8 @@ def _judged(study: Study, outcomes: Outcomes | None) -> StudyRecord:
         verdict=verdict(study, outcomes),
         complete=outcomes is not None and outcomes.over,
         noise=noise_of(study),
+        gpu_states=decode(tuple[GpuState, ...], study.get("gpu_states") or []),
+        screening=study.screening,
     )
 
 
@@ -147,6 +155,7 @@ def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
         "onnxruntime_version": record.model.versions["onnxruntime"],
         "provider": record.definition.provider,
         "shapes": {name: "x".join(map(str, shape)) for name, shape in record.inputs.shapes.items()},
+        **({"free_dimensions": dict(record.inputs.free_dimensions)} if record.inputs.free_dimensions else {}),
         "model_sha256": record.model_sha256,
         "study": record.name,
     }

@@ -1,6 +1,6 @@
 """The A/A test: how often a study claims a gain where there is none, and how often it finds one that is there.
 
-    python scripts/aa.py record --model models/rtmo-s.onnx --provider cuda --count 12 --without-canary --output x.json
+    python scripts/aa.py record --model models/rtmo-s.onnx --count 12 --kinds plain canary --output x.json
     python scripts/aa.py replay x.json --gain 0.02 0.03 0.05 --studies 1000
     python scripts/aa.py replay --spread 0.02 0.05 --gain 0.02 0.03
     python scripts/aa.py live --model models/rtmo-s.onnx --provider cuda --quick --studies 3
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import optuna
+import simulated
 
 from rtmo_optuna import workflow
 from rtmo_optuna.codec import decode, encode
@@ -38,10 +39,6 @@ from rtmo_optuna.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.records import EngineKind, Measurement, Note, Outcome, Settings
 from rtmo_optuna.search import confirm, race
 from rtmo_optuna.search.process import Runner
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the simulation is shared with the tests
-
-import simulated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,16 +136,12 @@ def record(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="aa-") as name:
         folder = Path(name)
         planned = plan(_options(args, folder), folder)
-        kinds = (
-            {CANARY: runner_of(planned, _observe)}
-            if planned.about.machine.gpu
-            else {PLAIN: runner_of(planned, _observe)}
-        )
-        if args.without_canary and CANARY in kinds:
-            kinds[PLAIN] = runner_of(planned, _observe)
-            kinds[PLAIN].gpu = None  # what has no GPU to keep fed is not pinned, and no window is dropped
-        elif args.without_canary:
-            print("On cpu nothing is pinned: there is one kind of process only.")
+        kinds = {kind: runner_of(planned, _observe) for kind in args.kinds}
+        if CANARY in kinds:
+            kinds[CANARY].pin = True
+        if CANARY in kinds and not planned.about.machine.gpu:
+            message = "On cpu nothing is pinned: record processes of the kind 'plain'."
+            raise TunerError(message)
         processes: list[Process] = []
         for index in range(args.count):
             order = list(kinds.items())
@@ -461,13 +454,15 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("record", parents=[model], help="run fresh processes of the default settings")
     one.add_argument("--model", type=Path, required=True, help="ONNX file")
     one.add_argument("--count", type=int, default=12, help="processes of each kind; default: %(default)s")
-    one.add_argument("--without-canary", action="store_true", help="as many unpinned ones too, interleaved")
+    one.add_argument(
+        "--kinds", nargs="+", default=[PLAIN], choices=(PLAIN, CANARY), help="interleaved; default: %(default)s"
+    )
     one.add_argument("--output", type=Path, required=True, help="JSON file, written anew after each process")
     one.set_defaults(run=record)
 
     two = commands.add_parser("replay", help="draw studies from recorded processes, or from a lognormal spread")
     two.add_argument("recordings", type=Path, nargs="*", help="what record wrote; several are pooled")
-    two.add_argument("--kind", default=CANARY, choices=(CANARY, PLAIN), help="of processes; default: %(default)s")
+    two.add_argument("--kind", default=PLAIN, choices=(PLAIN, CANARY), help="of processes; default: %(default)s")
     two.add_argument("--spread", type=float, nargs="+", default=[], help="lognormal processes instead: s_b, e.g. 0.02")
     two.add_argument("--gain", type=float, nargs="+", default=[], help="beside A/A: one faster setting, e.g. 0.03")
     two.add_argument("--settings", type=int, default=40, help="searched in a study; default: %(default)s")

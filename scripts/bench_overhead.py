@@ -107,12 +107,13 @@ def a_study(folder: Path) -> tuple[Study, SessionSpec, str]:
         measuring=TEN_WINDOWS,
     )
     machine = host()
+    model = ModelFacts((), (), 0, {}, {}, "cuda", {"onnxruntime": "99.0"})
     about = StudyRecord(
         name="overhead",
         definition=definition,
-        space=resolve(definition, machine, "99.0"),
+        space=resolve(definition, machine, model, fixed_shapes=True),
         machine=machine,
-        model=ModelFacts((), (), 0, {}, {}, "cuda", {}),
+        model=model,
         model_path=str(script),
         model_sha256="",
         inputs=InputFacts(str(inputs), "", {"input": (1,)}, 1, "", real=True),

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from rtmo_optuna.records import ModelFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 OPSET = 13
+
+
+def facts(version: str = "1.31.1", **more: Any) -> ModelFacts:  # noqa: ANN401 - any field
+    """Return what a child would tell of a model on that ONNX Runtime."""
+    told = {"inputs": (), "outputs": (), "opset": 0, "operators": {}, "nodes_by_provider": {}, "provider": "cuda"}
+    return ModelFacts(**{**told, "versions": {"onnxruntime": version}, **more})
 
 
 def save(

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def recorded(folder: Path, spread: float, count: int = 60) -> Path:
-    """Write a recording of processes that differ by `spread`, and two unpinned ones far off."""
+    """Write a recording of processes that differ by `spread`, and two pinned ones far off."""
     rng = random.Random(1)  # noqa: S311 - no secret
     values = [5.0 * (1 + spread * rng.gauss()) for _ in range(count)]
-    processes = [aa.Process(aa.CANARY, value, (value,) * 4, 350_000, {"slow core": 1}) for value in values]
-    processes += [aa.Process(aa.PLAIN, 50.0, (50.0,))] * 2
+    processes = [aa.Process(aa.PLAIN, value, (value,) * 4, 350_000, {"slow core": 1}) for value in values]
+    processes += [aa.Process(aa.CANARY, 50.0, (50.0,))] * 2
     path = folder / "recorded.json"
     path.write_text(json.dumps(encode(aa.Recording({"provider": "cpu"}, tuple(processes)))), encoding="utf-8")
     return path
@@ -67,12 +67,12 @@ def test_a_large_gain_is_found(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_replay_needs_processes(tmp_path: Path) -> None:
     """Without any of the kind there is a sentence, no division by nothing."""
-    with pytest.raises(TunerError, match="no processes of the kind 'canary'"):
+    with pytest.raises(TunerError, match="no processes of the kind 'plain'"):
         replay()
     path = recorded(tmp_path, 0.01, count=0)
     with pytest.raises(TunerError, match="no processes"):
         replay(str(path))
-    assert len(decode(aa.Recording, json.loads(path.read_text(encoding="utf-8"))).values(aa.PLAIN)) == 2
+    assert len(decode(aa.Recording, json.loads(path.read_text(encoding="utf-8"))).values(aa.CANARY)) == 2
 
 
 def test_a_wrong_claim_has_no_part_in_what_is_found() -> None:

@@ -102,12 +102,13 @@ def opened(folder: Path, trials: int = 8) -> Study:
     names = ("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
     definition = StudyDefinition("s", "cpu", dict.fromkeys(names), trials=trials, sampler="exhaustive")
     machine = host()
+    model = ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
     about = StudyRecord(
         name="s",
         definition=definition,
-        space=resolve(definition, machine, "99.0"),
+        space=resolve(definition, machine, model, fixed_shapes=True),
         machine=machine,
-        model=ModelFacts((), (), 0, {}, {}, "cpu", {}),
+        model=model,
         model_path="",
         model_sha256="",
         inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),

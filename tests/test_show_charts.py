@@ -152,7 +152,7 @@ def study(
     return StudyRecord(
         name=name,
         definition=definition,
-        space=space or resolve(definition, H200, "1.31.1"),
+        space=space or resolve(definition, H200, MODEL, fixed_shapes=True),
         machine=H200,
         model=MODEL,
         model_path="models/rtmo-s.onnx",

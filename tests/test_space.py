@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from models import facts
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Frozen, Gpu, Machine, SearchSpace, Settings, StudyDefinition, Value
+from rtmo_optuna.records import Frozen, Gpu, Machine, ModelFacts, SearchSpace, Settings, StudyDefinition, Value
 from rtmo_optuna.space import definition, resolve
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
 
@@ -16,15 +17,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SAMPLERS = ("tpe", "random", "exhaustive")
-VERSION = "1.31.1"
 GPU = Gpu(0, "GPU-0", "NVIDIA H200", 141 * 2**30, "570.1", "9.0")
+FACTS = facts()
 MACHINE = Machine("host", "Linux", "CPU", 64, 64 * 2**30, "3.11.7", GPU)
 SHIPPED = {path.stem: path for path in definition.shipped()}
 
 
+def resolved(study: StudyDefinition, machine: Machine = MACHINE, model: ModelFacts = FACTS) -> SearchSpace:
+    """Return what a study searches there, for a model of fixed shapes."""
+    return resolve.resolve(study, machine, model, fixed_shapes=True)
+
+
 def space_of(name: str) -> SearchSpace:
     """Return the whole space of a definition that ships, on a machine that holds all of it."""
-    return resolve.resolve(definition.load(SHIPPED[name], SAMPLERS), MACHINE, VERSION)
+    return resolved(definition.load(SHIPPED[name], SAMPLERS))
 
 
 def small(provider: str = "cuda", **knobs: tuple[Value, ...] | None) -> StudyDefinition:
@@ -103,11 +109,7 @@ def test_the_guides_grid_is_the_guides() -> None:
 
 def test_settings_outside_the_space_have_no_parameters() -> None:
     """Another value, another knob, or a fixed knob that differs."""
-    space = resolve.resolve(
-        replace(small(gpu_mem_limit_gb=(None, 4)), fixed={"prefer_nhwc": True}),
-        MACHINE,
-        VERSION,
-    )
+    space = resolved(replace(small(gpu_mem_limit_gb=(None, 4)), fixed={"prefer_nhwc": True}))
     inside = Settings.of({"gpu_mem_limit_gb": 4, "prefer_nhwc": True})
     assert resolve.params_of(space, inside) == {"gpu_mem_limit_gb": 4}
     assert resolve.settings_of(space, {"gpu_mem_limit_gb": None}) == Settings.of({"prefer_nhwc": True})
@@ -121,7 +123,7 @@ def test_settings_outside_the_space_have_no_parameters() -> None:
 
 def test_choices_of_ones_own_are_searched() -> None:
     """A number that the table does not have is a choice like any other."""
-    space = resolve.resolve(small(gpu_mem_limit_gb=(None, 2.5, 4)), MACHINE, VERSION)
+    space = resolved(small(gpu_mem_limit_gb=(None, 2.5, 4)))
     assert [choice.label for choice in space.dimensions[0].choices] == [None, 4, 2.5]
     assert resolve.settings_of(space, {"gpu_mem_limit_gb": 2.5}) == Settings.of({"gpu_mem_limit_gb": 2.5})
 
@@ -129,22 +131,20 @@ def test_choices_of_ones_own_are_searched() -> None:
 def test_what_onnxruntime_does_not_know_is_left_out() -> None:
     """A knob younger than the installed version leaves the space, with a reason."""
     study = small(fuse_conv_bias=None, prefer_nhwc=None)
-    space = resolve.resolve(study, MACHINE, "1.19.2")
+    space = resolved(study, model=facts("1.19.2"))
     assert [dimension.name for dimension in space.dimensions] == ["prefer_nhwc"]
     reason = "needs ONNX Runtime 1.20, installed is 1.19.2"
     assert space.left_out == tuple(Frozen(f"fuse_conv_bias={value}", reason) for value in (False, True))
-    assert len(resolve.resolve(study, MACHINE, "1.20.0").dimensions) == 2
+    assert len(resolved(study, model=facts("1.20.0")).dimensions) == 2
 
 
 def test_what_the_machine_cannot_hold_is_left_out() -> None:
     """More memory than the GPU has, more threads than there are cores."""
     laptop = replace(MACHINE, cores=4, gpu=replace(GPU, memory_bytes=8 * 2**30))
-    space = resolve.resolve(small(gpu_mem_limit_gb=None), laptop, VERSION)
+    space = resolved(small(gpu_mem_limit_gb=None), laptop)
     assert [choice.label for choice in space.dimensions[0].choices] == [None, 4, 8, "90%"]
     assert space.left_out == (Frozen("gpu_mem_limit_gb=16", "this machine has 8 (gpu memory gb)"),)
-    space = resolve.resolve(
-        small("cpu", execution=None, intra_op_num_threads=(0, 4, 5)), replace(laptop, gpu=None), VERSION
-    )
+    space = resolved(small("cpu", execution=None, intra_op_num_threads=(0, 4, 5)), replace(laptop, gpu=None))
     assert {d.name: [c.label for c in d.choices] for d in space.dimensions} == {
         "execution": ["sequential", "parallel", "parallel+2", "parallel+4"],
         "intra_op_num_threads": [0, 4],
@@ -154,7 +154,7 @@ def test_what_the_machine_cannot_hold_is_left_out() -> None:
 def test_a_single_choice_is_no_dimension() -> None:
     """Where only the default is left, there is nothing to search, and what left is told."""
     one_core = replace(MACHINE, cores=1, gpu=None)
-    space = resolve.resolve(small("cpu", intra_op_num_threads=(0, 2), enable_cpu_mem_arena=None), one_core, VERSION)
+    space = resolved(small("cpu", intra_op_num_threads=(0, 2), enable_cpu_mem_arena=None), one_core)
     assert [dimension.name for dimension in space.dimensions] == ["enable_cpu_mem_arena"]
     assert space.left_out == (Frozen("intra_op_num_threads=2", "this machine has 1 (cores)"),)
 
@@ -162,10 +162,32 @@ def test_a_single_choice_is_no_dimension() -> None:
 def test_nothing_left_to_search_is_refused() -> None:
     """The sentence names the study and says what to do."""
     with pytest.raises(UsageError, match=r"'small' leaves nothing to search on this machine: name at least one knob"):
-        resolve.resolve(small(fuse_conv_bias=None), MACHINE, "1.18.0")
+        resolved(small(fuse_conv_bias=None), model=facts("1.18.0"))
 
 
 def test_definitions_are_found_whatever_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that ship lie beside the package, not in the folder one is in."""
     monkeypatch.chdir(tmp_path)
     assert {path.stem for path in definition.shipped()} == SHIPPED.keys()
+
+
+def test_ways_of_calling_that_a_model_rules_out_are_left_out() -> None:
+    """A whole model is captured or cut, never both, and neither without fixed shapes."""
+    study = small(capture=None)
+
+    def labels(model: ModelFacts, *, fixed_shapes: bool = True) -> list[Value]:
+        space = resolve.resolve(study, MACHINE, model, fixed_shapes=fixed_shapes)
+        return [choice.label for choice in space.dimensions[0].choices]
+
+    assert labels(FACTS) == ["off", "binding", "graph"]
+    assert labels(facts(uncapturable={"NonMaxSuppression": 1})) == ["off", "binding", "split"]
+    assert labels(FACTS, fixed_shapes=False) == ["off", "binding"]
+    space = resolved(study, model=facts(uncapturable={"NonMaxSuppression": 1}))
+    assert space.left_out == (Frozen("capture=graph", "a CUDA graph cannot hold NonMaxSuppression"),)
+
+
+def test_a_graph_without_binding_means_nothing() -> None:
+    """What needs another knob, which itself needs a third, is dropped without that."""
+    values: dict[str, Value] = {"split_capture": True, "enable_cuda_graph": True}
+    assert canonical("cuda", values) == Settings()
+    assert len(canonical("cuda", {**values, "io_binding": True})) == 3

@@ -76,8 +76,8 @@ class Worker:
         timer = _Timer(engine, samples, request.measuring, request.best_spin_ns if request.pin else None)
         self.stage = Stage.WARMUP
         start = time.perf_counter_ns()
-        calls = timer.warm_up()
-        self.answer(protocol.Warm(time.perf_counter_ns() - start, calls, digest))
+        spent = timer.warm_up()
+        self.answer(protocol.Warm(time.perf_counter_ns() - start, tuple(spent), digest))
         self.stage = Stage.WINDOW
         while self._orders.readline() == protocol.NEXT:
             self.answer(timer.window())
@@ -87,14 +87,16 @@ class Worker:
         """Read the file, open a session on it, and tell what it is."""
         self.stage = Stage.BUILD
         spec = request.session
-        graph = None
+        graph, uncapturable = None, {}
         if spec.engine is EngineKind.ONNXRUNTIME:
             from pathlib import Path  # noqa: PLC0415
 
             from rtmo_optuna.engine.graph import read_graph  # noqa: PLC0415 - onnx is slow to import
             from rtmo_optuna.engine.session import OnnxRuntimeEngine  # noqa: PLC0415
+            from rtmo_optuna.engine.static import OBSTACLES  # noqa: PLC0415
 
             graph = read_graph(Path(spec.model))
+            uncapturable = {name: count for name, count in graph.operators.items() if name in OBSTACLES}
             engine: Any = OnnxRuntimeEngine(spec, record_nodes=True)
         else:
             engine = open_engine(spec)
@@ -107,6 +109,7 @@ class Worker:
             provider=spec.provider,
             versions=engine.versions(),
             provider_options=tuple(engine.provider_options),
+            uncapturable=uncapturable,
             external_files=graph.external_files if graph else (),
             random_operators=graph.random if graph else (),
         )
@@ -153,7 +156,7 @@ class _Timer:
             spent.append(now() - start)
         return spent
 
-    def warm_up(self) -> int:
+    def warm_up(self) -> list[int]:
         rules = self._measuring
         end = time.perf_counter() + (0.0 if rules.warmup_exact else rules.warmup_s)
         spent: list[int] = []
@@ -162,7 +165,7 @@ class _Timer:
             spent += self._cycle()
             if not rules.warmup_exact and sum(spent) > len(spent) * rules.slow_call_ms * 1e6:
                 least = self._least = rules.slow_calls
-        return len(spent)
+        return spent
 
     def window(self) -> protocol.Timed:
         spent: list[int] = []

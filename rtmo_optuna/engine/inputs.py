@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rtmo_optuna.engine import images
+from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     Arrays: TypeAlias = dict[str, NDArray[Any]]
     Shape: TypeAlias = tuple[int, ...]
 
-_TYPES = "bool complex64 complex128 double float float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
-_DTYPES = {f"tensor({name})": np.dtype({"float": "float32"}.get(name, name)) for name in _TYPES.split()}
 _SIZES = re.compile(r"[1-9][0-9]{0,11}(x[1-9][0-9]{0,11})*", re.IGNORECASE)
 _OTHER_SIZE = 64
 _MOST_BYTES = 4 * 2**30
@@ -96,6 +95,8 @@ def prepare(
         samples=_samples(arrays),
         source=told,
         real=source is not None,
+        free_dimensions=_named(specs, shapes),
+        fixed=all(is_fixed(spec.shape) for spec in bound),
     )
 
 
@@ -129,14 +130,20 @@ def _bound(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> list[Ten
     return [replace(spec, shape=shapes.get(spec.name, shared[spec.name])) for spec in specs]
 
 
+def _named(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> dict[str, int]:
+    """Return the sizes that `shapes` gives to the signature's symbolic dimensions, by their names."""
+    pairs = (pair for spec in specs if spec.name in shapes for pair in zip(spec.shape, shapes[spec.name], strict=True))
+    return {name: size for name, size in pairs if isinstance(name, str)}
+
+
 def _size_or_name(dim: int | str | None) -> int | str | None:
     """Return a dimension's size or name, None for what is neither: some exporters call every unknown one `?`."""
     return dim if isinstance(dim, int) or (dim and dim.isidentifier()) else None
 
 
 def _check_usable(spec: TensorSpec) -> None:
-    if spec.dtype not in _DTYPES or 0 in spec.shape:
-        fault = "has no elements" if spec.dtype in _DTYPES else f"is of none of the types {', '.join(_DTYPES)}"
+    if spec.dtype not in DTYPES or 0 in spec.shape:
+        fault = "has no elements" if spec.dtype in DTYPES else f"is of none of the types {', '.join(DTYPES)}"
         message = f"The input {_told(spec)} {fault}, so it cannot be fed: export the model with another input."
         raise UsageError(message)
 
@@ -159,7 +166,7 @@ def _completed(specs: Sequence[TensorSpec]) -> tuple[dict[str, Shape], str]:
             role, size = defaults.get(axis, (f"{spec.name}[{axis}]", _OTHER_SIZE))
             shape.append(dim if isinstance(dim, int) else sizes.setdefault(dim or role, size))
         shapes[spec.name] = tuple(shape)
-    needed = sum(math.prod(shapes[spec.name]) * _DTYPES[spec.dtype].itemsize for spec in specs)
+    needed = sum(math.prod(shapes[spec.name]) * DTYPES[spec.dtype].itemsize for spec in specs)
     if needed > _MOST_BYTES:
         message = f"Inputs of the shapes {shapes} take {needed / 2**30:.1f} GB: choose smaller ones with --shape."
         raise UsageError(message)
@@ -177,7 +184,7 @@ def _made(specs: Sequence[TensorSpec], scale: float) -> tuple[Arrays, str]:
 
 
 def _values(spec: TensorSpec, shape: Shape, scale: float, rng: np.random.Generator) -> NDArray[Any]:
-    dtype = _DTYPES[spec.dtype]
+    dtype = DTYPES[spec.dtype]
     if layout := images.layout_of(spec):
         return images.as_tensor(images.drawn(shape, layout, rng), layout, dtype, scale)
     values: Mapping[str, Callable[[], Any]] = {
@@ -213,7 +220,7 @@ def _read_pictures(source: Path, specs: Sequence[TensorSpec], scale: float) -> t
         raise UsageError(message)
     (spec,), (shapes, note) = specs, _completed(specs)
     pixels, told = images.read(source, shapes[spec.name], layout)
-    tensor = images.as_tensor(pixels, layout, _DTYPES[spec.dtype], scale)
+    tensor = images.as_tensor(pixels, layout, DTYPES[spec.dtype], scale)
     return {spec.name: tensor.reshape(-1, *shapes[spec.name])}, f"{told}{note}"
 
 
@@ -241,7 +248,7 @@ def _read_arrays(source: Path, specs: Sequence[TensorSpec], scale: float) -> tup
 
 def _checked(array: NDArray[Any], spec: TensorSpec, source: Path) -> NDArray[Any]:
     """Return `array` in C order and this machine's byte order, where its type and shape are those of `spec`."""
-    dtype = _DTYPES[spec.dtype]
+    dtype = DTYPES[spec.dtype]
     if array.dtype.name != dtype.name or not _fits(array.shape, spec.shape):
         held = f"{source} holds {spec.name!r} as {array.dtype.name} {_dims(array.shape)}"
         message = f"{held}, but the model or --shape wants {dtype.name} {_dims(spec.shape)}: convert the array."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Settings, Value
-from rtmo_optuna.space import values
+from rtmo_optuna.space import files, values
 from rtmo_optuna.space.knobs import PROVIDERS, Knob, canonical, knob_table
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 _NEW_TARGET = "onnx"
 _INFO = "benchmark_info"
+_NEARLY = 0.8
 _KNOBS = {name: knob for provider in PROVIDERS for name, knob in knob_table(provider).items()}
 _AFTER_KEY = re.compile(r"([ \t]*:)?")
 _LINE_END = re.compile(r"\r?\n|\Z")
 _QUOTABLE = re.compile(r"(?!null$)[\w %.+-]+")
 _Edit: TypeAlias = tuple[int, int, str]
 
-check_writable = values.check_writable
+check_writable = files.check_writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,21 @@ def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
     The target is `config_path` (dots), else the first mapping with a knob of any provider, else `onnx`; mappings that
     others merge are passed over. Raises UsageError, with line and column, for what cannot be read or written back.
     """
-    data = values.read_bytes(path)
-    document = _Document(path, values.decode(path, data or b""))
+    data = files.read_bytes(path)
+    document = _Document(path, files.decode(path, data or b""))
     target = config_path or next(document.mappings_with(_KNOBS), _NEW_TARGET)
     held = document.held(target, knob_table(provider))
     return ConfigFile(path, data is not None, target, held, canonical(provider, held))
+
+
+def read_info(path: Path, config_path: str = "") -> dict[str, Any]:
+    """Return `benchmark_info` beside the settings in the file `path`, its values as text; empty where there is none.
+
+    Raises UsageError as `read` does, and for a key beside the settings that is nearly a knob's name.
+    """
+    document = _Document(path, files.decode(path, files.read_bytes(path) or b""))
+    target = config_path or next(document.mappings_with(_KNOBS), _NEW_TARGET)
+    return document.info(target)
 
 
 def merged(provider: str, held: Settings, fixed: Iterable[tuple[str, Value]]) -> Settings:
@@ -67,11 +79,11 @@ def write(config: ConfigFile, settings: Mapping[str, Value], info: Mapping[str, 
     `config.yaml.bak-<time>`. None comes back where there was none, or nothing to change. Raises UsageError where the
     file cannot be read or written any more.
     """
-    data = values.read_bytes(config.path)
-    text = values.decode(config.path, data or b"")
+    data = files.read_bytes(config.path)
+    text = files.decode(config.path, data or b"")
     new = _Document(config.path, text).written(config.target, settings, info)
     _prove(config, new, settings)
-    return values.replace(config.path, data, new) if new != text else None
+    return files.replace(config.path, data, new) if new != text else None
 
 
 def _prove(config: ConfigFile, text: str, settings: Mapping[str, Value]) -> None:
@@ -99,7 +111,7 @@ class _Node:
     event: Any
     start: int
     end: int
-    mark: values.Mark
+    mark: files.Mark
     key: _Node | None
     after: int
     in_flow: bool
@@ -116,6 +128,10 @@ class _Node:
         return plain and self.text.lower() in {"", "~", "null"}
 
 
+def _plain(node: _Node) -> Any:  # noqa: ANN401 - a text or a mapping
+    return {name: _plain(child) for name, child in node.named.items()} if node.named else node.text
+
+
 class _Document:
     """A YAML text, the nodes in it, and the edits that change some of them and nothing else."""
 
@@ -128,8 +144,8 @@ class _Document:
             queue = deque(YAML(typ="safe", pure=True).parse(text))
             queue.popleft()
             self._root = self._built(queue) if isinstance(queue.popleft(), events.DocumentStartEvent) else None
-        except (YAMLError, *values.NOT_YAML) as error:
-            raise values.not_yaml(path, text, error) from error
+        except (YAMLError, *files.NOT_YAML) as error:
+            raise files.not_yaml(path, text, error) from error
         for event in queue:
             if isinstance(event, events.DocumentStartEvent):
                 raise self._complaint(event.start_mark, "a second document begins here; the file may hold only one")
@@ -150,6 +166,16 @@ class _Document:
         if (info := node.named.get(_INFO)) and not (info.is_mapping or info.is_null):
             raise self._complaint(info.mark, f"{_INFO} must be a mapping")
         return {name: self._value(table[name], child) for name, child in self._entries(node).items() if name in table}
+
+    def info(self, target: str) -> dict[str, Any]:
+        """Return what `benchmark_info` holds beside the settings; raise UsageError for a misspelt knob there."""
+        node, rest = self._found(target)
+        entries = {} if node is None or rest else self._entries(node)
+        for name, child in entries.items():
+            if name not in {*_KNOBS, _INFO} and (meant := difflib.get_close_matches(name, _KNOBS, 1, _NEARLY)):
+                raise self._complaint(child.mark, f"there is no setting {name!r}: did you mean {meant[0]}?")
+        found = _plain(entries[_INFO]) if _INFO in entries else {}
+        return found if isinstance(found, dict) else {}
 
     def written(self, target: str, settings: Mapping[str, Value], info: Mapping[str, Any]) -> str:
         """Return the text with `settings` in the mapping `target`, and `info` in `benchmark_info` beside them."""
@@ -191,8 +217,8 @@ class _Document:
     def _find(self, pattern: re.Pattern[str], at: int) -> re.Match[str]:
         return next(pattern.finditer(self._text, at))
 
-    def _complaint(self, mark: values.Mark, message: str) -> UsageError:
-        return values.complaint(self._path, mark, message)
+    def _complaint(self, mark: files.Mark, message: str) -> UsageError:
+        return files.complaint(self._path, mark, message)
 
     def _resolved(self, node: _Node) -> _Node:
         """Return the node that an alias stands for, any other one as it is."""

@@ -68,6 +68,10 @@ _GRAPH = Knob(
     changes_numerics=True,
 )
 _MEM_PATTERN = _flag("enable_mem_pattern", Scope.SESSION, "plan activations' memory ahead", default=True)
+_CPU_ARENA = _flag("enable_cpu_mem_arena", Scope.SESSION, "keep freed memory for the next run", default=True)
+_EXECUTION = Knob(
+    "execution_mode", Scope.SESSION, ("ORT_SEQUENTIAL", "ORT_PARALLEL"), "run branches of the graph at once"
+)
 
 CUDA = Provider(
     "cuda", "CUDAExecutionProvider",
@@ -92,7 +96,13 @@ CUDA = Provider(
               changes_numerics=True),
         _GRAPH,
         _MEM_PATTERN,
+        _CPU_ARENA,
+        _EXECUTION,
         _flag("session.use_device_allocator_for_initializers", Scope.ENTRY, "keep weights out of the arena"),
+        _flag("io_binding", Scope.CALL, "copy inputs into buffers that stay on the GPU"),
+        _flag("enable_cuda_graph", Scope.PROVIDER, "replay all kernels as one graph", needs=("io_binding", True)),
+        _flag("split_capture", Scope.CALL, "cut the model where it cannot be captured, and capture what comes before",
+              needs=("enable_cuda_graph", True)),
     ),
     combined=(
         _combined(
@@ -100,6 +110,13 @@ CUDA = Provider(
             off={},
             on={"tunable_op_enable": True},
             on_tuning={"tunable_op_enable": True, "tunable_op_tuning_enable": True},
+        ),
+        _combined(
+            "capture",
+            off={},
+            binding={"io_binding": True},
+            graph={"io_binding": True, "enable_cuda_graph": True},
+            split={"io_binding": True, "enable_cuda_graph": True, "split_capture": True},
         ),
     ),
 )  # fmt: skip
@@ -109,11 +126,11 @@ CPU = Provider(
     knobs=(
         Knob("intra_op_num_threads", Scope.SESSION, (0, 1, 2, 4, 8, 16, 32), "threads inside an operator, 0: by core",
              ceiling="cores", open=True),
-        Knob("execution_mode", Scope.SESSION, ("ORT_SEQUENTIAL", "ORT_PARALLEL"), "run branches of the graph at once"),
+        _EXECUTION,
         Knob("inter_op_num_threads", Scope.SESSION, (0, 2, 4, 8), "threads across operators, 0: by core",
              needs=("execution_mode", "ORT_PARALLEL"), ceiling="cores", open=True),
         _GRAPH,
-        _flag("enable_cpu_mem_arena", Scope.SESSION, "keep freed memory for the next run", default=True),
+        _CPU_ARENA,
         Knob("enable_mem_pattern", Scope.SESSION, (True, False), "plan activations' memory ahead",
              needs=("execution_mode", "ORT_SEQUENTIAL")),
         _flag("session.intra_op.allow_spinning", Scope.ENTRY, "idle threads spin before they sleep", default=True),
@@ -159,12 +176,8 @@ def canonical(provider: str, values: Mapping[str, Value]) -> Settings:
     table = knob_table(provider)
 
     def in_force(name: str) -> Value:
-        return values.get(name, table[name].default)
+        need = table[name].needs
+        held = need is None or in_force(need[0]) == need[1]
+        return values.get(name, table[name].default) if held else table[name].default
 
-    return Settings.of(
-        {
-            name: value
-            for name, value in values.items()
-            if value != table[name].default and (not (need := table[name].needs) or in_force(need[0]) == need[1])
-        }
-    )
+    return Settings.of({name: value for name in values if (value := in_force(name)) != table[name].default})

@@ -13,23 +13,21 @@ from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
 from rtmo_optuna.wire import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from rtmo_optuna.records import Machine, StudyDefinition
+    from rtmo_optuna.records import Machine, ModelFacts, StudyDefinition
 
 
-def resolve(
-    definition: StudyDefinition, machine: Machine, onnxruntime_version: str, options: Collection[str] = ()
-) -> SearchSpace:
-    """Return what the study searches on this machine.
+def resolve(definition: StudyDefinition, machine: Machine, model: ModelFacts, *, fixed_shapes: bool) -> SearchSpace:
+    """Return what the study searches for this model on this machine.
 
-    Knobs that this ONNX Runtime does not know and choices that the machine cannot hold leave the space, with a reason;
-    a dimension left with one choice is fixed at it. `options` are the provider options that this ONNX Runtime reads
-    back, empty where that is not known. Raises UsageError where nothing is left to search, or where the definition
-    fixes what cannot be had.
+    Knobs that this ONNX Runtime does not know, choices that the machine cannot hold and ways of calling that the model
+    rules out leave the space, with a reason; a dimension left with one choice is fixed at it. `fixed_shapes` says
+    whether all shapes of the model's inputs are fixed. Raises UsageError where nothing is left to search, or where the
+    definition fixes what cannot be had.
     """
     table = dimension_table(definition.provider)
-    obstacle = _Obstacles(definition.provider, machine, onnxruntime_version, options)
+    obstacle = _Obstacles(definition.provider, machine, model, fixed_shapes=fixed_shapes)
     left_out: list[Frozen] = []
     dimensions: list[Dimension] = []
     fixed = dict(definition.fixed)
@@ -64,14 +62,29 @@ def resolve(
 class _Obstacles:
     """Says why this machine or this ONNX Runtime cannot have some values; nothing where it can."""
 
-    def __init__(self, provider: str, machine: Machine, onnxruntime_version: str, options: Collection[str]) -> None:
+    def __init__(self, provider: str, machine: Machine, model: ModelFacts, *, fixed_shapes: bool) -> None:
         self._knobs = knob_table(provider)
-        self._version = onnxruntime_version
-        self._installed = tuple(int(part) for part in onnxruntime_version.split(".")[:2])
+        self._version = model.versions["onnxruntime"]
+        self._installed = tuple(int(part) for part in self._version.split(".")[:2])
         self._amounts = _amounts(machine)
-        self._options = options
+        self._options = model.provider_options
+        self._uncapturable = ", ".join(model.uncapturable)
+        self._fixed_shapes = fixed_shapes
+
+    def _capture(self, values: Mapping[str, Value]) -> str:
+        """Say why the model cannot be captured in this way."""
+        if not values.get("enable_cuda_graph"):
+            return ""
+        if not self._fixed_shapes:
+            return "a CUDA graph needs fixed shapes: give --shape for every input"
+        if values.get("split_capture"):
+            return "" if self._uncapturable else "all of the model can be captured"
+        return f"a CUDA graph cannot hold {self._uncapturable}" if self._uncapturable else ""
 
     def __call__(self, values: Iterable[tuple[str, Value]]) -> str:
+        values = tuple(values)
+        if why := self._capture(dict(values)):
+            return why
         for name, value in values:
             knob = self._knobs[name]
             if knob.since > self._installed:

@@ -1,0 +1,146 @@
+"""Cutting a model around what a CUDA graph cannot hold: a static head to capture, and a dynamic tail.
+
+The head takes every node that can be captured. What it hands over stays on the GPU and is not copied, so its size costs
+memory only, while each node left to the tail costs the host a launch in every call. This also tears no fusion that a
+smaller head would keep: ONNX Runtime fuses nodes whose tensors nobody else needs, and between two static nodes nothing
+is handed over that a dynamic one does not need as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.engine import cuts
+from rtmo_optuna.engine.graph import read_graph
+from rtmo_optuna.engine.pieces import Piece, make_piece, save_piece
+from rtmo_optuna.engine.static import OBSTACLES, Analysis, analyse, reads
+from rtmo_optuna.errors import SettingsRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from onnx import ModelProto, NodeProto
+
+_VERSION = 2
+_INLINE_BYTES = 2**30
+"""Weights of more bytes go to a file beside the piece: an ONNX file cannot hold more than 2 GB."""
+_HEAD, _TAIL = "head.onnx", "tail.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A model in two files, which together give what it gives.
+
+    `head` and `tail` are the paths. `passed` names the tensors handed from head to tail: outputs of the one, inputs of
+    the other. `direct` names the model's outputs that the head gives; all others are the tail's. A tensor may be both.
+    The head's outputs are `passed`, then what else is `direct`. `fed` names the model's inputs that the tail takes as
+    well, after `passed`; the head takes those that it needs. Everything but the tail's outputs has a fixed shape.
+    `inputs` and `outputs` are the model's, in its order.
+    """
+
+    head: str
+    tail: str
+    passed: tuple[str, ...]
+    direct: tuple[str, ...]
+    fed: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def obstacles(model: str) -> dict[str, int]:
+    """Return which operators of `model`, in bodies and functions too, forbid its capture, and how many there are.
+
+    Empty where the whole can be captured, unless a shape depends on values otherwise, which `cut` finds. Raises
+    UsageError where the file is no model.
+    """
+    return {name: count for name, count in read_graph(model).operators.items() if name in OBSTACLES}
+
+
+def cut(
+    model: str, shapes: Mapping[str, tuple[int, ...]], folder: str | None = None, *, inline_bytes: int = _INLINE_BYTES
+) -> Cut:
+    """Return `model` cut at `shapes`, which fix the inputs that have free dimensions.
+
+    The files lie in `folder` or, by default, in the user's cache folder, by the content of the model and by the shapes;
+    where they are there and whole, nothing is done but looking: the model's content is not hashed again as long as
+    its files' sizes, times and inodes stay. Raises SettingsRefusedError where there is nothing to cut, UsageError where
+    the model, a shape or the cache folder is of no use.
+    """
+    path, cache = Path(model), Path(folder) if folder else cuts.cache_folder()
+    place = cuts.place_of(cuts.content_hash(path, cache), shapes, _VERSION, cache)
+    parts = cuts.load(place)
+    if parts is None:
+        whole = _read(path)
+        analysis = analyse(whole, shapes, path.parent)
+        head, tail, parts = _divided(path, analysis, [output.name for output in whole.graph.output])
+        pieces = {_HEAD: make_piece(whole, analysis, head), _TAIL: make_piece(whole, analysis, tail)}
+
+        def write(scratch: Path) -> None:
+            for name, piece in pieces.items():
+                save_piece(piece, scratch / name, path.parent, inline_bytes)
+
+        cuts.store(place, parts, write)
+    named = {part: tuple(names) for part, names in parts.items()}
+    return Cut(str(place / _HEAD), str(place / _TAIL), **named)
+
+
+def _read(path: Path) -> ModelProto:
+    """Return the model at `path`, which was read before, without its external weights, its functions resolved."""
+    import onnx  # noqa: PLC0415 - takes 0.2 s, and benchmarks never need it
+
+    model: ModelProto = onnx.load(path, load_external_data=False)
+    if model.functions:
+        from onnx import inliner  # noqa: PLC0415 - needed here only
+
+        model = inliner.inline_local_functions(model)
+    return model
+
+
+def _divided(
+    path: Path, analysis: Analysis, outputs: Sequence[str]
+) -> tuple[Piece, Piece, Mapping[str, Sequence[str]]]:
+    """Return head and tail, and what is handed over."""
+    made = {name for node in analysis.static for name in node.output}
+    late = [name for name in outputs if name not in made]
+    tail = _needed(analysis.dynamic, late)
+    if not tail:
+        message = f"There is nothing to cut in {path}: at these shapes, nothing forbids capturing it as a whole."
+        raise SettingsRefusedError(message)
+    used = dict.fromkeys(name for node in tail for name in reads(node))
+    used.update(dict.fromkeys(late))
+    used.update(_uses(_needed(analysis.constant, used)))
+    passed = [name for node in analysis.static for name in node.output if name in used]
+    direct = [name for name in outputs if name in made]
+    given = list(dict.fromkeys([*passed, *direct]))
+    head = _needed(analysis.static, given)
+    if not head:
+        first = tail[0]
+        message = (
+            f"There is nothing to capture in {path}: everything depends on {first.op_type} "
+            f"{first.name or first.output[0]!r}, which a CUDA graph cannot hold."
+        )
+        raise SettingsRefusedError(message)
+    needed = _uses(head)
+    fed = [name for name in analysis.inputs if name in used]
+    taken = [name for name in analysis.inputs if name in needed]
+    return (
+        Piece(head, tuple(taken), tuple(given)),
+        Piece(tail, (*passed, *fed), tuple(late)),
+        {"passed": passed, "direct": direct, "fed": fed, "inputs": list(analysis.inputs), "outputs": list(outputs)},
+    )
+
+
+def _needed(nodes: Sequence[NodeProto], names: Iterable[str]) -> tuple[NodeProto, ...]:
+    """Return those of `nodes` that `names` are computed with, in order."""
+    wanted, kept = set(names), []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted.update(reads(node))
+    return tuple(reversed(kept))
+
+
+def _uses(nodes: Iterable[NodeProto]) -> dict[str, None]:
+    return dict.fromkeys(name for node in nodes for name in reads(node))
