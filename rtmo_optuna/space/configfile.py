@@ -173,7 +173,8 @@ class _Document:
         entries = {} if node is None or rest else self._entries(node)
         for name, child in entries.items():
             if name not in {*_KNOBS, _INFO} and (meant := difflib.get_close_matches(name, _KNOBS, 1, _NEARLY)):
-                raise self._complaint(child.mark, f"there is no setting {name!r}: did you mean {meant[0]}?")
+                mark = (child.key or child).mark
+                raise self._complaint(mark, f"there is no setting {name!r}: did you mean {meant[0]}?")
         found = _plain(entries[_INFO]) if _INFO in entries else {}
         return found if isinstance(found, dict) else {}
 

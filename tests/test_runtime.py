@@ -1,0 +1,218 @@
+"""`open_session` and its like: what was tuned is what runs, and anything else is told."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from models import save
+from onnx import TensorProto, helper
+
+import rtmo_optuna
+from rtmo_optuna import cli
+from rtmo_optuna.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FLOAT = TensorProto.FLOAT
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return a model with two inputs of an open batch, and two outputs."""
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Mul", ["a", "b"], ["product"]),
+    ]
+    shape = (FLOAT, ["batch", 4])
+    return save(tmp_path / "model.onnx", nodes, {"a": shape, "b": shape}, {"sum": shape, "product": shape})
+
+
+def config(folder: Path, model: Path, *, knobs: str = "intra_op_num_threads: 1", **info: object) -> Path:
+    """Write a configuration as `tune` does."""
+    told = {
+        "onnxruntime_version": onnxruntime.__version__,
+        "provider": "cpu",
+        "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        **info,
+    }
+    lines = "".join(f"    {name}: {value}\n" for name, value in told.items())
+    path = folder / "config.yaml"
+    path.write_text(f"onnx:\n  {knobs}\n  benchmark_info:\n{lines}", encoding="utf-8")
+    return path
+
+
+def feed(rows: int = 2) -> dict[str, np.ndarray]:
+    """Return arrays for both inputs."""
+    a = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
+    return {"a": a, "b": a + 1}
+
+
+def test_a_tuned_model_runs_as_it_was_tuned(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From `tune` to a session, with nothing in between: the settings of the file are the session's."""
+    monkeypatch.chdir(tmp_path)
+    short = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--trials", "2", "--timeout", "60s"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tune", str(model), *short])
+    assert ended.value.code == 0
+    session = rtmo_optuna.open_session(model)
+    np.testing.assert_array_equal(session.run(None, feed())[0], feed()["a"] + feed()["b"])
+
+
+def test_it_is_a_drop_in_for_an_inference_session(model: Path, tmp_path: Path) -> None:
+    """Names, types, shapes and outputs are those of ONNX Runtime's own session."""
+    ours = rtmo_optuna.open_session(model, config(tmp_path, model))
+    theirs = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    for one, other in ((ours.get_inputs(), theirs.get_inputs()), (ours.get_outputs(), theirs.get_outputs())):
+        assert [(a.name, a.type, a.shape) for a in one] == [(b.name, b.type, b.shape) for b in other]
+    assert ours.get_providers() == theirs.get_providers()
+    for names in (None, [], ["product"], ["product", "sum"]):
+        for one, other in zip(ours.run(names, feed()), theirs.run(names, feed()), strict=True):
+            np.testing.assert_array_equal(one, other)
+    options = onnxruntime.RunOptions()
+    assert len(ours.run(None, feed(), options)) == 2
+    assert ours.settings == {"intra_op_num_threads": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"a": feed()["a"]}, "lacks b: give exactly a, b"),
+        ({**feed(), "c": feed()["a"]}, "has c, which the model does not take"),
+        ({**feed(), "b": feed()["b"][:, :3]}, "'b' must have the shape batchx4, not 2x3"),
+        ({**feed(), "b": feed()["b"].astype(np.float64)}, r"'b' must be float32, not float64: convert it with .astype"),
+    ],
+)
+def test_a_wrong_feed_is_told(model: Path, tmp_path: Path, given: dict[str, np.ndarray], told: str) -> None:
+    """Missing, extra, misshapen, of another type."""
+    session = rtmo_optuna.open_session(model, config(tmp_path, model))
+    with pytest.raises(UsageError, match=told):
+        session.run(None, given)
+
+
+def test_other_memory_layouts_are_converted(model: Path, tmp_path: Path) -> None:
+    """Every second row, columns first, the other byte order."""
+    session = rtmo_optuna.open_session(model, config(tmp_path, model))
+    plain = feed(4)
+    wide = {name: np.repeat(array, 2, axis=0)[::2] for name, array in plain.items()}
+    swapped = {name: array.astype(">f4") for name, array in plain.items()}
+    columns = {name: np.asfortranarray(array) for name, array in plain.items()}
+    for given in (wide, swapped, columns):
+        np.testing.assert_array_equal(session.run(["product"], given)[0], plain["a"] * plain["b"])
+
+
+def test_an_unknown_output_is_told(model: Path, tmp_path: Path) -> None:
+    """With the names that there are."""
+    session = rtmo_optuna.open_session(model, config(tmp_path, model))
+    with pytest.raises(UsageError, match="no output difference: it has sum, product"):
+        session.run(["difference"], feed())
+
+
+@pytest.mark.parametrize(
+    ("info", "told"),
+    [
+        ({"onnxruntime_version": "1.18.0"}, "onnxruntime_version was 1.18.0, is"),
+        ({"model_sha256": "0" * 64}, "model_sha256 was 0000"),
+        ({"cpu_name": "Another CPU"}, "cpu_name was Another CPU, is"),
+        ({"gpu_name": "NVIDIA Nothing"}, "gpu_name was NVIDIA Nothing, is"),
+    ],
+)
+def test_what_was_tuned_for_something_else_is_refused(
+    model: Path, tmp_path: Path, info: dict[str, object], told: str
+) -> None:
+    """Another version, model or machine; not strict, it is a warning and the session opens."""
+    path = config(tmp_path, model, **info)
+    with pytest.raises(UsageError, match=told):
+        rtmo_optuna.open_session(model, path)
+    with pytest.warns(UserWarning, match=told):
+        session = rtmo_optuna.open_session(model, path, strict=False)
+    assert len(session.run(None, feed())) == 2
+
+
+def test_a_model_that_changed_after_it_was_tuned_is_refused(model: Path, tmp_path: Path) -> None:
+    """Its content counts, not its name."""
+    path = config(tmp_path, model)
+    rtmo_optuna.open_session(model, path)
+    changed = onnx.load(model)
+    changed.doc_string = "another"
+    onnx.save(changed, model)
+    with pytest.raises(UsageError, match="model_sha256"):
+        rtmo_optuna.open_session(model, path)
+
+
+def test_a_misspelt_setting_is_told_with_its_place(model: Path, tmp_path: Path) -> None:
+    """A session that ignored it would not be what was meant."""
+    path = config(tmp_path, model, knobs="intra_op_num_thread: 1")
+    path.write_text(path.read_text(encoding="utf-8").replace("onnx:\n", "onnx:\n  execution_mode: sequential\n"))
+    with pytest.raises(
+        UsageError,
+        match=r"config.yaml, line 3, column 3: there is no setting 'intra_op_num_thread': did you mean intra_op_num",
+    ):
+        rtmo_optuna.open_session(model, path)
+
+
+def test_missing_files_are_told(model: Path, tmp_path: Path) -> None:
+    """Of configuration and model."""
+    with pytest.raises(UsageError, match="does not exist: tune first"):
+        rtmo_optuna.open_session(model, tmp_path / "none.yaml")
+    with pytest.raises(UsageError, match=r"The model .*none.onnx does not exist"):
+        rtmo_optuna.open_session(tmp_path / "none.onnx", config(tmp_path, model))
+
+
+def test_fixed_dimensions_are_fixed(model: Path, tmp_path: Path) -> None:
+    """What `--shape` fixed for the study is fixed in the session."""
+    path = config(tmp_path, model, free_dimensions="{batch: 2}")
+    session = rtmo_optuna.open_session(model, path)
+    assert session.get_inputs()[0].shape == [2, 4]
+    assert session.input_buffer("a").shape == (2, 4)
+    with pytest.raises(UsageError, match="must have the shape 2x4, not 3x4"):
+        session.run(None, feed(3))
+
+
+def test_buffers_are_filled_in_place(model: Path, tmp_path: Path) -> None:
+    """On the CPU they are ordinary arrays; an open shape must be given."""
+    session = rtmo_optuna.open_session(model, config(tmp_path, model))
+    buffers = {name: session.input_buffer(name, (2, 4)) for name in ("a", "b")}
+    assert all(buffer.dtype == np.float32 and not buffer.any() for buffer in buffers.values())
+    buffers["a"][...] = 3
+    buffers["b"][...] = 4
+    assert session.run(["sum"], buffers)[0].tolist() == [[7.0] * 4] * 2
+    with pytest.raises(UsageError, match="open shape batchx4: say which one"):
+        session.input_buffer("a")
+    with pytest.raises(UsageError, match="no input 'c'"):
+        session.input_buffer("c")
+
+
+def test_options_for_a_session_of_ones_own(model: Path, tmp_path: Path) -> None:
+    """Session and provider options open an ordinary InferenceSession with the same settings."""
+    path = config(tmp_path, model, knobs="graph_optimization_level: basic")
+    options = rtmo_optuna.session_options(path)
+    assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    providers = rtmo_optuna.provider_options(path)
+    assert providers == [("CPUExecutionProvider", {})]
+    session = onnxruntime.InferenceSession(model, options, providers=providers)
+    assert len(session.run(None, feed())) == 2
+
+
+def test_threads_share_a_session(model: Path, tmp_path: Path) -> None:
+    """Eight of them, each with answers of its own."""
+    session = rtmo_optuna.open_session(model, config(tmp_path, model))
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        given = {name: array + number for name, array in feed().items()}
+        wanted = given["a"] + given["b"]
+        wrong.extend(number for _ in range(200) if not np.array_equal(session.run(["sum"], given)[0], wanted))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
