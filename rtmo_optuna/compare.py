@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
 from collections.abc import Mapping
@@ -75,10 +76,10 @@ def compare(
         if first == second:
             message = f"Both sides are the same settings ({first}): name others with --set or --against."
             raise UsageError(message)
-        runner = runner_of(planned, observer)
-        outputs = _outputs(planned, runner, first, second, scratch)
-        runner.gate = GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), "")
-        return _duel(runner, first, second, pairs, outputs)
+        with contextlib.closing(runner_of(planned, observer)) as runner:
+            outputs = _outputs(planned, runner, first, second, scratch)
+            runner.gate = GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), "")
+            return _duel(runner, first, second, pairs, outputs)
 
 
 def parsed(provider: str, base: Iterable[tuple[str, Value]], changes: Iterable[str]) -> Settings:

@@ -125,7 +125,8 @@ class Measurement:
     `latency_ns` is the median of the windows' medians (None before the first window), `windows_ns` those medians,
     `quantiles_ns` p50, p90, p95 and p99 of all calls, each only where there are enough of them. `dropped` counts the
     windows that were repeated, by reason; `spin_ns` is the shortest spin of the canary. `second_ns` is the latency in a
-    second process, where there was one.
+    second process, where there was one. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the
+    warm-up.
     """
 
     outcome: Outcome
@@ -146,6 +147,7 @@ class Measurement:
     log_tail: str = ""
     provider_options: Mapping[str, str] = field(default_factory=dict)
     samples_ns: tuple[tuple[int, ...], ...] = ()
+    warmup_samples_ns: tuple[int, ...] = ()
 
     @property
     def latency_ms(self) -> float | None:
@@ -154,4 +156,4 @@ class Measurement:
 
     def summary(self) -> Measurement:
         """Return this without the parts that only the trial's artifact keeps."""
-        return replace(self, samples_ns=(), provider_options={}, log_tail="")
+        return replace(self, samples_ns=(), warmup_samples_ns=(), provider_options={}, log_tail="")

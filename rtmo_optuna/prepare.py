@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rtmo_optuna.bench import references
 from rtmo_optuna.bench import run as bench
+from rtmo_optuna.bench.pool import ChildPool, size_for
 from rtmo_optuna.bench.protocol import DescribeRequest, ReferenceRequest
 from rtmo_optuna.codec import encode
 from rtmo_optuna.engine import inputs as engine_inputs
@@ -113,6 +114,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         shapes=engine_inputs.parse_shapes(options.shapes, model.inputs),
         scale=options.input_scale,
         target=scratch / "inputs.npz",
+        batch=chosen.batch,
     )
     session = replace(session, free_dimensions=inputs.free_dimensions, shapes=inputs.shapes if inputs.fixed else {})
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
@@ -153,7 +155,17 @@ def runner_of(planned: Plan, observer: Observer) -> Runner:
         observer=observer,
         gpu=about.machine.gpu,
         batch=about.batch,
+        max_memory_gb=about.definition.max_memory_gb,
+        pool=_pool(planned),
     )
+
+
+def _pool(planned: Plan) -> ChildPool | None:
+    """Return a pool of children, where there are cores to make several at once."""
+    size = size_for(planned.about.machine.cores)
+    if size == 1 or planned.session.engine is not EngineKind.ONNXRUNTIME:
+        return None
+    return ChildPool(planned.session.provider, size, planned.about.definition.limits.start_s)
 
 
 def identity(about: StudyRecord) -> dict[str, str]:
@@ -174,6 +186,7 @@ def identity(about: StudyRecord) -> dict[str, str]:
         "objective": definition_.objective,
         "measuring": key(encode(definition_.measuring)),
         "pruning": str(definition_.prune_ratio),
+        "max_memory_gb": str(definition_.max_memory_gb),
         "gate": key(encode(definition_.gate)),
         "space": key(space),
         "fixed": key(about.space.fixed.to_plain()),

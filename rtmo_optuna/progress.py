@@ -25,6 +25,11 @@ _STYLES: Mapping[Outcome, str] = {
     Outcome.FAILED: "red",
     Outcome.INTERRUPTED: "yellow",
 }
+_ORIGINS: Mapping[Origin, str] = {
+    Origin.CONFIG: " (from config.yaml)",
+    Origin.ADVICE: " (the guide's advice)",
+    Origin.SCREENING: " (screening)",
+}
 _PLAIN_WIDTH = 160
 
 
@@ -98,7 +103,7 @@ class Progress:
         latency = f"{measurement.latency_ms:8.2f} ms" if measurement.latency_ms is not None else " " * 11
         self._best = _best(ended.best, ended.default)
         line = Text.assemble(
-            (f"{trial.run:>3}/{ended.total} ", "bold"),
+            (f"{ended.run:>3}/{ended.total} ", "bold"),
             latency,
             (f"  {measurement.outcome.value:<8}  ", _STYLES[measurement.outcome]),
             _shown(trial.settings.items, trial.origin),
@@ -113,7 +118,7 @@ class Progress:
 
 def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:
     settings = ", ".join(f"{name}={int(v) if isinstance(v, bool) else v}" for name, v in items) or "default"
-    return settings if origin is not Origin.CONFIG else f"{settings} (from config.yaml)"
+    return settings + _ORIGINS.get(origin, "")
 
 
 def _best(best: TrialRecord | None, default: TrialRecord | None) -> str:

@@ -184,7 +184,8 @@ class StudyDefinition:
     """A study definition file: what is searched, how it is measured, when it ends.
 
     `knobs` maps each searched dimension to its choices' labels (None: the table's own), `fixed` sets knobs in every
-    trial. Machine-dependent choices are resolved later, by `space.knobs.space`.
+    trial. Machine-dependent choices are resolved later, by `space.resolve`. `batch` fixes the leading dimension of inputs
+    that leave it open; settings that take more than `max_memory_gb` (GiB) of GPU memory fail.
     """
 
     name: str
@@ -199,6 +200,8 @@ class StudyDefinition:
     measuring: Measuring = field(default_factory=Measuring)
     limits: Limits = field(default_factory=Limits)
     gate: GateRules = field(default_factory=GateRules)
+    batch: int | None = None
+    max_memory_gb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

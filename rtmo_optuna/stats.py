@@ -47,6 +47,13 @@ def median(values: Sequence[float]) -> float:
     return float(np.median(np.asarray(values, dtype=float)))
 
 
+def t_quantile(probability: float, freedom: int) -> float:
+    """Return the quantile of Student's t with `freedom` degrees of freedom (at least 1)."""
+    from scipy.special import stdtrit  # noqa: PLC0415 - scipy takes most of a second to import
+
+    return float(stdtrit(freedom, probability))
+
+
 def main_effects(
     design: Sequence[Mapping[str, Level]],
     values: Sequence[float],

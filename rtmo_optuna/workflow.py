@@ -69,6 +69,8 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             outcomes = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only).run()
         except KeyboardInterrupt:
             interrupted = True
+        finally:
+            runner.close()
         keep_states(study, runner)
     return _finish(study, planned, outcomes, interrupted=interrupted)
 

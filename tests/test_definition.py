@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Limits, Measuring, StudyDefinition
+from rtmo_optuna.records import GateMode, GateRules, Limits, Measuring, StudyDefinition
 from rtmo_optuna.space import definition
 from rtmo_optuna.space.knobs import dimension_table, knob_table
 from rtmo_optuna.space.values import parse_value, shown
@@ -282,7 +283,9 @@ def test_a_definition_is_found_by_name_or_path(path: Path, monkeypatch: pytest.M
 )
 def test_unknown_names_are_answered_with_those_that_ship(name: str, end: str) -> None:
     """All of them, and the nearest where one is near."""
-    with pytest.raises(UsageError, match=f"'{name}': .* are cpu, cuda, cuda-full, guide-grid{end}$"):
+    with pytest.raises(
+        UsageError, match=f"'{name}': .* are cpu, cuda, cuda-full, guide-grid, realtime, throughput{end}$"
+    ):
         definition.find(name)
 
 
@@ -294,17 +297,23 @@ def test_all_that_ship_can_be_loaded() -> None:
         "cuda": "cuda",
         "cuda-full": "cuda",
         "guide-grid": "cuda",
+        "realtime": "cuda",
+        "throughput": "cuda",
     }
     assert [study.name for study in loaded.values()] == list(loaded)
+
+
+UNTOLD = {"unequal", "reported"}  # whole numbers are equal or not, and what is only warned of is no threshold
 
 
 def test_the_documented_defaults_are_the_defaults() -> None:
     """The head of cuda.yaml tells the values that hold where nothing is said."""
     text = definition.find("cuda").read_text(encoding="utf-8").partition("provider: cuda")[0]
     default = StudyDefinition("", "cuda", {})
-    for record in (default.measuring, default.limits):
-        for name in type(record).__slots__:
-            value = getattr(record, name)
+    gate = {name: getattr(default.gate, name) for name in type(default.gate).__slots__ if name not in UNTOLD}
+    records = [{name: getattr(r, name) for name in type(r).__slots__} for r in (default.measuring, default.limits)]
+    for record in (*records, gate):
+        for name, value in record.items():
             written = shown(int(value) if isinstance(value, float) and value.is_integer() else value)
             assert f"{name}: {written}" in " ".join(text.split()), name
     assert f"trials: {default.trials}, timeout_s: {default.timeout_s:g}" in text
@@ -315,3 +324,31 @@ def test_cuda_full_searches_every_dimension() -> None:
     """A knob that is added to the table is searched by the definition that promises all."""
     searched = {path.stem: definition.load(path, SAMPLERS).knobs.keys() for path in definition.shipped()}
     assert searched["cuda-full"] == dimension_table("cuda").keys()
+
+
+def test_batch_constraints_and_gate_are_read(tmp_path: Path) -> None:
+    """Each goes where it belongs, and what is not said keeps its default."""
+    path = tmp_path / "mine.yaml"
+    more = "batch: 8\nconstraints: {max_memory_gb: 2.5}\ngate: {mode: Elementwise, keypoint_px: 3}\n"
+    path.write_text(f"provider: cuda\nknobs: {{prefer_nhwc: all}}\n{more}", encoding="utf-8")
+    study = definition.load(path, SAMPLERS)
+    assert (study.batch, study.max_memory_gb) == (8, 2.5)
+    assert study.gate == GateRules(mode=GateMode.ELEMENTWISE, keypoint_px=3.0)
+
+
+@pytest.mark.parametrize(
+    ("provider", "line", "told"),
+    [
+        ("cuda", "batch: 0", "batch must be a whole number of at least 1, not '0'"),
+        ("cuda", "gate: {mode: strict}", "mode must be one of auto, off, elementwise, detections, not 'strict'"),
+        ("cuda", "gate: {overlap: 2}", "overlap must be a share between 0 and 1, not '2'"),
+        ("cuda", "constraints: {max_memory: 2}", "unknown key 'max_memory'. Did you mean 'max_memory_gb'?"),
+        ("cpu", "constraints: {max_memory_gb: 2}", "max_memory_gb is the GPU's memory, so it needs the provider cuda"),
+    ],
+)
+def test_wrong_batch_constraints_and_gate_are_told(tmp_path: Path, provider: str, line: str, told: str) -> None:
+    """With the place."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"provider: {provider}\nknobs: {{graph_optimization_level: all}}\n{line}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=f"mine.yaml, line 3.*{re.escape(told)}"):
+        definition.load(path, SAMPLERS)

@@ -37,6 +37,7 @@ from rtmo_optuna.records import (
     StudyRecord,
     Verdict,
 )
+from rtmo_optuna.search.confirm import detectable
 from rtmo_optuna.search.finals import Finals, Outcomes
 from rtmo_optuna.search.library import open_study
 from rtmo_optuna.search.process import Runner
@@ -358,3 +359,15 @@ def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) 
     assert held["enable_cpu_mem_arena"] is False
     assert held["benchmark_info"]["status"] == "no proven gain"
     assert held["benchmark_info"]["speedup"] is None
+
+
+def test_the_report_of_a_noisy_host_says_what_can_be_found(tmp_path: Path, planted: Planted) -> None:
+    """What its processes differ by, and the gain that is found with 80 % there, stand in the report itself."""
+    planted.spread = 0.05
+    found = workflow.tune(options(tmp_path), lambda _event: None).record.noise
+    assert found is not None
+    assert found.between is not None
+    assert found.noisy
+    assert found.found == detectable(found.between, power=0.8)
+    told = (tmp_path / "results" / "report.md").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    assert f"differ by {100 * found.between:.1f} %, so gains under {100 * found.found:.1f} % will mostly not" in told

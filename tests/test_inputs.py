@@ -588,3 +588,22 @@ def test_a_question_mark_names_no_dimension(prepared: Prepared) -> None:
     unknown = (TensorSpec("x", "tensor(float)", ("?", 3, "?", "?")),)
     facts, _ = prepared(unknown, shapes={"x": (1, 3, 48, 192)})
     assert facts.shapes == {"x": (1, 3, 48, 192)}
+
+
+def test_a_batch_fills_open_leading_dimensions(tmp_path: Path) -> None:
+    """The study's batch is the size of what the model leaves open, and one item is repeated to fill it."""
+    spec = TensorSpec("x", "tensor(float)", ("batch", 2))
+    np.savez(tmp_path / "one.npz", x=np.array([[3, 4]], np.float32))
+    for source in (None, tmp_path / "one.npz"):
+        facts = prepare([spec], source=source, shapes={}, scale=1.0, target=tmp_path / "in.npz", batch=3)
+        assert facts.shapes == {"x": (3, 2)}
+        assert facts.free_dimensions == {"batch": 3}
+        assert facts.fixed
+    assert load(tmp_path / "in.npz")[0]["x"].tolist() == [[3.0, 4.0]] * 3
+
+
+def test_a_batch_that_a_model_does_not_take_is_told(tmp_path: Path) -> None:
+    """A fixed leading dimension stays what it is."""
+    spec = TensorSpec("x", "tensor(float)", (1, 2))
+    with pytest.raises(UsageError, match=r"The study wants a batch of 8, but the model takes .*: export it with"):
+        prepare([spec], source=None, shapes={}, scale=1.0, target=tmp_path / "in.npz", batch=8)

@@ -127,3 +127,13 @@ def test_a_search_is_hopeless_after_five_failures_in_a_row_from_the_start() -> N
 def test_pinning_has_to_prove_itself(plain: list[float], pinned: list[float], *, better: bool) -> None:
     """Quiet cores are used only where processes come nearer together and are not slower."""
     assert judge.steadier(plain, pinned) is better
+
+
+def test_what_takes_too_much_memory_has_failed() -> None:
+    """A measurement over the limit fails with both figures; under it, or without one, it stays as it is."""
+    measured = Measurement(Outcome.MEASURED, latency_ns=1e6, gpu_memory_bytes=3 * 2**30)
+    assert judge.within_memory(measured, None) is measured
+    assert judge.within_memory(measured, 3.0) is measured
+    failed = judge.within_memory(measured, 2.5)
+    assert failed.outcome is Outcome.FAILED
+    assert failed.reason == "The settings took 3.00 GiB of GPU memory, more than max_memory_gb, 2.5."

@@ -12,7 +12,7 @@ import pytest
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
-from rtmo_optuna.records import Gpu
+from rtmo_optuna.records import Gpu, GpuState
 
 UUIDS = ("GPU-aa11-0", "GPU-aa22-1", "GPU-bb33-2")
 GONE = Gpu(0, "GPU-00000000-0000-0000-0000-000000000000", "none", 0, "", "")
@@ -72,6 +72,7 @@ def test_without_a_visible_gpu_there_is_nothing_to_ask(monkeypatch: pytest.Monke
     assert gpu.gpus() == ()
     assert gpu.processes(GONE) == ()
     assert gpu.process_memory(GONE, os.getpid()) is None
+    assert gpu.state(GONE) == GpuState(None, 0)
     with pytest.raises(UsageError, match=r"There is no GPU 0 here; visible to CUDA are: none at all\."):
         gpu.free_bytes(0)
 

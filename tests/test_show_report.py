@@ -33,6 +33,7 @@ from rtmo_optuna.records import (
     GateMode,
     GateResult,
     GateRules,
+    GpuState,
     Noise,
     Origin,
     Outcome,
@@ -42,6 +43,7 @@ from rtmo_optuna.records import (
     Stage,
     StudyRecord,
 )
+from rtmo_optuna.search import confirm
 from rtmo_optuna.show import gate, headline, proofs, tables
 from rtmo_optuna.show.cells import Code
 from rtmo_optuna.show.evidence import Status, status
@@ -254,12 +256,54 @@ def test_noise_is_explained() -> None:
     assert table.rows[-1][2] == "Disturbed and measured again (beside the trials: 4, slow core: 3)."
 
 
+@pytest.mark.parametrize(
+    ("unsteady", "value", "text"),
+    [
+        ({}, "0 of 9", "None on two levels or drifting, of those that ran for windows enough to tell."),
+        ({"on two levels": 2, "drifting": 1}, "3 of 9", "2 on two levels and 1 drifting, of those that ran"),
+    ],
+)
+def test_unsteady_processes_are_counted(unsteady: dict[str, int], value: str, text: str) -> None:
+    """How many, of how many, and what they are."""
+    found = Noise(0.011, 0.004, noisy=False, found=0.012, judged=9, unsteady=unsteady)
+    table = proofs.noise(replace(contested(realistic()), noise=found))
+    assert table is not None
+    (row,) = [row for row in table.rows if row[0] == "Unsteady processes"]
+    assert row[1] == value
+    assert str(row[2]).startswith(text)
+
+
+def test_the_gpu_is_told_as_it_ran() -> None:
+    """Clock and temperature under work, first and last, and what held the clock down; one line."""
+    record = realistic()
+    space = "\N{NO-BREAK SPACE}"
+    states = (GpuState(1980, 0x0, 41), GpuState(1455, 0x4 | 0x20 | 0x100, 87))
+    (line,) = [row[1] for row in tables.machine(replace(record, gpu_states=states)).rows if row[0] == "GPU at work"]
+    assert line == (
+        f"1980{space}MHz at 41{space}°C after the first window, 1455{space}MHz at 87{space}°C (held down by the power "
+        "cap and heat (software)) after the last one"
+    )
+    mute = (GpuState(None, 0), GpuState(None, 0))
+    assert "clock not known after the first window" in markdown(replace(record, gpu_states=mute), {})
+    assert "GPU at work" not in markdown(record, {})
+
+
 def test_a_noisy_host_has_a_banner() -> None:
     """Above 2 % the section begins with a sentence in bold that names the gain that can be found."""
     record = contested(realistic())
     loud = markdown(replace(record, noise=Noise(0.034, 0.01, noisy=True, found=0.035)), {})
     assert "**Noisy host: processes of the same settings differ by 3.4\N{NO-BREAK SPACE}%, so gains under 3.5" in loud
     assert "Noisy host" not in markdown(record, {})
+
+
+def test_at_a_spread_of_five_percent_the_report_says_what_is_found() -> None:
+    """In the banner and in the table: what a study finds with 80 % where processes differ by 5 %."""
+    found = confirm.detectable(0.05, power=0.8)
+    assert found == pytest.approx(0.05, abs=0.001)
+    text = markdown(replace(contested(realistic()), noise=Noise(0.05, 0.01, noisy=True, found=found)), {})
+    percent = f"{100 * found:.1f}\N{NO-BREAK SPACE}%"
+    assert f"differ by 5.0\N{NO-BREAK SPACE}%, so gains under {percent} will mostly not be found." in text
+    assert "| Gain that can be found | 5\N{NO-BREAK SPACE}% | A gain as large is found in four studies of five" in text
 
 
 def gated() -> StudyRecord:

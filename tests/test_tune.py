@@ -129,6 +129,34 @@ def test_no_settings_are_run_twice(run: Callable[..., int], tmp_path: Path) -> N
     assert len({trial.settings for trial in runs}) == 16
 
 
+def test_knobs_that_do_nothing_are_frozen(run: Callable[..., int], tmp_path: Path) -> None:
+    """Each choice is tried once, what does nothing is left alone, and the report says so; only samples are counted."""
+    write_script(tmp_path, effects={"enable_cpu_mem_arena=False": 0.7}, base_ms=4.0, between=0.004)
+    wide = DEFINITION.replace("knobs:\n", "knobs:\n  session.set_denormal_as_zero: all\n")
+    Path("small.yaml").write_text(wide, encoding="utf-8")
+    assert search(run, "--trials", "12", "--timeout", "10m") == 0
+    found = study().screening
+    assert found is not None
+    assert "enable_cpu_mem_arena" not in {one.name for one in found.inert}
+    assert found.inert
+    origins = [trial.origin for trial in study().record().runs]
+    assert origins.count(Origin.SCREENING) == 5
+    assert len(origins) - 5 <= 12
+    assert "Inert here" in Path("results/s/report.md").read_text(encoding="utf-8")
+    assert search(run, "--trials", "12", "--timeout", "10m") == 0
+    assert len(study().record().runs) == len(origins)
+
+
+def test_a_quick_tune_is_not_screened(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twelve trials are too few for flips beside them, and it says so."""
+    write_script(tmp_path)
+    assert search(run, "--trials", "3") == 0
+    assert "No knob was tried alone: 4 flips are too many beside 3 trials." in capsys.readouterr().out
+    assert study().runs == 3
+
+
 def test_failures_are_pruned_for_optuna_and_told_truly_in_attributes(run: Callable[..., int], tmp_path: Path) -> None:
     """A crash and a refusal cost their trials only; a slow one is pruned after three windows."""
     faults = [

@@ -29,8 +29,12 @@ class ChildGoneError(Exception):
 class Child:
     """A running child. Use it as a context manager: its process group never outlives the block."""
 
-    def __init__(self, log: Path) -> None:
-        """Spawn the child; its stdout and stderr go to the file `log`."""
+    def __init__(self, log: Path, provider: str = "") -> None:
+        """Spawn the child; its stdout and stderr go to the file `log`.
+
+        With a `provider` it imports ONNX Runtime and loads that provider's libraries before it greets.
+        """
+        self.log = log
         self.started_ns = time.perf_counter_ns()
         self.ended_ns: int | None = None
         read_end, write_end = os.pipe()
@@ -39,7 +43,7 @@ class Child:
         try:
             with log.open("wb") as output:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                    [sys.executable, "-m", "rtmo_optuna.bench.worker", str(write_end), str(os.getpid())],
+                    [sys.executable, "-m", "rtmo_optuna.bench.worker", str(write_end), str(os.getpid()), provider],
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -61,6 +65,11 @@ class Child:
     def _orders(self) -> IO[bytes]:
         assert self._process.stdin is not None  # noqa: S101 - for the type checker: it was opened as a pipe
         return self._process.stdin
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the child has said something, or is gone."""
+        return bool(self._pending) or bool(select.select([self._answers], [], [], 0)[0])
 
     def send(self, line: bytes) -> None:
         """Send one line; a child that is gone is noticed by the next `receive`."""

@@ -81,13 +81,13 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """The warm-up is over; the child waits for `next`.
+    """The warm-up is over; the child waits for `next`. `samples_ns` are the latencies of its calls.
 
     The hash covers names, types, shapes and bytes of the first run's outputs.
     """
 
     warmup_ns: int
-    calls: int
+    samples_ns: tuple[int, ...]
     outputs_sha256: str
 
 

@@ -20,6 +20,7 @@ from rtmo_optuna.records import GateResult, Limits, Measurement, Outcome, Stage,
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rtmo_optuna.bench.pool import ChildPool
     from rtmo_optuna.records import BenchmarkRequest, ModelFacts
 
     Decide = Callable[[Sequence[Window]], "Decision"]
@@ -88,8 +89,9 @@ def measure(
     memory_of: MemoryOf = lambda _: None,
     throttled: Callable[[], bool] = lambda: False,
     batch: int = 1,
+    pool: ChildPool | None = None,
 ) -> Measurement:
-    """Return the Measurement of one fresh process; its prints go to the file `log`.
+    """Return the Measurement of one fresh process, from the `pool` where there is one; it prints to the file `log`.
 
     `decide` sees all accepted windows after each one. `on_window`, `memory_of` (bytes on the GPU, by process id) and
     `throttled` (whether the GPU slowed itself down) are called between windows only, when nothing is being timed. A
@@ -100,7 +102,8 @@ def measure(
     times = StageTimes()
     options: dict[str, str] = {}
     outcome, stage, reason, outputs, memory, gate = Outcome.FAILED, None, "", "", None, None
-    with Child(log) as child:
+    warmup: tuple[int, ...] = ()
+    with pool.take(log) if pool else Child(log) as child:
         life = _Life(child, limits)
         try:
             life.expect(protocol.Hello, Stage.START, limits.start_s)
@@ -114,7 +117,7 @@ def measure(
             if request.gate:
                 gate = decode(GateResult, life.expect(protocol.Gated, Stage.GATE, limits.first_run_s).result)
             warm = _warm(life, gate)
-            outputs, times = warm.outputs_sha256, replace(times, warmup_ns=warm.warmup_ns)
+            outputs, warmup, times = warm.outputs_sha256, warm.samples_ns, replace(times, warmup_ns=warm.warmup_ns)
             decision = _windows(life, request.measuring.windows_max, decide, on_window, throttled)
             outcome = Outcome.PRUNED if decision is Decision.PRUNE else Outcome.MEASURED
             memory = memory_of(child.pid)
@@ -148,6 +151,7 @@ def measure(
         log_tail=tail(log) if outcome is Outcome.FAILED else "",
         provider_options=options,
         samples_ns=samples,
+        warmup_samples_ns=warmup,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import math
@@ -13,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from rtmo_optuna.bench import protocol
 from rtmo_optuna.bench.protocol import Blame
 from rtmo_optuna.engine.inputs import load
+from rtmo_optuna.engine.ort import ahead
 from rtmo_optuna.engine.session import open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
 from rtmo_optuna.machine.canary import QuietCore
@@ -245,9 +247,16 @@ def _die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Serve one request: `worker ANSWERS_FD PARENT_PID`, request and orders on stdin."""
-    descriptor, parent = map(int, sys.argv[1:])
+    """Serve one request: `worker ANSWERS_FD PARENT_PID PROVIDER`, request and orders on stdin.
+
+    With a PROVIDER, its libraries are loaded before the greeting; what goes wrong there goes wrong again in the
+    request, which tells of it.
+    """
+    descriptor, parent = map(int, sys.argv[1:3])
     _die_with(parent)
+    if provider := sys.argv[3]:
+        with contextlib.suppress(UsageError):
+            ahead(provider)
     with os.fdopen(descriptor, "wb") as answers:
         Worker(answers, sys.stdin.buffer).serve()
     sys.stdout.flush()

@@ -67,23 +67,30 @@ def parse_shapes(texts: Iterable[str], specs: Sequence[TensorSpec]) -> dict[str,
 
 
 def prepare(
-    specs: Sequence[TensorSpec], *, source: Path | None, shapes: Mapping[str, Shape], scale: float, target: Path
+    specs: Sequence[TensorSpec],
+    *,
+    source: Path | None,
+    shapes: Mapping[str, Shape],
+    scale: float,
+    target: Path,
+    batch: int | None = None,
 ) -> InputFacts:
     """Write the model's input arrays to `target`, and return what they are.
 
     `specs` is the model's signature, `shapes` what `parse_shapes` returned (a dynamic dimension's name stands for one
-    size in all inputs), `scale` what pixels are multiplied by. Without a `source` the arrays are made: a drawn picture
+    size in all inputs), `batch` the size of leading dimensions that neither gives, `scale` what pixels are multiplied
+    by. Without a `source` the arrays are made: a drawn picture
     (0 to 255) where an input looks like one, else normally distributed floats, ones for integers (valid as index, mask
     and length alike), alternating booleans; dynamic dimensions are then 1 for the first, 640 for a picture's height
     and width, 64 for others. A `source` is an .npz file with one array for each input, an .npy file for a model with
-    one input, or a picture or folder of pictures (the first 16 by name), letterboxed and repeated to fill the batch,
-    for a model with one input that takes pictures.
+    one input, or a picture or folder of pictures (the first 16 by name), letterboxed, for a model with one input that
+    takes pictures. Pictures, and arrays of one item, are repeated to fill the batch.
 
     `target` becomes, atomically, an uncompressed .npz file with one array for each input, each with a leading axis of
     samples. The facts' shapes are those of one sample; their hash covers names, types, shapes and values. Raises
     UsageError where the signature, the source, a shape or the scale cannot be used.
     """
-    bound = _bound(specs, shapes)
+    bound = [_batched(spec, batch) for spec in _bound(specs, shapes)]
     arrays, told = _made(bound, scale) if source is None else _reader(source)(source, bound, scale)
     _write(arrays, target)
     from rtmo_optuna.records import InputFacts  # noqa: PLC0415 - a child needs `load` only
@@ -95,7 +102,7 @@ def prepare(
         samples=_samples(arrays),
         source=told,
         real=source is not None,
-        free_dimensions=_named(specs, shapes),
+        free_dimensions=_named(specs, bound),
         fixed=all(is_fixed(spec.shape) for spec in bound),
     )
 
@@ -130,10 +137,23 @@ def _bound(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> list[Ten
     return [replace(spec, shape=shapes.get(spec.name, shared[spec.name])) for spec in specs]
 
 
-def _named(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """Return the sizes that `shapes` gives to the signature's symbolic dimensions, by their names."""
-    pairs = (pair for spec in specs if spec.name in shapes for pair in zip(spec.shape, shapes[spec.name], strict=True))
-    return {name: size for name, size in pairs if isinstance(name, str)}
+def _batched(spec: TensorSpec, batch: int | None) -> TensorSpec:
+    """Return `spec` with `batch` for its leading dimension, where that is open."""
+    if batch is None or not spec.shape or spec.shape[0] == batch:
+        return spec
+    if isinstance(spec.shape[0], int):
+        message = (
+            f"The study wants a batch of {batch}, but the model takes {_told(spec)}: export it with an open batch, or "
+            "choose another study."
+        )
+        raise UsageError(message)
+    return replace(spec, shape=(batch, *spec.shape[1:]))
+
+
+def _named(specs: Sequence[TensorSpec], bound: Sequence[TensorSpec]) -> dict[str, int]:
+    """Return the sizes that the signature's symbolic dimensions were bound to, by their names."""
+    pairs = (pair for one, other in zip(specs, bound, strict=True) for pair in zip(one.shape, other.shape, strict=True))
+    return {name: size for name, size in pairs if isinstance(name, str) and isinstance(size, int)}
 
 
 def _size_or_name(dim: int | str | None) -> int | str | None:
@@ -249,6 +269,8 @@ def _read_arrays(source: Path, specs: Sequence[TensorSpec], scale: float) -> tup
 def _checked(array: NDArray[Any], spec: TensorSpec, source: Path) -> NDArray[Any]:
     """Return `array` in C order and this machine's byte order, where its type and shape are those of `spec`."""
     dtype = DTYPES[spec.dtype]
+    if array.shape[:1] == (1,) and spec.shape and isinstance(spec.shape[0], int):
+        array = np.repeat(array, spec.shape[0], axis=0)
     if array.dtype.name != dtype.name or not _fits(array.shape, spec.shape):
         held = f"{source} holds {spec.name!r} as {array.dtype.name} {_dims(array.shape)}"
         message = f"{held}, but the model or --shape wants {dtype.name} {_dims(spec.shape)}: convert the array."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Gpu
+from rtmo_optuna.records import Gpu, GpuState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,13 +21,6 @@ class GpuProcess(NamedTuple):
     pid: int
     name: str
     memory_bytes: int | None
-
-
-class GpuState(NamedTuple):
-    """How fast a GPU runs: its SM clock in MHz, and NVML's bits (nvmlClocksEventReasons) for what holds it down."""
-
-    sm_mhz: int | None
-    reasons: int
 
 
 def gpus() -> tuple[Gpu, ...]:
@@ -95,14 +88,15 @@ def process_memory(gpu: Gpu, pid: int) -> int | None:
 
 
 def state(gpu: Gpu) -> GpuState:
-    """Return the SM clock and the reasons why clocks are held down, now; None and 0 where the driver does not tell."""
+    """Return clock, temperature and the reasons why clocks are held down, now; None and 0 where the driver is mute."""
     nvml = _nvml()
     handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, gpu.uuid) if nvml else None
     if handle is None:
         return GpuState(None, 0)
     clock = _ask(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM)
     reasons = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
-    return GpuState(None if clock is None else int(clock), int(reasons or 0))
+    celsius = _ask(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
+    return GpuState(clock, int(reasons or 0), celsius)
 
 
 def visible(value: str | None, uuids: Sequence[str]) -> tuple[int, ...]:

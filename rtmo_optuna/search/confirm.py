@@ -161,9 +161,9 @@ def detectable(spread: float, power: float = 0.8) -> float:
     """Return the gain (0.02: 1.02 times as fast) that a study finds with probability `power` at this s_b.
 
     For one faster setting among 40, each measured once, and the default rules of race and confirmation: in 1,500
-    simulated studies each (tests/simulated.py, normal log values) the log gain is this multiple of s_b, linear between
-    the rows. It is never less than what lets the estimate reach 1 %. With less time than those rules take, fewer are
-    found. Raises ValueError for a power outside of the rows.
+    simulated studies each (scripts/simulated.py, normal log values) the log gain is this multiple of s_b, linear
+    between the rows. It is never less than what lets the estimate reach 1 %. With less time than those rules take,
+    fewer are found. Raises ValueError for a power outside of the rows.
     """
     powers = [row for row, _ in _FOUND]
     if not powers[0] <= power <= powers[-1]:

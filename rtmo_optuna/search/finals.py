@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
-from rtmo_optuna.records import Claim, Noise, Note, Outcome, Purpose, Settings
+from rtmo_optuna.records import Claim, Noise, Note, Outcome, Purpose, Reading, Settings
 from rtmo_optuna.search import confirm, noise, race
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.race import RaceRules
@@ -64,11 +65,15 @@ def noise_of(study: Study) -> Noise:
             values.setdefault(process.settings, []).append(process.cost)
     baseline = [p.windows_ms for p in study.processes if p.purpose is baseline_purpose and len(p.windows_ms) > 1]
     between = noise.between(values)
+    everything = [p.windows_ms for p in study.processes] + [t.measurement.windows_ns for t in study.trials if t.run]
+    told = [how for windows in everything if (how := noise.unsteady(windows)) is not None]
     return Noise(
         between=between,
         within=noise.within(baseline),
         noisy=noise.noisy(between),
         found=None if between is None else confirm.detectable(between),
+        judged=len(told),
+        unsteady=Counter(how for how in told if how),
     )
 
 
@@ -122,21 +127,20 @@ class Finals:
         return max(0, int((self.deadline - time.monotonic()) / each_s))
 
     def _contenders(self) -> list[race.Contender]:
+        """Return who may win: the default, and what was measured, except for flips that are known to do nothing."""
         baseline = [
             race.Contender(p.settings, (p.cost,), p.memory_bytes)
             for p in self.study.processes
             if p.purpose is (Purpose.PINNED if self.runner.pin else Purpose.BASELINE) and p.cost is not None
         ]
-        measured = (t for t in self.study.trials if t.run and t.measurement.outcome is Outcome.MEASURED)
+        effects = self.study.screening.effects if self.study.screening else ()
+        inert = {found.settings for found in effects if found.reading is Reading.INERT} - {self.incumbent}
+        ran = (t for t in self.study.trials if t.run and t.settings not in inert)
+        measured = (t for t in ran if t.measurement.outcome is Outcome.MEASURED)
         return baseline + [self._contender(trial) for trial in measured]
 
     def _contender(self, trial: TrialRecord) -> race.Contender:
-        cost, measured = self.study.objective.cost(trial.measurement), trial.measurement
-        before: tuple[float, ...] = () if cost is None else (cost,)
-        if cost is not None and measured.second_ns and measured.latency_ns:
-            second = cost * measured.second_ns / measured.latency_ns
-            before = (2 * cost - second, second)
-        return race.Contender(trial.settings, before, measured.gpu_memory_bytes)
+        return race.Contender(trial.settings, tuple(self.study.costs(trial)), trial.measurement.gpu_memory_bytes)
 
     def _race(self, rules: RaceRules) -> race.RaceState:
         blocks = self._results(Purpose.RACE)

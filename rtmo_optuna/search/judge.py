@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench.run import Decision
-from rtmo_optuna.records import Outcome, Settings
+from rtmo_optuna.records import Origin, Outcome, Settings, Stage
 from rtmo_optuna.search import noise
 from rtmo_optuna.search.noise import APART
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rtmo_optuna.records import Measuring, TrialRecord, Window
+    from rtmo_optuna.records import Measurement, Measuring, TrialRecord, Window
     from rtmo_optuna.space.objectives import Objective
 
 PRUNE_AFTER = 3
 PRUNE_SPREADS = 5
 HOPELESS_AFTER = 5
+PATIENCE = 15
+LEAST_GAIN = 0.01
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 
 
@@ -70,6 +73,15 @@ def prune_limit(known_ms: Sequence[float], spread: float | None, most: float) ->
     return min(known_ms) * 1e6 * min(1 + margin, most) if known_ms else None
 
 
+def within_memory(measurement: Measurement, most_gb: float | None) -> Measurement:
+    """Return `measurement`, failed where it took more than `most_gb` GiB of the GPU's memory."""
+    taken_gb = (measurement.gpu_memory_bytes or 0) / 2**30
+    if most_gb is None or taken_gb <= most_gb or measurement.outcome is Outcome.FAILED:
+        return measurement
+    reason = f"The settings took {taken_gb:.2f} GiB of GPU memory, more than max_memory_gb, {most_gb:g}."
+    return replace(measurement, outcome=Outcome.FAILED, stage=Stage.WINDOW, reason=reason)
+
+
 def best(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
     """Return the measured trial with the best value, of equals the one with the fewest settings off the default."""
     sign = 1 if objective.direction == "minimize" else -1
@@ -82,3 +94,18 @@ def hopeless(trials: Sequence[TrialRecord]) -> bool:
     """Whether the first trials all failed, so that the fault is not in the settings."""
     runs = [trial for trial in trials if trial.run]
     return len(runs) >= HOPELESS_AFTER and all(trial.measurement.outcome is Outcome.FAILED for trial in runs)
+
+
+def stalled(trials: Iterable[TrialRecord], objective: Objective) -> bool:
+    """Whether the last `PATIENCE` trials of the sampler were not `LEAST_GAIN` better than the best before them."""
+    best, since = math.inf, 0
+    for trial in trials:
+        if not trial.run:
+            continue
+        measured = trial.measurement.outcome is Outcome.MEASURED
+        cost = objective.cost(trial.measurement) if measured else None
+        gained = cost is not None and cost < best * (1 - LEAST_GAIN)
+        if gained or (trial.origin is not Origin.SAMPLER and cost is not None):
+            best = min(best, cost or math.inf)
+        since = 0 if gained or trial.origin is not Origin.SAMPLER else since + 1
+    return since >= PATIENCE

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rtmo_optuna.records import Settings
+    from rtmo_optuna.records import Measuring, Settings
 
 NOISY = 0.02
 """The spread between processes above which a host is called noisy (docs/design.md, Measuring)."""
@@ -20,7 +20,8 @@ APART = 0.05
 
 _HALF = 20
 _TOLERANCE = 0.10
-_WARMUP_NS = 0.3e9
+_CALIBRATION = 4 * _HALF
+_LONGER = 3
 _FENCE = 1.5
 _SLOW_CLOCK = 0.75
 _TREND_Z = statistics.NormalDist().inv_cdf(0.995)
@@ -31,14 +32,6 @@ _LEAST_SHARE = 0.2
 # clocks and the software power cap are left out: a power cap is the steady state of many cards, the baseline's too,
 # and where it is not, the clock tells.
 _THROTTLED = 0x08 | 0x20 | 0x40 | 0x80
-
-
-@dataclass(frozen=True, slots=True)
-class Stability:
-    """Whether one process's windows are of one level; `reason` is empty where they are."""
-
-    stable: bool
-    reason: str = ""
 
 
 def between(values: Mapping[Settings, Sequence[float]]) -> float | None:
@@ -98,9 +91,9 @@ def warmed_up_after(samples_ns: Sequence[float]) -> int | None:
     """Return how many calls warm a session up, given the latencies of a fresh one's calls from the first on.
 
     The session is warm at the first call from where two successive halves of 20 values have means within 10 %, and
-    whose own latency is not above the upper Tukey fence of the other 39; that many calls are doubled, and are at least
-    0.3 s worth of warm calls. None where the series never gets there: it is too short or does not settle. The test is
-    pyperf's (pyperf/_worker.py, test_calibrate_warmups), whose lower tolerance of 50 % is 10 % here too.
+    whose own latency is not above the upper Tukey fence of the other 39; that many calls are doubled. None where the
+    series never gets there: it is too short or does not settle. The test is pyperf's (pyperf/_worker.py,
+    test_calibrate_warmups), whose lower tolerance of 50 % is 10 % here too.
     """
     for start in range(len(samples_ns) - 2 * _HALF + 1):
         early = samples_ns[start : start + _HALF]
@@ -109,8 +102,28 @@ def warmed_up_after(samples_ns: Sequence[float]) -> int | None:
         lower, _, upper = statistics.quantiles([*early[1:], *late], method="inclusive")
         near = abs(statistics.fmean(early) - settled) < _TOLERANCE * settled
         if near and early[0] <= upper + _FENCE * (upper - lower):
-            return max(2 * start, math.ceil(_WARMUP_NS / settled))
+            return 2 * start
     return None
+
+
+def calibrating(rules: Measuring) -> Measuring:
+    """Return the rules of a process whose warm-up is long enough to see where it should end.
+
+    That is three times as long as by `rules`, and 80 calls at least: 2 s where a call takes 25 ms. Slower models are
+    left at the few calls that `rules` allow them, which is no series to judge by.
+    """
+    return replace(rules, warmup_s=_LONGER * rules.warmup_s, warmup_calls=max(rules.warmup_calls, _CALIBRATION))
+
+
+def calibrated(rules: Measuring, samples_ns: Sequence[float]) -> Measuring | None:
+    """Return the study's rules after the warm-up `samples_ns` of a calibrating process: `rules`, or more calls.
+
+    None where the series is long enough and does not settle.
+    """
+    if len(samples_ns) < _CALIBRATION:
+        return rules
+    calls = warmed_up_after(samples_ns)
+    return None if calls is None else replace(rules, warmup_calls=max(rules.warmup_calls, calls))
 
 
 def throttled(reasons: int, clock_mhz: float | None, baseline_mhz: float | None) -> bool:
@@ -123,33 +136,28 @@ def throttled(reasons: int, clock_mhz: float | None, baseline_mhz: float | None)
     return bool(reasons & _THROTTLED) or slow
 
 
-def stable(windows: Sequence[float]) -> Stability:
-    """Return whether a process's window medians, in order, are of one level: neither drifting nor on two levels.
+def unsteady(windows: Sequence[float]) -> str | None:
+    """Return "on two levels" or "drifting" for a process's window medians, in order; "" where they are of one level.
 
     They drift where Mann and Kendall's test finds a trend (two-sided 1 %, normal approximation with continuity
     correction; Kendall, Rank Correlation Methods, 1975) and the Theil-Sen line changes by 5 % or more over the
     process. They are on two levels where, in rising order, the widest step is at least 5 %, wider than what lies on
-    either side of it, and has at least a fifth of the windows on either side. Fewer than 6 windows tell nothing.
+    either side of it, and has at least a fifth of the windows on either side. None: fewer than 6 windows tell nothing.
     """
     if len(windows) < _LEAST_WINDOWS:
-        return Stability(stable=True)
+        return None
     logs = [math.log(value) for value in windows]
-    step, below = _widest_step(sorted(logs))
-    if step >= math.log1p(APART):
-        reason = f"two levels, {math.expm1(step):.0%} apart, {below} of {len(logs)} windows on the lower one"
-        return Stability(stable=False, reason=reason)
-    change = _trend(logs)
-    if abs(change) >= math.log1p(APART):
-        return Stability(stable=False, reason=f"drifting: {math.expm1(change):+.0%} over its {len(logs)} windows")
-    return Stability(stable=True)
+    if _step(sorted(logs)) >= math.log1p(APART):
+        return "on two levels"
+    return "drifting" if abs(_trend(logs)) >= math.log1p(APART) else ""
 
 
-def _widest_step(rising: Sequence[float]) -> tuple[float, int]:
-    """Return the widest step that parts two levels and how many values are below it; (0, 0) where none does."""
+def _step(rising: Sequence[float]) -> float:
+    """Return the widest step that parts two levels, 0 where none does."""
     step, below = max((after - before, n) for n, (before, after) in enumerate(itertools.pairwise(rising), 1))
     compact = step > max(rising[below - 1] - rising[0], rising[-1] - rising[below])
     shared = min(below, len(rising) - below) >= _LEAST_SHARE * len(rising)
-    return (step, below) if compact and shared else (0.0, 0)
+    return step if compact and shared else 0.0
 
 
 def _trend(logs: Sequence[float]) -> float:

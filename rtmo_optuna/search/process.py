@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.bench.pool import ChildPool
 from rtmo_optuna.bench.run import Decision, measure
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.machine.gpu import process_memory, state
@@ -19,6 +20,7 @@ from rtmo_optuna.records import (
     GateRequest,
     GateResult,
     Gpu,
+    GpuState,
     Limits,
     Measurement,
     Measuring,
@@ -47,7 +49,9 @@ class Runner:
     """Runs processes on one device, and remembers what they share: how fast a quiet core spins, the clock, the gate.
 
     `spread` is s_b once it is known: a process is then measured to a third of it, not finer. `pin` has each window run
-    on a quiet core; the preflight sets it where that steadies the host.
+    on a quiet core; the preflight sets it where that steadies the host. `first_state` and `last_state` are the GPU's
+    after the first window of the study and after the latest one: at rest its clock would say nothing. A process that
+    takes more than `max_memory_gb` (GiB) of the GPU's memory has failed.
     """
 
     session: SessionSpec
@@ -61,7 +65,10 @@ class Runner:
     pin: bool = False
     batch: int = 1
     spread: float | None = None
-    baseline_mhz: float | None = None
+    max_memory_gb: float | None = None
+    pool: ChildPool | None = None
+    first_state: GpuState | None = None
+    last_state: GpuState | None = None
     spins_ns: list[int] = field(default_factory=list)
     walls_s: list[float] = field(default_factory=list)
     dropped: int = 0
@@ -111,7 +118,9 @@ class Runner:
                 memory_of=lambda pid: process_memory(self.gpu, pid) if self.gpu else None,
                 throttled=self._throttled,
                 batch=self.batch,
+                pool=self.pool,
             )
+        measurement = judge.within_memory(measurement, self.max_memory_gb)
         self.walls_s.append(time.monotonic() - begun)
         self.dropped += sum(measurement.dropped.values())
         if measurement.spin_ns:
@@ -135,8 +144,14 @@ class Runner:
             reason="" if measured else measurement.reason,
             dropped=sum(measurement.dropped.values()),
             wall_s=round(time.monotonic() - begun, 2),
+            outputs_sha256=measurement.outputs_sha256,
         )
         return kept, measurement
+
+    def close(self) -> None:
+        """End the children that wait in the pool."""
+        if self.pool:
+            self.pool.close()
 
     def set_own(self, own: Mapping[str, Any]) -> None:
         """Take how far the default settings' outputs are from the reference, as it was kept: it widens every limit."""
@@ -145,9 +160,9 @@ class Runner:
     def _throttled(self) -> bool:
         if self.gpu is None:
             return False
-        now = state(self.gpu)
-        self.baseline_mhz = self.baseline_mhz or now.sm_mhz
-        return noise.throttled(now.reasons, now.sm_mhz, self.baseline_mhz)
+        now = self.last_state = state(self.gpu)
+        self.first_state = self.first_state or now
+        return noise.throttled(now.reasons, now.sm_mhz, self.first_state.sm_mhz)
 
     def _wait(self, holder: int | None) -> None:
         if self._waited:

@@ -6,7 +6,6 @@ that a loser is slower; it spends its processes where the best may be.
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 import statistics
@@ -33,7 +32,7 @@ class RaceRules:
     `failures` failed processes drop as well. At the end the simplest settings within `tie` of the best win.
 
     It is successive halving on all values so far (Karnin, Koren and Somekh, ICML 2013) in small steps. The figures are
-    from simulated studies (tests/simulated.py): a gain as large as the spread between processes is the tenth of 40
+    from simulated studies (scripts/simulated.py): a gain as large as the spread between processes is the tenth of 40
     single values on average, so that a race of the best six would lack it in every second study.
     """
 
@@ -81,7 +80,7 @@ class Lane:
     """A contender in the race: all its process values in ms, and how far it is.
 
     `relative` holds log(latency) relative to the field, once for the values from before and once for each block that
-    it ran. `dropped_after` counts the blocks when it was dropped, for `reason`; None while it runs.
+    it ran. `dropped_after` counts the blocks when it was dropped; None while it runs.
     """
 
     contender: Contender
@@ -89,7 +88,6 @@ class Lane:
     relative: tuple[float, ...]
     failures: int = 0
     dropped_after: int | None = None
-    reason: str = ""
 
     @property
     def settings(self) -> Settings:
@@ -148,16 +146,11 @@ def order(block: int, contenders: Sequence[Settings], seed: int) -> tuple[Settin
     return tuple(shuffled)
 
 
-def standing(contenders: Iterable[Contender], blocks: Iterable[Block], rules: RaceRules) -> RaceState:
-    """Return where the race of `contenders` stands after `blocks`: a resumed race goes on as if never interrupted.
+def start(contenders: Iterable[Contender], rules: RaceRules) -> RaceState:
+    """Return a race before its first block: the values from before are its first standing.
 
     Contenders with equal settings are one: the first, with the values of all.
     """
-    return functools.reduce(after, blocks, start(contenders, rules))
-
-
-def start(contenders: Iterable[Contender], rules: RaceRules) -> RaceState:
-    """Return a race before its first block: the values from before are its first standing."""
     merged: dict[Settings, Contender] = {}
     for one in contenders:
         first = merged.setdefault(one.settings, replace(one, before=()))
@@ -200,25 +193,22 @@ def _narrowed(state: RaceState) -> RaceState:
     """Return `state` without those who failed too often, do not fit into the next block, or are too far behind."""
     rules = state.rules
     ranked = _best_first(lane for lane in state.lanes if lane.dropped_after is None)
-    reasons = {lane.settings: f"failed {lane.failures} times" for lane in ranked if lane.failures >= rules.failures}
-    sound = [lane for lane in ranked if lane.settings not in reasons]
+    out = {lane.settings for lane in ranked if lane.failures >= rules.failures}
+    sound = [lane for lane in ranked if lane.settings not in out]
     valued = [lane for lane in sound if lane.relative]
     spread, freedom = noise.pooled(lane.values for lane in state.lanes)
     room = len(sound) if state.blocks >= rules.blocks else rules.field(state.blocks)
     safe = 2 if state.blocks < rules.least_blocks else 1
     for place, lane in enumerate(sound):
         if place >= room:
-            reasons[lane.settings] = f"not among the best {room}"
+            out.add(lane.settings)
         elif spread is not None and place >= safe and valued:
             gap = lane.level - valued[0].level
             cautious = spread * (1 + 1 / math.sqrt(2 * freedom))  # one standard error more: the spread is an estimate
             error = cautious * math.sqrt(1 / len(lane.relative) + 1 / len(valued[0].relative)) if lane.relative else 0
             if gap > max(math.log1p(rules.tie), rules.luck * math.sqrt(2 * math.log(len(valued))) * error):
-                reasons[lane.settings] = f"{math.expm1(gap):.1%} behind"
-    lanes = tuple(
-        replace(lane, dropped_after=state.blocks, reason=reasons[lane.settings]) if lane.settings in reasons else lane
-        for lane in state.lanes
-    )
+                out.add(lane.settings)
+    lanes = tuple(replace(lane, dropped_after=state.blocks) if lane.settings in out else lane for lane in state.lanes)
     return replace(state, lanes=lanes, spread=spread)
 
 

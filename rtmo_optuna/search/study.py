@@ -8,7 +8,7 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import optuna
 from optuna.artifacts import upload_artifact
@@ -16,12 +16,23 @@ from optuna.trial import TrialState
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.machine.host import process_space, started
-from rtmo_optuna.records import Measurement, Origin, Outcome, ProcessRecord, Purpose, Settings, StudyRecord, TrialRecord
+from rtmo_optuna.records import (
+    Dimension,
+    Measurement,
+    Origin,
+    Outcome,
+    ProcessRecord,
+    Purpose,
+    Screening,
+    Settings,
+    StudyRecord,
+    TrialRecord,
+)
 from rtmo_optuna.search import storage as database
 from rtmo_optuna.search.notes import save_note
 from rtmo_optuna.search.sampler import distributions
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.space.resolve import every_params, params_of, settings_of, size
+from rtmo_optuna.space.resolve import every_params, params_of, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,10 +41,13 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
+    from rtmo_optuna.records import Value
+
 _REPEATS = 3
 _LOG_PART = 1 << 16
 _BEAT_S = 30.0
 _RAN = {Outcome.MEASURED, Outcome.PRUNED, Outcome.FAILED}
+_UNCOUNTED = {Origin.ADVICE, Origin.SCREENING}
 
 
 @dataclass
@@ -48,6 +62,13 @@ class Proposal:
     beaten: float
 
 
+class _Freezable(Protocol):
+    """What every sampler of the table can do."""
+
+    def freeze(self, params: Mapping[str, Value]) -> None:
+        """Suggest only settings with these choices from now on."""
+
+
 class Study:
     """A study of one identity: asks for settings never tried, keeps what was measured."""
 
@@ -59,6 +80,7 @@ class Study:
         self.about = about
         self.objective = OBJECTIVES[about.definition.objective]
         self._distributions = distributions(about.space)
+        self.live = about.space
         self._trials: dict[int, TrialRecord] = {}
         self._known: dict[Settings, TrialRecord] = {}
         self._processes = decode(tuple[ProcessRecord, ...], study.user_attrs.get("processes", []))
@@ -103,6 +125,35 @@ class Study:
         """Return what was put under `name`, encoded; None where nothing was."""
         return self._study.user_attrs.get(name)
 
+    @property
+    def screening(self) -> Screening | None:
+        """What the screening found so far; None before it."""
+        held = self.get("screening")
+        return decode(Screening, held) if held else None
+
+    def known(self, settings: Settings) -> TrialRecord | None:
+        """Return the trial that ran `settings`, None where none did."""
+        return self._known.get(settings)
+
+    def costs(self, trial: TrialRecord) -> list[float]:
+        """Return the costs of the trial's processes: one, two where it took the lead, none where it has no figure."""
+        cost, found = self.objective.cost(trial.measurement), trial.measurement
+        if cost is None or not found.latency_ns or not found.second_ns:
+            return [] if cost is None else [cost]
+        second = cost * found.second_ns / found.latency_ns
+        return [2 * cost - second, second]
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Leave the dimensions `names` at the default settings' choices from now on: `live` is what is left."""
+        frozen = set(names)
+        default = params_of(self.about.space, self.about.space.fixed)
+        if not frozen or default is None:
+            return
+        cast("_Freezable", self._study.sampler).freeze({name: default[name] for name in frozen})
+        held = {d.name: tuple(c for c in d.choices if c.label == default[d.name]) for d in self.about.space.dimensions}
+        dimensions = (Dimension(d.name, held[d.name]) if d.name in frozen else d for d in self.about.space.dimensions)
+        self.live = replace(self.about.space, dimensions=tuple(dimensions))
+
     def failed(self, settings: Settings) -> bool:
         """Whether a trial of `settings` failed: nothing can be compared with them, and they are never exported."""
         known = self._known.get(settings)
@@ -112,6 +163,16 @@ class Study:
         return sum(trial.run > 0 for trial in self._trials.values())
 
     runs = property(_runs, doc="How many trials were really run.")
+
+    @property
+    def counted(self) -> int:
+        """How many of those count as the search's own: not the screening's, nor the guide's advice."""
+        return sum(trial.run > 0 and trial.origin not in _UNCOUNTED for trial in self._trials.values())
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a trial is queued."""
+        return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _remember(self, record: TrialRecord | None) -> None:
         if record is not None:
@@ -128,11 +189,13 @@ class Study:
             self._study.enqueue_trial(params, user_attrs={"settings": encode(settings), "origin": origin.value})
 
     def ask(self) -> Proposal | None:
-        """Return settings that were never tried, or None when the whole space has been.
+        """Return settings that were never tried, or None when the whole live space has been.
 
         What is suggested again (by another driver's queue, or under other parameters that mean the same settings) is
         answered from the study; after three such answers in a row the sampler is passed over.
         """
+        if not self.waiting and self._never_tried() is None:
+            return None
         for _ in range(_REPEATS):
             proposal = self._ask()
             known = self._known.get(proposal.settings)
@@ -164,12 +227,8 @@ class Study:
         return Proposal(trial, settings, Origin(held.get("origin", Origin.SAMPLER)), date, begun, begun)
 
     def _never_tried(self) -> Settings | None:
-        space = self.about.space
-        if len(self._known) < size(space):
-            for params in every_params(space):
-                if (settings := settings_of(space, params)) not in self._known:
-                    return settings
-        return None
+        every = (settings_of(self.live, params) for params in every_params(self.live))
+        return next((settings for settings in every if settings not in self._known), None)
 
     def _answer(self, proposal: Proposal, known: TrialRecord) -> None:
         trial = proposal.trial

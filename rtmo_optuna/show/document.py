@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.records import Outcome
 from rtmo_optuna.show import findings, headline, tables, words
 from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture, Section
 from rtmo_optuna.show.cells import Code
@@ -13,6 +14,8 @@ from rtmo_optuna.show.charts import Chapter
 from rtmo_optuna.show.evidence import Status, status
 from rtmo_optuna.show.findings import filled, pictures
 from rtmo_optuna.show.scores import decided_by
+from rtmo_optuna.show.screened import screened
+from rtmo_optuna.show.stages import saved_by_pruning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +43,7 @@ def document(record: StudyRecord, applied: str = "") -> tuple[Section, ...]:
         Section("Outputs", tuple(findings.outputs(record))),
         Section("What left the space, and why", filled(tables.left_out(record))),
         Section("What failed, and why", filled(tables.failures(record))),
-        Section("Where the time went", (*pictures(Chapter.TIME), *filled(*_times(record)))),
+        Section("Where the time went", (*pictures(Chapter.TIME), *filled(*_times(record)), *_pruning(record))),
         Section("How to go on", tuple(_resumption(record))),
     )
     return tuple(part for part in parts if any(not isinstance(block, Picture) for block in part.blocks))
@@ -95,8 +98,11 @@ def _ranking(record: StudyRecord) -> Iterator[Block]:
 
 
 def _knobs(record: StudyRecord) -> Iterator[Block]:
+    yield from screened(record)
     table = tables.knobs(record)
     if table is not None:
+        if record.screening and record.screening.effects:
+            yield Paragraph("Each choice over all trials, all else equal:")
         yield from pictures(Chapter.KNOBS)
         yield table
 
@@ -112,6 +118,16 @@ def _resumption(record: StudyRecord) -> Iterator[Block]:
 
 def _times(record: StudyRecord) -> tuple[Table | None, ...]:
     return tables.study_times(record), tables.times(record)
+
+
+def _pruning(record: StudyRecord) -> Iterator[Block]:
+    saved = saved_by_pruning(record)
+    if saved:
+        count = sum(trial.measurement.outcome is Outcome.PRUNED for trial in record.runs)
+        yield Paragraph(
+            f"Pruning saved about {words.seconds(saved)}: {words.count(count, 'trial')} ended after a few windows, and "
+            "would have taken as many as the others."
+        )
 
 
 def _bullets(items: tuple[str, ...]) -> tuple[Block, ...]:

@@ -94,6 +94,10 @@ def noise(record: StudyRecord) -> Table | None:
     baseline = evidence.ran(record, Purpose.BASELINE)
     if baseline:
         rows.append(("Baseline", str(len(baseline)), "Fresh processes of the default settings, before the search."))
+    if found and found.judged:
+        how = " and ".join(f"{count} {kind}" for kind, count in found.unsteady.items())
+        text = f"{how or 'None on two levels or drifting'}, of those that ran for windows enough to tell."
+        rows.append(("Unsteady processes", f"{sum(found.unsteady.values())} of {found.judged}", text))
     dropped = evidence.dropped(record)
     if rows or dropped:
         reasons = [f"{reason}: {amount}" for reason, amount in dropped.most_common()]

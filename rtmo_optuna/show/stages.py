@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Purpose
+from rtmo_optuna import stats
+from rtmo_optuna.records import Outcome, Purpose
 from rtmo_optuna.show.marks import Role
 
 if TYPE_CHECKING:
@@ -48,11 +49,27 @@ def spent(trial: TrialRecord) -> dict[Role, float]:
 
 
 def study_stages(record: StudyRecord) -> tuple[StudyStage, ...]:
-    """Return the stages of the study that took time, in order: baseline, trials, race, confirmation."""
+    """Return the stages of the study that took time, in order: baseline, screening, trials, race, confirmation."""
     walls_s = {
         purpose.value: [process.wall_s for process in record.processes if process.purpose is purpose]
         for purpose in Purpose
     }
     walls_s[TRIALS] = [sum(spent(trial).values()) for trial in record.runs]
-    order = (Purpose.BASELINE.value, Purpose.PINNED.value, TRIALS, Purpose.RACE.value, Purpose.CONFIRMATION.value)
+    before, after = (Purpose.BASELINE, Purpose.PINNED, Purpose.SCREENING), (Purpose.RACE, Purpose.CONFIRMATION)
+    order = (*(purpose.value for purpose in before), TRIALS, *(purpose.value for purpose in after))
     return tuple(StudyStage(name, len(walls_s[name]), sum(walls_s[name])) for name in order if sum(walls_s[name]))
+
+
+def saved_by_pruning(record: StudyRecord) -> float | None:
+    """Return the seconds that pruning saved, None where nothing was pruned or nothing ran to its end.
+
+    An estimate: a pruned trial would have spent as long on its windows as the median trial that ran to its end.
+    """
+    windows_s: dict[Outcome, list[float]] = {Outcome.PRUNED: [], Outcome.MEASURED: []}
+    for trial in record.runs:
+        if trial.measurement.outcome in windows_s and trial.measurement.stages.windows_ns:
+            windows_s[trial.measurement.outcome].append(trial.measurement.stages.windows_ns / 1e9)
+    if not all(windows_s.values()):
+        return None
+    whole = stats.median(windows_s[Outcome.MEASURED])
+    return sum(max(0.0, whole - spent_s) for spent_s in windows_s[Outcome.PRUNED])

@@ -25,11 +25,19 @@ from rtmo_optuna.show.words import NBSP, change, number
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rtmo_optuna.records import Measurement, StudyRecord, TrialRecord
+    from rtmo_optuna.records import GpuState, Measurement, StudyRecord, TrialRecord
     from rtmo_optuna.show.scores import Standing
     from rtmo_optuna.stats import Effect
 
 MOST_SETTINGS = 3
+_HOLDS: Mapping[int, str] = {  # nvml.h, nvmlClocksEventReasons; left out are those of a GPU that may go faster
+    0x02: "chosen clocks",
+    0x04: "the power cap",
+    0x08: "hardware slowdown",
+    0x20: "heat (software)",
+    0x40: "heat (hardware)",
+    0x80: "the power brake",
+}
 _VERSIONS: Mapping[str, str] = {"onnxruntime": "ONNX Runtime", "cuda": "CUDA", "cudnn": "cuDNN"}
 
 
@@ -45,6 +53,9 @@ def machine(record: StudyRecord) -> Table:
     rows: list[tuple[str, Inline]] = []
     if host.gpu:
         rows += [("GPU", host.gpu.name), ("GPU memory", words.gib(host.gpu.memory_bytes)), ("Driver", host.gpu.driver)]
+    if len(record.gpu_states):
+        first, last = map(_state, record.gpu_states)
+        rows.append(("GPU at work", f"{first} after the first window, {last} after the last one"))
     rows += [
         ("CPU", host.cpu),
         ("Cores, memory", f"{host.cores}, {words.gib(host.memory_bytes)}"),
@@ -63,6 +74,14 @@ def machine(record: StudyRecord) -> Table:
         ("Storage", Code(without_password(record.storage))),
     ]
     return Table((Column("What"), Column("Value")), tuple(rows))
+
+
+def _state(state: GpuState) -> str:
+    """Return a clock, a temperature and what holds the clock down, where there is any of them."""
+    clock = "clock not known" if state.sm_mhz is None else f"{state.sm_mhz}{NBSP}MHz"
+    heat = "" if state.celsius is None else f" at {state.celsius}{NBSP}°C"
+    held = [what for bit, what in _HOLDS.items() if state.reasons & bit]
+    return f"{clock}{heat}{f' (held down by {words.listed(held)})' if held else ''}"
 
 
 def ranking(record: StudyRecord) -> Table | None:

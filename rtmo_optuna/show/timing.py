@@ -26,8 +26,8 @@ def time(record: StudyRecord) -> Chart | None:
     trials = [
         (f"{outcome.value}\n{words.count(len(group), 'trial')}", _spent(group)) for outcome, group in _ended(record)
     ]
-    before = [bar for name, bar in whole.items() if name == Purpose.BASELINE]
-    bars = dict([*before, *trials, *(bar for name, bar in whole.items() if name != Purpose.BASELINE)])
+    before = [bar for name, bar in whole.items() if name in _BEFORE]
+    bars = dict([*before, *trials, *(bar for name, bar in whole.items() if name not in _BEFORE)])
     if not bars:
         return None
     totals = [sum(parts.values()) for parts in bars.values()]
@@ -35,7 +35,7 @@ def time(record: StudyRecord) -> Chart | None:
     timed = sum(parts.get(Role.WINDOWS, 0.0) for parts in bars.values())
     beside = sum(parts[Role.WHOLE] for _, parts in whole.values())
     what = (
-        f"{words.share(beside, sum(totals))} went into baseline, race and confirmation"
+        f"{words.share(beside, sum(totals))} went into the processes beside the trials"
         if beside
         else (f"{words.share(timed, sum(totals))} went into timed windows")
     )
@@ -57,6 +57,7 @@ def time(record: StudyRecord) -> Chart | None:
 
 
 _ROLES = (*STAGES, Role.WHOLE)
+_BEFORE = {Purpose.BASELINE, Purpose.PINNED, Purpose.SCREENING}
 
 
 def _ended(record: StudyRecord) -> list[tuple[Outcome, list[TrialRecord]]]:

@@ -15,21 +15,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Limits, Measuring, StudyDefinition, Value
+from rtmo_optuna.records import GateMode, GateRules, Limits, Measuring, StudyDefinition, Value
+from rtmo_optuna.space.files import NOT_YAML, Mark, complaint, decode, not_yaml
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.space.values import (
-    NOT_YAML,
-    Mark,
-    advice,
-    complaint,
-    decode,
-    nearest,
-    not_yaml,
-    parse_choice,
-    parse_value,
-    shown,
-)
+from rtmo_optuna.space.values import advice, nearest, parse_choice, parse_value, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -68,6 +58,7 @@ def _number(
 
 _COUNT = _number(int, "a whole number of at least 1", lambda n: n >= 1)
 _SECONDS = _number(float, "a number above 0", lambda n: n > 0)
+_SHARE = _number(float, "a share between 0 and 1", lambda n: 0 <= n <= 1)
 _FLAG = _Field("true or false", lambda text: {"true": True, "false": False}[text.lower()])
 _SECTIONS: Mapping[str, Mapping[str, _Field]] = {
     "budget": {"trials": _COUNT, "timeout_s": _SECONDS},
@@ -86,8 +77,15 @@ _SECTIONS: Mapping[str, Mapping[str, _Field]] = {
         "runs": _number(int, "a whole number of at least 1, or none", lambda n: n >= 1, optional=True),
     },
     "limits": dict.fromkeys((field.name for field in fields(Limits)), _SECONDS),
+    "constraints": {"max_memory_gb": _SECONDS},
+    "gate": {
+        "mode": _Field(f"one of {', '.join(GateMode)}", lambda text: GateMode(text.lower())),
+        **dict.fromkeys(("elementwise_error", "unequal", "overlap", "confident", "unfound", "reported"), _SHARE),
+        **dict.fromkeys(("keypoint_px", "row_error", "own_factor", "tail_factor"), _SECONDS),
+        "min_rows": _COUNT,
+    },
 }
-_KEYS = ("provider", "knobs", "fixed", "objective", "sampler", *_SECTIONS)
+_KEYS = ("provider", "knobs", "fixed", "objective", "sampler", "batch", *_SECTIONS)
 
 
 def load(path: Path, samplers: Collection[str]) -> StudyDefinition:
@@ -107,7 +105,11 @@ def load(path: Path, samplers: Collection[str]) -> StudyDefinition:
     if measuring.windows_min > measuring.windows_max:
         message = f"windows_min is {measuring.windows_min}, more than windows_max, {measuring.windows_max}"
         raise reader.complaint(top["measuring"], message)
-    given: dict[str, Any] = sections.get("budget", {})
+    given: dict[str, Any] = {**sections.get("budget", {}), **sections.get("constraints", {})}
+    if "constraints" in top and provider != "cuda":
+        raise reader.complaint(top["constraints"], "max_memory_gb is the GPU's memory, so it needs the provider cuda")
+    if "batch" in top:
+        given["batch"] = reader.field(top["batch"], "batch", _COUNT)
     if "fixed" in top:
         given["fixed"] = reader.fixed(top["fixed"], provider, knobs)
     if "objective" in top:
@@ -117,7 +119,8 @@ def load(path: Path, samplers: Collection[str]) -> StudyDefinition:
     if "pruning" in top:
         given |= {f"prune_{name}": value for name, value in sections["pruning"].items()}
     limits = replace(Limits(), **sections.get("limits", {}))
-    return StudyDefinition(path.stem, provider, knobs, measuring=measuring, limits=limits, **given)
+    gate = replace(GateRules(), **sections.get("gate", {}))
+    return StudyDefinition(path.stem, provider, knobs, measuring=measuring, limits=limits, gate=gate, **given)
 
 
 def find(name_or_path: str) -> Path:
@@ -186,7 +189,7 @@ class _Reader:
 
     def section(self, node: yaml.Node, table: Mapping[str, _Field]) -> dict[str, Any]:
         """Return the section's values by name."""
-        return {name: self._field(value, name, table[name]) for name, value in self.mapping(node, "key", table).items()}
+        return {name: self.field(value, name, table[name]) for name, value in self.mapping(node, "key", table).items()}
 
     def knobs(self, node: yaml.Node, provider: str) -> dict[str, tuple[Value, ...] | None]:
         """Return the labels of each dimension's choices, None for all of them."""
@@ -222,6 +225,20 @@ class _Reader:
                 raise self.complaint(nodes[name], message)
         return found
 
+    def field(self, node: yaml.Node, name: str, field: _Field) -> Value:
+        """Return the scalar's value as `field` reads it."""
+
+        def parse(text: str | None) -> Value:
+            if field.optional and (text or "none").lower() == "none":
+                return None
+            try:
+                return field.read(text or "")
+            except (ValueError, KeyError) as error:
+                message = f"{name} must be {field.words}, not {shown(text)!r}"
+                raise UsageError(message) from error
+
+        return self._value(node, parse)
+
     def _choices(self, node: yaml.Node, parse: Callable[[str | None], Value]) -> tuple[Value, ...] | None:
         if isinstance(node, yaml.ScalarNode) and node.value.lower() == _ALL:
             return None
@@ -245,18 +262,6 @@ class _Reader:
             return parse(_text(node))
         except UsageError as error:
             raise self.complaint(node, str(error)) from error
-
-    def _field(self, node: yaml.Node, name: str, field: _Field) -> Value:
-        def parse(text: str | None) -> Value:
-            if field.optional and (text or "none").lower() == "none":
-                return None
-            try:
-                return field.read(text or "")
-            except (ValueError, KeyError) as error:
-                message = f"{name} must be {field.words}, not {shown(text)!r}"
-                raise UsageError(message) from error
-
-        return self._value(node, parse)
 
     def _check(self, root: yaml.Node) -> None:
         """Refuse tags of Python and others, and keys that are no scalars or come twice, wherever they are."""

@@ -1,0 +1,108 @@
+"""What must be known of the host before the search: its noise, and how far the default's outputs are from the CPU's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rtmo_optuna.codec import decode
+from rtmo_optuna.records import GpuState, Measurement, Note, Observer, ProcessRecord, Purpose, Settings
+from rtmo_optuna.search import judge, noise
+from rtmo_optuna.search.finals import noise_of
+from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.study import Study
+
+
+def keep_states(study: Study, runner: Runner) -> None:
+    """Keep how the GPU ran after the study's first window and after the latest one, where it has run any."""
+    if runner.first_state and runner.last_state:
+        study.put("gpu_states", (runner.first_state, runner.last_state))
+
+
+@dataclass
+class Preflight:
+    """Runs the default settings in `baseline` fresh processes, and sets the runner up by what they tell.
+
+    What an earlier run of the study found is kept with it, and is not found anew.
+    """
+
+    study: Study
+    runner: Runner
+    incumbent: Settings
+    baseline: int
+    observer: Observer
+
+    def run(self) -> None:
+        """Run the default settings in fresh processes: the noise of this host, and the gate's own error.
+
+        Where the host is noisy they run again, each window on a quiet core: that goes on for the whole study if it
+        brings the processes nearer together without making them slower. (On one host it took the spread from 15 to
+        5 %, on another from 1 to 5 %; docs/benchmarks.md.)
+        """
+        if own := self.study.get("own"):
+            self.runner.set_own(own)
+        if states := self.study.get("gpu_states"):
+            self.runner.first_state = decode(GpuState, states[0])
+        if calls := self.study.get("warmup_calls"):
+            self.runner.measuring = replace(self.runner.measuring, warmup_calls=calls)
+        plain = self._baseline(Purpose.BASELINE)
+        spread = noise.between({self.incumbent: plain})
+        if self.study.get("pin") is None and self.runner.gpu and noise.noisy(spread):
+            self.runner.pin = True
+            pinned = self._baseline(Purpose.PINNED)
+            self.study.put("pin", judge.steadier(plain, pinned))
+        self.runner.pin = bool(self.study.get("pin"))
+        keep_states(self.study, self.runner)
+        found = noise_of(self.study)
+        self.runner.spread = found.between
+        if found.noisy and found.between is not None and found.found is not None:
+            text = (
+                f"Noisy host: processes of the same settings differ by {found.between:.1%}; gains under "
+                f"{found.found:.1%} will mostly not be found."
+            )
+            self.observer(Note(text, warning=True))
+
+    def _baseline(self, purpose: Purpose) -> list[float]:
+        """Return the costs of the default settings in as many fresh processes as the study's baseline takes."""
+        done = [process for process in self.study.processes if process.purpose is purpose]
+        for index in range(len(done), self.baseline):
+            first = purpose is Purpose.BASELINE and not done and not self.runner.measuring.warmup_exact
+            record, measurement = self._calibrate() if first else self._process(purpose, index)
+            self.study.keep(record)
+            done.append(record)
+            self._take_own(measurement)
+            if record.cost is None:
+                text = f"The default settings failed: {measurement.stage}: {measurement.reason}"
+                self.observer(Note(text, warning=True))
+                break
+        return [process.cost for process in done if process.cost is not None]
+
+    def _process(self, purpose: Purpose, index: int) -> tuple[ProcessRecord, Measurement]:
+        return self.runner.record(purpose, index, self.study.about.space.fixed)
+
+    def _calibrate(self) -> tuple[ProcessRecord, Measurement]:
+        """Run the study's first process; how many calls it took to warm up is the warm-up of all that come after it.
+
+        One rule for all settings (docs/design.md, Measuring): never less than what the definition asks for.
+        """
+        rules = self.runner.measuring
+        self.runner.measuring = noise.calibrating(rules)
+        record, measurement = self._process(Purpose.BASELINE, 0)
+        found = noise.calibrated(rules, measurement.warmup_samples_ns)
+        if found is None:
+            text = (
+                f"The default settings' latency did not settle within {len(measurement.warmup_samples_ns)} calls, so "
+                f"no warm-up could be found for them: the rule of {rules.warmup_s:g} s and {rules.warmup_calls} calls "
+                "stays."
+            )
+            self.observer(Note(text, warning=True))
+        self.runner.measuring = found or rules
+        self.study.put("warmup_calls", self.runner.measuring.warmup_calls)
+        return record, measurement
+
+    def _take_own(self, measurement: Measurement) -> None:
+        """Keep how far the default's outputs are from the reference: no other settings need to be nearer."""
+        if measurement.gate and self.study.get("own") is None:
+            self.study.put("own", measurement.gate)
+            self.runner.set_own(self.study.get("own"))
+            for warning in measurement.gate.warnings:
+                self.observer(Note(warning, warning=True))

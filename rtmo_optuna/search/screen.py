@@ -1,0 +1,167 @@
+"""The screening run for real: each knob flipped once, then the test of those that seem to do nothing. It resumes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.records import (
+    KnobEffect,
+    Note,
+    Origin,
+    Purpose,
+    Screening,
+    Settings,
+    TrialRecord,
+)
+from rtmo_optuna.search import inertness, judge, screening
+from rtmo_optuna.search.inertness import InertRules, InertTest
+from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.screening import Level
+from rtmo_optuna.search.study import Proposal, Study
+from rtmo_optuna.space.resolve import params_of, settings_of
+
+if TYPE_CHECKING:
+    from rtmo_optuna.search.inertness import Option
+
+SHARE = 0.25
+"""The share of a study's time that the screening may take."""
+_RECENT = 20
+_FIRST_GUESS_S = 5.0
+
+
+@dataclass
+class Screen:
+    """Finds out what each knob does here, and freezes what does nothing; `trial` runs a proposal as the search does."""
+
+    study: Study
+    runner: Runner
+    deadline: float
+    trial: Callable[[Proposal, int, int], TrialRecord]
+
+    def run(self) -> None:
+        """Screen, or go on where that was interrupted; what was over is not begun anew."""
+        kept = self.study.screening
+        if kept is None or not kept.over:
+            kept = self._screened(kept or Screening())
+            self.study.put("screening", kept)
+            self._tell(kept)
+        self.study.freeze({found.name for found in kept.inert})
+
+    def _screened(self, kept: Screening) -> Screening:
+        about = self.study.about
+        why = screening.unfit(about.definition, about.space)
+        default = self._default()
+        if not why and (not default.costs or self.study.failed(about.space.fixed)):
+            why = "the default settings failed"
+        if why:
+            return Screening(note=f"No knob was tried alone: {why}.")
+        effects, left = self._flips(default)
+        note = f"{left} flips were not tried: the screening's share of the time was spent." if left else ""
+        tested, why = (kept.tested, kept.note) if kept.tested else self._affordable(effects, default)
+        self.study.put("screening", Screening(effects, tested=tested, note=why))
+        test = self._test(tested)
+        effects = screening.with_test(effects, test)
+        return Screening(
+            effects=effects,
+            inert=screening.inert(about.space, effects, about.model),
+            tested=tested,
+            pairs=len(test.pairs),
+            over=True,
+            note=" ".join(filter(None, (note, why))),
+        )
+
+    def _default(self) -> Level:
+        """Return what is known of the default settings: from the baseline, and from their trial."""
+        fixed = self.study.about.space.fixed
+        purpose = Purpose.PINNED if self.runner.pin else Purpose.BASELINE
+        baseline = [p for p in self.study.processes if p.purpose is purpose and p.settings == fixed]
+        costs = [p.cost for p in baseline if p.cost is not None]
+        hashes = {p.outputs_sha256 for p in baseline}
+        trial = self.study.known(fixed)
+        if trial is not None:
+            costs += self.study.costs(trial)
+            hashes.add(trial.measurement.outputs_sha256)
+        return Level(tuple(costs), frozenset(hashes - {""}))
+
+    def _flips(self, default: Level) -> tuple[tuple[KnobEffect, ...], int]:
+        """Try each flip that was not tried yet, while time lasts; return what they did, and how many are left."""
+        every = screening.flips(self.study.about.space)
+        effects: list[KnobEffect] = []
+        for place, flip in enumerate(every, 1):
+            if self.study.known(flip.settings) is None:
+                if self._late(1) or judge.hopeless(self.study.trials):
+                    continue
+                self.study.enqueue(flip.settings, Origin.SCREENING)
+                if proposal := self.study.ask():
+                    self.trial(proposal, place, len(every))
+            tried = self.study.known(flip.settings)
+            if tried is not None:
+                effects.append(screening.effect(flip, tried.measurement, self.study.costs(tried), default))
+        return tuple(effects), len(every) - len(effects)
+
+    def _affordable(self, effects: tuple[KnobEffect, ...], default: Level) -> tuple[tuple[Option, ...], str]:
+        """Return which options there is time to test, and what is to be said of the others.
+
+        Each pair tests one choice of every dimension, so the one with the most choices takes the most pairs.
+        """
+        options = screening.candidates(self.study.about.space, effects)
+        if not options or default.spread is None:
+            return (), ""
+        each = InertRules().pairs_for(default.spread)
+        fit = self._pairs_left()
+        choices = Counter(name for name, _ in options)
+        chosen = tuple(option for option in options if choices[option[0]] * each <= fit)
+        left = [name for name in choices if choices[name] * each > fit]
+        need = max((choices[name] for name in left), default=0) * each
+        many = f"that takes {need} pairs of processes at this noise, and there is time for {fit}"
+        return chosen, f"Not tested whether they do anything: {', '.join(left)}; {many}." if left else ""
+
+    def _test(self, options: tuple[Option, ...]) -> InertTest:
+        test = inertness.start(options, InertRules())
+        if not options:
+            return test
+        space = self.study.about.space
+        default = params_of(space, space.fixed) or {}
+        results: dict[int, dict[Settings, float | None]] = {}
+        for process in self.study.processes:
+            if process.purpose is Purpose.SCREENING:
+                results.setdefault(process.index, {})[process.settings] = process.cost
+        self.runner.observer(Note(f"{len(options)} choices that seem to do nothing, together in fresh pairs."))
+        while not test.over:
+            pair, index = inertness.next_pair(test), len(test.pairs)
+            values = results.get(index, {})
+            if self._late(2) and not values:
+                break
+            sides = [settings_of(space, {**default, **pair.side(sign)}) for sign in (1, -1)]
+            for side in sides:
+                if side not in values:
+                    record, _ = self.runner.record(Purpose.SCREENING, index, side)
+                    self.study.keep(record)
+                    values[side] = record.cost
+            first, second = (values[side] for side in sides)
+            gap = math.log(first / second) if first and second else None
+            test = inertness.after(test, replace(pair, gap=gap))
+        return test
+
+    def _each_s(self) -> float:
+        walls_s = self.runner.walls_s[-_RECENT:]
+        return statistics.median(walls_s) if walls_s else _FIRST_GUESS_S
+
+    def _late(self, processes: int) -> bool:
+        return time.monotonic() + processes * self._each_s() > self.deadline
+
+    def _pairs_left(self) -> int:
+        return max(0, int((self.deadline - time.monotonic()) / (2 * self._each_s())))
+
+    def _tell(self, kept: Screening) -> None:
+        if kept.inert:
+            names = ", ".join(found.name for found in kept.inert)
+            self.runner.observer(Note(f"Inert here, and left at the default: {names}."))
+        if kept.note:
+            self.runner.observer(Note(kept.note))

@@ -1,0 +1,178 @@
+"""What to flip, what the flips say, and which dimensions may be frozen: pure decisions (search/screen.py runs them)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rtmo_optuna import stats
+from rtmo_optuna.records import Frozen, KnobEffect, Outcome, Reading, Settings
+from rtmo_optuna.search import noise
+from rtmo_optuna.search.inertness import Option
+from rtmo_optuna.space.hints import TOGETHER, WHY
+from rtmo_optuna.space.resolve import params_of, settings_of, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rtmo_optuna.records import Measurement, ModelFacts, SearchSpace, StudyDefinition, Value
+    from rtmo_optuna.search.inertness import InertTest
+
+NEAR = 3
+"""How many spreads between processes a flip may be from the default to be tested for doing nothing."""
+SMALL = 60
+"""Up to so many live settings the search measures all of them, if it has the trials and the time (docs/design.md)."""
+LEVEL = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """One choice off the default, or two that matter only together."""
+
+    options: tuple[Option, ...]
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The default settings: their processes' costs, and the hashes of their outputs."""
+
+    costs: tuple[float, ...]
+    outputs: frozenset[str]
+
+    @property
+    def spread(self) -> float | None:
+        """s_b, from the default's own processes; None for fewer than two."""
+        return noise.pooled([self.costs])[0]
+
+
+def flips(space: SearchSpace) -> tuple[Flip, ...]:
+    """Return each choice off the default, alone, and those of `hints.TOGETHER` with the one that they need.
+
+    A choice that means nothing alone is left out. Empty where the default settings lie outside of the space.
+    """
+    default = params_of(space, space.fixed)
+    return tuple(_flips(space, default)) if default is not None else ()
+
+
+def _flips(space: SearchSpace, default: Mapping[str, Value]) -> Iterator[Flip]:
+    labels = {dimension.name: {choice.label for choice in dimension.choices} for dimension in space.dimensions}
+    for name, choices in ((d.name, d.choices) for d in space.dimensions):
+        for option in ((name, choice.label) for choice in choices if choice.label != default[name]):
+            settings = settings_of(space, {**default, **dict([option])})
+            if settings != space.fixed:
+                yield Flip((option,), settings)
+            needed = TOGETHER.get(option)
+            if needed and needed[1] in labels.get(needed[0], ()) and default[needed[0]] != needed[1]:
+                both = (option, needed)
+                yield Flip(both, settings_of(space, {**default, **dict(both)}))
+
+
+def unfit(definition: StudyDefinition, space: SearchSpace) -> str:
+    """Return why a study is not screened; empty where it is.
+
+    A space whose every settings is measured anyway has nothing to gain, nor has a search of hardly more trials than
+    there are flips.
+    """
+    count = len(flips(space))
+    if definition.sampler == "exhaustive" or size(space) <= min(SMALL, definition.trials):
+        return "the search measures every settings anyway"
+    if not count:
+        return "the space does not hold the default settings"
+    if definition.trials < 2 * (count + 1):
+        return f"{count} flips are too many beside {definition.trials} trials"
+    return ""
+
+
+def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: Level) -> KnobEffect:
+    """Return what the trial of `flip` says, with its processes' `costs` (empty where it failed).
+
+    The log of the ratio is the difference of the mean log costs of the flip's k processes and of the location of the
+    default's n; its interval is that +- t(0.99, n - 1) s_b sqrt(1/k + 1/n), with s_b from the default's n processes
+    (the flip's own spread is taken to be the same); a pruned trial has none. Faster or slower it is called from 3 s_b
+    on; what is nearer is undecided until the test of search/inertness.py.
+    """
+    blank = KnobEffect(flip.options, flip.settings, Reading.FAILED)
+    if measured.outcome not in {Outcome.MEASURED, Outcome.PRUNED} or not costs or not default.costs:
+        return blank
+    gap = sum(math.log(cost) for cost in costs) / len(costs) - noise.location([math.log(c) for c in default.costs])
+    spread, known = default.spread, len(default.costs)
+    reading = Reading.UNDECIDED
+    if spread is not None and abs(gap) > NEAR * spread:
+        reading = Reading.SLOWER if gap > 0 else Reading.FASTER
+    found = replace(
+        blank,
+        reading=reading,
+        ratio=math.exp(gap),
+        equal_outputs=bool(measured.outputs_sha256) and measured.outputs_sha256 in default.outputs,
+    )
+    if spread is None or measured.outcome is Outcome.PRUNED:
+        return found
+    reach = stats.t_quantile((1 + LEVEL) / 2, known - 1) * spread * math.sqrt(1 / len(costs) + 1 / known)
+    return replace(found, low=math.exp(gap - reach), high=math.exp(gap + reach))
+
+
+def candidates(space: SearchSpace, effects: Iterable[KnobEffect]) -> tuple[Option, ...]:
+    """Return the options to test for doing nothing: undecided, outputs equal, each meaning the same beside the others.
+
+    A dimension of which a choice is faster, or changes the outputs without being slower, is live anyway; it is not
+    tested, nor is one that another candidate would make meaningless.
+    """
+    alone = [found for found in effects if len(found.options) == 1]
+    live = {f.options[0][0] for f in alone if f.reading is Reading.FASTER or _undecided_otherwise(f)}
+    default = params_of(space, space.fixed) or {}
+    chosen: list[KnobEffect] = []
+    for found in alone:
+        near = found.reading is Reading.UNDECIDED and found.ratio is not None
+        if near and found.options[0][0] not in live and all(_beside(space, default, found, o) for o in chosen):
+            chosen.append(found)
+    return tuple(found.options[0] for found in chosen)
+
+
+def _undecided_otherwise(found: KnobEffect) -> bool:
+    return found.reading is Reading.UNDECIDED and not found.equal_outputs
+
+
+def _beside(space: SearchSpace, default: Mapping[str, Value], one: KnobEffect, other: KnobEffect) -> bool:
+    if one.options[0][0] == other.options[0][0]:
+        return True
+    both = settings_of(space, {**default, **dict((*one.options, *other.options))})
+    return set(both) == set(one.settings) | set(other.settings)
+
+
+def with_test(effects: Iterable[KnobEffect], test: InertTest) -> tuple[KnobEffect, ...]:
+    """Return `effects` with what the test says of its options in place of their single trials."""
+    told = dict(zip(test.options, test.told, strict=True))
+
+    def better(found: KnobEffect) -> KnobEffect:
+        said = told.get(found.options[0]) if len(found.options) == 1 else None
+        if said is None or said.estimate is None or said.low is None or said.high is None:
+            return found
+        reading = Reading.INERT if said.inert else Reading.UNDECIDED
+        if said.active:
+            reading = Reading.SLOWER if said.estimate > 0 else Reading.FASTER
+        ratio, low, high = (math.exp(log) for log in (said.estimate, said.low, said.high))
+        return replace(found, reading=reading, ratio=ratio, low=low, high=high, pairs=said.count)
+
+    return tuple(better(found) for found in effects)
+
+
+_HARMLESS = {Reading.INERT, Reading.SLOWER, Reading.FAILED}
+
+
+def inert(space: SearchSpace, effects: Sequence[KnobEffect], model: ModelFacts) -> tuple[Frozen, ...]:
+    """Return the dimensions that may stay at their defaults, with the reason where one is known.
+
+    At least one choice does nothing, and each of the others does nothing, is slower or fails; the same of a choice that
+    needs another one, tried with it. A choice that was not tried keeps its dimension in the search.
+    """
+    found = []
+    for dimension in space.dimensions:
+        own = [one for one in effects if one.options[0][0] == dimension.name]
+        tried = {one.options[0][1] for one in own if len(one.options) == 1}
+        readings = {one.reading for one in own}
+        if Reading.INERT in readings and readings <= _HARMLESS and len(tried) == len(dimension.choices) - 1:
+            why = WHY.get(dimension.name)
+            found.append(Frozen(dimension.name, why(model) if why else ""))
+    return tuple(found)

@@ -1,0 +1,63 @@
+"""What a trial takes beside its windows, from a child made for it and from a pool of children made ahead.
+
+    python scripts/bench_pool.py --model models/rtmo-s.onnx --input models/rtmo-s.npz --count 8
+
+Processes of the default settings, as a study runs them, `count` in a row from a pool and as many without, in turn; the
+time to make the pool's children is part of the first trial that waits for them, and so of the mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from rtmo_optuna.bench.pool import ChildPool, size_for
+from rtmo_optuna.prepare import TuneOptions, plan, runner_of
+from rtmo_optuna.records import Outcome
+
+
+def main() -> None:
+    """Print the mean and median seconds of both, and the ratio of the means."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--input", type=Path)
+    parser.add_argument("--provider", default="auto")
+    parser.add_argument("--count", type=int, default=8, help="processes in a row; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=2, help="of both; default: %(default)s")
+    args = parser.parse_args()
+    spent: dict[str, list[float]] = {"without": [], "pool": []}
+    whole: dict[str, list[float]] = {"without": [], "pool": []}
+    with tempfile.TemporaryDirectory(prefix="pool-") as name:
+        folder = Path(name)
+        options = TuneOptions(
+            args.model, config=folder / "config.yaml", output=folder, provider=args.provider, input=args.input
+        )
+        planned = plan(options, folder)
+        runner = runner_of(planned, lambda _event: None)
+        runner.close()
+        size = size_for(planned.about.machine.cores)
+        for _ in range(args.rounds):
+            for kind, outside in spent.items():
+                with ChildPool(planned.session.provider, size, 60.0) as pool:
+                    runner.pool = pool if kind == "pool" else None
+                    for _ in range(args.count):
+                        begun = time.monotonic()
+                        measured = runner.run(planned.about.space.fixed, folder / "log.txt")
+                        assert measured.outcome is Outcome.MEASURED, measured.reason
+                        whole[kind].append(time.monotonic() - begun)
+                        outside.append(whole[kind][-1] - (measured.stages.windows_ns or 0) / 1e9)
+    for kind, seconds in spent.items():
+        print(
+            f"{kind}: {statistics.fmean(seconds):.2f} s outside the windows (median {statistics.median(seconds):.2f}), "
+            f"{3600 / statistics.fmean(whole[kind]):.0f} whole trials an hour"
+        )
+    print(
+        f"ratio {statistics.fmean(spent['pool']) / statistics.fmean(spent['without']):.2f}, {size} children at a time"
+    )
+
+
+if __name__ == "__main__":
+    main()

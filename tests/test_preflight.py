@@ -1,0 +1,148 @@
+"""The preflight: how long sessions take to warm up, and what an earlier run found is not found anew."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scripted import write_script
+
+from rtmo_optuna import workflow
+from rtmo_optuna.prepare import TuneOptions, plan, runner_of
+from rtmo_optuna.records import EngineKind, GpuState, Measurement, Note, Outcome, Purpose
+from rtmo_optuna.search.library import load_study, open_study
+from rtmo_optuna.search.preflight import Preflight, keep_states
+from rtmo_optuna.search.process import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rtmo_optuna.records import Event
+    from rtmo_optuna.search.study import Study
+
+SMALL = """
+provider: cpu
+knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
+measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
+"""
+
+
+def options(folder: Path, **script: Any) -> TuneOptions:  # noqa: ANN401 - a script is JSON
+    """Return options for a search of one trial, all within `folder`."""
+    (folder / "small.yaml").write_text(SMALL, encoding="utf-8")
+    return TuneOptions(
+        model=write_script(folder, **script),
+        config=folder / "config.yaml",
+        output=folder / "results",
+        study=str(folder / "small.yaml"),
+        study_name="s",
+        provider="cpu",
+        storage=f"sqlite:///{folder}/studies.db",
+        engine=EngineKind.SCRIPTED,
+        trials=1,
+        search_only=True,
+    )
+
+
+def kept(wanted: TuneOptions) -> Study:
+    """Return the study as it is kept."""
+    return load_study(wanted.storage, "s")
+
+
+def warmups(folder: Path) -> list[int]:
+    """Return how many calls the trials' processes warmed up for, the earliest first."""
+    files = sorted((folder / "artifacts").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    return [len(json.loads(text)["warmup_samples_ns"]) for text in texts if text.startswith("{")]
+
+
+def test_all_processes_warm_up_for_as_long_as_the_first_one_needed(tmp_path: Path) -> None:
+    """15 slow calls, of which the first run is one, are doubled; another run of the study does the same."""
+    wanted = options(tmp_path, base_ms=2.0, warmup={"calls": 15, "factor": 4.0})
+    workflow.tune(wanted, lambda _event: None)
+    calls = kept(wanted).get("warmup_calls")
+    assert 28 <= calls <= 100  # more where this machine is busy with others
+    workflow.tune(replace(wanted, trials=3), lambda _event: None)
+    assert kept(wanted).get("warmup_calls") == calls
+    assert kept(wanted).runs >= 3
+    assert set(warmups(tmp_path)) == {calls}
+
+
+def test_a_given_warm_up_is_not_calibrated(tmp_path: Path) -> None:
+    """--warmup N means N calls, in every process."""
+    wanted = options(tmp_path, base_ms=2.0, warmup={"calls": 15, "factor": 4.0})
+    workflow.tune(replace(wanted, warmup=4), lambda _event: None)
+    assert kept(wanted).get("warmup_calls") is None
+    assert set(warmups(tmp_path)) == {4}
+
+
+def test_a_slow_model_keeps_its_few_calls(tmp_path: Path) -> None:
+    """At 40 ms a call the first process takes no 80 calls to find out that three have to do."""
+    wanted = options(tmp_path, base_ms=40.0)
+    told: list[Event] = []
+    workflow.tune(wanted, told.append)
+    assert kept(wanted).get("warmup_calls") == 2
+    first = next(p for p in kept(wanted).processes if p.purpose is Purpose.BASELINE)
+    assert first.wall_s < 3
+    assert not [event for event in told if isinstance(event, Note) and "settle" in event.text]
+
+
+class Told(Runner):
+    """Runs nothing: each process comes to 5 ms, and took the calls `series` to warm up."""
+
+    series: Sequence[int] = ()
+
+    def run(self, *_settings: object, **_more: object) -> Measurement:
+        """Return what a process would have measured."""
+        return Measurement(
+            Outcome.MEASURED, latency_ns=5e6, windows_ns=(5e6,) * 4, warmup_samples_ns=tuple(self.series)
+        )
+
+
+def preflown(folder: Path, series: Sequence[int], told: list[Event]) -> tuple[Study, Runner]:
+    """Return study and runner after a preflight whose first process took the calls `series` to warm up."""
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    wanted = options(folder)
+    planned = plan(wanted, scratch)
+    study = open_study(wanted.storage, planned.about, planned.identity, new=False)
+    runner = Told(**vars(runner_of(planned, told.append)))
+    runner.series = series
+    Preflight(study, runner, planned.about.space.fixed, 3, told.append).run()
+    return study, runner
+
+
+def test_a_latency_that_does_not_settle_is_told_of(tmp_path: Path) -> None:
+    """The rule stays as it is, and the user knows that it may be too short."""
+    told: list[Event] = []
+    study, runner = preflown(tmp_path, [round(1e9 * 1.01**-place) for place in range(100)], told)
+    (note,) = [event for event in told if isinstance(event, Note) and event.warning]
+    assert note.text.startswith("The default settings' latency did not settle within 100 calls")
+    assert note.text.endswith("the rule of 0.005 s and 2 calls stays.")
+    assert study.get("warmup_calls") == runner.measuring.warmup_calls == 2
+
+
+def test_a_resumed_study_calibrates_nothing(tmp_path: Path) -> None:
+    """What the first run found holds, whatever a process would tell now."""
+    slow = [9, 8, 9, 8, 9] + [1] * 95
+    study, runner = preflown(tmp_path, slow, [])
+    assert study.get("warmup_calls") == runner.measuring.warmup_calls == 10
+    study, runner = preflown(tmp_path, [1] * 100, [])
+    assert runner.measuring.warmup_calls == 10
+    assert runner.measuring.warmup_s == pytest.approx(0.005)
+    assert len(study.processes) == 3
+
+
+def test_the_gpu_is_remembered_as_it_ran_at_first(tmp_path: Path) -> None:
+    """A later run compares clocks with the study's first window, not with its own; no GPU leaves nothing."""
+    study, runner = preflown(tmp_path, (), [])
+    assert study.get("gpu_states") is None
+    runner.first_state, runner.last_state = GpuState(1980, 0, 40), GpuState(1500, 0x40, 88)
+    keep_states(study, runner)
+    study, runner = preflown(tmp_path, (), [])
+    assert runner.first_state == GpuState(1980, 0, 40)
+    assert runner.last_state is None
+    assert len(study.get("gpu_states")) == 2

@@ -1,0 +1,529 @@
+"""Each knob flipped once, the test of those that seem to do nothing, and whole searches with both."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import partialmethod
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bench_screening import planted, shares
+from models import facts
+from test_finals import Planted, runner_of
+from test_show_charts import measured, realistic
+from test_show_charts import study as recorded
+
+from rtmo_optuna import stats
+from rtmo_optuna.machine.host import host
+from rtmo_optuna.records import (
+    Frozen,
+    Gpu,
+    InputFacts,
+    KnobEffect,
+    Machine,
+    Measurement,
+    ModelFacts,
+    Note,
+    Origin,
+    Outcome,
+    Purpose,
+    Reading,
+    Screening,
+    SearchSpace,
+    Settings,
+    StudyDefinition,
+    StudyRecord,
+    TrialRecord,
+    Value,
+    Verdict,
+)
+from rtmo_optuna.search import inertness, judge, screening
+from rtmo_optuna.search.inertness import InertRules, signed_rank_cut
+from rtmo_optuna.search.library import open_study
+from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.screening import Level
+from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.search.verdict import verdict
+from rtmo_optuna.show.report import markdown
+from rtmo_optuna.show.stages import saved_by_pruning
+from rtmo_optuna.space.advice import advised, row_for
+from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.space.resolve import resolve, size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from rtmo_optuna.records import Event
+    from rtmo_optuna.search.finals import Outcomes
+    from rtmo_optuna.search.study import Study
+
+CUDA = StudyDefinition(
+    "s",
+    "cuda",
+    {
+        "cudnn_conv_algo_search": None,
+        "gpu_mem_limit_gb": None,
+        "arena_extend_strategy": None,
+        "do_copy_in_default_stream": None,
+        "cudnn_conv_use_max_workspace": None,
+        "tunable_op": None,
+        "prefer_nhwc": None,
+        "fuse_conv_bias": None,
+    },
+)
+LATENCY = OBJECTIVES["latency"]
+
+
+def gpu(name: str, capability: str, gib: int = 80) -> Gpu:
+    """Return a GPU of this name."""
+    return Gpu(0, "GPU-0", name, gib * 2**30, "580.1", capability)
+
+
+def space_for(device: Gpu, definition: StudyDefinition = CUDA) -> SearchSpace:
+    """Return what `definition` searches on a machine with `device`."""
+    machine = Machine("host", "Linux", "CPU", 16, 64 * 2**30, "3.11.7", device)
+    return resolve(definition, machine, facts(), fixed_shapes=True)
+
+
+SPACE = space_for(gpu("NVIDIA H200", "9.0", 141))
+
+
+def flip(settings: Mapping[str, Value], reading: Reading, *, equal: bool = True) -> KnobEffect:
+    """Return the effect of a flip of one or two dimensions."""
+    return KnobEffect(tuple(settings.items()), Settings.of(settings), reading, 1.0, 0.9, 1.1, equal_outputs=equal)
+
+
+ADVICE: tuple[tuple[Gpu, tuple[Value, ...] | None], ...] = (
+    (gpu("NVIDIA GeForce RTX 4090", "8.9", 24), ("HEURISTIC", "90%", False)),
+    (gpu("NVIDIA A100-SXM4-80GB", "8.0"), ("HEURISTIC", "90%", False)),
+    (gpu("NVIDIA H100 80GB HBM3", "9.0"), ("HEURISTIC", "90%", False)),
+    (gpu("NVIDIA H200", "9.0", 141), ("HEURISTIC", "90%", False)),
+    (gpu("NVIDIA GeForce RTX 5090", "12.0", 32), ("HEURISTIC", "90%", False)),
+    (gpu("NVIDIA L4", "8.9", 24), ("HEURISTIC", 16, False)),
+    (gpu("NVIDIA GeForce RTX 3090", "8.6", 24), ("HEURISTIC", 16, False)),
+    (gpu("NVIDIA GeForce RTX 4070", "8.9", 12), ("HEURISTIC", 8, False)),
+    (gpu("NVIDIA A10", "8.6", 24), ("HEURISTIC", 16, False)),
+    (gpu("NVIDIA RTX A6000", "8.6", 48), ("HEURISTIC", 16, False)),
+    (gpu("NVIDIA GeForce RTX 2080 Ti", "7.5", 11), ("DEFAULT", 8, True)),
+    (gpu("Tesla V100-SXM2-16GB", "7.0", 16), ("EXHAUSTIVE", 16, False)),
+    (gpu("Tesla T4", "7.5", 15), ("EXHAUSTIVE", None, False)),
+    (gpu("NVIDIA GeForce RTX 3060", "8.6", 12), ("DEFAULT", 4, True)),
+    (gpu("NVIDIA GeForce GTX 1080", "6.1", 8), None),
+)
+
+
+@pytest.mark.parametrize(("device", "wanted"), ADVICE, ids=[device.name for device, _ in ADVICE])
+def test_the_guides_advice_for_each_gpu(device: Gpu, wanted: tuple[Value, ...] | None) -> None:
+    """By name, else by compute capability; canonical, and no larger than the GPU; older ones have none."""
+    found = advised(space_for(device), device)
+    assert (row_for(device) is None) == (wanted is None)
+    if wanted is None:
+        assert found is None
+        return
+    assert found is not None
+    algorithm, memory, copy = wanted
+    assert found.get("cudnn_conv_algo_search", "EXHAUSTIVE") == algorithm
+    assert found.get("gpu_mem_limit_gb") == memory
+    assert found.get("do_copy_in_default_stream", True) == copy
+    assert found.get("tunable_op_enable") is found.get("tunable_op_tuning_enable") is True
+    assert "arena_extend_strategy" not in dict(found)
+    assert "cudnn_conv_use_max_workspace" not in dict(found)
+
+
+def test_advice_keeps_to_the_space() -> None:
+    """Knobs that the study does not search stay as they are; a space without the default settings gets none."""
+    device = gpu("NVIDIA H200", "9.0", 141)
+    narrow = replace(CUDA, knobs={"prefer_nhwc": None, "do_copy_in_default_stream": None}, fixed={"use_tf32": False})
+    found = advised(space_for(device, narrow), device)
+    assert found == Settings.of({"do_copy_in_default_stream": False, "use_tf32": False})
+    assert advised(SPACE, None) is None
+    other = replace(CUDA, knobs={"cudnn_conv_algo_search": ("HEURISTIC", "DEFAULT"), "prefer_nhwc": None})
+    assert advised(space_for(device, other), device) is None
+
+
+def test_each_choice_is_flipped_once_and_a_needy_one_with_its_partner_too() -> None:
+    """Every choice off the default alone, and fused bias with channels-last as well."""
+    found = [one.options for one in screening.flips(SPACE)]
+    alone = [options[0] for options in found if len(options) == 1]
+    assert len(alone) == len(set(alone)) == sum(len(d.choices) - 1 for d in SPACE.dimensions)
+    assert [options for options in found if len(options) > 1] == [(("fuse_conv_bias", True), ("prefer_nhwc", True))]
+    assert all(one.settings != Settings() for one in screening.flips(SPACE))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"trials": 40}, ""),
+        ({"trials": 12}, "too many beside 12 trials"),
+        ({"sampler": "exhaustive"}, "every settings anyway"),
+        ({"trials": 40, "knobs": {"prefer_nhwc": None, "fuse_conv_bias": None}}, "every settings anyway"),
+        ({"knobs": {**CUDA.knobs, "cudnn_conv_algo_search": ("HEURISTIC", "DEFAULT")}}, "not hold the default"),
+    ],
+    ids=["usual", "quick", "exhaustive", "small", "without the default"],
+)
+def test_what_is_not_screened(changes: dict[str, Any], why: str) -> None:
+    """Where screening has nothing to give it is left out, with the reason."""
+    definition = replace(CUDA, **changes)
+    found = screening.unfit(definition, space_for(gpu("NVIDIA H200", "9.0", 141), definition))
+    assert why in found
+    assert bool(why) == bool(found)
+
+
+DEFAULT = Level((4.0, 4.04, 3.96, 4.02, 3.98, 4.0), frozenset({"a", "b"}))
+
+
+def test_an_effect_is_a_ratio_with_its_interval() -> None:
+    """The interval is the textbook's for a new value against n known ones, on logs."""
+    one = screening.flips(SPACE)[0]
+    found = screening.effect(one, Measurement(Outcome.MEASURED, outputs_sha256="b"), [4.04], DEFAULT)
+    logs = [math.log(cost) for cost in DEFAULT.costs]
+    reach = stats.t_quantile(0.99, 5) * statistics.stdev(logs) * math.sqrt(1 + 1 / 6)
+    assert found.ratio is not None
+    assert found.ratio == pytest.approx(4.04 / 4.0, rel=1e-3)
+    assert found.low == pytest.approx(found.ratio * math.exp(-reach))
+    assert found.high == pytest.approx(found.ratio * math.exp(reach))
+    assert found.reading is Reading.UNDECIDED
+    assert found.equal_outputs
+    assert stats.t_quantile(0.975, 10) == pytest.approx(2.228, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "costs", "reading"),
+    [
+        (Outcome.MEASURED, [3.6], Reading.FASTER),
+        (Outcome.MEASURED, [4.4], Reading.SLOWER),
+        (Outcome.PRUNED, [4.3], Reading.SLOWER),
+        (Outcome.MEASURED, [3.96, 4.02], Reading.UNDECIDED),
+        (Outcome.FAILED, [], Reading.FAILED),
+    ],
+)
+def test_a_single_trial_reads_faster_or_slower_from_three_spreads_on(
+    outcome: Outcome, costs: list[float], reading: Reading
+) -> None:
+    """Nearer is undecided, pruned is slower, failed is failed."""
+    one = screening.flips(SPACE)[0]
+    assert screening.effect(one, Measurement(outcome), costs, DEFAULT).reading is reading
+
+
+def test_only_what_leaves_the_outputs_equal_is_tested() -> None:
+    """Not what is decided, nor a dimension of which a choice is faster or changes the outputs."""
+    effects = [
+        flip({"arena_extend_strategy": "kSameAsRequested"}, Reading.UNDECIDED),
+        flip({"prefer_nhwc": True}, Reading.UNDECIDED, equal=False),
+        flip({"do_copy_in_default_stream": False}, Reading.FASTER),
+        flip({"gpu_mem_limit_gb": 4}, Reading.SLOWER),
+        flip({"gpu_mem_limit_gb": 8}, Reading.UNDECIDED),
+        flip({"cudnn_conv_algo_search": "HEURISTIC"}, Reading.UNDECIDED, equal=False),
+        flip({"cudnn_conv_algo_search": "DEFAULT"}, Reading.UNDECIDED),
+        flip({"fuse_conv_bias": True, "prefer_nhwc": True}, Reading.UNDECIDED),
+    ]
+    found = screening.candidates(SPACE, effects)
+    assert found == (("arena_extend_strategy", "kSameAsRequested"), ("gpu_mem_limit_gb", 8))
+
+
+def test_a_choice_that_hides_another_is_not_tested_beside_it() -> None:
+    """Memory patterns mean nothing where execution is parallel: that is tested, this is not."""
+    definition = StudyDefinition("s", "cpu", {"enable_mem_pattern": None, "execution": None})
+    machine = Machine("host", "Linux", "CPU", 16, 64 * 2**30, "3.11.7")
+    space = resolve(definition, machine, facts(), fixed_shapes=True)
+    effects = [
+        KnobEffect(one.options, one.settings, Reading.UNDECIDED, 1.0, equal_outputs=True)
+        for one in screening.flips(space)
+    ]
+    assert screening.candidates(space, effects) == (("enable_mem_pattern", False),)
+
+
+@pytest.mark.parametrize(
+    ("readings", "frozen"),
+    [
+        ((Reading.INERT, Reading.INERT), True),
+        ((Reading.INERT, Reading.SLOWER), True),
+        ((Reading.FAILED, Reading.INERT), True),
+        ((Reading.SLOWER, Reading.SLOWER), False),
+        ((Reading.INERT, Reading.UNDECIDED), False),
+        ((Reading.INERT, Reading.FASTER), False),
+        ((Reading.INERT,), False),
+    ],
+)
+def test_a_dimension_is_frozen_where_no_choice_can_gain(readings: tuple[Reading, ...], *, frozen: bool) -> None:
+    """One does nothing, and the others do nothing, are slower or fail; one that was not tried keeps it live."""
+    labels = ("on", "on+tuning")
+    effects = [flip({"tunable_op": label}, reading) for label, reading in zip(labels, readings, strict=False)]
+    model = replace(facts(), operators={"Conv": 72, "MatMul": 2})
+    why = "tunable ops act on Gemm and MatMul only; this model has 2"
+    assert screening.inert(SPACE, effects, model) == ((Frozen("tunable_op", why),) if frozen else ())
+
+
+def test_the_cut_inverts_the_signed_rank_test() -> None:
+    """The largest that errs no more often than allowed, counted over all signs; the confirmation's table agrees."""
+    sums = Counter(
+        sum(rank for rank, sign in enumerate(signs, 1) if sign) for signs in itertools.product((0, 1), repeat=10)
+    )
+    for level in (0.007, 0.02, 0.05):
+        cut = signed_rank_cut(10, level)
+        assert sum(sums[total] for total in range(cut + 1)) <= level * 2**10
+        assert sum(sums[total] for total in range(cut + 2)) > level * 2**10
+    assert signed_rank_cut(10, 0.007) == 4
+    with pytest.raises(ValueError, match="too few"):
+        signed_rank_cut(5, 0.01)
+
+
+def test_each_pair_says_something_of_every_dimension() -> None:
+    """Off the default on one side, at it on the other; choices of one dimension take turns."""
+    options = [("a", 1), ("b", 1), ("b", 2)]
+    test = inertness.start(options, InertRules())
+    played: Counter[inertness.Option] = Counter()
+    for _ in range(8):
+        pair = inertness.next_pair(test)
+        assert sorted({name for name, _ in pair.signs}) == ["a", "b"]
+        assert {**pair.side(1), **pair.side(-1)}.keys() == {"a", "b"}
+        assert not pair.side(1).keys() & pair.side(-1).keys()
+        played.update(list(pair.signs))
+        test = inertness.after(test, replace(pair, gap=0.001))
+    assert played == {("a", 1): 8, ("b", 1): 4, ("b", 2): 4}
+    assert test.told[0].inert
+    assert test.open == (("b", 1), ("b", 2))
+
+
+def test_failed_pairs_count_for_nothing_and_three_end_the_test() -> None:
+    """A combination that fails may not decide anything."""
+    test = inertness.start([("a", 1)], InertRules())
+    for _ in range(3):
+        assert not test.over
+        test = inertness.after(test, inertness.next_pair(test))
+    assert test.over
+    assert test.told[0] == inertness.Told()
+
+
+@pytest.mark.parametrize("gains", [(), (-0.03,), (-0.03, 0.03)], ids=["none", "one", "two opposite"])
+def test_what_does_nothing_is_found_and_what_is_worth_3_percent_is_not_called_so(gains: tuple[float, ...]) -> None:
+    """At s_b 2 %: two opposite effects do not hide each other. The figures at length: scripts/bench_screening.py."""
+    found = shares(100, planted(gains), 0.02)
+    assert found.inert >= 0.8
+    assert found.wrong <= 0.04 or not gains
+    assert found.mean < 80
+
+
+def test_a_small_gain_that_is_sure_is_not_called_nothing() -> None:
+    """On a quiet host a gain of 1.5 % lies within the margin, but the race wants it; a loss as small is inert."""
+    found = {}
+    for gap in (-0.015, 0.015, -0.005):
+        test = inertness.start([("a", 1)], InertRules())
+        for place in range(8):
+            pair = inertness.next_pair(test)
+            test = inertness.after(test, replace(pair, gap=pair.signs["a", 1] * gap + place / 1e5))
+        found[gap] = test.told[0]
+    assert [told.inert for told in found.values()] == [False, True, True]
+    assert [told.active for told in found.values()] == [True, False, False]
+
+
+def trial(run: int, latency_ms: float, origin: Origin = Origin.SAMPLER) -> TrialRecord:
+    """Return a measured trial."""
+    measurement = Measurement(Outcome.MEASURED, latency_ns=latency_ms * 1e6)
+    return TrialRecord(run - 1, run, Settings.of({"k": run}), origin, measurement, latency_ms)
+
+
+def test_the_search_ends_after_fifteen_samples_without_a_gain() -> None:
+    """Gains under 1 % are none; screening does not count, and a real gain begins the count anew."""
+    start = [trial(1, 5.0, Origin.DEFAULT), *(trial(n, 4.0, Origin.SCREENING) for n in range(2, 12))]
+    fruitless = [trial(n, 3.99 - n / 1e5) for n in range(12, 27)]
+    assert not judge.stalled(start, LATENCY)
+    assert not judge.stalled([*start, *fruitless[1:]], LATENCY)
+    assert judge.stalled([*start, *fruitless], LATENCY)
+    assert not judge.stalled([*start, *fruitless[:-1], trial(27, 3.9)], LATENCY)
+
+
+@dataclass
+class Bench(Planted):
+    """Planted processes whose outputs are all equal, but for settings with a knob of `changing`."""
+
+    changing: frozenset[str] = field(default_factory=frozenset)
+
+    def __call__(self, runner: Runner, settings: Settings, _log: Path, **_more: Any) -> Measurement:  # noqa: ANN401
+        """Return what a process of `settings` would have measured."""
+        found = super().__call__(runner, settings, _log)
+        changed = self.changing & {knob for knob, _ in settings}
+        return replace(found, outputs_sha256=",".join(["same", *sorted(changed)]))
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Return what every process of this test comes to."""
+    made = Bench()
+    monkeypatch.setattr(Runner, "run", partialmethod(made))
+    return made
+
+
+ARENA = Settings.of({"enable_cpu_mem_arena": False})
+SPINNING = Settings.of({"session.intra_op.allow_spinning": False})
+KNOBS = (
+    "graph_optimization_level",
+    "enable_cpu_mem_arena",
+    "enable_mem_pattern",
+    "session.intra_op.allow_spinning",
+    "session.set_denormal_as_zero",
+    "intra_op_num_threads",
+)
+
+
+def opened(folder: Path, trials: int = 24, **changes: Any) -> Study:  # noqa: ANN401
+    """Create or resume a study of 256 settings in `folder`."""
+    knobs: dict[str, tuple[Value, ...] | None] = {**dict.fromkeys(KNOBS), "intra_op_num_threads": (0, 1, 2, 3)}
+    definition = StudyDefinition("s", "cpu", knobs, trials=trials, sampler="random", **changes)
+    machine = replace(host(), cores=4)
+    model = ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
+    about = StudyRecord(
+        name="s",
+        definition=definition,
+        space=resolve(definition, machine, model, fixed_shapes=True),
+        machine=machine,
+        model=model,
+        model_path="",
+        model_sha256="",
+        inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
+        trials=(),
+        verdict=Verdict("", None, None, None),
+        storage=f"sqlite:///{folder}/studies.db",
+    )
+    return open_study(about.storage, about, {}, new=False)
+
+
+def tune(study: Study, told: list[str] | None = None, *, search_only: bool = True) -> Outcomes | None:
+    """Tune on; raises KeyboardInterrupt where that is planted. What is noted goes to `told`."""
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Note) and told is not None:
+            told.append(event.text)
+
+    study.enqueue(Settings(), Origin.DEFAULT)
+    runner = runner_of(study)
+    runner.observer = observe
+    return Tune(study, runner, Settings(), 6, observe, time.monotonic(), search_only).run()
+
+
+def screened(study: Study) -> Screening:
+    """Return what the study's screening found."""
+    found = study.screening
+    assert found is not None
+    return found
+
+
+def test_what_does_nothing_is_frozen_and_what_does_something_is_not(tmp_path: Path, bench: Bench) -> None:
+    """Six dimensions: one fast, one slow, one that changes the outputs; the others never leave their defaults again."""
+    bench.factors = {ARENA: 0.9, SPINNING: 1.3}
+    bench.changing = frozenset({"graph_optimization_level"})
+    study, told = opened(tmp_path), list[str]()
+    tune(study, told)
+    found = screened(study)
+    inert = {"enable_mem_pattern", "session.set_denormal_as_zero", "intra_op_num_threads"}
+    assert {one.name for one in found.inert} == inert
+    assert size(study.live) == 16
+    readings = {one.options[0]: one.reading for one in found.effects}
+    assert readings["enable_cpu_mem_arena", False] is Reading.FASTER
+    assert readings["session.intra_op.allow_spinning", False] is Reading.SLOWER
+    assert readings["graph_optimization_level", "ORT_ENABLE_BASIC"] is Reading.UNDECIDED
+    sampled = [one for one in study.trials if one.run and one.origin is Origin.SAMPLER]
+    assert sampled
+    assert not any(inert & {knob for knob, _ in one.settings} for one in sampled)
+    assert any("Inert here" in text for text in told)
+    assert study.counted < 24 < study.runs + len(study.processes)
+    assert told[-1] == "Every combination of the space has been measured."
+
+
+def test_trials_count_the_search_only(tmp_path: Path, bench: Bench) -> None:
+    """Ten flips ran beside the 24 trials, of which the default is one."""
+    bench.changing = frozenset({"graph_optimization_level", "intra_op_num_threads", "enable_mem_pattern"})
+    study, told = opened(tmp_path), list[str]()
+    bench.factors = {ARENA: 0.9, SPINNING: 1.3}
+    tune(study, told)
+    assert Counter(one.origin for one in study.trials if one.run)[Origin.SCREENING] == 10
+    assert study.counted == 24 or "gained less than" in told[-1]
+    runs = study.runs
+    tune(study)
+    assert study.runs == runs
+
+
+@pytest.mark.parametrize("after", [8, 25], ids=["among the flips", "among the pairs"])
+def test_an_interrupted_screening_goes_on(tmp_path: Path, bench: Bench, after: int) -> None:
+    """What was run is not run again, and the end is the same as without the interruption."""
+    bench.factors = {ARENA: 0.9}
+    bench.stop = lambda: bench.ran.total() == after
+    with pytest.raises(KeyboardInterrupt):
+        tune(opened(tmp_path))
+    bench.stop = lambda: False
+    resumed = opened(tmp_path)
+    tune(resumed)
+    ran = bench.ran.copy()
+    bench.ran.clear()
+    (tmp_path / "whole").mkdir()
+    whole = opened(tmp_path / "whole")
+    tune(whole)
+    assert screened(resumed) == screened(whole)
+    pairs = [
+        [(p.index, p.settings, p.cost) for p in s.processes if p.purpose is Purpose.SCREENING] for s in (resumed, whole)
+    ]
+    assert pairs[0] == pairs[1]
+    assert ran[Settings()] == bench.ran[Settings()]
+
+
+def test_where_nothing_does_anything_the_default_stays(tmp_path: Path, bench: Bench) -> None:
+    """Every dimension frozen: no settings are sampled, and the verdict is that nothing was faster."""
+    study = opened(tmp_path)
+    outcomes = tune(study, search_only=False)
+    assert size(study.live) == 1
+    assert not [one for one in study.trials if one.origin is Origin.SAMPLER]
+    assert outcomes is not None
+    found = verdict(study, outcomes)
+    assert found.best is not None
+    assert found.best.settings == Settings()
+    assert "No proven gain" in found.sentence
+    assert bench.ran.total() < 80
+
+
+def test_nothing_is_screened_where_the_default_fails(tmp_path: Path, bench: Bench) -> None:
+    """There is nothing to compare with; the search goes on without."""
+    bench.fails = lambda settings, _count: settings == Settings()
+    study, told = opened(tmp_path), list[str]()
+    tune(study, told)
+    assert not screened(study).effects
+    assert any("the default settings failed" in text for text in told)
+
+
+def test_what_there_is_no_time_to_test_is_named(tmp_path: Path, bench: Bench) -> None:
+    """On a noisy host hundreds of pairs would be needed: all stays in the search, and nothing is run for it."""
+    bench.spread = 0.2
+    study, told = opened(tmp_path, timeout_s=10.0), list[str]()
+    tune(study, told)
+    assert any(text.startswith("Not tested whether they do anything: ") for text in told)
+    assert screened(study).over
+    assert not [p for p in study.processes if p.purpose is Purpose.SCREENING]
+
+
+def test_the_report_says_what_each_knob_does_here(tmp_path: Path, bench: Bench) -> None:
+    """The inert ones with their reasons, then each choice with its interval and what it is from."""
+    bench.factors = {ARENA: 0.9}
+    study = opened(tmp_path)
+    tune(study)
+    text = markdown(study.record(screening=study.screening, verdict=verdict(study, None)), {})
+    part = text[text.index("## What each knob does here") :]
+    assert "Inert here" in part
+    assert "- `enable_mem_pattern`" in part
+    assert "98 % interval".replace(" %", "\N{NO-BREAK SPACE}%") in part
+    row = next(line for line in part.splitlines() if line.startswith("| `enable_cpu_mem_arena=0`"))
+    assert "| faster |" in row
+    assert "| screening |" in text[text.index("## Where the time went") :]
+
+
+def test_pruning_accounts_for_itself() -> None:
+    """What the pruned trials' windows would have taken as well, from the median of those that ran to their end."""
+    whole = [(Settings.of({"gpu_mem_limit_gb": n}), measured(4.0, windows=8)) for n in (4, 8)]
+    cut = [(Settings.of({"gpu_mem_limit_gb": 16}), measured(9.0, Outcome.PRUNED, windows=3))]
+    assert saved_by_pruning(recorded([*whole, *cut])) == pytest.approx((8 - 3) * 0.12)
+    assert saved_by_pruning(recorded(whole)) is None
+    assert "Pruning saved about" in markdown(realistic(), {})
