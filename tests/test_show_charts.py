@@ -474,7 +474,7 @@ def test_time_shows_the_processes_beside_the_trials() -> None:
     (whole,) = [part for part in stack.parts if part.role is Role.WHOLE]
     assert whole.values == (24.0, 0.0, 0.0, 0.0, 4.0 * 19, 4.0 * 20)
     assert chart is not None
-    assert "went into baseline, race and confirmation" in chart.title
+    assert "went into the processes beside the trials" in chart.title
 
 
 def test_a_narrow_legend_names_each_side_once() -> None:
