@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +12,6 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.machine.host import process_space, started
 from rtmo_optuna.records import (
     Dimension,
     Measurement,
@@ -31,6 +27,7 @@ from rtmo_optuna.records import (
 from rtmo_optuna.search import storage as database
 from rtmo_optuna.search.notes import save_note
 from rtmo_optuna.search.sampler import distributions
+from rtmo_optuna.search.trials import RAN, driver, is_dead, keep_files, trial_record
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of
 
@@ -39,14 +36,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from optuna.storages import RDBStorage
-    from optuna.trial import FrozenTrial
 
     from rtmo_optuna.records import Value
 
 _REPEATS = 3
-_LOG_PART = 1 << 16
 _BEAT_S = 30.0
-_RAN = {Outcome.MEASURED, Outcome.PRUNED, Outcome.FAILED}
 _UNCOUNTED = {Origin.ADVICE, Origin.SCREENING}
 
 
@@ -85,7 +79,7 @@ class Study:
         self._known: dict[Settings, TrialRecord] = {}
         self._processes = decode(tuple[ProcessRecord, ...], study.user_attrs.get("processes", []))
         for frozen in study.get_trials(deepcopy=False):
-            self._remember(_trial_record(frozen, self._runs()))
+            self._remember(trial_record(frozen, self._runs()))
 
     @property
     def name(self) -> str:
@@ -222,7 +216,7 @@ class Study:
             params = {name: trial.suggest_categorical(name, d.choices) for name, d in self._distributions.items()}
             settings = settings_of(self.about.space, params)
             trial.set_user_attr("settings", encode(settings))
-        trial.set_user_attr("driver", _driver())
+        trial.set_user_attr("driver", driver())
         self._opened.record_heartbeat(trial._trial_id)  # noqa: SLF001 - Optuna names the trial so to its storages
         return Proposal(trial, settings, Origin(held.get("origin", Origin.SAMPLER)), date, begun, begun)
 
@@ -253,7 +247,7 @@ class Study:
         if measurement.outcome is Outcome.MEASURED and value is None:
             reason = f"Too few calls for the objective {self.objective.name!r}."
             measurement = replace(measurement, outcome=Outcome.FAILED, reason=reason)
-        self._keep_files(trial, measurement, folder)
+        keep_files(self._store, trial, measurement, folder)
         if measurement.outcome is Outcome.FAILED:
             where = f"{measurement.stage}: " if measurement.stage else ""
             trial.set_user_attr("reason", f"{where}{measurement.reason}")
@@ -261,7 +255,7 @@ class Study:
         trial.set_user_attr("outcome", measurement.outcome.value)
         trial.set_user_attr("measurement", encode(measurement.summary()))
         self._tell(proposal, value, measurement)
-        run = self._runs() + 1 if measurement.outcome in _RAN else 0
+        run = self._runs() + 1 if measurement.outcome in RAN else 0
         wall_s = time.monotonic() - proposal.started
         record = TrialRecord(
             number=trial.number,
@@ -286,15 +280,6 @@ class Study:
         else:
             self._study.tell(proposal.trial, value)
 
-    def _keep_files(self, trial: optuna.Trial, measurement: Measurement, folder: Path) -> None:
-        log, samples = folder / "log.txt", folder / "samples.json"
-        samples.write_text(json.dumps(encode(measurement), separators=(",", ":")), encoding="utf-8")
-        if log.exists() and log.stat().st_size > 2 * _LOG_PART:
-            _shorten(log)
-        for file, kind in ((log, "text/plain"), (samples, "application/json")):
-            if file.exists() and file.stat().st_size:
-                upload_artifact(artifact_store=self._store, file_path=str(file), study_or_trial=trial, mimetype=kind)
-
     def interrupt(self, proposal: Proposal) -> None:
         """Put a trial that was broken off back into the queue."""
         proposal.trial.set_user_attr("outcome", Outcome.INTERRUPTED.value)
@@ -309,7 +294,7 @@ class Study:
         """
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in running:
-            if _is_dead(trial.user_attrs.get("driver", {})):
+            if is_dead(trial.user_attrs.get("driver", {})):
                 self._study.tell(trial.number, state=TrialState.FAIL)
         with database.quietly():
             optuna.storages.fail_stale_trials(self._study)
@@ -334,45 +319,3 @@ class Study:
     def record(self, **changes: Any) -> StudyRecord:  # noqa: ANN401 - fields of StudyRecord
         """Return the study as a record, with `changes`."""
         return replace(self.about, trials=self.trials, processes=self.processes, **changes)
-
-
-def _trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
-    held = frozen.user_attrs
-    if not frozen.state.is_finished() or "settings" not in held:
-        return None
-    answered = held.get("answered_from")
-    if "measurement" in held:
-        measurement = decode(Measurement, held["measurement"])
-    else:
-        measurement = Measurement(Outcome.INTERRUPTED if answered is None else Outcome.MEASURED)
-    begun = frozen.datetime_start
-    return TrialRecord(
-        number=frozen.number,
-        run=runs + 1 if answered is None and measurement.outcome in _RAN else 0,
-        settings=Settings.from_plain(held["settings"]),
-        origin=Origin(held.get("origin", Origin.SAMPLER)),
-        measurement=measurement,
-        value=frozen.value if frozen.state is TrialState.COMPLETE else None,
-        answered_from=answered,
-        started=begun.isoformat(timespec="seconds") if begun else "",
-        wall_s=frozen.duration.total_seconds() if frozen.duration else 0.0,
-    )
-
-
-def _driver() -> dict[str, Any]:
-    return {"host": process_space(), "pid": os.getpid(), "started": started(os.getpid())}
-
-
-def _is_dead(driver: Mapping[str, Any]) -> bool:
-    here = driver.get("host") == process_space()
-    return here and started(int(driver["pid"])) != driver["started"]
-
-
-def _shorten(log: Path) -> None:
-    """Keep the first and last 64 KiB."""
-    with log.open("rb") as file:
-        head = file.read(_LOG_PART)
-        file.seek(-_LOG_PART, os.SEEK_END)
-        cut = log.with_suffix(".cut")
-        cut.write_bytes(head + b"\n... cut ...\n" + file.read())
-    shutil.move(cut, log)

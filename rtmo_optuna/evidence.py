@@ -1,0 +1,115 @@
+"""What runs beside the trials, and what may be concluded from it: noise, claims, what each knob does."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rtmo_optuna.facts import Frozen
+from rtmo_optuna.wire import Settings, Value
+
+
+class Purpose(enum.StrEnum):
+    """What a process beside the trials is for."""
+
+    BASELINE = "baseline"
+    PINNED = "baseline, pinned to quiet cores"
+    SCREENING = "screening"
+    RACE = "race"
+    CONFIRMATION = "confirmation"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """A fresh process beside the trials: of the baseline, of block `index` of the race, or of pair `index`.
+
+    `cost` is what the race compares: the latency in ms, or what the objective has in its place; None where the process
+    failed, for `reason`. `windows_ms` are its windows' medians, `outputs_sha256` is the hash of its outputs.
+    """
+
+    purpose: Purpose
+    index: int
+    settings: Settings
+    cost: float | None
+    latency_ms: float | None = None
+    windows_ms: tuple[float, ...] = ()
+    memory_bytes: int | None = None
+    reason: str = ""
+    dropped: int = 0
+    wall_s: float = 0.0
+    outputs_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How far processes of the same settings, and windows of one process, differ (relative standard deviations).
+
+    `found` is the gain that a study finds with a probability of 80 % on such a host. `judged` processes had windows
+    enough to tell whether they are of one level; `unsteady` counts those that are not, by what they are.
+    """
+
+    between: float | None
+    within: float | None
+    noisy: bool
+    found: float | None
+    judged: int = 0
+    unsteady: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What fresh pairs say of the winner `against` other settings: how many times as fast, with the 98 % interval."""
+
+    against: str
+    ratio: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    decided: str
+    sentence: str
+
+
+class Reading(enum.StrEnum):
+    """What the screening says of a flip: a knob's choice tried alone, or with the one that it needs."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    INERT = "inert here"
+    UNDECIDED = "undecided"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class KnobEffect:
+    """What a flip of `options` (dimension and choice) from the default settings did.
+
+    `ratio` is its cost over the default's, with the 98 % interval `low` to `high`: of a single trial, or of as many
+    `pairs` of processes in which it was in play; None where there is no figure. `equal_outputs` says whether its
+    outputs were the default's to the last bit.
+    """
+
+    options: tuple[tuple[str, Value], ...]
+    settings: Settings
+    reading: Reading
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = 0
+    equal_outputs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """What each knob does here: the flips, which dimensions are `inert` and frozen at their defaults, and why.
+
+    `tested` are the options that were tested for doing nothing, `pairs` how many pairs that took. `note` says what was
+    left out and why. Until it is `over`, an interrupted screening goes on.
+    """
+
+    effects: tuple[KnobEffect, ...] = ()
+    inert: tuple[Frozen, ...] = ()
+    tested: tuple[tuple[str, Value], ...] = ()
+    pairs: int = 0
+    note: str = ""
+    over: bool = False

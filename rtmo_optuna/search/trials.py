@@ -1,0 +1,83 @@
+"""What Optuna keeps of a trial: its attributes as a record, its files, and who runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from optuna.artifacts import upload_artifact
+from optuna.trial import TrialState
+
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.machine.host import process_space, started
+from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, TrialRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import optuna
+    from optuna.artifacts import FileSystemArtifactStore
+    from optuna.trial import FrozenTrial
+
+RAN = {Outcome.MEASURED, Outcome.PRUNED, Outcome.FAILED}
+"""The outcomes of trials that were really run."""
+_LOG_PART = 1 << 16
+
+
+def keep_files(store: FileSystemArtifactStore, trial: optuna.Trial, measurement: Measurement, folder: Path) -> None:
+    """Upload the log in `folder`, shortened where it is long, and the samples, as the trial's artifacts."""
+    log, samples = folder / "log.txt", folder / "samples.json"
+    samples.write_text(json.dumps(encode(measurement), separators=(",", ":")), encoding="utf-8")
+    if log.exists() and log.stat().st_size > 2 * _LOG_PART:
+        _shorten(log)
+    for file, kind in ((log, "text/plain"), (samples, "application/json")):
+        if file.exists() and file.stat().st_size:
+            upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial, mimetype=kind)
+
+
+def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
+    """Return Optuna's trial as a record, after `runs` that were really run; None where it is not finished."""
+    held = frozen.user_attrs
+    if not frozen.state.is_finished() or "settings" not in held:
+        return None
+    answered = held.get("answered_from")
+    if "measurement" in held:
+        measurement = decode(Measurement, held["measurement"])
+    else:
+        measurement = Measurement(Outcome.INTERRUPTED if answered is None else Outcome.MEASURED)
+    begun = frozen.datetime_start
+    return TrialRecord(
+        number=frozen.number,
+        run=runs + 1 if answered is None and measurement.outcome in RAN else 0,
+        settings=Settings.from_plain(held["settings"]),
+        origin=Origin(held.get("origin", Origin.SAMPLER)),
+        measurement=measurement,
+        value=frozen.value if frozen.state is TrialState.COMPLETE else None,
+        answered_from=answered,
+        started=begun.isoformat(timespec="seconds") if begun else "",
+        wall_s=frozen.duration.total_seconds() if frozen.duration else 0.0,
+    )
+
+
+def driver() -> dict[str, Any]:
+    """Return who runs a trial: this process, so that others can tell whether it still lives."""
+    return {"host": process_space(), "pid": os.getpid(), "started": started(os.getpid())}
+
+
+def is_dead(driver: Mapping[str, Any]) -> bool:
+    """Return whether `driver` ran on this host and is no more; of other hosts nothing is known."""
+    here = driver.get("host") == process_space()
+    return here and started(int(driver["pid"])) != driver["started"]
+
+
+def _shorten(log: Path) -> None:
+    """Keep the first and last 64 KiB."""
+    with log.open("rb") as file:
+        head = file.read(_LOG_PART)
+        file.seek(-_LOG_PART, os.SEEK_END)
+        cut = log.with_suffix(".cut")
+        cut.write_bytes(head + b"\n... cut ...\n" + file.read())
+    shutil.move(cut, log)
