@@ -97,8 +97,8 @@ def test_the_best_is_measured_and_simple() -> None:
 
 @pytest.mark.parametrize(
     ("known", "spread", "limit_ms"),
-    [([], 0.02, None), ([5.0, 4.0], None, 4.2), ([4.0], 0.02, 4.4), ([4.0], 0.2, 6.0)],
-    ids=["nothing known", "at least 5 %", "five spreads", "at most the ratio"],
+    [([], 0.02, None), ([5.0, 4.0], None, 4.2), ([4.0], 0.02, 4.4), ([4.0], 0.15, 6.0), ([4.0], 0.4, 8.8)],
+    ids=["nothing known", "at least 5 %", "five spreads", "at most the ratio", "at least three spreads"],
 )
 def test_the_prune_limit_follows_the_noise(known: list[float], spread: float | None, limit_ms: float | None) -> None:
     """The margin over the best known is 5 %, or five times the spread between processes, up to the study's ratio."""

@@ -1,4 +1,4 @@
-"""How a session is called: as it is, with bound buffers, as a CUDA graph, or as a graph and a tail."""
+"""How a session is called: as it is, with bound buffers, or as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ class Device:
     def value(self, dtype: Any, shape: Sequence[Any]) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
         """Return a new OrtValue of that type and fixed shape."""
         return self.ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self.kind, self.index)
+
+    def array(self, value: Any) -> NDArray[Any]:  # noqa: ANN401
+        """Return a copy of what `value` holds."""
+        array: NDArray[Any] = value.numpy()  # a view of it where it lies in host memory
+        return array.copy() if self.kind == "cpu" else array
 
 
 class Call(Protocol):
@@ -98,56 +103,6 @@ class BoundCall:
             )
             raise UsageError(message)
         self._binding.bind_ortvalue_input(name, value)
-
-
-class SplitCall:
-    """The head of a cut model as a CUDA graph, its tail as an ordinary session; what is handed over stays on the GPU.
-
-    `order` names the model's outputs. One call at a time, as in `BoundCall`.
-    """
-
-    def __init__(self, head: Any, tail: Any, device: Device, order: Sequence[str]) -> None:  # noqa: ANN401
-        """Bind what the head computes to where the tail reads it.
-
-        Raises SettingsRefusedError where an output of the head has no fixed shape.
-        """
-        self._lock = threading.Lock()
-        self._head, self._tail = head, tail
-        self._order = order
-        self._ends = (head.io_binding(), tail.io_binding())
-        self._takes = [{spec.name for spec in specs(session.get_inputs())} for session in (head, tail)]
-        self._inputs = Buffers(device)
-        self._direct: dict[str, Any] = {}
-        for spec in specs(head.get_outputs()):
-            if not is_fixed(spec.shape):
-                message = f"The model cannot be cut: {spec.name}, which its first part hands over, has no fixed shape."
-                raise SettingsRefusedError(message)
-            value = device.value(DTYPES[spec.dtype], spec.shape)
-            self._ends[0].bind_ortvalue_output(spec.name, value)
-            if spec.name in self._takes[1]:
-                self._ends[1].bind_ortvalue_input(spec.name, value)
-            if spec.name in order:
-                self._direct[spec.name] = value
-        self._names = [spec.name for spec in specs(tail.get_outputs())]
-
-    def run(self, names: Sequence[str], feed: Arrays, options: Any = None) -> list[NDArray[Any]]:  # noqa: ANN401
-        """Return the outputs `names` for `feed`."""
-        head, tail = self._ends
-        with self._lock:
-            self._inputs.fill(feed, self._bind)
-            self._head.run_with_iobinding(head, options)
-            for name in self._names:
-                tail.bind_output(name, "cpu")
-            self._tail.run_with_iobinding(tail, options)
-            outputs = tail.copy_outputs_to_cpu()
-            direct = [value.numpy() for value in self._direct.values()]
-        return _picked(names, [*self._names, *self._direct], [*outputs, *direct])
-
-    def _bind(self, name: str, value: Any, *, again: bool) -> None:  # noqa: ANN401
-        del again  # the head's file fixes the shapes
-        for end, takes in zip(self._ends, self._takes, strict=True):
-            if name in takes:
-                end.bind_ortvalue_input(name, value)
 
 
 class Buffers:

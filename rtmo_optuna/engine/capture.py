@@ -1,5 +1,7 @@
 """Cutting a model around what a CUDA graph cannot hold: a static head to capture, and a dynamic tail.
 
+The tail is cut once more where its shapes follow from those of what it is handed: see `finish`.
+
 The head takes every node that can be captured. What it hands over stays on the GPU and is not copied, so its size costs
 memory only, while each node left to the tail costs the host a launch in every call. This also tears no fusion that a
 smaller head would keep: ONNX Runtime fuses nodes whose tensors nobody else needs, and between two static nodes nothing
@@ -8,11 +10,12 @@ is handed over that a dynamic one does not need as well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine import cuts
+from rtmo_optuna.engine.finish import divide
 from rtmo_optuna.engine.graph import read_graph
 from rtmo_optuna.engine.pieces import Piece, make_piece, save_piece
 from rtmo_optuna.engine.static import OBSTACLES, Analysis, analyse, reads
@@ -21,23 +24,28 @@ from rtmo_optuna.errors import SettingsRefusedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TypeProto
 
-_VERSION = 2
+_VERSION = 3
 _INLINE_BYTES = 2**30
 """Weights of more bytes go to a file beside the piece: an ONNX file cannot hold more than 2 GB."""
-_HEAD, _TAIL = "head.onnx", "tail.onnx"
+_HEAD, _TAIL, _SELECT, _FINISH = "head.onnx", "tail.onnx", "select.onnx", "finish.onnx"
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A model in two files, which together give what it gives.
+    """A model in two files, which together give what it gives, or in three.
 
     `head` and `tail` are the paths. `passed` names the tensors handed from head to tail: outputs of the one, inputs of
     the other. `direct` names the model's outputs that the head gives; all others are the tail's. A tensor may be both.
     The head's outputs are `passed`, then what else is `direct`. `fed` names the model's inputs that the tail takes as
     well, after `passed`; the head takes those that it needs. Everything but the tail's outputs has a fixed shape.
     `inputs` and `outputs` are the model's, in its order.
+
+    `select` and `finish` are paths too, and do together what the tail does: `selected` are the tensors handed from the
+    one to the other, few and small, outputs of `select` besides those of the model's that it gives, inputs of `finish`
+    besides those of `passed` and `fed` that it needs. Once their shapes are fixed, all of `finish` is: it can be
+    captured for each. Where that is not worth it, all three are empty. The tail is there in any case.
     """
 
     head: str
@@ -47,6 +55,9 @@ class Cut:
     fed: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    select: str = ""
+    finish: str = ""
+    selected: tuple[str, ...] = ()
 
 
 def obstacles(model: str) -> dict[str, int]:
@@ -76,6 +87,8 @@ def cut(
         analysis = analyse(whole, shapes, path.parent)
         head, tail, parts = _divided(path, analysis, [output.name for output in whole.graph.output])
         pieces = {_HEAD: make_piece(whole, analysis, head), _TAIL: make_piece(whole, analysis, tail)}
+        selected, ends = _divided_again(whole, analysis, tail, pieces[_TAIL])
+        parts, pieces = {**parts, "selected": selected}, {**pieces, **ends}
 
         def write(scratch: Path) -> None:
             for name, piece in pieces.items():
@@ -83,7 +96,8 @@ def cut(
 
         cuts.store(place, parts, write)
     named = {part: tuple(names) for part, names in parts.items()}
-    return Cut(str(place / _HEAD), str(place / _TAIL), **named)
+    select, finish = (str(place / name) if named["selected"] else "" for name in (_SELECT, _FINISH))
+    return Cut(str(place / _HEAD), str(place / _TAIL), select=select, finish=finish, **named)
 
 
 def _read(path: Path) -> ModelProto:
@@ -130,6 +144,37 @@ def _divided(
         Piece(tail, (*passed, *fed), tuple(late)),
         {"passed": passed, "direct": direct, "fed": fed, "inputs": list(analysis.inputs), "outputs": list(outputs)},
     )
+
+
+def _divided_again(
+    whole: ModelProto, analysis: Analysis, tail: Piece, made: ModelProto
+) -> tuple[Sequence[str], Mapping[str, ModelProto]]:
+    """Return what select hands to finish, and the two by file name; nothing where that is not worth it."""
+    types = {**_inferred(made), **analysis.types}
+    known = {*analysis.constants, *(name for node in analysis.constant for name in node.output)}
+    division = divide(tail.nodes, known, types)
+    if division is None:
+        return [], {}
+    given = {name for node in division.select for name in node.output}
+    late = [name for name in tail.outputs if name in given]
+    ends = {
+        _SELECT: (division.select, (), (*dict.fromkeys([*division.handed, *late]),)),
+        _FINISH: (division.finish, division.handed, tuple(name for name in tail.outputs if name not in given)),
+    }
+    pieces = {}
+    for file, (nodes, before, outputs) in ends.items():
+        used = _uses(nodes) | _uses(_needed(analysis.constant, _uses(nodes)))
+        taken = tuple(name for name in tail.inputs if name in used)
+        pieces[file] = make_piece(whole, replace(analysis, types=types), Piece(nodes, (*before, *taken), outputs))
+    return division.handed, pieces
+
+
+def _inferred(model: ModelProto) -> dict[str, TypeProto]:
+    """Return the types of what the nodes of `model` give, as far as they follow from its inputs."""
+    from onnx import shape_inference  # noqa: PLC0415 - takes 0.2 s, and benchmarks never need it
+
+    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    return {value.name: value.type for value in (*graph.value_info, *graph.output)}
 
 
 def _needed(nodes: Sequence[NodeProto], names: Iterable[str]) -> tuple[NodeProto, ...]:

@@ -6,8 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rtmo_optuna.engine import ort
-from rtmo_optuna.engine.calls import BoundCall, Call, Device, PlainCall, SplitCall
+from rtmo_optuna.engine.calls import BoundCall, Call, Device, PlainCall
 from rtmo_optuna.engine.feed import Signature
+from rtmo_optuna.engine.split import SplitCall
+from rtmo_optuna.errors import SettingsRefusedError
 from rtmo_optuna.wire import EngineKind, Settings
 
 if TYPE_CHECKING:
@@ -77,14 +79,28 @@ class OnnxRuntimeEngine:
         parts = cut(spec.model, spec.shapes)
         rest = Settings.of({name: value for name, value in spec.settings if name not in _ONLY_HEAD})
         self._session = self.runtime.open(parts.head, spec.settings, device=spec.device)
-        tail = self.runtime.open(parts.tail, rest, device=spec.device)
-        ends = (self._session, tail)
+        finish = self._open_finish(spec, parts.finish)
+        tail = self.runtime.open(parts.tail if finish is None else parts.select, rest, device=spec.device)
+        ends = [end for end in (self._session, tail, finish) if end is not None]
         takes = {spec.name: spec for end in ends for spec in ort.specs(end.get_inputs())}
         gives = {spec.name: spec for end in ends for spec in ort.specs(end.get_outputs())}
         self.inputs = tuple(takes[name] for name in parts.inputs if name in takes)
         self.outputs = tuple(gives[name] for name in parts.outputs)
         self._take()
-        self._call = SplitCall(*ends, device, parts.outputs)
+        self._call = SplitCall(self._session, tail, device, parts.outputs, finish)
+
+    def _open_finish(self, spec: SessionSpec, path: str) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
+        """Return the session of what can be captured for each shape, None where there is none.
+
+        Whether ONNX Runtime puts all of it on the GPU, as a graph needs, only opening it tells: without, the tail stays
+        whole.
+        """
+        if not path:
+            return None
+        try:
+            return self.runtime.open(path, spec.settings, device=spec.device)
+        except SettingsRefusedError:
+            return None
 
     def _take(self) -> None:
         self.provider_options: Mapping[str, str] = self.runtime.read_back(self._session)

@@ -110,6 +110,16 @@ def reads(node: NodeProto) -> tuple[str, ...]:
     return tuple(names)
 
 
+def hosted(node: NodeProto) -> list[str]:
+    """Return the inputs of `node` that ONNX Runtime reads on the host."""
+    return [node.input[i] for i in _HOST_INPUTS.get(node.op_type, ()) if i < len(node.input) and node.input[i]]
+
+
+def has_bodies(node: NodeProto) -> bool:
+    """Whether `node` runs graphs of its own."""
+    return next(_bodies(node), None) is not None
+
+
 class _Walk:
     """One pass over the nodes, in their order; keeps what is known of the tensors so far."""
 
@@ -127,7 +137,7 @@ class _Walk:
     def visit(self, node: NodeProto) -> str:
         """Return which of the kinds of Analysis `node` is, or "folded" where its outputs have become constants."""
         needed = reads(node)
-        obstacle = node.op_type in OBSTACLES or next(_bodies(node), None) is not None
+        obstacle = node.op_type in OBSTACLES or has_bodies(node)
         if obstacle or any(dimensions(self.types.get(name)) is None for name in needed):
             return "dynamic"
         inferred = self._inferred(node)
@@ -137,9 +147,10 @@ class _Walk:
             for tensor in folded:
                 self._add(tensor)
             return "folded"
-        hosted = [node.input[i] for i in _HOST_INPUTS.get(node.op_type, ()) if i < len(node.input) and node.input[i]]
         outputs = [name for name in node.output if name]
-        if not self._without_inputs.issuperset(hosted) or any(dimensions(inferred.get(n)) is None for n in outputs):
+        if not self._without_inputs.issuperset(hosted(node)) or any(
+            dimensions(inferred.get(n)) is None for n in outputs
+        ):
             return "dynamic"
         self.types.update(inferred)
         if not self._without_inputs.issuperset(needed):
@@ -154,7 +165,7 @@ class _Walk:
             return None
         name = "then_branch" if taken.item() else "else_branch"
         (body,) = (attribute.g for attribute in node.attribute if attribute.name == name)
-        if any(next(_bodies(inner), None) is not None for inner in body.node):
+        if any(has_bodies(inner) for inner in body.node):
             return None
         nodes, tensors = unwrapped(body, node.output)
         for tensor in tensors:

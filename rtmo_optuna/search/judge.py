@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PRUNE_AFTER = 3
 PRUNE_SPREADS = 5
+LEAST_SPREADS = 3
 HOPELESS_AFTER = 5
 PATIENCE = 15
 LEAST_GAIN = 0.01
@@ -67,10 +68,11 @@ def prune_limit(known_ms: Sequence[float], spread: float | None, most: float) ->
     """Return the window median in ns above which a trial is given up, or None where nothing is known to compare with.
 
     That is the best of `known_ms` and a margin of 5 %, or of five times the spread between processes where that is more
-    (docs/design.md, Searching), but at most `most` times the best.
+    (docs/design.md, Searching), but at most `most` times the best; where noise alone may reach that, three spreads.
     """
-    margin = max(APART, PRUNE_SPREADS * (spread or 0.0))
-    return min(known_ms) * 1e6 * min(1 + margin, most) if known_ms else None
+    spread = spread or 0.0
+    margin = max(APART, PRUNE_SPREADS * spread)
+    return min(known_ms) * 1e6 * min(1 + margin, max(most, 1 + LEAST_SPREADS * spread)) if known_ms else None
 
 
 def within_memory(measurement: Measurement, most_gb: float | None) -> Measurement:

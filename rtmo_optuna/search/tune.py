@@ -142,9 +142,10 @@ class Tune:
         """Return the window median in ns above which a trial is given up, None where windows do not foretell its score.
 
         The reference is the best of the baseline and of the leaders, which were all confirmed in a second process; of
-        the screening's trials it is the baseline, since they are to tell what a knob does to the default.
+        the screening's trials it is the baseline, since they are to tell what a knob does to the default. The default
+        and what config.yaml holds are measured whatever they take: all others are compared with them.
         """
-        if self.study.objective.so_far is None:
+        if self.study.objective.so_far is None or origin in {Origin.DEFAULT, Origin.CONFIG}:
             return None
         purpose = Purpose.PINNED if self.runner.pin else Purpose.BASELINE
         baseline = [p.latency_ms for p in self.study.processes if p.purpose is purpose and p.cost]
