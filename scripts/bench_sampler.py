@@ -1,7 +1,7 @@
 """How many measurements samplers take until settings within 1 % of the best have been measured, on made-up landscapes.
 
-    python scripts/bench_sampler.py
-    python scripts/bench_sampler.py --samplers gp tpe --landscapes 50 --noise 0.05 --json figures.json
+    OMP_NUM_THREADS=1 python scripts/bench_sampler.py
+    OMP_NUM_THREADS=1 python scripts/bench_sampler.py --samplers gp tpe --landscapes 50 --noise 0.05 --json figures.json
 
 A landscape is a space of 288 settings with main effects of falling size, five interactions of two knobs and noise. The
 default is measured first. A second table has one choice of each landscape always fail, a third has 4 workers at once.
@@ -14,19 +14,15 @@ import argparse
 import importlib.util
 import itertools
 import json
-import os
 import statistics
 import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
-
-for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_threads, "1")  # read when NumPy loads: figures are for one core
 
 import numpy as np
 import optuna
@@ -36,7 +32,7 @@ from rtmo_optuna.search.sampler import SAMPLERS, distributions
 from rtmo_optuna.space.knobs import dimension_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Index: TypeAlias = tuple[int, ...]
 Sampler: TypeAlias = Callable[[int], optuna.samplers.BaseSampler]
@@ -57,9 +53,7 @@ SIZES = {
 def space() -> SearchSpace:
     """Return the space of all landscapes."""
     table = dimension_table("cuda")
-    dimensions = (
-        type(table[name])(name, table[name].choices[:size]) for name, size in SIZES.items()
-    )
+    dimensions = (type(table[name])(name, table[name].choices[:size]) for name, size in SIZES.items())
     return SearchSpace("cuda", tuple(dimensions))
 
 
@@ -133,14 +127,15 @@ def needed(landscape: Landscape, sampler: optuna.samplers.BaseSampler, workers: 
     whole = distributions(space())
     study.enqueue_trial({name: d.choices[0] for name, d in whole.items()})
     under_way: deque[tuple[optuna.Trial, Index]] = deque()
-    failed, asked_s = 0, []
-    for told in range(1, len(landscape.table) + 1):
+    told, failed, asked_s = 0, 0, []
+    while told < len(landscape.table):
         while len(under_way) < workers:
             begun = time.perf_counter()
             trial = study.ask(dict(whole))
             asked_s.append(time.perf_counter() - begun)
             under_way.append((trial, tuple(d.choices.index(trial.params[name]) for name, d in whole.items())))
         trial, index = under_way.popleft()
+        told += 1
         value = landscape.measure(index)
         if value is None:
             failed += 1
@@ -155,7 +150,11 @@ def needed(landscape: Landscape, sampler: optuna.samplers.BaseSampler, workers: 
 
 def table(name: str, sampler: Sampler, args: argparse.Namespace) -> list[Row]:
     """Return a row for each kind of landscape."""
-    kinds: Mapping[str, tuple[bool, int]] = {"plain": (False, 1), "failing": (True, 1), "workers": (False, args.workers)}
+    kinds: Mapping[str, tuple[bool, int]] = {
+        "plain": (False, 1),
+        "failing": (True, 1),
+        "workers": (False, args.workers),
+    }
     rows = []
     for kind in args.kinds:
         failing, workers = kinds[kind]

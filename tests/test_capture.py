@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -18,7 +19,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from rtmo_optuna.engine.calls import Device
 from rtmo_optuna.engine.capture import Cut, cut, obstacles
+from rtmo_optuna.engine.split import SplitCall
 from rtmo_optuna.engine.static import OBSTACLES
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
 
@@ -72,12 +75,24 @@ def run(
 
 
 def run_cut(parts: Cut, feed: Mapping[str, Any], level: str = "ORT_ENABLE_ALL") -> Arrays:
-    """Return the model's outputs by name: what the head gives, handed over as `parts` says, and what the tail makes."""
+    """Return the model's outputs by name: what the head gives, handed over as `parts` says, and what the tail makes.
+
+    Where the tail is cut again, both halves are run too, and must give the same.
+    """
     head = run(parts.head, feed, level)
     assert list(head) == list(dict.fromkeys([*parts.passed, *parts.direct]))
     handed = {name: head[name] for name in parts.passed} | {name: feed[name] for name in parts.fed}
     assert [value.name for value in load(parts.tail).graph.input] == list(handed)
-    return {name: head[name] for name in parts.direct} | run(parts.tail, handed, level)
+    late = run(parts.tail, handed, level)
+    assert bool(parts.finish) == bool(parts.select) == bool(parts.selected)
+    if parts.finish:
+        select = run(parts.select, handed, level)
+        assert set(parts.selected) <= select.keys() <= {*parts.selected, *parts.outputs}
+        inputs = [value.name for value in load(parts.finish).graph.input]
+        assert inputs == [*parts.selected, *(name for name in handed if name in inputs)]
+        finish = run(parts.finish, handed | {name: select[name] for name in parts.selected}, level)
+        assert_same(late, {name: (select | finish)[name] for name in late})
+    return {name: head[name] for name in parts.direct} | late
 
 
 def assert_same(whole: Arrays, parts: Arrays) -> None:
@@ -156,9 +171,38 @@ def test_rtmo_is_the_same_in_two_parts(
     path, image = rtmo[kind]
     parts = cut(str(path), {"input": (batch, *image.shape[1:])}, str(tmp_path))
     blank = np.full_like(image, 114)
-    for batches in ([image, blank], [blank] * 2):
+    half = blank.copy()
+    half[..., image.shape[-1] // 2 :] = image[..., image.shape[-1] // 2 :]
+    rows = set()
+    for batches in ([image, blank], [half, image], [blank] * 2):
         feed = {"input": np.ascontiguousarray(np.concatenate(batches[:batch]))}
-        assert_same(run(path, feed, level, {"batch": batch}), run_cut(parts, feed, level))
+        whole = run(path, feed, level, {"batch": batch})
+        assert_same(whole, run_cut(parts, feed, level))
+        rows.add(whole["dets"].shape[1])
+    assert len(rows) > 1
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("fixed", 1), ("free", 2)])
+def test_rtmo_is_called_in_three_parts(
+    rtmo: Mapping[str, tuple[Path, NDArray[np.float32]]], tmp_path: Path, kind: str, batch: int
+) -> None:
+    """Eight pictures with fewer and fewer people, each three times, in buffers that stay: equal to the last bit."""
+    path, image = rtmo[kind]
+    parts = cut(str(path), {"input": (batch, *image.shape[1:])}, str(tmp_path))
+    head, select, finish = (onnxruntime.InferenceSession(part) for part in (parts.head, parts.select, parts.finish))
+    call = SplitCall(head, select, Device(onnxruntime, "cpu", 0), parts.outputs, finish, limit=5)
+    width, rows = image.shape[-1], []
+    for covered in range(0, width + 1, width // 8):
+        sample = image.copy()
+        sample[..., :covered] = 114
+        feed = {"input": np.repeat(sample, batch, axis=0)}
+        whole = run(path, feed, free={"batch": batch})
+        for _ in range(3):
+            found = dict(zip(parts.outputs, call.run(parts.outputs, feed), strict=True))
+            assert_same(whole, found)
+        rows.append(whole["dets"].shape[1])
+    assert len(set(rows)) > 4
+    assert rows[-1] == 1  # nobody, and the row that RTMO adds
 
 
 @pytest.mark.parametrize("kind", BATCHES)
@@ -180,6 +224,23 @@ def test_rtmo_is_cut_just_before_suppression(
     assert shapes["pose"] == [1, 845, 192]
     assert min(size for shape in shapes.values() for size in shape) > 0
     assert not {tensor.name for tensor in load(parts.tail).graph.initializer} & {"backbone/stem/weight"}
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_rtmo_is_cut_again_where_rows_are_known(
+    rtmo: Mapping[str, tuple[Path, NDArray[np.float32]]], tmp_path: Path, kind: str
+) -> None:
+    """Selection ends with the places that are kept, up to 50 numbers; all that gathers and decodes comes after."""
+    path, image = rtmo[kind]
+    parts = cut(str(path), {"input": image.shape}, str(tmp_path))
+    select, finish = operators(parts.select), operators(parts.finish)
+    assert select + finish == operators(parts.tail)
+    assert len(finish) == 88
+    assert select[0] == "NonMaxSuppression"
+    assert select[-1] == "GatherND"
+    (kept,) = load(parts.select).graph.output
+    assert (kept.name, kept.type.tensor_type.elem_type) == (parts.selected[0], INT64)
+    assert not set(finish) & (OBSTACLES | ON_HOST | {"TopK"})
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -221,6 +282,79 @@ def test_shape_arithmetic_becomes_constants(tmp_path: Path) -> None:
     assert operators(parts.tail) == ["NonZero", "Mul", "Reshape"]
     feed = an_x((2, 3, 4))
     assert_same(run(path, feed, free={"batch": 2, "side": 4}), run_cut(parts, feed))
+
+
+def chain(first: str, last: str, length: int) -> list[onnx.NodeProto]:
+    """Return `length` nodes from one tensor to another."""
+    names = [first, *(f"{last}{step}" for step in range(1, length)), last]
+    return [node("Add", f"{one} {one}", other) for one, other in itertools.pairwise(names)]
+
+
+FOUND = [
+    node("Relu", "x", "r"),
+    node("NonZero", "r", "places"),
+    node("Transpose", "places", "rows", perm=[1, 0]),
+    node("GatherND", "r rows", "found"),
+]
+TARGETED = [
+    node("Shape", "found", "shape"),
+    node("Concat", "shape one", "target", axis=0),
+    node("Reshape", "found target", "column"),
+]
+COUNTED = [
+    node("Shape", "rows", "shape"),
+    node("Slice", "shape zero one", "count"),
+    node("Min", "count five", "few"),
+]
+AGAIN: Mapping[str, tuple[list[onnx.NodeProto], list[str], tuple[str, ...]]] = {
+    "fewest tensors": ([*FOUND, *chain("found", "y", 12)], ["NonZero"], ("places",)),
+    "too little": ([*FOUND, *chain("found", "y", 7)], [], ()),
+    "just enough": ([*FOUND, *chain("found", "y", 8)], ["NonZero"], ("places",)),
+    "shapes of what is handed over": ([*FOUND, *TARGETED, *chain("column", "y", 12)], ["NonZero"], ("places",)),
+    "rows limited": (
+        [*FOUND, *COUNTED, node("TopK", "found few", "best order", axis=0), *chain("best", "y", 20)],
+        ["NonZero", "Transpose", "GatherND", "Shape", "Slice", "Min", "TopK"],
+        ("best",),
+    ),
+    "numbers that become shapes": (
+        [*FOUND, node("ReduceMax", "found", "top", keepdims=0), node("Cast", "top", "size", to=INT64),
+         node("Unsqueeze", "size zero", "target"), node("Expand", "one target", "wide"),
+         node("Cast", "wide", "y0", to=FLOAT), *chain("y0", "y", 12)],
+        ["NonZero", "Transpose", "GatherND", "ReduceMax", "Cast", "Unsqueeze", "Expand"],
+        ("wide",),
+    ),
+    "counted before, read on the host after": (
+        [*FOUND, *COUNTED, node("TopK", "found few", "best order", axis=0), *chain("best", "u", 5),
+         node("Expand", "u few", "v"), *chain("v", "y", 5)],
+        [],
+        (),
+    ),
+    "an obstacle at the end": ([*FOUND, *chain("found", "u", 12), node("NonZero", "u", "v"),
+                                node("Cast", "v", "y", to=FLOAT)], [], ()),
+    "sequences are not handed over": (
+        [node("Relu", "x", "r"), node("NonZero", "r", "p"), node("SplitToSequence", "p", "s", axis=0, keepdims=0),
+         node("SequenceAt", "s where", "u"), node("Cast", "u", "v", to=FLOAT), *chain("v", "y", 12)],
+        ["NonZero", "SplitToSequence", "SequenceAt"],
+        ("u",),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", AGAIN)
+def test_where_the_tail_is_cut_again(tmp_path: Path, case: str) -> None:
+    """Select has what cannot be captured, what limits rows, and what leads there; it hands over as little as it can."""
+    nodes, select, selected = AGAIN[case]
+    weights = {"zero": integers(0), "one": integers(1), "five": integers(5), "where": integer(0)}
+    path = models.save(tmp_path / "m.onnx", nodes, {"x": (FLOAT, (64,))}, {"y": (FLOAT, ("n",))}, weights)
+    parts = cut(str(path), {}, str(tmp_path / "cuts"))
+    assert parts.selected == selected
+    if selected:
+        assert operators(parts.select) == select
+        assert [*operators(parts.select), *operators(parts.finish)] == operators(parts.tail)
+    for seed in range(3):
+        feed = {"x": an_x((64,), seed)["x"] * np.float32(3)}
+        assert_same(run(path, feed), run_cut(parts, feed))
+        assert cut(str(path), {}, str(tmp_path / "cuts")) == parts
 
 
 def conditional(path: Path) -> Path:

@@ -22,7 +22,7 @@ _FEWEST = 10
 _MEASURES = frozenset({"Shape", "Size"})
 _LIMITERS = frozenset({"Slice", "TopK"})
 """They mostly bring any number of rows to few numbers, as the best 50 do: behind them there are fewer shapes."""
-_COPIED = frozenset("BOOL FLOAT FLOAT16 DOUBLE INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64".split())
+_COPIED = "BOOL FLOAT FLOAT16 DOUBLE INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +96,4 @@ def _is_copied(kind: TypeProto | None) -> bool:
         return False
     from onnx import TensorProto  # noqa: PLC0415 - takes 0.2 s, and benchmarks never need it
 
-    return TensorProto.DataType.Name(kind.tensor_type.elem_type) in _COPIED
+    return TensorProto.DataType.Name(kind.tensor_type.elem_type) in _COPIED.split()

@@ -1,4 +1,4 @@
-"""How a model that was cut is called: its head as a CUDA graph, and what follows as one for each shape, if it can be."""
+"""How a model that was cut is called: its head as a CUDA graph, what follows as it is or as a graph for each shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rtmo_optuna.engine.ort import specs
 from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, Sequence  # noqa: TC004 - no codec reads _Variant
 
     from numpy.typing import NDArray
 
@@ -110,9 +110,9 @@ class Variants:
     """A session of which the shapes of some inputs change: a CUDA graph for each choice of shapes that comes again.
 
     The first call with a choice runs without a graph, and tells the shapes of the outputs, so that a rare choice costs
-    no capture. The second gets buffers of its own, on which ONNX Runtime captures, and the others replay that, on each
-    thread of its own. Where tensors are empty or hold no numbers, or more than `limit` choices were seen, no graph is made. Needs one call
-    at a time. On a device without CUDA graphs all is the same, but that nothing is captured.
+    no capture. The second gets buffers of its own, on which ONNX Runtime captures, and the others replay that; each
+    thread captures for itself. Where tensors are empty or hold no numbers, or more than `limit` choices were seen, no
+    graph is made. Needs one call at a time. On a device without CUDA graphs all is the same, but nothing is captured.
     """
 
     def __init__(self, session: Any, device: Device, given: Sequence[str], *, limit: int) -> None:  # noqa: ANN401

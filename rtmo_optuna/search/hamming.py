@@ -52,13 +52,13 @@ class HammingGP(OverSpace):
     it. A pruned trial counts with its last report, times what finished trials' values were of theirs: it was measured,
     only shorter (an objective like p99 lies above the running median). Failed trials teach no cost but where settings
     fail. What other workers have under way is believed to turn out as predicted. Without an initial design: after the
-    default, what is expected to improve most is what is known least, far off the default in all dimensions.
+    default, what is expected to improve most is what is known least, far off the default in all dimensions. Of equals
+    the first in the space's order is proposed.
     """
 
     def __init__(self, space: SearchSpace, seed: int | None) -> None:
         """Search all of `space`."""
         super().__init__(space, seed)
-        self._rng = np.random.default_rng(seed)
         self._sizes = np.array([len(labels) for labels in self._pool.labels.values()])
         self._hyper: Floats | None = None
         self._known: dict[Settings, list[int] | None] = {}
@@ -83,11 +83,9 @@ class HammingGP(OverSpace):
 
     def _candidates(self, history: _History) -> Codes:
         if self._pool.size <= ENUMERATED:
-            codes = self._pool.all_codes()
-        else:
-            best = [self._pool.decoded(np.array(codes)) for codes in history.best(_AROUND)]
-            codes = self._pool.some_codes(_DRAWN, best)
-        return self._rng.permutation(codes)
+            return self._pool.all_codes()
+        best = [self._pool.decoded(np.array(codes)) for codes in history.best(_AROUND)]
+        return self._pool.some_codes(_DRAWN, best)
 
     def _scores(self, history: _History, candidates: Codes) -> Floats:
         """Return the expected improvement of each candidate, times its chance to run at all."""
