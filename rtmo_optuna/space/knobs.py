@@ -101,8 +101,9 @@ CUDA = Provider(
         _flag("session.use_device_allocator_for_initializers", Scope.ENTRY, "keep weights out of the arena"),
         _flag("io_binding", Scope.CALL, "copy inputs into buffers that stay on the GPU"),
         _flag("enable_cuda_graph", Scope.PROVIDER, "replay all kernels as one graph", needs=("io_binding", True)),
-        _flag("split_capture", Scope.CALL, "cut the model where it cannot be captured, and capture what comes before",
-              needs=("enable_cuda_graph", True)),
+        # Before 1.31, what was captured of GatherND, Concat or Split read freed memory when it was replayed.
+        _flag("split_capture", Scope.CALL, "cut the model where it cannot be captured, and capture the parts",
+              since=(1, 31), needs=("enable_cuda_graph", True)),
     ),
     combined=(
         _combined(
