@@ -95,7 +95,7 @@ class StudyDefinition:
     knobs: Mapping[str, tuple[Value, ...] | None]
     fixed: Mapping[str, Value] = field(default_factory=dict)
     objective: str = "latency"
-    sampler: str = "tpe"
+    sampler: str = "auto"
     trials: int = 40
     timeout_s: float = 600.0
     prune_ratio: float = 1.5

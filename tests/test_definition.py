@@ -17,7 +17,7 @@ from rtmo_optuna.space.values import parse_value, shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SAMPLERS = ("tpe", "random", "exhaustive")
+SAMPLERS = ("auto", "gp", "tpe", "random", "exhaustive")
 START = "provider: cuda\nknobs: {prefer_nhwc: all}\n"
 
 
@@ -203,7 +203,7 @@ _COMPLAINTS = {
     "an unknown objective": (START + "objective: latencies\n", r"line 3, column 12: .*'latencies'\. .*'latency'\?$"),
     "an unknown sampler": (
         START + "sampler: grid\n",
-        r"line 3, column 10: .*'grid'\. Known: tpe, random, exhaustive\.$",
+        r"line 3, column 10: .*'grid'\. Known: auto, gp, tpe, random, exhaustive\.$",
     ),
     "an unknown key in a section": (START + "budget: {trails: 4}\n", r"line 3, column 10: unknown key .+ 'trials'\?$"),
     "windows at odds": (START + "measuring: {windows_max: 2}\n", "line 3, column 12: windows_min is 4, more than"),

@@ -16,7 +16,7 @@ from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_
 if TYPE_CHECKING:
     from pathlib import Path
 
-SAMPLERS = ("tpe", "random", "exhaustive")
+SAMPLERS = ("auto", "gp", "tpe", "random", "exhaustive")
 GPU = Gpu(0, "GPU-0", "NVIDIA H200", 141 * 2**30, "570.1", "9.0")
 FACTS = facts()
 MACHINE = Machine("host", "Linux", "CPU", 64, 64 * 2**30, "3.11.7", GPU)
