@@ -29,6 +29,7 @@ _ORIGINS: Mapping[Origin, str] = {
     Origin.CONFIG: " (from config.yaml)",
     Origin.ADVICE: " (the guide's advice)",
     Origin.SCREENING: " (screening)",
+    Origin.PLAINER: " (the best, without what does nothing by itself)",
 }
 _PLAIN_WIDTH = 160
 

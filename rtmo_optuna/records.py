@@ -97,6 +97,7 @@ class Origin(enum.StrEnum):
     ADVICE = "the guide's advice"
     SCREENING = "screening"
     SAMPLER = "sampler"
+    PLAINER = "the best, made plainer"
 
 
 @dataclass(frozen=True, slots=True)

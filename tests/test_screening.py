@@ -526,3 +526,37 @@ def test_pruning_accounts_for_itself() -> None:
     assert saved_by_pruning(recorded([*whole, *cut])) == pytest.approx((8 - 3) * 0.12)
     assert saved_by_pruning(recorded(whole)) is None
     assert "Pruning saved about" in markdown(realistic(), {})
+
+
+def test_the_best_is_made_plainer() -> None:
+    """What was seen to matter stays, and so does what nobody tried; what changed nothing goes, known idlers with it."""
+    names = ("prefer_nhwc", "use_tf32", "tunable_op", "graph_optimization_level", "arena_extend_strategy")
+    space = space_for(gpu("NVIDIA H200", "9.0", 141), replace(CUDA, knobs=dict.fromkeys(names)))
+    best = Settings.of(
+        {
+            "prefer_nhwc": True,
+            "use_tf32": False,
+            "tunable_op_enable": True,
+            "graph_optimization_level": "ORT_ENABLE_EXTENDED",
+            "arena_extend_strategy": "kSameAsRequested",
+        }
+    )
+    effects = [
+        KnobEffect((("prefer_nhwc", True),), Settings(), Reading.FASTER),
+        KnobEffect((("tunable_op", "on"),), Settings(), Reading.UNDECIDED),
+        KnobEffect((("graph_optimization_level", "ORT_ENABLE_EXTENDED"),), Settings(), Reading.UNDECIDED),
+    ]
+    plain = screening.plainer(space, best, effects)
+    assert plain == Settings.of({"prefer_nhwc": True, "use_tf32": False})
+    assert screening.plainer(space, plain, effects) == plain
+    outside = Settings.of({"enable_mem_pattern": False})
+    assert screening.plainer(space, outside, effects) == outside
+
+
+def test_known_idlers_are_flipped_last() -> None:
+    """Time may not do for all flips: those that may matter come first."""
+    names = ("gpu_mem_limit_gb", "prefer_nhwc", "tunable_op", "use_tf32")
+    space = space_for(gpu("NVIDIA H200", "9.0", 141), replace(CUDA, knobs=dict.fromkeys(names)))
+    order = [flip.options[0][0] for flip in screening.flips(space)]
+    assert order[:2] == ["prefer_nhwc", "use_tf32"]
+    assert set(order[2:]) == {"gpu_mem_limit_gb", "tunable_op"}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
-_UNTIL_CAPTURED = 3
+_ROUNDS = 3
 
 
 class Worker:
@@ -69,15 +69,14 @@ class Worker:
         )
         self.stage = Stage.FIRST_RUN
         start = time.perf_counter_ns()
-        outputs = engine.run(samples[0])
+        engine.run(samples[0])
         self.answer(protocol.Ran(time.perf_counter_ns() - start))
-        bound = request.session.settings.get("io_binding")
-        runs = _settled(engine, samples) if bound else [outputs, *(engine.run(feed) for feed in samples[1:])]
+        runs = _settled(engine, samples)
         digest = _hash(engine, runs[0])
         if request.gate:
             self.stage = Stage.GATE
             self.answer(protocol.Gated(_gated(engine, runs, request.gate)))
-        del outputs, runs
+        del runs
         timer = _Timer(engine, samples, request.measuring, request.best_spin_ns if request.pin else None)
         self.stage = Stage.WARMUP
         start = time.perf_counter_ns()
@@ -210,8 +209,12 @@ def _sentence(error: Exception) -> str:
 
 
 def _settled(engine: Engine, samples: list[Feed]) -> list[list[NDArray[Any]]]:
-    """Return each sample's outputs once graphs are captured: what is replayed is what is compared."""
-    return [[engine.run(feed) for feed in samples] for _ in range(_UNTIL_CAPTURED)][-1]
+    """Return each sample's outputs in the last of three rounds: what a session answers in the long run is compared.
+
+    A CUDA graph is replayed by then. And one setting of ONNX Runtime 1.31 (`fuse_conv_bias` without `prefer_nhwc`, on
+    an H200) answers right in its first run only.
+    """
+    return [[engine.run(feed) for feed in samples] for _ in range(_ROUNDS)][-1]
 
 
 def _gated(engine: Engine, outputs: list[list[NDArray[Any]]], plain: Mapping[str, Any]) -> dict[str, Any]:

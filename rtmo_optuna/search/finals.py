@@ -115,7 +115,9 @@ class Finals:
             return kept
         self.study.forget(Purpose.RACE, Purpose.CONFIRMATION)
         left = self._processes_left()
-        reserved = min(2 * confirm.ConfirmRules().most_pairs, int(left * _PAIRS_SHARE))
+        rivals = len({self.study.about.space.fixed, self.incumbent})
+        least = (rivals + 1) * min(confirm.LOOKS)
+        reserved = max(least, min(2 * confirm.ConfirmRules().most_pairs, int(left * _PAIRS_SHARE)))
         rules = RaceRules().fitted(len(self._contenders()), left - reserved)
         kept = Outcomes(self.study.runs, self.incumbent, rules)
         self.study.put("finals", kept)

@@ -149,7 +149,7 @@ def _apart(sizes: Codes) -> Floats:
 
 def _one_hot(codes: Codes, sizes: Codes) -> Floats:
     places = np.concatenate([np.arange(size) for size in sizes])
-    return (np.repeat(codes, sizes, axis=1) == places).astype(float)
+    return np.asarray(np.repeat(codes, sizes, axis=1) == places, dtype=float)
 
 
 def expected_improvement(mean: Floats, variance: Floats, best: float) -> Floats:

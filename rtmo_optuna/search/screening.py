@@ -24,6 +24,7 @@ NEAR = 3
 SMALL = 60
 """Up to so many live settings the search measures all of them, if it has the trials and the time (docs/design.md)."""
 LEVEL = 0.98
+_MATTERS = {Reading.FASTER, Reading.SLOWER, Reading.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Level:
 def flips(space: SearchSpace) -> tuple[Flip, ...]:
     """Return each choice off the default, alone, and those of `hints.TOGETHER` with the one that they need.
 
-    A choice that means nothing alone is left out. Empty where the default settings lie outside of the space.
+    Those that are known to do nothing on many machines (`hints.WHY`) come last, since time may not do for all. A choice
+    that means nothing alone is left out. Empty where the default settings lie outside of the space.
     """
     default = params_of(space, space.fixed)
     return tuple(_flips(space, default)) if default is not None else ()
@@ -58,7 +60,7 @@ def flips(space: SearchSpace) -> tuple[Flip, ...]:
 
 def _flips(space: SearchSpace, default: Mapping[str, Value]) -> Iterator[Flip]:
     labels = {dimension.name: {choice.label for choice in dimension.choices} for dimension in space.dimensions}
-    for name, choices in ((d.name, d.choices) for d in space.dimensions):
+    for name, choices in ((d.name, d.choices) for d in sorted(space.dimensions, key=lambda d: d.name in WHY)):
         for option in ((name, choice.label) for choice in choices if choice.label != default[name]):
             settings = settings_of(space, {**default, **dict([option])})
             if settings != space.fixed:
@@ -83,6 +85,25 @@ def unfit(definition: StudyDefinition, space: SearchSpace) -> str:
     if definition.trials < 2 * (count + 1):
         return f"{count} flips are too many beside {definition.trials} trials"
     return ""
+
+
+def plainer(space: SearchSpace, settings: Settings, effects: Iterable[KnobEffect]) -> Settings:
+    """Return `settings` with every choice at its default that was not seen to matter alone.
+
+    Left as they are: choices that were faster, slower or failed by themselves, and untried ones, but for those that are
+    known to do nothing on many machines (`hints.WHY`). It is a guess, to be measured: what nobody can tell from the
+    default should not be in anybody's configuration.
+    """
+    params, default = params_of(space, settings), params_of(space, space.fixed)
+    if params is None or default is None:
+        return settings
+    read = {found.options[0]: found.reading for found in effects if len(found.options) == 1}
+
+    def matters(option: Option) -> bool:
+        reading = read.get(option)
+        return option[0] not in WHY if reading is None else reading in _MATTERS
+
+    return settings_of(space, {n: v if matters((n, v)) else default[n] for n, v in params.items()})
 
 
 def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: Level) -> KnobEffect:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _REPEATS = 3
 _BEAT_S = 30.0
-_UNCOUNTED = {Origin.ADVICE, Origin.SCREENING}
+_UNCOUNTED = {Origin.ADVICE, Origin.PLAINER, Origin.SCREENING}
 
 
 @dataclass

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from rtmo_optuna.search.study import Proposal
 
 SEARCH_UNTIL = 0.6
+"""The share of the time after which the search ends; `LEAST_SEARCH` is what it has in any case."""
+LEAST_SEARCH = 0.35
+LEAST_FINALS = 36
+"""Processes that a race of two and ten confirming pairs take, and some to spare."""
 
 
 @dataclass
@@ -55,10 +59,27 @@ class Tune:
         """
         timeout_s = self.study.about.definition.timeout_s
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer).run()
-        self._search(self.begun + SEARCH_UNTIL * timeout_s)
+        self._search(self._until())
+        self._simplify()
         if self.search_only or judge.best(self.study.trials, self.study.objective) is None:
             return None
         return Finals(self.study, self.runner, self.incumbent, self.begun + timeout_s).run()
+
+    def _until(self) -> float:
+        """Return when the search ends: it leaves time for a short race and the least confirmation, where it can."""
+        timeout_s = self.study.about.definition.timeout_s
+        finals_s = LEAST_FINALS * (statistics.median(self.runner.walls_s) if self.runner.walls_s else 0.0)
+        return self.begun + min(SEARCH_UNTIL * timeout_s, max(LEAST_SEARCH * timeout_s, timeout_s - finals_s))
+
+    def _simplify(self) -> None:
+        """Try the best settings without what does nothing by itself: the race prefers them, if they are as fast."""
+        best = judge.best(self.study.trials, self.study.objective)
+        if best is None:
+            return
+        effects = self.study.screening.effects if self.study.screening else ()
+        self.study.enqueue(screening.plainer(self.study.about.space, best.settings, effects), Origin.PLAINER)
+        while self.study.waiting and (proposal := self.study.ask()):
+            self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)
 
     def _search(self, deadline: float) -> None:
         """Run what is queued, screen the knobs, then sample; say why the search ended."""
@@ -100,7 +121,7 @@ class Tune:
 
     def _trial(self, proposal: Proposal, place: int, total: int) -> TrialRecord:
         """Run a proposal as trial `place` of `total`, tell the study and whoever watches."""
-        left = max(0.0, self.begun + SEARCH_UNTIL * self.study.about.definition.timeout_s - time.monotonic())
+        left = max(0.0, self._until() - time.monotonic())
         self.observer(TrialStarted(place, total, proposal.settings, proposal.origin, left))
         record = self._run(proposal)
         self._walls_s.append(record.wall_s)
