@@ -32,9 +32,9 @@ _TOLERANCE = 1e-4
 _LEAST_VARIANCE = 1e-12
 # How much less likely it is that a pair of choices makes settings fail than that one choice does, or all of them only
 # together; and how much likelier a cause of two failures is than a cause of one.
-_BLAME_PAIR = 0.1
-_BLAME_ALL = 0.05
-_BLAME_AGAIN = 10.0
+_BLAME_PAIR = 0.03
+_BLAME_ALL = 0.03
+_BLAME_AGAIN = 100.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ENUMERATED = 20_000
 _DRAWN = 4_000
 _AROUND = 5
+_HOPELESS = 0.05
 
 
 @dataclass
@@ -88,7 +89,7 @@ class HammingGP(OverSpace):
         return self._pool.some_codes(_DRAWN, best)
 
     def _scores(self, history: _History, candidates: Codes) -> Floats:
-        """Return the expected improvement of each candidate, times its chance to run at all."""
+        """Return the expected improvement of each candidate, times its chance to run; what will surely fail is last."""
         measured = self._array([codes for codes, _ in history.measured])
         costs = np.array([cost for _, cost in history.measured])
         surrogate = gp.fit(measured, costs, self._sizes, self._hyper)
@@ -96,7 +97,7 @@ class HammingGP(OverSpace):
         best = surrogate.predict(measured)[0].min() if len(costs) else surrogate.level
         mean, variance = surrogate.believing(self._array(history.pending)).predict(candidates)
         chance = gp.chance_to_run(candidates, self._array(history.failed), measured)
-        return gp.expected_improvement(mean, variance, best) * chance
+        return np.where(chance < _HOPELESS, chance - 1, gp.expected_improvement(mean, variance, best) * chance)
 
     def _array(self, codes: Sequence[Sequence[int]]) -> Codes:
         return np.array(codes, dtype=np.int64).reshape(len(codes), len(self._sizes))
