@@ -30,11 +30,11 @@ def model(tmp_path: Path) -> Path:
         helper.make_node("Add", ["a", "b"], ["sum"]),
         helper.make_node("Mul", ["a", "b"], ["product"]),
     ]
-    shape = (FLOAT, ["batch", 4])
+    shape: tuple[int, list[int | str]] = (int(FLOAT), ["batch", 4])
     return save(tmp_path / "model.onnx", nodes, {"a": shape, "b": shape}, {"sum": shape, "product": shape})
 
 
-def config(folder: Path, model: Path, *, knobs: str = "intra_op_num_threads: 1", **info: object) -> Path:
+def config(folder: Path, model: Path, *, knobs: str = "intra_op_num_threads: 1", **info: str) -> Path:
     """Write a configuration as `tune` does."""
     told = {
         "onnxruntime_version": onnxruntime.__version__,
@@ -69,8 +69,8 @@ def test_it_is_a_drop_in_for_an_inference_session(model: Path, tmp_path: Path) -
     """Names, types, shapes and outputs are those of ONNX Runtime's own session."""
     ours = rtmo_optuna.open_session(model, config(tmp_path, model))
     theirs = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    for one, other in ((ours.get_inputs(), theirs.get_inputs()), (ours.get_outputs(), theirs.get_outputs())):
-        assert [(a.name, a.type, a.shape) for a in one] == [(b.name, b.type, b.shape) for b in other]
+    for nodes, known in ((ours.get_inputs(), theirs.get_inputs()), (ours.get_outputs(), theirs.get_outputs())):
+        assert [(a.name, a.type, a.shape) for a in nodes] == [(b.name, b.type, b.shape) for b in known]
     assert ours.get_providers() == theirs.get_providers()
     for names in (None, [], ["product"], ["product", "sum"]):
         for one, other in zip(ours.run(names, feed()), theirs.run(names, feed()), strict=True):
@@ -124,7 +124,7 @@ def test_an_unknown_output_is_told(model: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_was_tuned_for_something_else_is_refused(
-    model: Path, tmp_path: Path, info: dict[str, object], told: str
+    model: Path, tmp_path: Path, info: dict[str, str], told: str
 ) -> None:
     """Another version, model or machine; not strict, it is a warning and the session opens."""
     path = config(tmp_path, model, **info)

@@ -1,0 +1,118 @@
+"""Recorded grids: every settings of a space, each in several fresh processes, as `replay.py record` writes them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.records import Dimension, Measurement, Outcome, SearchSpace, Settings, StageTimes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_STAGES = ("start", "import", "preload", "build", "first_run", "warmup", "windows")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One fresh process: latency and its windows' medians in ms; `stage_s` and `wall_s` in seconds.
+
+    `wall_s` is all that it took, from before its start to after its end; a failure has a `reason` and what it took.
+    """
+
+    outcome: Outcome
+    wall_s: float
+    latency_ms: float | None = None
+    windows_ms: tuple[float, ...] = ()
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    reason: str = ""
+
+    def until_window(self, count: int) -> float:
+        """Return the seconds that the process would have taken if it had been ended after `count` windows."""
+        share = count / len(self.windows_ms)
+        return self.wall_s - (1 - share) * self.stage_s.get("windows", 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The processes of some settings, in the order in which they ran; `label` is what they are called."""
+
+    settings: Settings
+    processes: tuple[Process, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a process of these settings failed."""
+        return any(process.outcome is not Outcome.MEASURED for process in self.processes)
+
+    @property
+    def true_ms(self) -> float | None:
+        """Their latency: the median over all of their processes; None where one failed, or none ran."""
+        values = [process.latency_ms for process in self.processes if process.latency_ms is not None]
+        return None if self.failed or not values else statistics.median(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A whole recording: what it ran on, its space, and an entry for each settings."""
+
+    facts: Mapping[str, Any]
+    provider: str
+    fixed: Settings
+    dimensions: tuple[Dimension, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space whose settings were recorded."""
+        return SearchSpace(self.provider, self.dimensions, self.fixed)
+
+    @property
+    def best_ms(self) -> float:
+        """The latency of the best settings. Raises ValueError where none was measured."""
+        return min(entry.true_ms for entry in self.entries if entry.true_ms is not None)
+
+    @property
+    def whole_s(self) -> float:
+        """What one process of every settings takes, in seconds."""
+        return sum(statistics.fmean(process.wall_s for process in entry.processes) for entry in self.entries)
+
+
+def process_of(measurement: Measurement, wall_s: float) -> Process:
+    """Return what a grid keeps of a Measurement that took `wall_s`."""
+    failed = measurement.outcome is not Outcome.MEASURED
+    return Process(
+        outcome=measurement.outcome,
+        wall_s=round(wall_s, 3),
+        latency_ms=None if failed or measurement.latency_ms is None else round(measurement.latency_ms, 5),
+        windows_ms=tuple(round(value / 1e6, 5) for value in measurement.windows_ns),
+        stage_s=_stages(measurement.stages),
+        memory_bytes=measurement.gpu_memory_bytes,
+        reason=f"{measurement.stage}: {measurement.reason}" if failed else "",
+    )
+
+
+def _stages(times: StageTimes) -> dict[str, float]:
+    spent = {stage: getattr(times, f"{stage}_ns") for stage in _STAGES}
+    return {stage: round(spent_ns / 1e9, 4) for stage, spent_ns in spent.items() if spent_ns is not None}
+
+
+def load(path: Path) -> Grid:
+    """Read a grid."""
+    return decode(Grid, json.loads(path.read_text(encoding="utf-8")))
+
+
+def save(grid: Grid, path: Path) -> None:
+    """Write a grid, one settings a line; a reader never sees half of it."""
+    plain = encode(grid)
+    entries = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in plain.pop("entries"))
+    head = json.dumps(plain, separators=(",", ":"))[:-1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(f'{head},"entries":[\n{entries}\n]}}\n', encoding="utf-8")
+    aside.replace(path)
