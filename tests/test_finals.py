@@ -276,7 +276,7 @@ def test_without_time_nothing_is_confirmed(tmp_path: Path, planted: Planted) -> 
     outcomes = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
     assert not kept(study, Purpose.RACE)
     told = verdict(study, outcomes)
-    assert told.sentence.startswith("Not confirmed: the time allowed 0 blocks of the race and 0 pairs")
+    assert told.sentence.startswith("Not confirmed: the time allowed 0 blocks of the race and 0 of the 10 pairs")
     assert told.best is not None
     assert told.best.settings == DEFAULT
     assert not told.confirmed

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Settings, TrialRecord, Verdict
+from rtmo_optuna.records import Purpose, Settings, TrialRecord, Verdict
 from rtmo_optuna.search import judge
-from rtmo_optuna.search.confirm import Decided
+from rtmo_optuna.search.confirm import LOOKS, Decided
 
 if TYPE_CHECKING:
     from rtmo_optuna.search.finals import Outcomes
@@ -30,8 +31,11 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
     held, claims = outcomes.incumbent, outcomes.claims
     winner = outcomes.winner if outcomes.over else None
     if winner is None:
-        pairs = max((claim.pairs for claim in claims), default=0)
-        reached = f"Not confirmed: the time allowed {outcomes.blocks} blocks of the race and {pairs} pairs."
+        sides = Counter(p.index for p in study.processes if p.purpose is Purpose.CONFIRMATION)
+        pairs = sum(count > 1 for count in sides.values())
+        least = min(LOOKS)
+        spent = f"{outcomes.blocks} blocks of the race and {pairs} of the {least} pairs that a claim takes"
+        reached = f"Not confirmed: the time allowed {spent}."
         return Verdict(f"{reached} {_stays(study, held)}", _trial(study, held), study.default, None, claims=claims)
     by_name = {claim.against: claim for claim in claims}
     against_default = next((claim for name, claim in by_name.items() if name != _HELD), None)
