@@ -645,3 +645,15 @@ def test_a_thousand_runs_fit_a_report(tmp_path: Path) -> None:
     assert len(table.rows) == 11
     assert files[0].stat().st_size < 30_000
     assert files[1].stat().st_size < 8_000_000
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_settings_that_need_our_session_say_so(bound: bool) -> None:  # noqa: FBT001 - a case of the test
+    """Bound buffers are no option of ONNX Runtime's session: the report shows what opens one; others need nothing."""
+    settings = Settings.of({"io_binding": True} if bound else {"prefer_nhwc": True})
+    record = study(
+        [(Settings(), measured(5.0)), (settings, measured(4.0))], knobs={"capture": None, "prefer_nhwc": None}
+    )
+    best = next(trial for trial in record.trials if trial.settings == settings)
+    text = markdown(replace(record, verdict=replace(record.verdict, best=best)), {})
+    assert ("rtmo_optuna.open_session" in text) is bound

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Outcome
+from rtmo_optuna.records import Outcome, Scope
 from rtmo_optuna.show import findings, headline, tables, words
 from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture, Section
 from rtmo_optuna.show.cells import Code
@@ -16,6 +16,7 @@ from rtmo_optuna.show.findings import filled, pictures
 from rtmo_optuna.show.scores import decided_by
 from rtmo_optuna.show.screened import screened
 from rtmo_optuna.show.stages import saved_by_pruning
+from rtmo_optuna.space.knobs import knob_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +71,13 @@ def _application(record: StudyRecord, applied: str) -> Iterator[Block]:
     if not len(best.settings):
         yield Paragraph("These are ONNX Runtime's defaults: there is nothing to set.")
     yield Listing(yaml(best.settings), "yaml")
+    table = knob_table(record.space.provider)
+    if any(knob in table and table[knob].scope is Scope.CALL for knob, _ in best.settings):
+        yield Paragraph(
+            "They need a session that is called as the trials were: bound buffers, CUDA graphs and cut models are no "
+            "options of ONNX Runtime's own."
+        )
+        yield Listing('session = rtmo_optuna.open_session("model.onnx", "config.yaml")', "python")
 
 
 def yaml(settings: Settings) -> str:
