@@ -607,3 +607,11 @@ def test_a_batch_that_a_model_does_not_take_is_told(tmp_path: Path) -> None:
     spec = TensorSpec("x", "tensor(float)", (1, 2))
     with pytest.raises(UsageError, match=r"The study wants a batch of 8, but the model takes .*: export it with"):
         prepare([spec], source=None, shapes={}, scale=1.0, target=tmp_path / "in.npz", batch=8)
+
+
+def test_a_name_for_several_sizes_is_no_dimension(tmp_path: Path) -> None:
+    """Some exporters call every open dimension `?`: such a name cannot be fixed, one for one size can."""
+    specs = [TensorSpec("x", "tensor(float)", ("batch", "?", "?"))]
+    facts = prepare(specs, source=None, shapes={"x": (2, 3, 4)}, scale=1.0, target=tmp_path / "in.npz")
+    assert facts.free_dimensions == {"batch": 2}
+    assert facts.fixed

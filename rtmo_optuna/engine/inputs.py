@@ -151,9 +151,17 @@ def _batched(spec: TensorSpec, batch: int | None) -> TensorSpec:
 
 
 def _named(specs: Sequence[TensorSpec], bound: Sequence[TensorSpec]) -> dict[str, int]:
-    """Return the sizes that the signature's symbolic dimensions were bound to, by their names."""
-    pairs = (pair for one, other in zip(specs, bound, strict=True) for pair in zip(one.shape, other.shape, strict=True))
-    return {name: size for name, size in pairs if isinstance(name, str) and isinstance(size, int)}
+    """Return the sizes that the signature's symbolic dimensions were bound to, by their names.
+
+    A name that is not bound everywhere, or to several sizes, stands for nothing: some exporters call every one `?`.
+    """
+    sizes: dict[str, set[int | str | None]] = {}
+    for one, other in zip(specs, bound, strict=True):
+        for name, size in zip(one.shape, other.shape, strict=True):
+            if isinstance(name, str):
+                sizes.setdefault(name, set()).add(size)
+    single = {name: next(iter(found)) for name, found in sizes.items() if len(found) == 1}
+    return {name: size for name, size in single.items() if isinstance(size, int)}
 
 
 def _size_or_name(dim: int | str | None) -> int | str | None:

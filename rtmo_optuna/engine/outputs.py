@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MOST_PARTS, _LEAST_NUMBERS = 1024, 16
 _WORST = 1e9
 _NOTHING = 1e-6  # single precision says nothing about numbers this much smaller than those beside them
+_SMALL = 0.1  # a part of a smaller share of the whole's size is measured by that share: it matters so much less
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +169,9 @@ def _integer_errors(wanted: Array, found: Array) -> dict[str, Array]:
 def _float_errors(wanted: Array, found: Array) -> dict[str, Array]:
     """Return the errors of the whole, and of each part along the second and the last axis, where channels are.
 
-    The whole hides a channel: one zeroed out of 192 is 7 % of the norm, and TF32 moves it by up to 5 %. Parts too small
-    to have a norm worth the name are left out, and axes too long to hold channels.
+    The whole hides a channel: one zeroed out of 192 is 7 % of the norm, and TF32 moves it by up to 5 %. A part that is
+    small beside the whole is measured by a tenth of the whole's size (rounding before a sigmoid is all there is of its
+    smallest values); axes too long to hold channels are left out.
     """
     finite, wide = np.isfinite(wanted), np.result_type(wanted, np.float64)
     wanted, found = (np.where(finite, array, 0).astype(wide).reshape(array.shape or 1) for array in (wanted, found))
@@ -180,7 +182,7 @@ def _float_errors(wanted: Array, found: Array) -> dict[str, Array]:
     for axis in sorted({1, wanted.ndim - 1} & set(range(1, wanted.ndim))):
         parts = wanted.shape[axis]
         if 1 < parts <= _MOST_PARTS and wanted.size >= _LEAST_NUMBERS * parts:
-            figures[f"axis {axis}"] = _rms(errors, axis) / np.maximum(_rms(sizes, axis), least)
+            figures[f"axis {axis}"] = _rms(errors, axis) / np.maximum(_rms(sizes, axis), _SMALL * whole)
     return figures
 
 
