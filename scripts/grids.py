@@ -14,6 +14,8 @@ from rtmo_optuna.records import Dimension, Measurement, Outcome, SearchSpace, Se
 if TYPE_CHECKING:
     from pathlib import Path
 
+LIMITED = ("start", "build", "first_run", "window")
+"""The stages of a child's life that have a limit."""
 _STAGES = ("start", "import", "preload", "build", "first_run", "warmup", "windows")
 
 
@@ -40,7 +42,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The processes of some settings, in the order in which they ran; `label` is what they are called."""
+    """The processes of some settings, in the order in which they ran."""
 
     settings: Settings
     processes: tuple[Process, ...] = ()

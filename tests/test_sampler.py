@@ -194,11 +194,11 @@ def test_a_space_too_large_to_enumerate_is_drawn_from() -> None:
 
 
 def test_landscapes_take_few_measurements() -> None:
-    """On the first 12 landscapes the Gaussian process needs under two thirds of what TPE needs, failures or not."""
+    """On the first 8 landscapes the Gaussian process needs under two thirds of what TPE needs, failures or not."""
     made = bench_sampler.samplers()
 
     def mean(name: str, *, failing: bool = False, workers: int = 1) -> float:
-        seeds = range(12)
+        seeds = range(8)
         ran = (bench_sampler.needed(bench_sampler.Landscape(s, failing=failing), made[name](s), workers) for s in seeds)
         return statistics.fmean(count for count, _, _ in ran)
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     Codes: TypeAlias = NDArray[np.int64]
 
 # Priors of the logarithms of variances, (centre, standard deviation). One knob moves the cost by 5 %, by 0.7 or 40 % at
-# two deviations; one pair by 2 %, processes of the same settings differ by 1 %. Data soon overrule them.
+# two deviations; one pair by 2 %, processes of the same settings differ by 2 %. Data soon overrule them.
 _MAIN = (math.log(0.05**2), 2.0)
 _PAIR = (math.log(0.02**2), 1.5)
-_NOISE = (math.log(0.01**2), 1.0)
+_NOISE = (math.log(0.02**2), 2.0)
 _LEVEL = 1.0
 _BOUNDS = (-16.0, 2.0)
 _STEPS = 40

@@ -1,0 +1,150 @@
+"""Records a grid: all settings of a study in fresh processes, through what runs a tune's trials."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grids
+
+from rtmo_optuna.codec import encode
+from rtmo_optuna.errors import UsageError
+from rtmo_optuna.prepare import TuneOptions, plan, runner_of
+from rtmo_optuna.records import Event, Note, Outcome, Settings
+from rtmo_optuna.search.process import Runner
+from rtmo_optuna.space.resolve import every_params, settings_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+
+    from rtmo_optuna.prepare import Plan
+
+
+@dataclass
+class Recorder:
+    """Runs what is due and writes `output` after each process; `until` is when the last one must have ended."""
+
+    grid: grids.Grid
+    runner: Runner
+    output: Path
+    log: Path
+    until: float
+
+    def run(self, processes: int, seed: int) -> None:
+        """Run until each settings has `processes`, or the time is over.
+
+        The default runs once before all others: no settings need to be nearer to the reference than it is.
+        """
+        first = self.runner.run(self.grid.fixed, self.log)
+        if first.gate:
+            self.runner.set_own(encode(first.gate))
+        entries = {entry.settings: entry for entry in self.grid.entries}
+        for settings in self._due(entries, processes, seed):
+            if time.monotonic() + statistics.median(self.runner.walls_s) > self.until:
+                print("The time is over: the same command goes on from here.")
+                break
+            process = self._process(settings)
+            if process is not None:
+                entries[settings] = replace(entries[settings], processes=(*entries[settings].processes, process))
+                grids.save(replace(self.grid, entries=tuple(entries.values())), self.output)
+        done = [len(entry.processes) for entry in entries.values()]
+        print(f"{self.output}: {sum(done)} processes of {sum(map(bool, done))} settings, of {len(done)}.")
+
+    def _due(self, entries: Mapping[Settings, grids.Entry], processes: int, seed: int) -> Iterator[Settings]:
+        """Yield settings whose next process is due: blocks of one process each in random order, the default's first."""
+        for block in range(processes):
+            order = [settings for settings in entries if settings != self.grid.fixed]
+            random.Random(f"{seed} {block}").shuffle(order)  # noqa: S311 - no secret
+            for settings in (self.grid.fixed, *order):
+                if len(entries[settings].processes) == block and not entries[settings].failed:
+                    yield settings
+
+    def _process(self, settings: Settings) -> grids.Process | None:
+        """Return a process of `settings`; None where it says nothing of them: throttled, or cut off by the time."""
+        left_s = max(1.0, self.until - time.monotonic())
+        limits = self.runner.limits
+        stages = {f"{stage}_s": min(getattr(limits, f"{stage}_s"), left_s) for stage in grids.LIMITED}
+        self.runner.limits = replace(limits, **stages)
+        measured = self.runner.run(settings, self.log)
+        self.runner.limits = limits
+        process = grids.process_of(measured, self.runner.walls_s[-1])
+        print(f"{process.wall_s:6.2f} s  {process.reason or f'{process.latency_ms:.4f} ms'}  {settings}", flush=True)
+        cut_off = process.outcome is Outcome.FAILED and time.monotonic() > self.until
+        return None if cut_off or process.outcome is Outcome.INTERRUPTED else process
+
+
+def record(args: argparse.Namespace) -> None:
+    """Record what the command line asks for; see `replay.py record`."""
+    until = math.inf if args.time_limit is None else time.monotonic() + args.time_limit
+    with tempfile.TemporaryDirectory(prefix="replay-") as name:
+        folder = Path(name)
+        planned = plan(_options(args, folder), folder)
+        grid, runner = _begun(args.output, planned), runner_of(planned, _observe)
+        runner.pin = args.pin
+        try:
+            Recorder(grid, runner, args.output, folder / "log.txt", until).run(args.processes, args.seed)
+        finally:
+            runner.close()
+
+
+def _begun(output: Path, planned: Plan) -> grids.Grid:
+    """Return the grid in `output` where it is of the same plan, else a new one."""
+    about = planned.about
+    known = dict.fromkeys(settings_of(about.space, params) for params in every_params(about.space))
+    new = grids.Grid(
+        facts=_facts(planned),
+        provider=about.space.provider,
+        fixed=about.space.fixed,
+        dimensions=about.space.dimensions,
+        entries=tuple(map(grids.Entry, known)),
+    )
+    if not output.exists():
+        return new
+    old = grids.load(output)
+    if replace(old, entries=()) != replace(new, entries=()):
+        message = f"{output} holds a grid of something else (model, machine, versions or space): name another --output."
+        raise UsageError(message)
+    return old
+
+
+def _facts(planned: Plan) -> dict[str, object]:
+    machine, about = planned.about.machine, planned.about
+    return {
+        "model": Path(about.model_path).name,
+        "model_sha256": about.model_sha256,
+        "shapes": {name: list(shape) for name, shape in about.inputs.shapes.items()},
+        "versions": dict(about.model.versions),
+        "system": machine.system,
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "gpu": {"name": machine.gpu.name, "driver": machine.gpu.driver} if machine.gpu else None,
+        "measuring": encode(about.definition.measuring),
+    }
+
+
+def _options(args: argparse.Namespace, folder: Path) -> TuneOptions:
+    """Return options that keep everything in `folder`."""
+    return TuneOptions(
+        model=args.model,
+        config=folder / "config.yaml",
+        output=folder / "results",
+        study=args.study,
+        quick=args.quick,
+        provider=args.provider,
+        input=args.input,
+        storage=f"sqlite:///{folder}/studies.db",
+        allow_busy=args.allow_busy,
+    )
+
+
+def _observe(event: Event) -> None:
+    if isinstance(event, Note) and event.warning:
+        print(f"   {event.text}", file=sys.stderr, flush=True)

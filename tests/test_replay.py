@@ -1,0 +1,148 @@
+"""Recorded grids and searches replayed over them."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import bench_sampler
+import grids
+import models
+import optuna
+import pytest
+import replay
+import replayed
+
+from rtmo_optuna.records import Outcome, SearchSpace, Settings, Value
+from rtmo_optuna.space.resolve import every_params, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+STUDY = """
+provider: cpu
+knobs: {enable_cpu_mem_arena: [true, false]}
+measuring: {warmup_s: 0.01, warmup_calls: 2, window_s: 0.005, window_calls: 2, windows_min: 3, windows_max: 3}
+"""
+
+
+def process(latency_ms: float, windows: int = 6, wall_s: float = 3.0) -> grids.Process:
+    """Return a process whose windows, all alike, took 1.2 s in all."""
+    return grids.Process(Outcome.MEASURED, wall_s, latency_ms, (latency_ms,) * windows, {"windows": 1.2})
+
+
+def landscape_grid(seed: int = 0, failing: tuple[str, Value] | None = None) -> grids.Grid:
+    """Return a grid of a made-up landscape, three processes each; settings with the choice `failing` fail in 2 s."""
+    space, land, draw = bench_sampler.space(), bench_sampler.Landscape(seed), random.Random(seed)  # noqa: S311
+    entries = []
+    for true_ms, params in zip(land.table.values(), every_params(space), strict=True):
+        three = tuple(process(true_ms * draw.gauss(1, 0.01)) for _ in range(3))
+        fails = failing is not None and params[failing[0]] == failing[1]
+        failure = (grids.Process(Outcome.FAILED, 2.0, reason="session build: no"),)
+        entries.append(grids.Entry(settings_of(space, params), failure if fails else three))
+    return grids.Grid({"model": "made up"}, "cuda", Settings(), space.dimensions, tuple(entries))
+
+
+def small_grid(**latencies: float) -> grids.Grid:
+    """Return a grid of one knob with two choices, one process each."""
+    dimensions = bench_sampler.space().dimensions[3:4]
+    space = SearchSpace("cuda", dimensions)
+    told: Mapping[bool, float] = {False: latencies["off"], True: latencies["on"]}
+    entries = (
+        grids.Entry(settings_of(space, params), (process(told[bool(params["prefer_nhwc"])]),))
+        for params in every_params(space)
+    )
+    return grids.Grid({}, "cuda", Settings(), dimensions, tuple(entries))
+
+
+def one_replay(grid: grids.Grid, strategy: str = "random", trials: int = 40) -> replayed.Replay:
+    """Replay one search with a baseline of two processes."""
+    return replayed.replay(grid, replayed.STRATEGIES[strategy], 1, trials, 2)
+
+
+def test_a_grid_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """JSON and back; the true latency is the median, and a failure has none."""
+    grid = landscape_grid(failing=("tunable_op", "on"))
+    grids.save(grid, tmp_path / "grid.json")
+    again = grids.load(tmp_path / "grid.json")
+    assert again == grid
+    latencies = [one.latency_ms for one in grid.entries[0].processes if one.latency_ms]
+    assert again.entries[0].true_ms == statistics.median(latencies)
+    assert sum(entry.failed for entry in again.entries) == 96
+    assert all(entry.true_ms is None for entry in again.entries if entry.failed)
+
+
+def test_every_process_is_charged() -> None:
+    """Two of the baseline, the default's trial and its second process as a leader, the faster one's two: 18 s."""
+    done = one_replay(small_grid(off=5.0, on=4.0))
+    assert done.good_s == pytest.approx(18.0)
+    assert done.good_trials == 2
+    assert list(done.steps[0]) == pytest.approx([12.0, 0.25])
+
+
+def test_a_pruned_trial_costs_what_it_ran() -> None:
+    """A slow trial ends after 3 of 6 windows: half of its 1.2 s of windows is saved, and it has no second process."""
+    done = one_replay(small_grid(off=5.0, on=6.0))
+    assert done.steps[-1][0] == pytest.approx(6 + 6 + 2.4)
+    assert not done.pruned
+    assert done.exported == 0.0
+
+
+def test_the_best_may_be_pruned() -> None:
+    """Settings that are the best of all in the median, but slow in the process that was drawn, are counted."""
+    grid = small_grid(off=5.0, on=4.0)
+    slow = replace(grid.entries[1], processes=(*[process(4.0)] * 3, *[process(9.0)] * 2))
+    grid = replace(grid, entries=(grid.entries[0], slow))
+    told = [replayed.replay(grid, replayed.STRATEGIES["random"], seed, 2, 2).pruned for seed in range(40)]
+    assert 0.2 < statistics.fmean(told) < 0.6
+
+
+def test_what_was_not_recorded_is_passed_over_at_no_charge() -> None:
+    """A recording that ended early is searched as far as it goes."""
+    whole = landscape_grid()
+    part = replace(
+        whole, entries=tuple(e if n % 3 == 0 else grids.Entry(e.settings) for n, e in enumerate(whole.entries))
+    )
+    done = one_replay(part)
+    assert done.good_trials <= 96
+    assert len(done.steps) <= 96
+
+
+def test_ours_is_ahead_and_failures_do_not_stop_it() -> None:
+    """With one choice failing, the Gaussian process needs under half of random's seconds; failures are charged."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    grid = landscape_grid(3, failing=("tunable_op", "on"))
+
+    def seconds(name: str) -> float:
+        made = replayed.STRATEGIES[name]
+        return statistics.fmean(replayed.replay(grid, made, seed, 5, 6).good_s for seed in range(5))
+
+    assert seconds("gp") < seconds("random") / 2
+
+
+def test_the_guides_grid_holds_its_own_knobs_only() -> None:
+    """Of the landscape's knobs one is the guide's: four choices, and no more trials than that."""
+    assert len(one_replay(landscape_grid(), "guide").steps) == 4
+
+
+def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A recording of real processes, gone on with after a time limit of nothing, then replayed with a picture."""
+    study, output = tmp_path / "small.yaml", tmp_path / "grid.json"
+    study.write_text(STUDY, encoding="utf-8")
+    model = str(models.dense(tmp_path / "dense.onnx"))
+    command = ["record", "--model", model, "--provider", "cpu", "--study", str(study), "--output", str(output)]
+    replay.main([*command, "--processes", "2", "--time-limit", "0"])
+    assert "The time is over" in capsys.readouterr().out
+    replay.main([*command, "--processes", "1"])
+    grid = grids.load(output)
+    assert [len(entry.processes) for entry in grid.entries] == [1, 1]
+    assert {"build", "first_run", "warmup", "windows"} <= grid.entries[0].processes[0].stage_s.keys()
+    replay.main(["run", str(output), "--repetitions", "3", "--strategies", "gp", "--picture", str(tmp_path / "x.png")])
+    assert "| gp | 3 |" in capsys.readouterr().out
+    assert (tmp_path / "x.png").stat().st_size > 10_000
+    study.write_text(STUDY.replace("windows_max: 3", "windows_max: 4"), encoding="utf-8")
+    with pytest.raises(SystemExit, match="something else"):
+        replay.main(command)
