@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> list[Row]:
         f"{_good(grid)} settings within 1 %; the whole grid once: {grid.whole_s:.0f} s.\n"
     )
     print(
-        f"| strategy | searches | P50 s | P90 s | P50 trials | P90 of grid | best pruned | regret after {args.trials}"
+        f"| strategy | searches | P50 s | P90 s | P50 trials | P90 of grid | best pruned | regret after {args.trials} |"
     )
     print("|---|---|---|---|---|---|---|---|")
     searches = {

@@ -28,6 +28,7 @@ _NOISE = (math.log(0.02**2), 2.0)
 _LEVEL = 1.0
 _BOUNDS = (-16.0, 2.0)
 _STEPS = 40
+_STEPS_ON = 10  # from an earlier fit: the next ask goes on from there
 _TOLERANCE = 1e-4
 _LEAST_VARIANCE = 1e-12
 # How much less likely it is that a pair of choices makes settings fail than that one choice does, or all of them only
@@ -95,7 +96,7 @@ def fit(codes: Codes, costs: Floats, sizes: Codes, start: Floats | None = None) 
         off = (hyper - centre) / deviation
         return value + off @ off / 2, slope + off / deviation
 
-    options = {"maxiter": _STEPS, "ftol": _TOLERANCE}
+    options = {"maxiter": _STEPS if start is None else _STEPS_ON, "ftol": _TOLERANCE}
     begin = centre if start is None else start
     found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=[_BOUNDS] * len(centre), options=options)
     return _conditioned(codes, costs, level, sizes, found.x)
