@@ -60,11 +60,11 @@ def warmups(folder: Path) -> list[int]:
 
 
 def test_all_processes_warm_up_for_as_long_as_the_first_one_needed(tmp_path: Path) -> None:
-    """15 slow calls, of which the first run is one, are doubled; another run of the study does the same."""
+    """15 slow calls, of which four come before the warm-up, are doubled; another run of the study does the same."""
     wanted = options(tmp_path, base_ms=2.0, warmup={"calls": 15, "factor": 4.0})
     workflow.tune(wanted, lambda _event: None)
     calls = kept(wanted).get("warmup_calls")
-    assert 28 <= calls <= 100  # more where this machine is busy with others
+    assert 20 <= calls <= 100  # more where this machine is busy with others
     workflow.tune(replace(wanted, trials=3), lambda _event: None)
     assert kept(wanted).get("warmup_calls") == calls
     assert kept(wanted).runs >= 3
