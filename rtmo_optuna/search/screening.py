@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NEAR = 3
 """How many spreads between processes a flip may be from the default to be tested for doing nothing."""
+LEAST = 0.01
+"""A smaller difference is no reading, however quiet the host seemed in the few processes that told."""
 SMALL = 60
 """Up to so many live settings the search measures all of them, if it has the trials and the time (docs/design.md)."""
 LEVEL = 0.98
@@ -120,7 +122,7 @@ def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: L
     gap = sum(math.log(cost) for cost in costs) / len(costs) - noise.location([math.log(c) for c in default.costs])
     spread, known = default.spread, len(default.costs)
     reading = Reading.UNDECIDED
-    if spread is not None and abs(gap) > NEAR * spread:
+    if spread is not None and abs(gap) > max(NEAR * spread, LEAST):
         reading = Reading.SLOWER if gap > 0 else Reading.FASTER
     found = replace(
         blank,
