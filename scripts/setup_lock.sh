@@ -14,7 +14,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 compile() { # one version for all Pythons, so that what is tested on one is what is installed on another
     UV_CUSTOM_COMPILE_COMMAND="make lock" "$scratch/bin/uv" pip compile -q --universal --python-version 3.11 \
-        --fork-strategy fewest --all-extras --no-annotate --no-emit-index-url -o requirements.lock "$@" pyproject.toml
+        --fork-strategy fewest --all-extras --no-annotate -o requirements.lock "$@" pyproject.toml
 }
 
 # onnxruntime is sometimes released without onnxruntime-gpu: both stay at the newest version that both have.
