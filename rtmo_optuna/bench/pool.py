@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -48,11 +47,10 @@ class ChildPool:
             self._fill()
         child = self._ready.pop()
         child.started_ns = begun
-        with contextlib.suppress(OSError):
-            log.unlink(missing_ok=True)
         try:
             child.log.replace(log)
         except OSError:  # another file system: the child goes on writing where it began
+            log.unlink(missing_ok=True)
             log.symlink_to(child.log)
         return child
 

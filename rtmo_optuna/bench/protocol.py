@@ -83,7 +83,7 @@ class Ran:
 class Warm:
     """The warm-up is over; the child waits for `next`. `samples_ns` are the latencies of its calls.
 
-    The hash covers names, types, shapes and bytes of the first run's outputs.
+    The hash covers names, types, shapes and bytes of the first sample's outputs.
     """
 
     warmup_ns: int

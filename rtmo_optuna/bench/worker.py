@@ -13,8 +13,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rtmo_optuna.bench import protocol
 from rtmo_optuna.bench.protocol import Blame
+from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.inputs import load
-from rtmo_optuna.engine.ort import ahead
 from rtmo_optuna.engine.session import open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
 from rtmo_optuna.machine.canary import QuietCore
@@ -97,10 +97,10 @@ class Worker:
 
             from rtmo_optuna.engine.graph import read_graph  # noqa: PLC0415 - onnx is slow to import
             from rtmo_optuna.engine.session import OnnxRuntimeEngine  # noqa: PLC0415
-            from rtmo_optuna.engine.static import OBSTACLES  # noqa: PLC0415
+            from rtmo_optuna.engine.static import forbidding  # noqa: PLC0415
 
             graph = read_graph(Path(spec.model))
-            uncapturable = {name: count for name, count in graph.operators.items() if name in OBSTACLES}
+            uncapturable = forbidding(graph.operators)
             engine: Any = OnnxRuntimeEngine(spec, record_nodes=True)
         else:
             engine = open_engine(spec)
@@ -214,7 +214,9 @@ def _settled(engine: Engine, samples: list[Feed]) -> list[list[NDArray[Any]]]:
     A CUDA graph is replayed by then. And one setting of ONNX Runtime 1.31 (`fuse_conv_bias` without `prefer_nhwc`, on
     an H200) answers right in its first run only.
     """
-    return [[engine.run(feed) for feed in samples] for _ in range(_ROUNDS)][-1]
+    for _ in range(_ROUNDS):
+        outputs = [engine.run(feed) for feed in samples]
+    return outputs
 
 
 def _gated(engine: Engine, outputs: list[list[NDArray[Any]]], plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,7 +268,7 @@ def main() -> None:
     _die_with(parent)
     if provider := sys.argv[3]:
         with contextlib.suppress(UsageError):
-            ahead(provider)
+            ort.load(provider)
     with os.fdopen(descriptor, "wb") as answers:
         Worker(answers, sys.stdin.buffer).serve()
     sys.stdout.flush()

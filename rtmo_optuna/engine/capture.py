@@ -18,7 +18,7 @@ from rtmo_optuna.engine import cuts
 from rtmo_optuna.engine.finish import divide
 from rtmo_optuna.engine.graph import read_graph
 from rtmo_optuna.engine.pieces import Piece, make_piece, save_piece
-from rtmo_optuna.engine.static import OBSTACLES, Analysis, analyse, reads
+from rtmo_optuna.engine.static import Analysis, analyse, forbidding, reads
 from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def obstacles(model: str) -> dict[str, int]:
     Empty where the whole can be captured, unless a shape depends on values otherwise, which `cut` finds. Raises
     UsageError where the file is no model.
     """
-    return {name: count for name, count in read_graph(model).operators.items() if name in OBSTACLES}
+    return forbidding(read_graph(model).operators)
 
 
 def cut(

@@ -102,8 +102,8 @@ class Runtime:
 def load(provider: str) -> Runtime:
     """Import ONNX Runtime and preload the CUDA libraries where `provider` needs them.
 
-    What was loaded `ahead` takes next to none. Raises UsageError, which says what to install, where ONNX Runtime or the
-    provider is missing.
+    What was loaded before takes next to no time. Raises UsageError, which says what to install, where ONNX Runtime or
+    the provider is missing.
     """
     start = time.perf_counter_ns()
     ort = _import()
@@ -113,13 +113,6 @@ def load(provider: str) -> Runtime:
     if provider == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     return Runtime(ort, table, imported - start, time.perf_counter_ns() - imported)
-
-
-def ahead(provider: str) -> None:
-    """Load what `load` would: a child does so before it is given a request. Raises UsageError as `load` does."""
-    import numpy  # noqa: ICN001, F401, PLC0415 - loaded with ONNX Runtime in any case
-
-    load(provider)
 
 
 def specs(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -9,7 +9,7 @@ from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.calls import BoundCall, Call, Device, PlainCall
 from rtmo_optuna.engine.feed import Signature
 from rtmo_optuna.engine.split import SplitCall
-from rtmo_optuna.errors import SettingsRefusedError
+from rtmo_optuna.errors import SettingsRefusedError, TunerError
 from rtmo_optuna.wire import EngineKind, Settings
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ class OnnxRuntimeEngine:
         arrays = self._signature.checked(feed)
         try:
             return self._call.run(names, arrays, options)
+        except TunerError:
+            raise
         except Exception as error:
             raise ort.translated(error) from error
 

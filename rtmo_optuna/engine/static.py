@@ -102,6 +102,11 @@ def analyse(model: ModelProto, shapes: Mapping[str, Sequence[int]], base: Path) 
     return Analysis(static, dynamic, constant, tuple(inputs), walk.types, walk.constants)
 
 
+def forbidding(operators: Mapping[str, int]) -> dict[str, int]:
+    """Return those of `operators`, which map names to counts, that a CUDA graph cannot hold."""
+    return {name: count for name, count in operators.items() if name in OBSTACLES}
+
+
 def reads(node: NodeProto) -> tuple[str, ...]:
     """Return the names that `node` needs from its graph, those inside its bodies included."""
     names = dict.fromkeys(name for name in node.input if name)

@@ -78,17 +78,14 @@ class Tune:
             return
         effects = self.study.screening.effects if self.study.screening else ()
         self.study.enqueue(screening.plainer(self.study.about.space, best.settings, effects), Origin.PLAINER)
-        while self.study.waiting and (proposal := self.study.ask()):
-            self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)
+        while self.study.waiting and self._next():
+            pass
 
     def _search(self, deadline: float) -> None:
         """Run what is queued, screen the knobs, then sample; say why the search ended."""
         definition = self.study.about.definition
-        while self.study.waiting and not (self._ended() or self._late(deadline)):
-            proposal = self.study.ask()
-            if proposal is None:
-                break
-            self._trial(proposal, self.study.counted + 1, definition.trials)
+        while self.study.waiting and not (self._ended() or self._late(deadline)) and self._next():
+            pass
         if not (self._ended() or self._late(deadline)):
             until = min(deadline, time.monotonic() + SHARE * definition.timeout_s)
             Screen(self.study, self.runner, until, self._trial).run()
@@ -96,12 +93,17 @@ class Tune:
             if self._late(deadline):
                 why = "The search's share of the time is spent; the same command goes on from here."
                 break
-            proposal = self.study.ask()
-            if proposal is None:
+            if not self._next():
                 why = "Every combination of the space has been measured."
                 break
-            self._trial(proposal, self.study.counted + 1, definition.trials)
         self.observer(Note(why))
+
+    def _next(self) -> bool:
+        """Run the trial that the study asks for next; False where nothing is left to try."""
+        proposal = self.study.ask()
+        if proposal is not None:
+            self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)
+        return proposal is not None
 
     def _ended(self) -> str:
         """Return why no more trials are to be run; empty where there may be."""
