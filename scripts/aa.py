@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import on_device
 import optuna
 import simulated
 
@@ -36,7 +37,7 @@ from rtmo_optuna import workflow
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import EngineKind, Measurement, Note, Outcome, Settings
+from rtmo_optuna.records import EngineKind, Measurement, Outcome, Settings
 from rtmo_optuna.search import confirm, race
 from rtmo_optuna.search.process import Runner
 
@@ -44,8 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from rtmo_optuna.prepare import Plan
-    from rtmo_optuna.records import Event, StudyRecord, TrialRecord
+    from rtmo_optuna.records import StudyRecord, TrialRecord
 
 LEAST_GAIN = 0.01
 CANARY, PLAIN = "canary", "plain"
@@ -133,15 +133,18 @@ def variation(values: Sequence[float]) -> float:
 
 def record(args: argparse.Namespace) -> None:
     """Run the processes, write them after each one, and print how far those of each kind differ."""
-    with tempfile.TemporaryDirectory(prefix="aa-") as name:
+    with tempfile.TemporaryDirectory(prefix="aa-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         planned = plan(_options(args, folder), folder)
-        kinds = {kind: runner_of(planned, _observe) for kind in args.kinds}
+        kinds = {
+            kind: stack.enter_context(contextlib.closing(runner_of(planned, on_device.observe))) for kind in args.kinds
+        }
         if CANARY in kinds:
             kinds[CANARY].pin = True
         if CANARY in kinds and not planned.about.machine.gpu:
             message = "On cpu nothing is pinned: record processes of the kind 'plain'."
             raise TunerError(message)
+        facts = {**on_device.facts(planned), "provider": planned.about.definition.provider}
         processes: list[Process] = []
         for index in range(args.count):
             order = list(kinds.items())
@@ -150,7 +153,7 @@ def record(args: argparse.Namespace) -> None:
                 last = processes[-1]
                 dropped = "".join(f", dropped {count} ({why})" for why, count in last.dropped.items())
                 print(f"{kind:7} {last.value_ms:9.4f} ms, {len(last.windows_ms)} windows{dropped}", flush=True)
-                _write(args.output, encode(Recording(_facts(planned), tuple(processes))))
+                _write(args.output, encode(Recording(facts, tuple(processes))))
     recording = Recording({}, tuple(processes))
     for kind in kinds:
         values = recording.values(kind)
@@ -169,21 +172,6 @@ def _process(kind: str, runner: Runner, settings: Settings, log: Path) -> Proces
     windows_ms = tuple(round(value / 1e6, 5) for value in measured.windows_ns)
     wall_s = round(time.monotonic() - begun, 2)
     return Process(kind, round(measured.latency_ms, 5), windows_ms, measured.spin_ns, measured.dropped, wall_s)
-
-
-def _facts(planned: Plan) -> dict[str, Any]:
-    machine, about = planned.about.machine, planned.about
-    gpu = machine.gpu
-    return {
-        "model": Path(about.model_path).name,
-        "provider": about.definition.provider,
-        "shapes": {name: list(shape) for name, shape in about.inputs.shapes.items()},
-        "versions": dict(about.model.versions),
-        "system": machine.system,
-        "cpu": machine.cpu,
-        "cores": machine.cores,
-        "gpu": {"name": gpu.name, "driver": gpu.driver} if gpu else None,
-    }
 
 
 # --- replay ---
@@ -338,7 +326,7 @@ def live(args: argparse.Namespace) -> list[Live]:
 def _tuned(options: TuneOptions, *, planted: bool) -> Live:
     begun = time.monotonic()
     with contextlib.nullcontext() if planted else same_for_all():
-        result = workflow.tune(options, _observe)
+        result = workflow.tune(options, on_device.observe)
     if result.interrupted:
         raise KeyboardInterrupt
     found = result.record
@@ -411,25 +399,7 @@ def _scripted(args: argparse.Namespace, folder: Path) -> TuneOptions:
 
 
 def _options(args: argparse.Namespace, folder: Path) -> TuneOptions:
-    """Return options that keep everything in `folder`."""
-    return TuneOptions(
-        model=args.model,
-        config=folder / "config.yaml",
-        output=folder / "results",
-        study=args.study,
-        quick=args.quick,
-        trials=args.trials,
-        timeout_s=args.timeout,
-        provider=args.provider,
-        input=args.input,
-        storage=f"sqlite:///{folder}/studies.db",
-        allow_busy=args.allow_busy,
-    )
-
-
-def _observe(event: Event) -> None:
-    if isinstance(event, Note) and event.warning:
-        print(f"   {event.text}", file=sys.stderr, flush=True)
+    return on_device.options(args, folder, trials=args.trials, timeout_s=args.timeout)
 
 
 def _write(path: Path, plain: object) -> None:
@@ -443,13 +413,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--input", type=Path, help="input arrays (.npz, .npy or a picture); default: random numbers")
-    model.add_argument("--provider", default="auto", choices=("auto", "cuda", "cpu"), help="default: %(default)s")
-    model.add_argument("--study", help="study definition, a name or a file; default: the provider's")
-    model.add_argument("--quick", action="store_true", help="measure less, as tune --quick does")
+    on_device.add_arguments(model)
     model.add_argument("--trials", type=int, help="trials of a study")
     model.add_argument("--timeout", type=float, metavar="SECONDS", help="limit of a study")
-    model.add_argument("--allow-busy", action="store_true", help="though others use the GPU")
 
     one = commands.add_parser("record", parents=[model], help="run fresh processes of the default settings")
     one.add_argument("--model", type=Path, required=True, help="ONNX file")

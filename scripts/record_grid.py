@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grids
+import on_device
 
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import Event, Note, Outcome, Settings
+from rtmo_optuna.prepare import plan, runner_of
+from rtmo_optuna.records import Outcome, Settings
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.space.resolve import every_params, settings_of
 
@@ -86,8 +86,8 @@ def record(args: argparse.Namespace) -> None:
     until = math.inf if args.time_limit is None else time.monotonic() + args.time_limit
     with tempfile.TemporaryDirectory(prefix="replay-") as name:
         folder = Path(name)
-        planned = plan(_options(args, folder), folder)
-        grid, runner = _begun(args.output, planned), runner_of(planned, _observe)
+        planned = plan(on_device.options(args, folder), folder)
+        grid, runner = _begun(args.output, planned), runner_of(planned, on_device.observe)
         runner.pin = args.pin
         try:
             Recorder(grid, runner, args.output, folder / "log.txt", until).run(args.processes, args.seed)
@@ -100,7 +100,11 @@ def _begun(output: Path, planned: Plan) -> grids.Grid:
     about = planned.about
     known = dict.fromkeys(settings_of(about.space, params) for params in every_params(about.space))
     new = grids.Grid(
-        facts=_facts(planned),
+        facts={
+            **on_device.facts(planned),
+            "model_sha256": about.model_sha256,
+            "measuring": encode(about.definition.measuring),
+        },
         provider=about.space.provider,
         fixed=about.space.fixed,
         dimensions=about.space.dimensions,
@@ -113,38 +117,3 @@ def _begun(output: Path, planned: Plan) -> grids.Grid:
         message = f"{output} holds a grid of something else (model, machine, versions or space): name another --output."
         raise UsageError(message)
     return old
-
-
-def _facts(planned: Plan) -> dict[str, object]:
-    machine, about = planned.about.machine, planned.about
-    return {
-        "model": Path(about.model_path).name,
-        "model_sha256": about.model_sha256,
-        "shapes": {name: list(shape) for name, shape in about.inputs.shapes.items()},
-        "versions": dict(about.model.versions),
-        "system": machine.system,
-        "cpu": machine.cpu,
-        "cores": machine.cores,
-        "gpu": {"name": machine.gpu.name, "driver": machine.gpu.driver} if machine.gpu else None,
-        "measuring": encode(about.definition.measuring),
-    }
-
-
-def _options(args: argparse.Namespace, folder: Path) -> TuneOptions:
-    """Return options that keep everything in `folder`."""
-    return TuneOptions(
-        model=args.model,
-        config=folder / "config.yaml",
-        output=folder / "results",
-        study=args.study,
-        quick=args.quick,
-        provider=args.provider,
-        input=args.input,
-        storage=f"sqlite:///{folder}/studies.db",
-        allow_busy=args.allow_busy,
-    )
-
-
-def _observe(event: Event) -> None:
-    if isinstance(event, Note) and event.warning:
-        print(f"   {event.text}", file=sys.stderr, flush=True)

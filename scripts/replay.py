@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import grids
 import matplotlib as mpl
 import numpy as np
+import on_device
 import optuna
 import record_grid
 import replayed
@@ -177,12 +178,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--output", type=Path, required=True, help="JSON file, written anew after each process")
     one.add_argument("--processes", type=int, default=3, help="of each settings; default: %(default)s")
     one.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop in time to keep it; default: none")
-    one.add_argument("--input", type=Path, help="input arrays (.npz, .npy or a picture); default: random numbers")
-    one.add_argument("--provider", default="auto", choices=("auto", "cuda", "cpu"), help="default: %(default)s")
-    one.add_argument("--study", help="study definition, a name or a file; default: the provider's")
-    one.add_argument("--quick", action="store_true", help="measure less, as tune --quick does")
+    on_device.add_arguments(one)
     one.add_argument("--pin", action="store_true", help="each window on a quiet core (cuda)")
-    one.add_argument("--allow-busy", action="store_true", help="though others use the GPU")
     one.add_argument("--seed", type=int, default=0, help="of the order; default: %(default)s")
     one.set_defaults(run=record_grid.record)
 

@@ -7,10 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtmo_optuna.records import BenchmarkRequest, EngineKind, Limits, Measuring, SessionSpec, Settings
+from rtmo_optuna.prepare import TuneOptions
+from rtmo_optuna.records import (
+    BenchmarkRequest,
+    EngineKind,
+    InputFacts,
+    Limits,
+    Machine,
+    Measuring,
+    ModelFacts,
+    SessionSpec,
+    Settings,
+    StudyDefinition,
+    StudyRecord,
+    Verdict,
+)
+from rtmo_optuna.search.library import open_study
+from rtmo_optuna.space.resolve import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rtmo_optuna.search.study import Study
 
 SHORT = Measuring(warmup_s=0.01, warmup_calls=2, window_s=0.01, window_calls=3, windows_min=3, windows_max=4)
 STRICT = Limits(start_s=20.0, build_s=2.0, first_run_s=2.0, window_s=2.0, exit_s=5.0)
@@ -28,3 +46,37 @@ def request(folder: Path, settings: Settings | None = None, **script: Any) -> Be
     np.savez(folder / "inputs.npz", input=np.zeros((1, 1), np.float32))
     session = SessionSpec(str(write_script(folder, **script)), "cpu", settings or Settings(), EngineKind.SCRIPTED)
     return BenchmarkRequest(session, str(folder / "inputs.npz"), SHORT, STRICT)
+
+
+def tune_options(folder: Path, definition: str, *, script: dict[str, Any], **more: Any) -> TuneOptions:  # noqa: ANN401
+    """Return options for a tune of a script by the text of a study definition, all within `folder`."""
+    (folder / "small.yaml").write_text(definition, encoding="utf-8")
+    return TuneOptions(
+        model=write_script(folder, **script),
+        config=folder / "config.yaml",
+        output=folder / "results",
+        study=str(folder / "small.yaml"),
+        provider="cpu",
+        storage=f"sqlite:///{folder}/studies.db",
+        engine=EngineKind.SCRIPTED,
+        **more,
+    )
+
+
+def opened(folder: Path, definition: StudyDefinition, machine: Machine) -> Study:
+    """Create or resume a study by `definition` in `folder`, of a model that nobody runs."""
+    model = ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
+    about = StudyRecord(
+        name="s",
+        definition=definition,
+        space=resolve(definition, machine, model, fixed_shapes=True),
+        machine=machine,
+        model=model,
+        model_path="",
+        model_sha256="",
+        inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
+        trials=(),
+        verdict=Verdict("", None, None, None),
+        storage=f"sqlite:///{folder}/studies.db",
+    )
+    return open_study(about.storage, about, {}, new=False)

@@ -12,21 +12,17 @@ from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import scripted
 import yaml
-from scripted import write_script
 
 from rtmo_optuna import workflow
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.prepare import TuneOptions
 from rtmo_optuna.records import (
-    EngineKind,
     GateMode,
     GateRequest,
     GateRules,
-    InputFacts,
     Measurement,
     Measuring,
-    ModelFacts,
     Origin,
     Outcome,
     Purpose,
@@ -34,21 +30,18 @@ from rtmo_optuna.records import (
     Settings,
     Stage,
     StudyDefinition,
-    StudyRecord,
-    Verdict,
 )
 from rtmo_optuna.search.confirm import detectable
 from rtmo_optuna.search.finals import Finals, Outcomes
-from rtmo_optuna.search.library import open_study
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.space.resolve import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rtmo_optuna.prepare import TuneOptions
     from rtmo_optuna.search.study import Study
 
 DEFAULT = Settings()
@@ -102,22 +95,7 @@ def opened(folder: Path, trials: int = 8) -> Study:
     """Create or resume a study of eight settings in `folder`."""
     names = ("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
     definition = StudyDefinition("s", "cpu", dict.fromkeys(names), trials=trials, sampler="exhaustive")
-    machine = host()
-    model = ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
-    about = StudyRecord(
-        name="s",
-        definition=definition,
-        space=resolve(definition, machine, model, fixed_shapes=True),
-        machine=machine,
-        model=model,
-        model_path="",
-        model_sha256="",
-        inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
-        trials=(),
-        verdict=Verdict("", None, None, None),
-        storage=f"sqlite:///{folder}/studies.db",
-    )
-    return open_study(about.storage, about, {}, new=False)
+    return scripted.opened(folder, definition, host())
 
 
 def runner_of(study: Study) -> Runner:
@@ -309,16 +287,7 @@ def test_finals_do_not_run_without_a_deadline_ahead(tmp_path: Path, planted: Pla
 
 def options(folder: Path, **script: Any) -> TuneOptions:  # noqa: ANN401 - a script is JSON
     """Return options for a tune of two settings of a script, all within `folder`."""
-    (folder / "small.yaml").write_text(SMALL, encoding="utf-8")
-    return TuneOptions(
-        model=write_script(folder, **script),
-        config=folder / "config.yaml",
-        output=folder / "results",
-        study=str(folder / "small.yaml"),
-        provider="cpu",
-        storage=f"sqlite:///{folder}/studies.db",
-        engine=EngineKind.SCRIPTED,
-    )
+    return scripted.tune_options(folder, SMALL, script=script)
 
 
 def held_in(path: Path) -> dict[str, Any]:

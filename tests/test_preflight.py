@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from scripted import write_script
+import scripted
 
 from rtmo_optuna import workflow
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import EngineKind, GpuState, Measurement, Note, Outcome, Purpose
+from rtmo_optuna.records import GpuState, Measurement, Note, Outcome, Purpose
 from rtmo_optuna.search.library import load_study, open_study
 from rtmo_optuna.search.preflight import Preflight, keep_states
 from rtmo_optuna.search.process import Runner
@@ -32,19 +32,7 @@ measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, w
 
 def options(folder: Path, **script: Any) -> TuneOptions:  # noqa: ANN401 - a script is JSON
     """Return options for a search of one trial, all within `folder`."""
-    (folder / "small.yaml").write_text(SMALL, encoding="utf-8")
-    return TuneOptions(
-        model=write_script(folder, **script),
-        config=folder / "config.yaml",
-        output=folder / "results",
-        study=str(folder / "small.yaml"),
-        study_name="s",
-        provider="cpu",
-        storage=f"sqlite:///{folder}/studies.db",
-        engine=EngineKind.SCRIPTED,
-        trials=1,
-        search_only=True,
-    )
+    return scripted.tune_options(folder, SMALL, script=script, study_name="s", trials=1, search_only=True)
 
 
 def kept(wanted: TuneOptions) -> Study:

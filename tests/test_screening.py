@@ -12,6 +12,7 @@ from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import scripted
 from bench_screening import planted, shares
 from models import facts
 from test_finals import Planted, runner_of
@@ -23,11 +24,9 @@ from rtmo_optuna.machine.host import host
 from rtmo_optuna.records import (
     Frozen,
     Gpu,
-    InputFacts,
     KnobEffect,
     Machine,
     Measurement,
-    ModelFacts,
     Note,
     Origin,
     Outcome,
@@ -37,14 +36,11 @@ from rtmo_optuna.records import (
     SearchSpace,
     Settings,
     StudyDefinition,
-    StudyRecord,
     TrialRecord,
     Value,
-    Verdict,
 )
 from rtmo_optuna.search import inertness, judge, screening
 from rtmo_optuna.search.inertness import InertRules, signed_rank_cut
-from rtmo_optuna.search.library import open_study
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.screening import Level
 from rtmo_optuna.search.tune import Tune
@@ -376,22 +372,7 @@ def opened(folder: Path, trials: int = 24, **changes: Any) -> Study:  # noqa: AN
     """Create or resume a study of 256 settings in `folder`."""
     knobs: dict[str, tuple[Value, ...] | None] = {**dict.fromkeys(KNOBS), "intra_op_num_threads": (0, 1, 2, 3)}
     definition = StudyDefinition("s", "cpu", knobs, trials=trials, sampler="random", **changes)
-    machine = replace(host(), cores=4)
-    model = ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
-    about = StudyRecord(
-        name="s",
-        definition=definition,
-        space=resolve(definition, machine, model, fixed_shapes=True),
-        machine=machine,
-        model=model,
-        model_path="",
-        model_sha256="",
-        inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
-        trials=(),
-        verdict=Verdict("", None, None, None),
-        storage=f"sqlite:///{folder}/studies.db",
-    )
-    return open_study(about.storage, about, {}, new=False)
+    return scripted.opened(folder, definition, replace(host(), cores=4))
 
 
 def tune(study: Study, told: list[str] | None = None, *, search_only: bool = True) -> Outcomes | None:
