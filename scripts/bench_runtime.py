@@ -155,7 +155,7 @@ def measure(calls: Mapping[str, Callable[[], object]], seconds: float) -> list[R
         random.shuffle(order)
         for way in order:
             core.before()
-            taken = window(calls[way])
+            taken = window(calls[way], beat=core.beat)
             if core.after():
                 dropped[way] += 1
             else:
@@ -165,10 +165,11 @@ def measure(calls: Mapping[str, Callable[[], object]], seconds: float) -> list[R
     return [row(way, taken, dropped[way], base) for way, taken in samples.items() if taken]
 
 
-def window(call: Callable[[], object], seconds: float = 0.1) -> list[int]:
-    """Return the latencies in ns of `seconds` of calls."""
-    taken, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end:
+def window(call: Callable[[], object], seconds: float = 0.1, beat: Callable[[], bool] = lambda: False) -> list[int]:
+    """Return the latencies in ns of `seconds` of calls, or fewer where `beat`, called after each, says so."""
+    taken: list[int] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end and not (taken and beat()):
         start = time.perf_counter_ns()
         call()
         taken.append(time.perf_counter_ns() - start)

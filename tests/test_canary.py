@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rtmo_optuna.machine.canary import Mode, QuietCore, queued, spin
+from rtmo_optuna.machine.canary import Mode, QuietCore, beat, queued, spin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -279,6 +279,37 @@ def test_windows_over_15_percent_slower_than_the_best_known_are_dropped(monkeypa
         verdicts.append(canary.after())
     assert verdicts == [False, True, False, False, True]
     assert (canary.kept, canary.dropped, canary.best_ns) == (3, 2, 900)
+
+
+def test_a_beat_takes_as_long_as_it_says_of_a_spin() -> None:
+    """It is a part of a spin, told as the whole, so that one best known serves both."""
+    spins, beats = (min(work() for _ in range(50)) for work in (spin, beat))
+    assert 0.8 < beats / spins < 1.25
+
+
+@pytest.mark.parametrize(("slow", "dropped", "lost"), [(10, False, False), (11, True, False), (21, True, True)])
+def test_a_window_disturbed_in_its_middle_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, slow: int, *, dropped: bool, lost: bool
+) -> None:
+    """Quiet at both ends: over a quarter of the beats between them tell, over half end the window at once."""
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    beats = [1310] * slow + [1290] * (40 - slow)
+    canary = QuietCore(1000, lambda: 1000, lambda: 0, iter(beats[::-1]).__next__)
+    canary.before()
+    told = [canary.beat() for _ in beats]
+    assert any(told) == lost
+    assert canary.after() == dropped
+    canary.before()
+    assert not canary.after(), "the beats of one window are no matter to the next"
+
+
+def test_a_lost_window_ends_after_eight_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow beat or two may be chance; of eight, five are not."""
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    canary = QuietCore(1000, lambda: 1000, lambda: 0, lambda: 1500)
+    canary.before()
+    assert [canary.beat() for _ in range(9)] == [False] * 7 + [True] * 2
+    assert canary.after()
 
 
 def test_waiting_for_the_core_counts_as_slowness(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _TAIL = 4000
 _THROTTLED_MOST = 3
+_DROPPED_MOST = 3
 # Values in the upper tail that a percentile needs before it means something (MLPerf inference rules, early stopping).
 _QUANTILES = {"p50": (0.5, 1), "p90": (0.9, 64), "p95": (0.95, 130), "p99": (0.99, 662)}
 A = TypeVar("A", bound=protocol.Answer)
@@ -95,8 +96,9 @@ def measure(
 
     `decide` sees all accepted windows after each one. `on_window`, `memory_of` (bytes on the GPU, by process id) and
     `throttled` (whether the GPU slowed itself down) are called between windows only, when nothing is being timed. A
-    window on a slow core or on a throttled GPU is dropped and repeated, up to `windows_max` times; three throttled ones
-    in a row end the process as INTERRUPTED, which says nothing of its settings.
+    window on a slow core or on a throttled GPU is dropped and repeated, up to three times `windows_max` times (most of
+    them are broken off at once); three throttled ones in a row end the process as INTERRUPTED, which says nothing of
+    its settings.
     """
     limits = request.limits
     times = StageTimes()
@@ -118,7 +120,7 @@ def measure(
                 gate = decode(GateResult, life.expect(protocol.Gated, Stage.GATE, limits.first_run_s).result)
             warm = _warm(life, gate)
             outputs, warmup, times = warm.outputs_sha256, warm.samples_ns, replace(times, warmup_ns=warm.warmup_ns)
-            decision = _windows(life, request.measuring.windows_max, decide, on_window, throttled)
+            decision = _windows(life, _DROPPED_MOST * request.measuring.windows_max, decide, on_window, throttled)
             outcome = Outcome.PRUNED if decision is Decision.PRUNE else Outcome.MEASURED
             memory = memory_of(child.pid)
             child.finish(limits.exit_s)

@@ -172,6 +172,7 @@ class _Timer:
         return spent
 
     def window(self) -> protocol.Timed:
+        """Time calls; a window on a disturbed core is broken off."""
         spent: list[int] = []
         gc.collect()
         gc.disable()
@@ -180,6 +181,8 @@ class _Timer:
         end = time.perf_counter() + self._measuring.window_s
         while len(spent) < self._left and (len(spent) < self._least or time.perf_counter() < end):
             spent += self._cycle()
+            if self._core and self._core.beat():
+                break
         slow = self._core.after() if self._core else False
         gc.enable()
         self._left -= 0 if slow else len(spent)

@@ -24,6 +24,15 @@ SLOW = 1.15
 """A window whose core was more times slower than this is dropped (docs/design.md, Measuring)."""
 PROBING_NS = 20_000_000
 """No third core is tried after this time: enough for 16 quiet ones, and a sixth of a window of 0.12 s."""
+BEAT_STEPS = 3_000
+"""A beat between two calls: a tenth of a millisecond, 3 % of the time of calls of 3.5 ms."""
+BEHIND = 1.3
+"""A beat that is more times slower than the best known spin was on a disturbed core: a call leaves the processor's
+caches to others, which costs a beat some 5 % beside the 10 % of `NEAR`, and a busy twin costs 50 % and more."""
+DISTURBED = 0.25
+"""A window of which more than this share of the beats is slow is dropped: its median is no more that of quiet calls."""
+LOST_AFTER = 8
+"""Of so many beats or more, over half slow: the window is lost, and need not go on."""
 
 
 class Mode(enum.StrEnum):
@@ -40,7 +49,12 @@ def spin() -> int:
 
     It is the least of three, 1 ms together: a preemption lengthens one of them, a slow core all.
     """
-    return min(_work() for _ in range(REPEATS))
+    return min(_work(STEPS) for _ in range(REPEATS))
+
+
+def beat() -> int:
+    """Return how long a spin would take now, in ns, by a part of it, once."""
+    return _work(BEAT_STEPS) * STEPS // BEAT_STEPS
 
 
 def queued() -> int:
@@ -59,10 +73,10 @@ def queued() -> int:
 class QuietCore:
     """Keeps the calling thread on a quiet core during windows, and says which windows were disturbed all the same.
 
-    `before` and `after` stand around each window, `close` after the last; all belong to one thread. Only that thread is
-    pinned: those that CUDA or ONNX Runtime started earlier keep their cores, those that it starts later inherit its one
-    core, so open the session first. The cores are those that the thread may use at the start: taskset and control
-    groups are heeded.
+    `before` and `after` stand around each window, `beat` between its calls, `close` after the last; all belong to one
+    thread. Only that thread is pinned: those that CUDA or ONNX Runtime started earlier keep their cores, those that it
+    starts later inherit its one core, so open the session first. The cores are those that the thread may use at the
+    start: taskset and control groups are heeded.
 
     What is judged is the spin's time, stretched by the share of the time that the thread stood in its core's queue: the
     spin alone tells a slow core, but not one shared with another process, which takes turns of several spins' length.
@@ -75,11 +89,18 @@ class QuietCore:
         moves: Windows that ran on another core than the one before them.
     """
 
-    def __init__(self, best_ns: int = 0, spin: Callable[[], int] = spin, queued: Callable[[], int] = queued) -> None:
+    def __init__(
+        self,
+        best_ns: int = 0,
+        spin: Callable[[], int] = spin,
+        queued: Callable[[], int] = queued,
+        beat: Callable[[], int] = beat,
+    ) -> None:
         """Start from the shortest spin that the study's processes have seen so far, in ns; 0 where there was none."""
         self.best_ns = best_ns
         self.kept = self.dropped = self.moves = 0
-        self._spin, self._queued = spin, queued
+        self._spin, self._queued, self._beat = spin, queued, beat
+        self._beats = self._slow_beats = 0
         self._since = self._now()
         self._core: int | None = None
         self.mode, self._allowed = _permission()
@@ -95,6 +116,7 @@ class QuietCore:
         20 ms, but at least two; then the fastest is taken. Without a best known, as many as 20 ms allow are compared.
         """
         known, last = self.best_ns, self._core
+        self._beats = self._slow_beats = 0
         end = time.perf_counter_ns() + PROBING_NS
         tried: dict[int, tuple[float, int]] = {}
         for core in tuple(self._cores):
@@ -115,12 +137,24 @@ class QuietCore:
         self._since = self._now()
         return self._core, spun
 
-    def after(self) -> bool:
-        """Return whether to drop the window since `before`: its core was over 15 % slower than the best known.
+    def beat(self) -> bool:
+        """Spin a little between two calls; return whether the window is lost already, over half of its beats slow.
 
-        The core of a dropped window is tried last before the next one.
+        The spins around a window say nothing of its middle, and other machines on the same processor come and go within
+        tenths of a second.
+        """
+        self._beats += 1
+        self._slow_beats += self._beat() > BEHIND * self.best_ns
+        return self._beats >= LOST_AFTER and 2 * self._slow_beats > self._beats
+
+    def after(self) -> bool:
+        """Return whether to drop the window since `before`.
+
+        That is where its core was over 15 % slower than the best known at the end, or over 30 % in a quarter of the
+        beats. The core of a dropped window is tried last before the next one.
         """
         disturbed = self._stretched(self._spun()) > SLOW * self.best_ns
+        disturbed |= self._slow_beats > DISTURBED * self._beats
         self.dropped += disturbed
         self.kept += not disturbed
         if disturbed:
@@ -172,9 +206,9 @@ def _permission() -> tuple[Mode, frozenset[int]]:
     return (Mode.PINNED if len(cores) > 1 else Mode.ONE_CORE), cores
 
 
-def _work() -> int:
+def _work(steps: int) -> int:
     start = time.perf_counter_ns()
     x = 0
-    for step in range(STEPS):
+    for step in range(steps):
         x = (x * 5 + step) & 0xFFFF
     return time.perf_counter_ns() - start
