@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -119,7 +118,6 @@ def tune(  # noqa: PLR0917 - one parameter an option
         with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch:
             _show_plan(prepare.plan(options, Path(scratch)))
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Progress() as progress:
         result = workflow.tune(options, progress)
     typer.echo(f"\n{result.record.verdict.sentence}")

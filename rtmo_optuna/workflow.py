@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import NothingMeasuredError, UsageError
+from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
 from rtmo_optuna.records import GpuState, Note, Origin, Outcome, StudyRecord
 from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
@@ -51,7 +52,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
     measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone.
     """
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch, interruptions() as check:
         planned = plan(options, Path(scratch))
         study = open_study(options.storage, planned.about, planned.identity, new=options.new)
         _greet(study, observer)
@@ -63,6 +64,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
         if guide := advised(study.about.space, study.about.machine.gpu):
             study.enqueue(guide, Origin.ADVICE)
         runner = runner_of(planned, observer)
+        runner.check = check
         baseline = QUICK_BASELINE if options.quick else BASELINE
         outcomes, interrupted = None, False
         try:
@@ -72,7 +74,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
         finally:
             runner.close()
         keep_states(study, runner)
-    return _finish(study, planned, outcomes, interrupted=interrupted)
+        return _finish(study, planned, outcomes, interrupted=interrupted)
 
 
 def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
@@ -96,8 +98,8 @@ def _greet(study: Study, observer: Observer) -> None:
 def _judged(study: Study, outcomes: Outcomes | None) -> StudyRecord:
     return study.record(
         verdict=verdict(study, outcomes),
-        complete=outcomes is not None and outcomes.over,
-        noise=noise_of(study),
+        complete=outcomes is not None and outcomes.decided,
+        noise=noise_of(study, outcomes),
         gpu_states=decode(tuple[GpuState, ...], study.get("gpu_states") or []),
         screening=study.screening,
     )
@@ -115,7 +117,7 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
     config = backup = refused = None
     why = "the run was interrupted" if interrupted else "race and confirmation are not finished"
     applied = f"Nothing was exported: {why}. The same command goes on from here."
-    if winner and outcomes and outcomes.over:
+    if winner and outcomes and outcomes.decided:
         knobs = _written(study, planned.config, winner.settings)
         try:
             backup = configfile.write(planned.config, knobs, _benchmark_info(record))

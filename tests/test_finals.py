@@ -32,7 +32,7 @@ from rtmo_optuna.records import (
     StudyDefinition,
 )
 from rtmo_optuna.search.confirm import detectable
-from rtmo_optuna.search.finals import Finals, Outcomes
+from rtmo_optuna.search.finals import Finals, Outcomes, noise_of
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
@@ -147,6 +147,28 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
     for each in Purpose:
         assert kept(study, each) == kept(whole, each)
     assert planted.ran == everything
+
+
+def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: Planted) -> None:
+    """Cut off by the time after 12 pairs of 40, the confirmation says what the first 10 say, and goes on with time."""
+    planted.factors = {ARENA: 0.985}
+    planted.spread = 0.02
+    study = opened(tmp_path)
+    planted.stop = lambda: len(kept(study, Purpose.CONFIRMATION)) == 24
+    with pytest.raises(KeyboardInterrupt):
+        tune(study)
+    planted.stop = lambda: False
+    late = Finals(study, runner_of(study), DEFAULT, deadline=0.0).run()
+    assert [(claim.pairs, claim.decided) for claim in late.claims] == [(10, "no proven gain")]
+    assert (late.over, late.decided) == (False, True)
+    told = verdict(study, late)
+    assert re.match(
+        r"^No proven gain over .* 10 pairs .*The time was up .* goes on\. The default .* stay\.$", told.sentence
+    )
+    known = noise_of(study)
+    assert known.found
+    assert noise_of(study, late).found == pytest.approx(2 * known.found, rel=0.1)
+    assert tune(opened(tmp_path)).claims[0].pairs > 10
 
 
 def test_the_same_command_again_runs_nothing(tmp_path: Path, planted: Planted) -> None:

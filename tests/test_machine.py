@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -296,3 +298,30 @@ def test_a_lock_folder_that_is_not_ours_is_not_used(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("os.getuid", lambda: 12345)  # so that what this user makes is another user's
     with pytest.raises(UsageError, match="set TMPDIR"), host.device_lock("cpu"):
         pass
+
+
+class _Swallows:
+    """Python ignores whatever a finaliser raises."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_was_swallowed_is_not_forgotten() -> None:
+    """It falls into a finaliser here; whoever asks afterwards is told. The handlers of before come back."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with host.interruptions() as check:
+        check()
+        with contextlib.suppress(KeyboardInterrupt):
+            _Swallows()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_interruptions_are_raised_at_once() -> None:
+    """Ctrl-C ends what is going on, as it does everywhere else."""
+    with pytest.raises(KeyboardInterrupt), host.interruptions():
+        signal.raise_signal(signal.SIGINT)

@@ -9,9 +9,11 @@ import os
 import platform
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from rtmo_optuna.records import Gpu, Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -137,6 +140,35 @@ def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) 
             yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # closing would leave it to a forked child that still has the file
+
+
+@contextlib.contextmanager
+def interruptions() -> Iterator[Callable[[], None]]:
+    """Have SIGINT and SIGTERM raise KeyboardInterrupt while the body runs; yield what raises it again if one has come.
+
+    Python swallows an exception that falls into a finaliser or a callback: whoever has something long to begin asks
+    first. Outside of the main thread, where no handler can be set, nothing is raised.
+    """
+    came = False
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _runtime_folder() -> Path:

@@ -157,13 +157,13 @@ def _look(gains: Sequence[float], cut: int, rules: ConfirmRules, versus: str) ->
     return Confirmation(ratio, low, high, len(gains), decided, sentence, over)
 
 
-def detectable(spread: float, power: float = 0.8) -> float:
+def detectable(spread: float, power: float = 0.8, pairs: int = max(LOOKS)) -> float:
     """Return the gain (0.02: 1.02 times as fast) that a study finds with probability `power` at this s_b.
 
     For one faster setting among 40, each measured once, and the default rules of race and confirmation: in 1,500
     simulated studies each (scripts/simulated.py, normal log values) the log gain is this multiple of s_b, linear
-    between the rows. It is never less than what lets the estimate reach 1 %. With less time than those rules take,
-    fewer are found. Raises ValueError for a power outside of the rows.
+    between the rows. It is never less than what lets the estimate reach 1 %. Where there is time for fewer `pairs`
+    only, it grows as the error of their mean does. Raises ValueError for a power outside of the rows.
     """
     powers = [row for row, _ in _FOUND]
     if not powers[0] <= power <= powers[-1]:
@@ -172,5 +172,6 @@ def detectable(spread: float, power: float = 0.8) -> float:
     place = bisect.bisect_right(powers, power, hi=len(powers) - 1)
     (below, low), (above, high) = _FOUND[place - 1], _FOUND[place]
     multiple = low + (high - low) * (power - below) / (above - below)
-    error = spread * math.sqrt(2 / max(LOOKS))
-    return math.expm1(max(multiple * spread, math.log1p(0.01) + statistics.NormalDist().inv_cdf(power) * error))
+    wider = max(1.0, math.sqrt(max(LOOKS) / max(pairs, min(LOOKS))))
+    error = wider * spread * math.sqrt(2 / max(LOOKS))
+    return math.expm1(max(wider * multiple * spread, math.log1p(0.01) + statistics.NormalDist().inv_cdf(power) * error))

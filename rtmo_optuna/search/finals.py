@@ -31,6 +31,7 @@ class Outcomes:
 
     They belong to a study of `trials` runs and to what config.yaml held then; with more trials they begin anew.
     `rules` and `pairs` are fixed before the first process, so that a resumed race decides as an uninterrupted one.
+    `over` is whether nothing is left to run.
     """
 
     trials: int
@@ -41,6 +42,11 @@ class Outcomes:
     pairs: int | None = None
     claims: tuple[Claim, ...] = ()
     over: bool = False
+
+    @property
+    def decided(self) -> bool:
+        """Whether enough was run for a verdict: all of it, or for each comparison as many pairs as one look takes."""
+        return self.over or (bool(self.claims) and all(claim.pairs for claim in self.claims))
 
 
 def kept_outcomes(study: Study) -> Outcomes | None:
@@ -56,8 +62,11 @@ def kept_outcomes(study: Study) -> Outcomes | None:
     return kept if kept and kept.trials == study.runs else None
 
 
-def noise_of(study: Study) -> Noise:
-    """Return the noise of the study's host: from its baseline and race, where settings ran in several processes."""
+def noise_of(study: Study, outcomes: Outcomes | None = None) -> Noise:
+    """Return the noise of the study's host: from its baseline and race, where settings ran in several processes.
+
+    With the `outcomes` of a confirmation, what gain will be found is told for as many pairs as there was time for.
+    """
     baseline_purpose = Purpose.PINNED if study.get("pin") else Purpose.BASELINE
     values: dict[Settings, list[float]] = {}
     for process in study.processes:
@@ -71,10 +80,17 @@ def noise_of(study: Study) -> Noise:
         between=between,
         within=noise.within(baseline),
         noisy=noise.noisy(between),
-        found=None if between is None else confirm.detectable(between),
+        found=None if between is None else confirm.detectable(between, pairs=_pairs(outcomes)),
         judged=len(told),
         unsteady=Counter(how for how in told if how),
     )
+
+
+def _pairs(outcomes: Outcomes | None) -> int:
+    """Return for how many pairs of each comparison there was time, as many as the rules take where that is unknown."""
+    if outcomes is None or not outcomes.decided or not outcomes.claims or not outcomes.pairs:
+        return max(confirm.LOOKS)
+    return outcomes.pairs if outcomes.over else min(claim.pairs for claim in outcomes.claims)
 
 
 @dataclass

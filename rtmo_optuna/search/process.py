@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,7 @@ from rtmo_optuna.search import judge, noise
 from rtmo_optuna.space.objectives import Objective
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 LEAST_PRECISION = 0.003
@@ -49,9 +50,10 @@ class Runner:
     """Runs processes on one device, and remembers what they share: how fast a quiet core spins, the clock, the gate.
 
     `spread` is s_b once it is known: a process is then measured to a third of it, not finer. `pin` has each window run
-    on a quiet core; the preflight sets it where that steadies the host. `first_state` and `last_state` are the GPU's
-    after the first window of the study and after the latest one: at rest its clock would say nothing. A process that
-    takes more than `max_memory_gb` (GiB) of the GPU's memory has failed.
+    on a quiet core; the preflight sets it where that steadies the host. `check` is asked before each process, and
+    raises where the user has interrupted the run. `first_state` and `last_state` are the GPU's after the first window
+    of the study and after the latest one: at rest its clock would say nothing. A process that takes more than
+    `max_memory_gb` (GiB) of the GPU's memory has failed.
     """
 
     session: SessionSpec
@@ -67,6 +69,7 @@ class Runner:
     spread: float | None = None
     max_memory_gb: float | None = None
     pool: ChildPool | None = None
+    check: Callable[[], None] = lambda: None
     first_state: GpuState | None = None
     last_state: GpuState | None = None
     spins_ns: list[int] = field(default_factory=list)
@@ -86,6 +89,7 @@ class Runner:
 
         `on_window` gets the running median in ms and the number of windows.
         """
+        self.check()
         begun = time.monotonic()
         precision = max(LEAST_PRECISION, (self.spread or 0.0) / 3, self.measuring.precision)
         rules = replace(self.measuring, precision=precision)

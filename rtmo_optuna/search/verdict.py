@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rtmo_optuna.search.study import Study
 
 _HELD = "what config.yaml held"
+_TIME_UP = "The time was up before all pairs were run; the same command goes on."
 
 
 def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR0911 - a case for each thing that can be said
@@ -29,7 +30,7 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
     if outcomes is None:
         return _unconfirmed(study, best)
     held, claims = outcomes.incumbent, outcomes.claims
-    winner = outcomes.winner if outcomes.over else None
+    winner = outcomes.winner if outcomes.decided else None
     if winner is None:
         sides = Counter(p.index for p in study.processes if p.purpose is Purpose.CONFIRMATION)
         pairs = sum(count > 1 for count in sides.values())
@@ -40,7 +41,7 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
     by_name = {claim.against: claim for claim in claims}
     against_default = next((claim for name, claim in by_name.items() if name != _HELD), None)
     against_held = by_name.get(_HELD, against_default)
-    told = " ".join(claim.sentence for claim in claims)
+    told = " ".join([*(claim.sentence for claim in claims), *([] if outcomes.over else [_TIME_UP])])
     proven = against_default is not None and against_default.decided == Decided.FASTER
     speedup = against_default.ratio if against_default and proven else None
     if study.failed(held):
