@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-import on_device
 import optuna
-import simulated
 
+import on_device
+import simulated
 from rtmo_optuna import workflow
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import TunerError

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import numpy.typing as npt
 import onnx
+
 from rtmo_graph.backbone import backbone
 from rtmo_graph.decoder import decode
 from rtmo_graph.graph import CONSTANT_PREFIX, Dimension, Graph, Tensor

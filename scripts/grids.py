@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Dimension, Measurement, Outcome, SearchSpace, Settings, StageTimes
+from rtmo_optuna.space.knobs import dimension_table
+from rtmo_optuna.space.resolve import every_params, settings_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 LIMITED = ("start", "build", "first_run", "window")
@@ -42,21 +46,31 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The processes of some settings, in the order in which they ran."""
+    """The processes of some settings, in the order in which they ran; searches never see those that are `held_out`."""
 
     settings: Settings
     processes: tuple[Process, ...] = ()
+    held_out: tuple[Process, ...] = ()
 
     @property
     def failed(self) -> bool:
         """Whether a process of these settings failed."""
-        return any(process.outcome is not Outcome.MEASURED for process in self.processes)
+        return any(process.outcome is not Outcome.MEASURED for process in (*self.processes, *self.held_out))
 
     @property
     def true_ms(self) -> float | None:
-        """Their latency: the median over all of their processes; None where one failed, or none ran."""
-        values = [process.latency_ms for process in self.processes if process.latency_ms is not None]
+        """Their latency: the median over the processes held out, where there are any, else over all.
+
+        None where one failed, or none ran.
+        """
+        values = [one.latency_ms for one in self.held_out or self.processes if one.latency_ms is not None]
         return None if self.failed or not values else statistics.median(values)
+
+    def with_process(self, process: Process, *, held_out: bool) -> Entry:
+        """Return the entry with one process more."""
+        if held_out:
+            return replace(self, held_out=(*self.held_out, process))
+        return replace(self, processes=(*self.processes, process))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,29 @@ class Grid:
     def whole_s(self) -> float:
         """What one process of every settings takes, in seconds."""
         return sum(statistics.fmean(process.wall_s for process in entry.processes) for entry in self.entries)
+
+
+def with_inert(grid: Grid, names: Sequence[str]) -> Grid:
+    """Return `grid` with more dimensions that do nothing: their settings have the processes of those without.
+
+    That they do nothing is for a screening to prove (docs/benchmarks.md). Raises UsageError for a name that is no
+    dimension of the provider's, or one of the grid's.
+    """
+    table = dimension_table(grid.provider)
+    here = {dimension.name for dimension in grid.dimensions}
+    for name in names:
+        if name not in table or name in here:
+            message = (
+                f"{name} is {'in the grid' if name in here else f'no dimension of {grid.provider}'}: leave it out."
+            )
+            raise UsageError(message)
+    known = {entry.settings: entry for entry in grid.entries}
+    wider = replace(grid, dimensions=(*grid.dimensions, *(table[name] for name in names)))
+    entries: dict[Settings, Entry] = {}
+    for params in every_params(wider.space):
+        settings = settings_of(wider.space, params)
+        entries.setdefault(settings, replace(known[settings_of(grid.space, params)], settings=settings))
+    return replace(wider, entries=tuple(entries.values()))
 
 
 def process_of(measurement: Measurement, wall_s: float) -> Process:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import grids
 import on_device
-
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.prepare import plan, runner_of
@@ -23,7 +22,7 @@ from rtmo_optuna.space.resolve import every_params, settings_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from rtmo_optuna.prepare import Plan
 
@@ -38,8 +37,8 @@ class Recorder:
     log: Path
     until: float
 
-    def run(self, processes: int, seed: int) -> None:
-        """Run until each settings has `processes`, or the time is over.
+    def run(self, args: argparse.Namespace) -> None:
+        """Run until each settings has its processes and the best have more that are held out, or the time is over.
 
         The default runs once before all others: no settings need to be nearer to the reference than it is.
         """
@@ -47,25 +46,44 @@ class Recorder:
         if first.gate:
             self.runner.set_own(encode(first.gate))
         entries = {entry.settings: entry for entry in self.grid.entries}
-        for settings in self._due(entries, processes, seed):
+        for settings, held_out in self._due(entries, args):
             if time.monotonic() + statistics.median(self.runner.walls_s) > self.until:
                 print("The time is over: the same command goes on from here.")
                 break
             process = self._process(settings)
             if process is not None:
-                entries[settings] = replace(entries[settings], processes=(*entries[settings].processes, process))
+                entries[settings] = entries[settings].with_process(process, held_out=held_out)
                 grids.save(replace(self.grid, entries=tuple(entries.values())), self.output)
         done = [len(entry.processes) for entry in entries.values()]
-        print(f"{self.output}: {sum(done)} processes of {sum(map(bool, done))} settings, of {len(done)}.")
+        held = sum(len(entry.held_out) for entry in entries.values())
+        print(
+            f"{self.output}: {sum(done)} processes of {sum(map(bool, done))} settings, of {len(done)}; {held} held out."
+        )
 
-    def _due(self, entries: Mapping[Settings, grids.Entry], processes: int, seed: int) -> Iterator[Settings]:
-        """Yield settings whose next process is due: blocks of one process each in random order, the default's first."""
-        for block in range(processes):
-            order = [settings for settings in entries if settings != self.grid.fixed]
-            random.Random(f"{seed} {block}").shuffle(order)  # noqa: S311 - no secret
-            for settings in (self.grid.fixed, *order):
+    def _due(
+        self, entries: Mapping[Settings, grids.Entry], args: argparse.Namespace
+    ) -> Iterator[tuple[Settings, bool]]:
+        """Yield settings whose next process is due, and whether that is to be held out.
+
+        They come in blocks of one process each in random order, the default's first; at last those that are held out,
+        of the best settings by then.
+        """
+        for block in range(args.processes):
+            for settings in self._order(entries, f"{args.seed} {block}"):
                 if len(entries[settings].processes) == block and not entries[settings].failed:
-                    yield settings
+                    yield settings, False
+        ranked = sorted((e.true_ms, str(s), s) for s, e in entries.items() if e.true_ms is not None and not e.held_out)
+        chosen = [settings for settings, entry in entries.items() if entry.held_out]
+        chosen += [settings for _, _, settings in ranked][: max(0, args.best - len(chosen))]
+        for block in range(args.held_out):
+            for settings in self._order(dict.fromkeys((self.grid.fixed, *chosen)), f"{args.seed} held out {block}"):
+                if len(entries[settings].held_out) == block and not entries[settings].failed:
+                    yield settings, True
+
+    def _order(self, settings: Iterable[Settings], seed: str) -> tuple[Settings, ...]:
+        others = [one for one in settings if one != self.grid.fixed]
+        random.Random(seed).shuffle(others)  # noqa: S311 - no secret
+        return (self.grid.fixed, *others)
 
     def _process(self, settings: Settings) -> grids.Process | None:
         """Return a process of `settings`; None where it says nothing of them: throttled, or cut off by the time."""
@@ -90,7 +108,7 @@ def record(args: argparse.Namespace) -> None:
         grid, runner = _begun(args.output, planned), runner_of(planned, on_device.observe)
         runner.pin = args.pin
         try:
-            Recorder(grid, runner, args.output, folder / "log.txt", until).run(args.processes, args.seed)
+            Recorder(grid, runner, args.output, folder / "log.txt", until).run(args)
         finally:
             runner.close()
 

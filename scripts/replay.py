@@ -2,11 +2,14 @@
 
     python scripts/replay.py record --model models/rtmo-s.onnx --study my.yaml --processes 3 --output grid.json
     python scripts/replay.py run grid.json --repetitions 100 --strategies gp tpe guide --picture x.png
+    python scripts/replay.py run grid.json --inert gpu_mem_limit_gb arena_extend_strategy
 
 `record` runs every settings in fresh processes, one each in blocks of random order, so that slow times of the host meet
-all of them alike. It writes after each process and goes on where it stopped. Settings that fail are recorded with the
-reason, and run once only. `run` draws searches from what was recorded, charged for all that a trial takes: start,
-session build, failures, what was run before it was pruned, the baseline and the second process of a leader.
+all of them alike; then the best run again, in processes that no search sees: they tell what settings are worth. It
+writes after each process and goes on where it stopped. Settings that fail are recorded with the reason, and run once
+only. `run` draws searches from what was recorded, charged for all that a trial takes: start, session build, failures,
+what was run before it was pruned, the baseline and the second process of a leader. `--inert` widens the grid by knobs
+that a screening proved to do nothing: the space that a search faces which does not know that.
 """
 
 from __future__ import annotations
@@ -22,14 +25,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grids
 import matplotlib as mpl
 import numpy as np
-import on_device
 import optuna
+
+import grids
+import on_device
 import record_grid
 import replayed
-
 from rtmo_optuna.errors import TunerError, UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ def run(args: argparse.Namespace) -> list[Row]:
     """Print and return a row for each strategy."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    grid = grids.load(args.grid)
+    grid = grids.with_inert(grids.load(args.grid), args.inert)
     ran = [entry for entry in grid.entries if entry.processes]
     default = next((entry for entry in ran if entry.settings == grid.fixed), None)
     if default is None or default.true_ms is None:
@@ -177,6 +180,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--model", type=Path, required=True, help="ONNX file")
     one.add_argument("--output", type=Path, required=True, help="JSON file, written anew after each process")
     one.add_argument("--processes", type=int, default=3, help="of each settings; default: %(default)s")
+    one.add_argument("--best", type=int, default=12, help="so many settings have more; default: %(default)s")
+    one.add_argument("--held-out", type=int, default=6, help="processes more of those; default: %(default)s")
     one.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop in time to keep it; default: none")
     on_device.add_arguments(one)
     one.add_argument("--pin", action="store_true", help="each window on a quiet core (cuda)")
@@ -186,6 +191,7 @@ def parser() -> argparse.ArgumentParser:
     two = commands.add_parser("run", help="replay searches over a recorded grid")
     two.add_argument("grid", type=Path, help="what record wrote")
     usual = [name for name in replayed.STRATEGIES if name != "optuna-gp" or importlib.util.find_spec("torch")]
+    two.add_argument("--inert", nargs="+", default=[], metavar="KNOB", help="dimensions to add that do nothing")
     two.add_argument("--strategies", nargs="+", choices=replayed.STRATEGIES, default=usual, help="default: all")
     two.add_argument("--repetitions", type=int, default=100, help="searches of each; default: %(default)s")
     two.add_argument("--trials", type=int, default=40, help="before race and confirmation; default: %(default)s")

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import optuna
-import simulated
-from grids import Entry, Grid, Process
 from optuna.trial import TrialState
 
+import simulated
+from grids import Entry, Grid, Process
 from rtmo_optuna.bench.run import Decision
 from rtmo_optuna.codec import encode
 from rtmo_optuna.records import Measurement, Measuring, Outcome, SearchSpace, Settings, Window

@@ -6,10 +6,10 @@ import json
 import random
 from typing import TYPE_CHECKING
 
-import aa
 import pytest
-import simulated
 
+import aa
+import simulated
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.records import Measurement, Outcome, Settings

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import models
 import numpy as np
 import pytest
 
+import models
 from rtmo_optuna import cli
 
 if TYPE_CHECKING:

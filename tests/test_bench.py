@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted import SHORT, request
 
 from rtmo_optuna.bench import protocol
 from rtmo_optuna.bench.run import Decision, describe, measure
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.records import EngineKind, Limits, Measurement, Outcome, SessionSpec, Settings, Stage
+from scripted import SHORT, request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

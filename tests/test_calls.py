@@ -6,12 +6,12 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import models
 import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+import models
 from rtmo_optuna.engine.calls import BoundCall, Call, Device, PlainCall
 from rtmo_optuna.engine.capture import Cut, cut
 from rtmo_optuna.engine.feed import Signature

@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import build_rtmo
-import models
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import build_rtmo
+import models
 from rtmo_optuna.engine.calls import Device
 from rtmo_optuna.engine.capture import Cut, cut, obstacles
 from rtmo_optuna.engine.split import SplitCall

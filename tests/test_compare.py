@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from scripted import write_script
 
 from rtmo_optuna import cli
+from scripted import write_script
 
 if TYPE_CHECKING:
     from pathlib import Path

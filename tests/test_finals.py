@@ -12,9 +12,9 @@ from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import scripted
 import yaml
 
+import scripted
 from rtmo_optuna import workflow
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.records import (

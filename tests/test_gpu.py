@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import build_rtmo
 import numpy as np
 import onnx
 import pytest
 import yaml
 
+import build_rtmo
 from rtmo_optuna import cli
 from rtmo_optuna.bench import protocol
 from rtmo_optuna.bench.run import Decision, describe, measure

@@ -6,14 +6,14 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-import build_rtmo
 import onnx
 import pytest
-from test_outputs import PLANTED, RAW, RULES, WHOLE, edited
 
+import build_rtmo
 from rtmo_optuna.engine.outputs import judge
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.records import GateResult, SessionSpec, Settings
+from test_outputs import PLANTED, RAW, RULES, WHOLE, edited
 
 if TYPE_CHECKING:
     from pathlib import Path

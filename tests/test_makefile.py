@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
 from scratch_make import ROOT, Make
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import build_rtmo
-import models
 import numpy as np
 import onnx
 import pytest
 import yaml
 from onnx import TensorProto, helper
 
+import build_rtmo
+import models
 from rtmo_optuna import cli
 from rtmo_optuna.records import Origin, Outcome
 from rtmo_optuna.search.library import load_study

@@ -18,7 +18,6 @@ from onnx import numpy_helper
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import build_rtmo
-
 from rtmo_optuna import codec
 from rtmo_optuna.engine.outputs import judge
 from rtmo_optuna.errors import UsageError

@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from models import save
 from onnx import TensorProto, helper
 
+from models import save
 from rtmo_optuna.bench.pool import ChildPool, size_for
 from rtmo_optuna.bench.protocol import DescribeRequest
 from rtmo_optuna.bench.run import Decision, describe, measure

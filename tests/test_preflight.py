@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import scripted
 
+import scripted
 from rtmo_optuna import workflow
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.records import GpuState, Measurement, Note, Outcome, Purpose

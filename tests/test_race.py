@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import simulated
 
+import simulated
 from rtmo_optuna.records import Settings
 from rtmo_optuna.search import confirm, race
 from rtmo_optuna.search.confirm import ConfirmRules, Decided

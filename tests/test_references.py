@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripted import STRICT, request
 
 from rtmo_optuna.bench import references
 from rtmo_optuna.bench.protocol import ReferenceRequest
 from rtmo_optuna.errors import ChildError
+from scripted import STRICT, request
 
 CONTENT = {"model": "aa", "input": "bb", "onnxruntime": "1.0"}
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import optuna
+import pytest
+
 import bench_sampler
 import grids
 import models
-import optuna
-import pytest
 import replay
 import replayed
-
+from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Outcome, SearchSpace, Settings, Value
 from rtmo_optuna.space.resolve import every_params, settings_of
 
@@ -73,6 +75,28 @@ def test_a_grid_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert again.entries[0].true_ms == statistics.median(latencies)
     assert sum(entry.failed for entry in again.entries) == 96
     assert all(entry.true_ms is None for entry in again.entries if entry.failed)
+
+
+def test_what_is_held_out_tells_the_truth_and_is_never_drawn() -> None:
+    """The search sees 4 ms, the processes that are held out took 6: its export is judged by these."""
+    grid = small_grid(off=5.0, on=4.0)
+    judged = replace(grid.entries[1], held_out=(process(6.0),))
+    grid = replace(grid, entries=(grid.entries[0], judged))
+    assert (judged.true_ms, grid.best_ms) == (6.0, 5.0)
+    assert one_replay(grid).exported == pytest.approx(0.2)
+
+
+def test_a_grid_widened_by_what_does_nothing() -> None:
+    """Each settings of the grid stands for twelve of the wider one; a knob that is in it, or unknown, is refused."""
+    grid = small_grid(off=5.0, on=4.0)
+    wider = grids.with_inert(grid, ["tunable_op", "gpu_mem_limit_gb"])
+    choices = [len(dimension.choices) for dimension in wider.dimensions]
+    assert len(wider.entries) == math.prod(choices) == wider.whole_s / 3
+    assert {entry.true_ms for entry in wider.entries if entry.settings.get("prefer_nhwc")} == {4.0}
+    assert one_replay(wider).good_trials < 20
+    for name in ("prefer_nhwc", "intra_op_num_threads"):
+        with pytest.raises(UsageError, match=name):
+            grids.with_inert(grid, [name])
 
 
 def test_every_process_is_charged() -> None:
@@ -136,9 +160,11 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     command = ["record", "--model", model, "--provider", "cpu", "--study", str(study), "--output", str(output)]
     replay.main([*command, "--processes", "2", "--time-limit", "0"])
     assert "The time is over" in capsys.readouterr().out
-    replay.main([*command, "--processes", "1"])
+    replay.main([*command, "--processes", "1", "--best", "1", "--held-out", "2"])
     grid = grids.load(output)
     assert [len(entry.processes) for entry in grid.entries] == [1, 1]
+    assert {len(entry.held_out) for entry in grid.entries} <= {0, 2}
+    assert len(grid.entries[0].held_out) == 2, "the default's are held out too"
     assert {"build", "first_run", "warmup", "windows"} <= grid.entries[0].processes[0].stage_s.keys()
     replay.main(["run", str(output), "--repetitions", "3", "--strategies", "gp", "--picture", str(tmp_path / "x.png")])
     assert "| gp | 3 |" in capsys.readouterr().out

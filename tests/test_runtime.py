@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from models import save
 from onnx import TensorProto, helper
 
 import rtmo_optuna
+from models import save
 from rtmo_optuna import cli
 from rtmo_optuna.errors import UsageError
 

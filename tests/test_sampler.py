@@ -8,11 +8,11 @@ import time
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
-import bench_sampler
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+import bench_sampler
 from rtmo_optuna.records import Dimension, SearchSpace, Settings, Value
 from rtmo_optuna.search.hamming import ENUMERATED
 from rtmo_optuna.search.sampler import SAMPLERS, OverSpace, distributions

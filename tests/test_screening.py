@@ -12,13 +12,10 @@ from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 import scripted
 from bench_screening import planted, shares
 from models import facts
-from test_finals import Planted, runner_of
-from test_show_charts import measured, realistic
-from test_show_charts import study as recorded
-
 from rtmo_optuna import stats
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.records import (
@@ -50,6 +47,9 @@ from rtmo_optuna.show.stages import saved_by_pruning
 from rtmo_optuna.space.advice import advised, row_for
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve, size
+from test_finals import Planted, runner_of
+from test_show_charts import measured, realistic
+from test_show_charts import study as recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

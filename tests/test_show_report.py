@@ -12,20 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from markdown_it import MarkdownIt
-from test_show_charts import (
-    EQUAL,
-    FASTER,
-    HELD,
-    MEMORY,
-    TOO_FEW,
-    WRONG,
-    contested,
-    edge_cases,
-    failed,
-    measured,
-    realistic,
-    study,
-)
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import (
@@ -49,6 +35,20 @@ from rtmo_optuna.show.cells import Code
 from rtmo_optuna.show.evidence import Status, status
 from rtmo_optuna.show.report import markdown, write
 from rtmo_optuna.show.words import NBSP, TIMES
+from test_show_charts import (
+    EQUAL,
+    FASTER,
+    HELD,
+    MEMORY,
+    TOO_FEW,
+    WRONG,
+    contested,
+    edge_cases,
+    failed,
+    measured,
+    realistic,
+    study,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from models import facts
 
+from models import facts
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Frozen, Gpu, Machine, ModelFacts, SearchSpace, Settings, StudyDefinition, Value
 from rtmo_optuna.space import definition, resolve

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pytest
 import yaml
-from scripted import write_script
 
 from rtmo_optuna import cli
 from rtmo_optuna.records import Origin, Outcome, Settings
 from rtmo_optuna.search.library import load_study
+from scripted import write_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
