@@ -25,7 +25,8 @@ class ProcessRecord:
     """A fresh process beside the trials: of the baseline, of block `index` of the race, or of pair `index`.
 
     `cost` is what the race compares: the latency in ms, or what the objective has in its place; None where the process
-    failed, for `reason`. `windows_ms` are its windows' medians, `outputs_sha256` is the hash of its outputs.
+    failed, for `reason`. `windows_ms` are its windows' medians, `dropped` counts those that were repeated, `left_out`
+    the calls of the others that were disturbed; `outputs_sha256` is the hash of its outputs.
     """
 
     purpose: Purpose
@@ -37,6 +38,7 @@ class ProcessRecord:
     memory_bytes: int | None = None
     reason: str = ""
     dropped: int = 0
+    left_out: int = 0
     wall_s: float = 0.0
     outputs_sha256: str = ""
 

@@ -6,7 +6,7 @@
     python scripts/bench_runtime.py cost
 
 `speed` runs all ways of calling in one process, in rounds of short windows on a quiet core, in another order each time;
-a window on a slow core is dropped. `equal` compares a cut model with the uncut one of the same settings, to the last
+calls on a slow core are left out. `equal` compares a cut model with the uncut one of the same settings, to the last
 bit. `soak` looks for memory that grows and for wrong answers among threads. `cost` is our own Python beside ONNX
 Runtime's, on a model that does next to nothing.
 """
@@ -72,7 +72,7 @@ class Row:
     p90_ms: float
     p99_ms: float
     calls: int
-    dropped: int
+    left_out: int
     ratio: float
 
 
@@ -144,9 +144,9 @@ def limit(spec: SessionSpec, feed: Feed) -> dict[str, Callable[[], object]]:
 
 def measure(calls: Mapping[str, Callable[[], object]], seconds: float) -> list[Row]:
     """Return a row for each way, from `seconds` of windows of 0.1 s for each."""
-    core = QuietCore(0)
+    core = QuietCore()
     samples: dict[str, list[int]] = {way: [] for way in calls}
-    dropped = dict.fromkeys(calls, 0)
+    left_out = dict.fromkeys(calls, 0)
     order = list(calls)
     for call in calls.values():
         for _ in range(30):
@@ -155,42 +155,42 @@ def measure(calls: Mapping[str, Callable[[], object]], seconds: float) -> list[R
         random.shuffle(order)
         for way in order:
             core.before()
-            taken = window(calls[way], beat=core.beat)
-            if core.after():
-                dropped[way] += 1
-            else:
-                samples[way] += taken
+            taken = window(calls[way], quiet=core.quiet)
+            samples[way] += [spent for spent, quiet in taken if quiet]
+            left_out[way] += sum(not quiet for _, quiet in taken)
     core.close()
     base = statistics.median(samples["default"])
-    return [row(way, taken, dropped[way], base) for way, taken in samples.items() if taken]
+    return [row(way, taken, left_out[way], base) for way, taken in samples.items() if taken]
 
 
-def window(call: Callable[[], object], seconds: float = 0.1, beat: Callable[[], bool] = lambda: False) -> list[int]:
-    """Return the latencies in ns of `seconds` of calls, or fewer where `beat`, called after each, says so."""
-    taken: list[int] = []
+def window(
+    call: Callable[[], object], seconds: float = 0.1, quiet: Callable[[], bool] = lambda: True
+) -> list[tuple[int, bool]]:
+    """Return the latencies in ns of `seconds` of calls, each with what `quiet` says after it."""
+    taken: list[tuple[int, bool]] = []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end and not (taken and beat()):
+    while time.perf_counter() < end:
         start = time.perf_counter_ns()
         call()
-        taken.append(time.perf_counter_ns() - start)
+        taken.append((time.perf_counter_ns() - start, quiet()))
     return taken
 
 
-def row(way: str, taken: Sequence[int], dropped: int, base: float) -> Row:
+def row(way: str, taken: Sequence[int], left_out: int, base: float) -> Row:
     """Return what the latencies `taken` amount to; `base` is the default's median."""
     median, p90, p99 = (float(np.quantile(taken, share)) / 1e6 for share in (0.5, 0.9, 0.99))
-    return Row(way, round(median, 4), round(p90, 4), round(p99, 4), len(taken), dropped, round(base / median / 1e6, 3))
+    return Row(way, round(median, 4), round(p90, 4), round(p99, 4), len(taken), left_out, round(base / median / 1e6, 3))
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return `rows` as a Markdown table."""
     lines = [
-        "| way | median ms | p90 | p99 | p99 / median | times as fast | calls | windows dropped |",
+        "| way | median ms | p90 | p99 | p99 / median | times as fast | calls | left out |",
         "|---" * 8 + "|",
     ]
     lines += [
         f"| {r.way} | {r.median_ms:.3f} | {r.p90_ms:.3f} | {r.p99_ms:.3f} | {r.p99_ms / r.median_ms:.2f} | "
-        f"{r.ratio:.2f} | {r.calls} | {r.dropped} |"
+        f"{r.ratio:.2f} | {r.calls} | {r.left_out} |"
         for r in rows
     ]
     return "\n".join(lines)
@@ -312,7 +312,7 @@ def cost(args: argparse.Namespace) -> None:
         spent: dict[str, list[int]] = {name: [] for name in calls}
         for _ in range(200):
             for name, call in calls.items():
-                spent[name] += window(call, 0.005)
+                spent[name] += [taken for taken, _ in window(call, 0.005)]
     medians = {name: statistics.median(taken) / 1e3 for name, taken in spent.items()}
     print(
         f"bare {medians['bare']:.2f} us, ours {medians['ours']:.2f} us: {medians['ours'] - medians['bare']:.2f} us more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Dimension, Measurement, Outcome, SearchSpace, Settings, StageTimes
+from rtmo_optuna.search import noise
 from rtmo_optuna.space.knobs import dimension_table
 from rtmo_optuna.space.resolve import every_params, settings_of
 
@@ -59,12 +61,12 @@ class Entry:
 
     @property
     def true_ms(self) -> float | None:
-        """Their latency: the median over the processes held out, where there are any, else over all.
+        """Their latency: Hodges and Lehmann's location of the processes held out, where there are any, else of all.
 
-        None where one failed, or none ran.
+        It is taken of logarithms. None where one failed, or none ran.
         """
-        values = [one.latency_ms for one in self.held_out or self.processes if one.latency_ms is not None]
-        return None if self.failed or not values else statistics.median(values)
+        logs = [math.log(one.latency_ms) for one in self.held_out or self.processes if one.latency_ms is not None]
+        return None if self.failed or not logs else math.exp(noise.location(logs))
 
     def with_process(self, process: Process, *, held_out: bool) -> Entry:
         """Return the entry with one process more."""

@@ -27,7 +27,6 @@ from rtmo_optuna.space.resolve import params_of, settings_of
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-GOOD = 1.01
 MOST_TIMES = 1.5
 GUIDE = (
     "cudnn_conv_algo_search",
@@ -71,7 +70,7 @@ class Replay:
     """What one search came to; seconds are those of processes, the baseline's included.
 
     `steps` are (seconds, regret of the fastest settings measured by then: 0.02 is 2 % slower than the best). `good_s`
-    is when settings within 1 % of the best had been measured, after `good_trials` trials; infinite where none were.
+    is when good settings had been measured, after `good_trials` trials; infinite where none were.
     `pruned` says whether a trial of the best settings was pruned, `exported` the regret of what race and confirmation
     chose, after `finals` processes more.
     """
@@ -132,8 +131,13 @@ class _Search:
         return first, both, second.latency_ms
 
 
-def replay(grid: Grid, strategy: Strategy, seed: int, trials: int, baseline: int) -> Replay:
-    """Return one search of `trials` trials, or of as many as settings within 1 % of the best take, if that is more."""
+def replay(
+    grid: Grid, strategy: Strategy, seed: int, *, trials: int = 40, baseline: int = 6, good: float = 0.01
+) -> Replay:
+    """Return one search of `trials` trials, or of as many as settings within `good` of the best take, if that is more.
+
+    The preflight's `baseline` processes come first.
+    """
     search = _Search(grid, random.Random(seed), {e.settings: e for e in grid.entries if e.processes})  # noqa: S311
     search.baseline(baseline)
     space, best_ms = grid.space, grid.best_ms
@@ -160,7 +164,7 @@ def replay(grid: Grid, strategy: Strategy, seed: int, trials: int, baseline: int
         steps.append((search.spent_s, best_true / best_ms - 1))
         if len(steps) <= trials:
             searched = {known: ms for known, ms in search.values.items() if ms < math.inf}
-        if good_s == math.inf and best_true <= GOOD * best_ms:
+        if good_s == math.inf and best_true <= (1 + good) * best_ms:
             good_s = search.spent_s
         if len(steps) >= trials and good_s < math.inf:
             break

@@ -1,4 +1,4 @@
-"""The canary: which core a window is timed on, and which windows are dropped."""
+"""The canary: which core calls are timed on, and which of them are disturbed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Cores:
 
     def canary(self, best_ns: int = 0) -> QuietCore:
         """Return a canary that lives on these cores, and never waits for one."""
-        return QuietCore(best_ns, self._spin, lambda: 0)
+        return QuietCore(best_ns, self._spin, lambda: 0, lambda: self.times[min(self.current)])
 
     def _pin(self, _: int, cores: Iterable[int]) -> None:
         if self.gone.issuperset(cores):
@@ -173,12 +173,12 @@ def test_a_process_limited_to_one_core_stays_on_it() -> None:
         "canary = QuietCore()\n"
         "core, spun = canary.before()\n"
         "inside = os.sched_getaffinity(0)\n"
-        "canary.after()\n"
+        "told = canary.quiet()\n"
         "canary.close()\n"
-        "print(canary.mode, core, spun > 0, canary.kept + canary.dropped, inside, os.sched_getaffinity(0))"
+        "print(canary.mode, core, spun > 0, told in {True, False}, inside, os.sched_getaffinity(0))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"flagging: one core None True 1 {{{core}}} {{{core}}}"
+    assert done.stdout.strip() == f"flagging: one core None True True {{{core}}} {{{core}}}"
 
 
 def test_cores_outside_the_mask_are_never_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,17 +191,15 @@ def test_cores_outside_the_mask_are_never_tried(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_affinity_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the platform has none, as on macOS, slow windows are flagged all the same."""
+    """Where the platform has none, as on macOS, disturbed calls are told all the same."""
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    canary = QuietCore(0, _series(QUICK, QUICK, QUICK, 2 * QUICK), lambda: 0)
+    canary = QuietCore(0, lambda: QUICK, lambda: 0, _series(QUICK, 2 * QUICK))
     assert canary.mode == "flagging: no affinity call"
     assert canary.before() == (None, QUICK)
-    assert not canary.after()
-    assert canary.before() == (None, QUICK)
-    assert canary.after()
+    assert [canary.quiet(), canary.quiet()] == [True, False]
     canary.close()
-    assert (canary.kept, canary.dropped, canary.moves) == (1, 1, 0)
+    assert canary.moves == 0
 
 
 def test_affinity_refused_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,10 +209,10 @@ def test_affinity_refused_from_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
-    canary = QuietCore(QUICK, _series(QUICK, 2 * QUICK), lambda: 0)
+    canary = QuietCore(QUICK, lambda: QUICK, lambda: 0, lambda: 2 * QUICK)
     assert canary.mode == "flagging: refused"
     assert canary.before() == (None, QUICK)
-    assert canary.after()
+    assert not any(canary.quiet() for _ in range(5))
     canary.close()
 
 
@@ -233,52 +231,41 @@ def test_cores_that_are_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_cores
 def test_a_busy_core_is_left_for_another() -> None:
-    """With a competitor on each core in turn, at least seven of eight canaries are elsewhere after their first window.
+    """With a competitor on each core in turn, at least seven of eight canaries are elsewhere after a few calls.
 
     A chooser that is blind to it would need luck of 4 % for that, and has three chances a core.
     """
 
-    def second_choice() -> int | None:
+    def last_choice() -> set[int]:
         canary = QuietCore()
         canary.before()
-        _burn(0.015)
-        canary.after()
-        core, _ = canary.before()
+        for _ in range(6):
+            _burn(0.01)
+            canary.quiet()
+        core = os.sched_getaffinity(0)
         canary.close()
         return core
 
     for busy in sorted(os.sched_getaffinity(0))[:2]:
         with _competitor(busy):
-            assert any(sum(second_choice() != busy for _ in range(8)) >= 7 for _ in range(3))
+            assert any(sum(last_choice() != {busy} for _ in range(8)) >= 7 for _ in range(3))
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="the kernel does not count waiting")
-def test_a_window_on_a_shared_core_is_dropped() -> None:
+def test_calls_on_a_shared_core_are_disturbed() -> None:
     """A competitor leaves single spins alone, but has the thread wait for its turns: that counts too."""
     core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     canary = QuietCore()
     before = queued()
+    told = []
     with _competitor(core):
         for _ in range(3):
             canary.before()
             _burn(0.15)
-            canary.after()
-    assert canary.dropped == 3
+            told.append(canary.quiet())
+    assert told == [False] * 3
     assert queued() - before > 0.05 * 1e9
-
-
-def test_windows_over_15_percent_slower_than_the_best_known_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best known is the given one until a spin beats it; from then on that one counts."""
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    after = (1149, 1151, 1100, 1034, 1036)
-    canary = QuietCore(1000, _series(*(x for spun in after for x in (900 if spun == 1034 else 1000, spun))), lambda: 0)
-    verdicts = []
-    for _ in after:
-        canary.before()
-        verdicts.append(canary.after())
-    assert verdicts == [False, True, False, False, True]
-    assert (canary.kept, canary.dropped, canary.best_ns) == (3, 2, 900)
 
 
 def test_a_beat_takes_as_long_as_it_says_of_a_spin() -> None:
@@ -287,44 +274,38 @@ def test_a_beat_takes_as_long_as_it_says_of_a_spin() -> None:
     assert 0.8 < beats / spins < 1.25
 
 
-@pytest.mark.parametrize(("slow", "dropped", "lost"), [(10, False, False), (11, True, False), (21, True, True)])
-def test_a_window_disturbed_in_its_middle_is_dropped(
-    monkeypatch: pytest.MonkeyPatch, slow: int, *, dropped: bool, lost: bool
-) -> None:
-    """Quiet at both ends: over a quarter of the beats between them tell, over half end the window at once."""
+def test_a_call_is_quiet_between_two_quiet_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A beat over 30 % slower than the best known spoils the call before it and the one after."""
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    beats = [1310] * slow + [1290] * (40 - slow)
-    canary = QuietCore(1000, lambda: 1000, lambda: 0, iter(beats[::-1]).__next__)
+    beats = (1290, 1310, 1290, 1290, 1000)
+    canary = QuietCore(1000, lambda: 1000, lambda: 0, _series(*beats))
     canary.before()
-    told = [canary.beat() for _ in beats]
-    assert any(told) == lost
-    assert canary.after() == dropped
-    canary.before()
-    assert not canary.after(), "the beats of one window are no matter to the next"
+    assert [canary.quiet() for _ in beats] == [True, False, False, True, True]
 
 
-def test_a_lost_window_ends_after_eight_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow beat or two may be chance; of eight, five are not."""
+def test_a_slow_core_spoils_the_first_call_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `before` found counts as the beat before it; a better spin than the best known is the best from then on."""
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    canary = QuietCore(1000, lambda: 1000, lambda: 0, lambda: 1500)
+    canary = QuietCore(1000, _series(1310, 900), lambda: 0, _series(1000, 1200, 1160))
     canary.before()
-    assert [canary.beat() for _ in range(9)] == [False] * 7 + [True] * 2
-    assert canary.after()
+    assert [canary.quiet(), canary.quiet()] == [False, True]
+    canary.before()
+    assert canary.best_ns == 900
+    assert canary.quiet()
 
 
 def test_waiting_for_the_core_counts_as_slowness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that stood in the queue for 60 ms of a window of some 100 ms had half a core, whatever its spins say."""
+    """A thread that stood in the queue for more than a tenth of a call was disturbed, whatever its beats say."""
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     waited = [0]
-    canary = QuietCore(QUICK, lambda: QUICK, lambda: waited[0])
+    canary = QuietCore(QUICK, lambda: QUICK, lambda: waited[0], lambda: QUICK)
     canary.before()
-    time.sleep(0.1)
-    waited[0] += 60_000_000
-    assert canary.after()
-    canary.before()
-    time.sleep(0.1)
-    waited[0] += 1_000_000
-    assert not canary.after()
+    told = []
+    for share in (0.6, 0.0, 0.01):
+        time.sleep(0.05)
+        waited[0] += int(share * 50_000_000)
+        told.append(canary.quiet())
+    assert told == [False, True, True]
 
 
 def test_a_quiet_core_is_kept_at_the_cost_of_one_spin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,17 +323,18 @@ def test_a_quiet_core_is_kept_at_the_cost_of_one_spin(monkeypatch: pytest.Monkey
     assert (cores.spins, canary.moves) == (4, 1)
 
 
-def test_the_core_of_a_dropped_window_is_tried_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may look quiet again a moment later; where another one is quiet too, that one is taken."""
+def test_after_two_disturbed_beats_another_core_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was slow may look quiet again a moment later; where another one is quiet too, that one is taken."""
     cores = Cores(monkeypatch, dict.fromkeys(range(4), QUICK))
     canary = cores.canary()
     first, _ = canary.before()
     assert first is not None
     cores.times[first] = 2 * QUICK
-    assert canary.after()
+    assert [canary.quiet(), canary.moves] == [False, 0]
+    assert [canary.quiet(), canary.moves] == [False, 1]
     cores.times[first] = QUICK
-    assert canary.before()[0] != first
-    assert canary.moves == 1
+    assert first not in cores.current
+    assert canary.quiet()
 
 
 def test_a_search_ends_after_20_milliseconds_and_goes_on_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:

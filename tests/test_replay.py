@@ -62,17 +62,17 @@ def small_grid(**latencies: float) -> grids.Grid:
 
 def one_replay(grid: grids.Grid, strategy: str = "random", trials: int = 40) -> replayed.Replay:
     """Replay one search with a baseline of two processes."""
-    return replayed.replay(grid, replayed.STRATEGIES[strategy], 1, trials, 2)
+    return replayed.replay(grid, replayed.STRATEGIES[strategy], 1, trials=trials, baseline=2)
 
 
 def test_a_grid_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """JSON and back; the true latency is the median, and a failure has none."""
+    """JSON and back; the true latency is in the middle, and a failure has none."""
     grid = landscape_grid(failing=("tunable_op", "on"))
     grids.save(grid, tmp_path / "grid.json")
     again = grids.load(tmp_path / "grid.json")
     assert again == grid
     latencies = [one.latency_ms for one in grid.entries[0].processes if one.latency_ms]
-    assert again.entries[0].true_ms == statistics.median(latencies)
+    assert min(latencies) < (again.entries[0].true_ms or 0.0) < max(latencies)
     assert sum(entry.failed for entry in again.entries) == 96
     assert all(entry.true_ms is None for entry in again.entries if entry.failed)
 
@@ -82,7 +82,7 @@ def test_what_is_held_out_tells_the_truth_and_is_never_drawn() -> None:
     grid = small_grid(off=5.0, on=4.0)
     judged = replace(grid.entries[1], held_out=(process(6.0),))
     grid = replace(grid, entries=(grid.entries[0], judged))
-    assert (judged.true_ms, grid.best_ms) == (6.0, 5.0)
+    assert (judged.true_ms, grid.best_ms) == pytest.approx((6.0, 5.0))
     assert one_replay(grid).exported == pytest.approx(0.2)
 
 
@@ -92,7 +92,7 @@ def test_a_grid_widened_by_what_does_nothing() -> None:
     wider = grids.with_inert(grid, ["tunable_op", "gpu_mem_limit_gb"])
     choices = [len(dimension.choices) for dimension in wider.dimensions]
     assert len(wider.entries) == math.prod(choices) == wider.whole_s / 3
-    assert {entry.true_ms for entry in wider.entries if entry.settings.get("prefer_nhwc")} == {4.0}
+    assert all(entry.true_ms == pytest.approx(4.0) for entry in wider.entries if entry.settings.get("prefer_nhwc"))
     assert one_replay(wider).good_trials < 20
     for name in ("prefer_nhwc", "intra_op_num_threads"):
         with pytest.raises(UsageError, match=name):
@@ -116,11 +116,13 @@ def test_a_pruned_trial_costs_what_it_ran() -> None:
 
 
 def test_the_best_may_be_pruned() -> None:
-    """Settings that are the best of all in the median, but slow in the process that was drawn, are counted."""
+    """Settings that are the best of all in most processes, but slow in the process that was drawn, are counted."""
     grid = small_grid(off=5.0, on=4.0)
-    slow = replace(grid.entries[1], processes=(*[process(4.0)] * 3, *[process(9.0)] * 2))
+    slow = replace(grid.entries[1], processes=(*[process(4.0)] * 5, *[process(9.0)] * 2))
     grid = replace(grid, entries=(grid.entries[0], slow))
-    told = [replayed.replay(grid, replayed.STRATEGIES["random"], seed, 2, 2).pruned for seed in range(40)]
+    told = [
+        replayed.replay(grid, replayed.STRATEGIES["random"], seed, trials=2, baseline=2).pruned for seed in range(40)
+    ]
     assert 0.2 < statistics.fmean(told) < 0.6
 
 
@@ -142,7 +144,7 @@ def test_ours_is_ahead_and_failures_do_not_stop_it() -> None:
 
     def seconds(name: str) -> float:
         made = replayed.STRATEGIES[name]
-        return statistics.fmean(replayed.replay(grid, made, seed, 5, 6).good_s for seed in range(5))
+        return statistics.fmean(replayed.replay(grid, made, seed, trials=5).good_s for seed in range(5))
 
     assert seconds("gp") < seconds("random") / 2
 

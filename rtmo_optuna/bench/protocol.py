@@ -93,11 +93,15 @@ class Warm:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One window's latencies; `slow` where its core was, `spin_ns` is the shortest spin so far (0: not pinned)."""
+    """One window's latencies; `slow` where no quiet core was to be had.
+
+    `spin_ns` is the shortest spin so far (0: not pinned), `left_out` the number of calls that were disturbed.
+    """
 
     samples_ns: tuple[int, ...]
     slow: bool = False
     spin_ns: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _TAIL = 4000
 _THROTTLED_MOST = 3
-_DROPPED_MOST = 3
+_LEAST_QUIET = 3
 # Values in the upper tail that a percentile needs before it means something (MLPerf inference rules, early stopping).
 _QUANTILES = {"p50": (0.5, 1), "p90": (0.9, 64), "p95": (0.95, 130), "p99": (0.99, 662)}
 A = TypeVar("A", bound=protocol.Answer)
@@ -52,6 +52,7 @@ class _Life:
     stage: Stage = Stage.START
     windows: list[Window] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    left_out: int = 0
     spin_ns: int = 0
 
     def expect(self, kind: type[A], stage: Stage, limit_s: float) -> A:
@@ -96,9 +97,9 @@ def measure(
 
     `decide` sees all accepted windows after each one. `on_window`, `memory_of` (bytes on the GPU, by process id) and
     `throttled` (whether the GPU slowed itself down) are called between windows only, when nothing is being timed. A
-    window on a slow core or on a throttled GPU is dropped and repeated, up to three times `windows_max` times (most of
-    them are broken off at once); three throttled ones in a row end the process as INTERRUPTED, which says nothing of
-    its settings.
+    window without a quiet core or on a throttled GPU is dropped and repeated, up to half of `windows_max` times; then
+    such windows count where there are not three better ones. Three throttled ones in a row end the process as
+    INTERRUPTED, which says nothing of its settings.
     """
     limits = request.limits
     times = StageTimes()
@@ -120,7 +121,7 @@ def measure(
                 gate = decode(GateResult, life.expect(protocol.Gated, Stage.GATE, limits.first_run_s).result)
             warm = _warm(life, gate)
             outputs, warmup, times = warm.outputs_sha256, warm.samples_ns, replace(times, warmup_ns=warm.warmup_ns)
-            decision = _windows(life, _DROPPED_MOST * request.measuring.windows_max, decide, on_window, throttled)
+            decision = _windows(life, request.measuring.windows_max // 2, decide, on_window, throttled)
             outcome = Outcome.PRUNED if decision is Decision.PRUNE else Outcome.MEASURED
             memory = memory_of(child.pid)
             child.finish(limits.exit_s)
@@ -132,7 +133,7 @@ def measure(
             stage, reason = Stage.GATE, str(error)
         except _ThrottledError as error:
             outcome, stage, reason = Outcome.INTERRUPTED, Stage.WINDOW, str(error)
-    samples = tuple(window.samples_ns for window in life.windows)
+    samples = tuple(window.samples_ns for window in trusted(life.windows))
     calls = sorted(value for window in samples for value in window)
     medians = tuple(_quantile(sorted(window), 0.5) for window in samples)
     return Measurement(
@@ -150,6 +151,7 @@ def measure(
         gate=gate,
         spin_ns=life.spin_ns,
         dropped=dict(life.dropped),
+        left_out=life.left_out,
         log_tail=tail(log) if outcome is Outcome.FAILED else "",
         provider_options=options,
         samples_ns=samples,
@@ -171,6 +173,7 @@ def _windows(
         life.child.send(protocol.NEXT)
         timed = life.expect(protocol.Timed, Stage.WINDOW, life.limits.window_s)
         life.spin_ns = timed.spin_ns
+        life.left_out += timed.left_out
         hot = throttled()
         in_a_row = in_a_row + 1 if hot else 0
         if in_a_row == _THROTTLED_MOST:
@@ -185,6 +188,12 @@ def _windows(
         decision = decide(life.windows)
         on_window(life.windows[-1])
     return decision
+
+
+def trusted(windows: Sequence[Window]) -> Sequence[Window]:
+    """Return the windows that were not disturbed; all of them where those are fewer than three."""
+    quiet = [window for window in windows if not window.disturbed]
+    return quiet if len(quiet) >= _LEAST_QUIET else windows
 
 
 def describe(request: protocol.DescribeRequest, limits: Limits) -> ModelFacts:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _ROUNDS = 3
+_DISTURBED = 0.25
+_LONGEST = 3
 
 
 class Worker:
@@ -152,13 +154,16 @@ class _Timer:
         self._least = measuring.window_calls
         self._core = None if best_spin_ns is None else QuietCore(best_spin_ns)
 
-    def _cycle(self) -> list[int]:
-        now, run, spent = time.perf_counter_ns, self._run, []
+    def _cycle(self, core: QuietCore | None = None) -> tuple[list[int], bool]:
+        """Return the latencies of one call a sample, and whether they are to be believed: most ran on a quiet core."""
+        now, run, spent, disturbed = time.perf_counter_ns, self._run, [], 0
         for feed in self._samples:
             start = now()
             run(feed)
             spent.append(now() - start)
-        return spent
+            if core and not core.quiet():
+                disturbed += 1
+        return spent, disturbed <= _DISTURBED * len(spent)
 
     def warm_up(self) -> list[int]:
         rules = self._measuring
@@ -166,27 +171,32 @@ class _Timer:
         spent: list[int] = []
         least = rules.warmup_calls
         while len(spent) < least or time.perf_counter() < end:
-            spent += self._cycle()
+            spent += self._cycle()[0]
             if not rules.warmup_exact and sum(spent) > len(spent) * rules.slow_call_ms * 1e6:
                 least = self._least = rules.slow_calls
         return spent
 
     def window(self) -> protocol.Timed:
-        """Time calls; a window on a disturbed core is broken off."""
+        """Time calls until there are enough quiet ones, or three times as long where a quiet core is not to be had."""
+        core, window_s, least = self._core, self._measuring.window_s, min(self._least, self._left)
         spent: list[int] = []
+        disturbed: list[int] = []
         gc.collect()
         gc.disable()
-        if self._core:
-            self._core.before()
-        end = time.perf_counter() + self._measuring.window_s
-        while len(spent) < self._left and (len(spent) < self._least or time.perf_counter() < end):
-            spent += self._cycle()
-            if self._core and self._core.beat():
-                break
-        slow = self._core.after() if self._core else False
+        if core:
+            core.before()
+        begun, passed, lost = time.perf_counter(), 0.0, False
+        while len(spent) < self._left and not lost and (len(spent) < least or passed < window_s):
+            cycle, quiet = self._cycle(core)
+            (spent if quiet else disturbed).extend(cycle)
+            passed = time.perf_counter() - begun
+            lost = len(disturbed) >= _LONGEST * least and passed >= _LONGEST * window_s
         gc.enable()
-        self._left -= 0 if slow else len(spent)
-        return protocol.Timed(tuple(spent), slow, self._core.best_ns if self._core else 0)
+        slow = len(spent) < least
+        if not slow:
+            self._left -= len(spent)
+            return protocol.Timed(tuple(spent), spin_ns=core.best_ns if core else 0, left_out=len(disturbed))
+        return protocol.Timed(tuple(spent + disturbed), slow=True, spin_ns=core.best_ns if core else 0)
 
     def close(self) -> None:
         if self._core:

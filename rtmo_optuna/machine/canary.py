@@ -20,19 +20,17 @@ STEPS = 10_000
 NEAR = 1.10
 """A core at most this many times slower than the best known is quiet: a busy hyperthread twin makes a spin 1.5 to 2
 times slower, the clock leaves some 10 % between quiet cores (docs/design.md, What was measured)."""
-SLOW = 1.15
-"""A window whose core was more times slower than this is dropped (docs/design.md, Measuring)."""
 PROBING_NS = 20_000_000
 """No third core is tried after this time: enough for 16 quiet ones, and a sixth of a window of 0.12 s."""
 BEAT_STEPS = 3_000
 """A beat between two calls: a tenth of a millisecond, 3 % of the time of calls of 3.5 ms."""
-BEHIND = 1.3
-"""A beat that is more times slower than the best known spin was on a disturbed core: a call leaves the processor's
-caches to others, which costs a beat some 5 % beside the 10 % of `NEAR`, and a busy twin costs 50 % and more."""
-DISTURBED = 0.25
-"""A window of which more than this share of the beats is slow is dropped: its median is no more that of quiet calls."""
-LOST_AFTER = 8
-"""Of so many beats or more, over half slow: the window is lost, and need not go on."""
+SLOW = 1.3
+"""A beat that is more times slower than the best known spin was on a slow core: a call leaves the processor's caches to
+others, which costs a beat some 5 % beside the 10 % of `NEAR`, and a busy twin costs 50 % and more."""
+WAITED = 0.1
+"""A call was disturbed where the thread stood in its core's queue for more than this share of the time."""
+PATIENCE = 2
+"""After so many disturbed beats in a row another core is looked for."""
 
 
 class Mode(enum.StrEnum):
@@ -71,22 +69,21 @@ def queued() -> int:
 
 
 class QuietCore:
-    """Keeps the calling thread on a quiet core during windows, and says which windows were disturbed all the same.
+    """Keeps the calling thread on a quiet core while calls are timed, and says which were disturbed all the same.
 
-    `before` and `after` stand around each window, `beat` between its calls, `close` after the last; all belong to one
+    `before` stands before a window, `quiet` after each of its calls, `close` after the last window; all belong to one
     thread. Only that thread is pinned: those that CUDA or ONNX Runtime started earlier keep their cores, those that it
     starts later inherit its one core, so open the session first. The cores are those that the thread may use at the
     start: taskset and control groups are heeded.
 
-    What is judged is the spin's time, stretched by the share of the time that the thread stood in its core's queue: the
-    spin alone tells a slow core, but not one shared with another process, which takes turns of several spins' length.
+    On a busy host quiet times are short, and may be shorter than a window: so calls are judged one by one, each by a
+    short spin on either side of it, and by the time that the thread stood in its core's queue meanwhile. The spin alone
+    tells a slow core, but not one shared with another process, which takes turns of several spins' length.
 
     Attributes:
         mode: What this machine allows.
         best_ns: The shortest spin known, in ns: the one given, or one seen since; 0 before any.
-        kept: Windows that `after` let pass.
-        dropped: Windows that it did not.
-        moves: Windows that ran on another core than the one before them.
+        moves: How often another core was chosen than the one before.
     """
 
     def __init__(
@@ -98,10 +95,11 @@ class QuietCore:
     ) -> None:
         """Start from the shortest spin that the study's processes have seen so far, in ns; 0 where there was none."""
         self.best_ns = best_ns
-        self.kept = self.dropped = self.moves = 0
+        self.moves = 0
         self._spin, self._queued, self._beat = spin, queued, beat
-        self._beats = self._slow_beats = 0
         self._since = self._now()
+        self._slow = False
+        self._disturbed = 0
         self._core: int | None = None
         self.mode, self._allowed = _permission()
         # In the order to try them; shuffled, since neighbours may be twins and the first ones serve most interrupts.
@@ -111,12 +109,11 @@ class QuietCore:
     def before(self) -> tuple[int | None, int]:
         """Pin the thread to a quiet core; return that core, None where nothing is pinned, and its spin in ns.
 
-        The last window's core stays, at the cost of one spin, while it is within 10 % of the best known and its window
-        was kept. Otherwise others are tried, those first that were not for longest, until one is within 10 %, or for
-        20 ms, but at least two; then the fastest is taken. Without a best known, as many as 20 ms allow are compared.
+        The last core stays, at the cost of one spin, while it is within 10 % of the best known. Otherwise others are
+        tried, those first that were not for longest, until one is within 10 %, or for 20 ms, but at least two; then the
+        fastest is taken. Without a best known, as many as 20 ms allow are compared.
         """
         known, last = self.best_ns, self._core
-        self._beats = self._slow_beats = 0
         end = time.perf_counter_ns() + PROBING_NS
         tried: dict[int, tuple[float, int]] = {}
         for core in tuple(self._cores):
@@ -134,32 +131,25 @@ class QuietCore:
             spun = tried[self._core][1]
         else:
             self._core, spun = None, self._spun()
+        self._disturbed, self._slow = 0, spun > SLOW * self.best_ns
         self._since = self._now()
         return self._core, spun
 
-    def beat(self) -> bool:
-        """Spin a little between two calls; return whether the window is lost already, over half of its beats slow.
+    def quiet(self) -> bool:
+        """Return whether the call since `before`, or since the last `quiet`, ran on a quiet core.
 
-        The spins around a window say nothing of its middle, and other machines on the same processor come and go within
-        tenths of a second.
+        Where several in a row did not, another core is looked for at once.
         """
-        self._beats += 1
-        self._slow_beats += self._beat() > BEHIND * self.best_ns
-        return self._beats >= LOST_AFTER and 2 * self._slow_beats > self._beats
-
-    def after(self) -> bool:
-        """Return whether to drop the window since `before`.
-
-        That is where its core was over 15 % slower than the best known at the end, or over 30 % in a quarter of the
-        beats. The core of a dropped window is tried last before the next one.
-        """
-        disturbed = self._stretched(self._spun()) > SLOW * self.best_ns
-        disturbed |= self._slow_beats > DISTURBED * self._beats
-        self.dropped += disturbed
-        self.kept += not disturbed
-        if disturbed:
+        before, self._slow = self._slow, self._beat() > SLOW * self.best_ns
+        since, self._since = self._since, self._now()
+        passed, waited = (now - then for now, then in zip(self._since, since, strict=True))
+        shared = waited > WAITED * passed
+        self._disturbed = self._disturbed + 1 if self._slow or shared else 0
+        quiet = not (before or self._slow or shared)
+        if self._disturbed >= PATIENCE:
             self._cores = self._cores[1:] + self._cores[:1]
-        return disturbed
+            self.before()
+        return quiet
 
     def close(self) -> None:
         """Let the thread run on all the cores again that it had at the start."""

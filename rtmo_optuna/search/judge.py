@@ -32,14 +32,16 @@ def after_window(
 ) -> Decision:
     """Return what to do after the last of `windows`.
 
-    Pruned is who, after three windows, had not one whose median is under `prune_above_ns`: the fastest window counts,
-    since a slow one may be the host's fault. Measured enough is who has `rules.runs` calls, or whose median of
-    medians has a relative standard error (sqrt(pi/2) s / sqrt(n), asymptotic for normal values) under
-    `rules.precision`, or who has `rules.windows_max` windows; `least_calls` may take up to five times as many.
+    Pruned is who, after three undisturbed windows, had not one whose median is under `prune_above_ns`: the fastest
+    window counts, since a slow one may be the host's fault. Measured enough is who has `rules.runs` calls, or whose
+    median of medians has a relative standard error (sqrt(pi/2) s / sqrt(n), asymptotic for normal values) under
+    `rules.precision`, or who has `rules.windows_max` windows; `least_calls` may take up to five times as many. Where
+    disturbed windows had to be taken, `rules.windows_min` are enough: more time would not make them better.
     """
     medians = [statistics.median(window.samples_ns) for window in windows]
+    quiet = [median for window, median in zip(windows, medians, strict=True) if not window.disturbed]
     calls = sum(len(window.samples_ns) for window in windows)
-    if prune_above_ns is not None and len(medians) >= PRUNE_AFTER and min(medians) > prune_above_ns:
+    if prune_above_ns is not None and len(quiet) >= PRUNE_AFTER and min(quiet) > prune_above_ns:
         return Decision.PRUNE
     if rules.runs is not None:
         return Decision.ENOUGH if calls >= rules.runs else Decision.GO_ON
@@ -47,7 +49,9 @@ def after_window(
         return Decision.GO_ON
     if len(medians) >= rules.windows_max:
         return Decision.ENOUGH
-    enough = len(medians) >= max(2, rules.windows_min) and standard_error(medians) <= rules.precision
+    if len(medians) < max(2, rules.windows_min):
+        return Decision.GO_ON
+    enough = len(quiet) < len(medians) or standard_error(medians) <= rules.precision
     return Decision.ENOUGH if enough else Decision.GO_ON
 
 

@@ -147,6 +147,7 @@ class Runner:
             memory_bytes=measurement.gpu_memory_bytes,
             reason="" if measured else measurement.reason,
             dropped=sum(measurement.dropped.values()),
+            left_out=measurement.left_out,
             wall_s=round(time.monotonic() - begun, 2),
             outputs_sha256=measurement.outputs_sha256,
         )

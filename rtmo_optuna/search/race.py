@@ -55,14 +55,16 @@ class RaceRules:
     def fitted(self, contenders: int, processes: int) -> RaceRules:
         """Return rules for at most `processes` processes: a narrower field, over fewer blocks where it is narrow.
 
-        Half as many blocks as contenders, or a third, or three quarters: simulated, they find as much. Two contenders
-        over `least_blocks` blocks are the least, even where that takes more.
+        Half as many blocks as contenders, or a third, or three quarters: simulated, they find as much. Where there is
+        not even time for two contenders over `least_blocks` blocks, they run as many as there is time for, or none: the
+        race claims nothing, and a claim takes its pairs.
         """
         fits = (
             replace(self, widest=widest, blocks=min(self.blocks, max(self.least_blocks, widest // 2 + 2)))
             for widest in range(self.widest, 1, -1)
         )
-        least = replace(self, widest=2, blocks=self.least_blocks)
+        blocks = max(0, min(self.least_blocks, processes // 2))
+        least = replace(self, widest=2, blocks=blocks, least_blocks=blocks)
         return next((rules for rules in fits if rules.most(contenders) <= processes), least)
 
 

@@ -106,6 +106,11 @@ def _middle(racer: Racer) -> float:
     return sorted(racer.costs)[len(racer.costs) // 2] if racer.costs else float("inf")
 
 
+def left_out(record: StudyRecord) -> int:
+    """Return how many calls of windows that count were left out, since they ran on a slow core."""
+    return sum(trial.measurement.left_out for trial in record.runs) + sum(p.left_out for p in record.processes)
+
+
 def dropped(record: StudyRecord) -> Counter[str]:
     """Return how many windows were measured again, by reason; of processes beside the trials no reason is kept."""
     reasons: Counter[str] = Counter()

@@ -103,6 +103,9 @@ def noise(record: StudyRecord) -> Table | None:
         reasons = [f"{reason}: {amount}" for reason, amount in dropped.most_common()]
         why = f"Disturbed and measured again ({', '.join(reasons)})." if reasons else "None was disturbed."
         rows.append(("Windows dropped", str(dropped.total()), why))
+    if left_out := evidence.left_out(record):
+        text = "Single calls beside which the core was slow, or shared: left out of their windows."
+        rows.append(("Calls left out", str(left_out), text))
     columns = (Column("Figure"), Column("Value", number=True), Column("What it says", wide=True))
     return Table(columns, tuple(rows)) if rows else None
 
