@@ -121,9 +121,9 @@ def test_the_best_may_be_pruned() -> None:
     slow = replace(grid.entries[1], processes=(*[process(4.0)] * 5, *[process(9.0)] * 2))
     grid = replace(grid, entries=(grid.entries[0], slow))
     told = [
-        replayed.replay(grid, replayed.STRATEGIES["random"], seed, trials=2, baseline=2).pruned for seed in range(40)
+        replayed.replay(grid, replayed.STRATEGIES["random"], seed, trials=2, baseline=2).pruned for seed in range(200)
     ]
-    assert 0.2 < statistics.fmean(told) < 0.6
+    assert 0.2 < statistics.fmean(told) < 0.4, "two of seven processes are slow"
 
 
 def test_what_was_not_recorded_is_passed_over_at_no_charge() -> None:
