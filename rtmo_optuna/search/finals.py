@@ -140,6 +140,7 @@ class Finals:
         return kept
 
     def _processes_left(self) -> int:
+        """Return how many processes end before the deadline, if they take as long as the latest ones did."""
         walls_s = self.runner.walls_s[-_RECENT:]
         each_s = statistics.median(walls_s) if walls_s else _FIRST_GUESS_S
         return max(0, int((self.deadline - time.monotonic()) / each_s))
@@ -166,7 +167,7 @@ class Finals:
         self.runner.observer(Note(f"Race: the best {len(state.running)} again, in fresh processes side by side."))
         while not state.over:
             known = blocks.get(state.blocks, {})
-            late = time.monotonic() > self.deadline
+            late = self._processes_left() < len(state.running) - len(known)
             if late and not known:
                 break
             values = {
@@ -204,7 +205,7 @@ class Finals:
         index = 0
         while undecided := [rival for rival in rivals if not told[rival].over]:
             values = rounds.get(index, {})
-            if time.monotonic() > self.deadline and not values:
+            if self._processes_left() < len(undecided) + 1 and not values:
                 break
             if index == 0:
                 self.runner.observer(Note(f"Confirmation of {winner}, in up to {rules.most_pairs} fresh pairs."))

@@ -62,7 +62,7 @@ class Screen:
         if why:
             return Screening(note=f"No knob was tried alone: {why}.")
         effects, left = self._flips(default)
-        note = f"{left} flips were not tried: the screening's share of the time was spent." if left else ""
+        notes = [f"{left} flips were not tried: the screening's share of the time was spent."] if left else []
         tested, why = (kept.tested, kept.note) if kept.tested else self._affordable(effects, default)
         self.study.put("screening", Screening(effects, tested=tested, note=why))
         test = self._test(tested)
@@ -72,8 +72,8 @@ class Screen:
             inert=screening.inert(about.space, effects, about.model),
             tested=tested,
             pairs=len(test.pairs),
-            over=True,
-            note=" ".join(filter(None, (note, why))),
+            over=not left and bool(tested or not why) and test.over,
+            note=" ".join(filter(None, [*notes, why])),
         )
 
     def _default(self) -> Level:

@@ -37,6 +37,8 @@ SEARCH_UNTIL = 0.6
 LEAST_SEARCH = 0.35
 LEAST_FINALS = 36
 """Processes that a race of two and ten confirming pairs take, and some to spare."""
+REPORT_S, REPORT_SHARE = 8.0, 0.05
+"""What is left of the time at the end, in seconds, for the report; no more than that share of it."""
 
 
 @dataclass
@@ -58,12 +60,13 @@ class Tune:
         Raises KeyboardInterrupt after the running trial was put back.
         """
         timeout_s = self.study.about.definition.timeout_s
+        deadline = self.begun + timeout_s - min(REPORT_S, REPORT_SHARE * timeout_s)
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer).run()
         self._search(self._until())
         self._simplify()
         if self.search_only or judge.best(self.study.trials, self.study.objective) is None:
             return None
-        return Finals(self.study, self.runner, self.incumbent, self.begun + timeout_s).run()
+        return Finals(self.study, self.runner, self.incumbent, deadline).run()
 
     def _until(self) -> float:
         """Return when the search ends: it leaves time for a short race and the least confirmation, where it can."""
