@@ -491,7 +491,7 @@ def test_a_screening_that_ran_out_of_time_goes_on_with_more(tmp_path: Path, benc
     bench.spread = 0.2
     tune(opened(tmp_path, timeout_s=10.0))
     flips, ran = len(screened(opened(tmp_path)).effects), bench.ran[ARENA]
-    study = opened(tmp_path, trials=30, timeout_s=3600.0)
+    study = opened(tmp_path, trials=30, timeout_s=360_000.0)
     tune(study)
     found = screened(study)
     assert (found.over, len(found.effects), bench.ran[ARENA]) == (True, flips, ran)
