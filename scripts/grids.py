@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode, encode
@@ -46,7 +47,7 @@ class Process:
         return self.wall_s - (1 - share) * self.stage_s.get("windows", 0.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """The processes of some settings, in the order in which they ran; searches never see those that are `held_out`."""
 
@@ -59,7 +60,7 @@ class Entry:
         """Whether a process of these settings failed."""
         return any(process.outcome is not Outcome.MEASURED for process in (*self.processes, *self.held_out))
 
-    @property
+    @cached_property
     def true_ms(self) -> float | None:
         """Their latency: Hodges and Lehmann's location of the processes held out, where there are any, else of all.
 
@@ -75,7 +76,7 @@ class Entry:
         return replace(self, processes=(*self.processes, process))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Grid:
     """A whole recording: what it ran on, its space, and an entry for each settings."""
 
@@ -90,7 +91,7 @@ class Grid:
         """The space whose settings were recorded."""
         return SearchSpace(self.provider, self.dimensions, self.fixed)
 
-    @property
+    @cached_property
     def best_ms(self) -> float:
         """The latency of the best settings. Raises ValueError where none was measured."""
         return min(entry.true_ms for entry in self.entries if entry.true_ms is not None)

@@ -20,7 +20,7 @@ from grids import Entry, Grid, Process
 from rtmo_optuna.bench.run import Decision
 from rtmo_optuna.codec import encode
 from rtmo_optuna.records import Measurement, Measuring, Outcome, SearchSpace, Settings, Window
-from rtmo_optuna.search import confirm, judge, noise, race
+from rtmo_optuna.search import confirm, judge, noise, race, screening
 from rtmo_optuna.search.sampler import SAMPLERS, distributions
 from rtmo_optuna.space.resolve import params_of, settings_of
 
@@ -41,11 +41,15 @@ Make: TypeAlias = Callable[[SearchSpace, int], optuna.samplers.BaseSampler]
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A way to search: a sampler, whether it may run the same settings again, and whether a trial may be pruned."""
+    """A way to search: a sampler, whether it may run the same settings again, and whether a trial may be pruned.
+
+    With `flips`, each choice is first flipped alone, as a screening does.
+    """
 
     make: Make
     repeats: bool = False
     prunes: bool = True
+    flips: bool = False
 
 
 def _guide(space: SearchSpace, seed: int) -> optuna.samplers.BaseSampler:
@@ -56,6 +60,7 @@ def _guide(space: SearchSpace, seed: int) -> optuna.samplers.BaseSampler:
 
 
 STRATEGIES: Mapping[str, Strategy] = {
+    "flips, gp": Strategy(SAMPLERS["gp"], flips=True),
     "gp": Strategy(SAMPLERS["gp"]),
     "tpe": Strategy(SAMPLERS["tpe"]),
     "random": Strategy(SAMPLERS["random"]),
@@ -144,6 +149,8 @@ def replay(
     study = optuna.create_study(sampler=strategy.make(space, seed))
     whole: dict[str, BaseDistribution] = {**distributions(space)}
     study.enqueue_trial(params_of(space, space.fixed) or {})
+    for flip in screening.flips(space) if strategy.flips else ():
+        study.enqueue_trial(params_of(space, flip.settings) or {})
     steps: list[tuple[float, float]] = []
     searched: dict[Settings, float] = {}
     good_s, pruned, best_true = math.inf, False, math.inf

@@ -55,6 +55,16 @@ def test_the_order_of_choices_means_nothing() -> None:
     assert one == pytest.approx(other, abs=1e-6)
 
 
+def test_costs_far_above_the_best_are_pulled_in() -> None:
+    """The order stays, a small difference nearly so, and three times as slow counts as less than one and a half times."""
+    told = np.log(np.array([3.0, 1.0, 1.05, 1.1]))
+    found = gp.compressed(told)
+    assert list(np.argsort(found)) == [1, 2, 3, 0]
+    assert np.exp(found) == pytest.approx([1.454, 1.0, 1.0446, 1.081], abs=1e-3)
+    assert gp.compressed(told + 5) == pytest.approx(found)
+    assert len(gp.compressed(np.array([]))) == 0
+
+
 def test_what_is_under_way_is_believed() -> None:
     """Means stay, doubt shrinks there; without anything under way the model is the same object."""
     some = np.arange(0, len(ALL), 5)

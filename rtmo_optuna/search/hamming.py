@@ -91,7 +91,7 @@ class HammingGP(OverSpace):
     def _scores(self, history: _History, candidates: Codes) -> Floats:
         """Return the expected improvement of each candidate, times its chance to run; what will surely fail is last."""
         measured = self._array([codes for codes, _ in history.measured])
-        costs = np.array([cost for _, cost in history.measured])
+        costs = gp.compressed(np.array([cost for _, cost in history.measured]))
         surrogate = gp.fit(measured, costs, self._sizes, self._hyper)
         self._hyper = surrogate.hyper
         best = surrogate.predict(measured)[0].min() if len(costs) else surrogate.level
