@@ -56,7 +56,7 @@ def test_the_order_of_choices_means_nothing() -> None:
 
 
 def test_costs_far_above_the_best_are_pulled_in() -> None:
-    """The order stays, a small difference nearly so, and three times as slow counts as less than one and a half times."""
+    """The order stays, a small difference nearly so; three times as slow counts as less than one and a half times."""
     told = np.log(np.array([3.0, 1.0, 1.05, 1.1]))
     found = gp.compressed(told)
     assert list(np.argsort(found)) == [1, 2, 3, 0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -180,17 +179,19 @@ def test_nothing_but_failures_still_gives_new_settings() -> None:
 
 
 def test_a_space_too_large_to_enumerate_is_drawn_from() -> None:
-    """Over 20,000 combinations the good choices are found all the same, in little time."""
+    """Over 20,000 combinations the good choices are found all the same: by most seeds within 13 of them, all in 30."""
     names = [name for name, d in dimension_table("cuda").items() if name != "capture" and len(d.choices) > 1]
     space = space_of(*names)
     assert size(space) > ENUMERATED
-    study = study_of(SAMPLERS["gp"](space, 1))
-    begun = time.perf_counter()
-    for _ in range(12):
-        trial = ask(study, space)
-        study.tell(trial, latency(trial.params))
-    assert study.best_value == pytest.approx(5 * math.exp(-0.2))
-    assert time.perf_counter() - begun < 6
+    needed = []
+    for seed in range(7):
+        study = study_of(SAMPLERS["gp"](space, seed))
+        while not study.trials or study.best_value > 5.001 * math.exp(-0.2):
+            trial = ask(study, space)
+            study.tell(trial, latency(trial.params))
+        needed.append(len(study.trials))
+    assert statistics.median(needed) <= 13
+    assert max(needed) <= 30
 
 
 def test_landscapes_take_few_measurements() -> None:
