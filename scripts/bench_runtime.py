@@ -35,7 +35,7 @@ from onnx import TensorProto, helper
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.calls import Buffers, Device
 from rtmo_optuna.engine.capture import cut
-from rtmo_optuna.engine.runtime import Session
+from rtmo_optuna.engine.runtime import Session, open_session
 from rtmo_optuna.machine import gpu
 from rtmo_optuna.machine.canary import QuietCore
 from rtmo_optuna.wire import SessionSpec, Settings
@@ -117,6 +117,8 @@ def speed(args: argparse.Namespace) -> None:
                     locked[name][...] = array
                 calls[f"{way}, page-locked input"] = partial(session.run, None, locked)
                 calls |= limit(spec({**FAST, **SPLIT}), locked)
+        if args.config:
+            calls[args.config.name] = partial(open_session(args.model, args.config).run, None, feed)
         print(f"\n{args.model.name}, batch {batch}, {where(args.provider)}")
         found = measure(calls, args.seconds)
         rows += [{"model": args.model.name, "batch": batch, **asdict(row)} for row in found]
@@ -331,6 +333,7 @@ def main() -> None:
 
     one = commands.add_parser("speed", parents=[model, shared], help="latencies of all ways of calling")
     one.add_argument("--batch", type=int, nargs="+", default=[1], help="default: 1; others need a dynamic batch")
+    one.add_argument("--config", type=Path, help="what a tune wrote: its settings too, by open_session")
     one.add_argument("--seconds", type=float, default=3.0, help="of windows for each way; default: %(default)s")
     one.add_argument("--output", type=Path, help="JSON file")
     one.set_defaults(run=speed)

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The figures of docs/benchmarks.md that need a GPU: half an hour on two GPUs, an hour on one.
+#
+#   bash scripts/bench_gpu.sh FOLDER
+#
+# PYTHON is the interpreter (default: python3). FOLDER takes a log and a result of each step, and steps.txt with the exit
+# code and the seconds of each. What was done before is not done again.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+out=$(mkdir -p "$1" && cd "$1" && pwd)
+python=${PYTHON:-python3}
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+
+step() { # name, most seconds, command
+  local name=$1 most=$2 begun=$SECONDS code
+  shift 2
+  grep -qs " $name exit 0 " "$out/steps.txt" && return
+  timeout -k 5 "$most" "$python" "$@" >"$out/$name.log" 2>&1 && code=0 || code=$?
+  echo "$(date +%T) $name exit $code $((SECONDS - begun)) s" >>"$out/steps.txt"
+}
+
+model() { # size, options
+  local name=rtmo-$1${2:+-dynamic}
+  echo "$out/$name"
+  test -e "$out/$name.onnx" || "$python" scripts/build_rtmo.py "$1" ${2:+--dynamic} --output "$out/$name.onnx" >/dev/null
+}
+
+tune() { # name, most seconds, model, options
+  local name=$1 most=$2 from=$3
+  shift 3
+  step "$name" "$most" -m rtmo_optuna tune "$from.onnx" --input "$from.npz" --config "$out/$name/config.yaml" \
+    --output "$out/$name" --storage "sqlite:///$out/$name.db" "$@"
+}
+
+grid() { # name, most seconds, model
+  step "$1" $(($2 + 30)) scripts/replay.py record --model "$3.onnx" --input "$3.npz" --study docs/data/grid-study.yaml --pin \
+    --best 10 --held-out 6 --output "$out/$1.json" --time-limit "$2"
+}
+
+first() {
+  tune tune-s 620 "$s" --trials 40
+  step speed-s 80 scripts/bench_runtime.py speed "$s.onnx" --input "$s.npz" --output "$out/speed-s.json" \
+    --config "$out/tune-s/config.yaml"
+  step canary 150 scripts/aa.py record --model "$s.onnx" --input "$s.npz" --count 12 --quick --kinds plain canary \
+    --output "$out/canary.json"
+  grid grid-s 700 "$s"
+  step pool 100 scripts/bench_pool.py --model "$s.onnx" --input "$s.npz"
+}
+
+second() {
+  step live 580 scripts/aa.py live --model "$s.onnx" --input "$s.npz" --provider cuda --quick --studies 3 \
+    --output "$out/live.json"
+  tune tune-l 620 "$l" --study cuda-full --trials 60 --timeout 10m
+  step speed-m 60 scripts/bench_runtime.py speed "$m.onnx" --input "$m.npz" --output "$out/speed-m.json"
+  step equal 60 scripts/bench_runtime.py equal "$s.onnx" --input "$s.npz"
+  step gate 150 -m pytest -q -m gpu tests/test_gpu_gate.py
+  tune throughput 200 "$dynamic" --study throughput --quick
+  step soak 400 scripts/bench_runtime.py soak "$s.onnx" --input "$s.npz"
+  grid grid-l 600 "$l"
+}
+
+s=$(model s) m=$(model m) l=$(model l) dynamic=$(model s dynamic)
+if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
+  (export CUDA_VISIBLE_DEVICES=0; first) &
+  (export CUDA_VISIBLE_DEVICES=1; second) &
+  wait
+else
+  first
+  second
+fi
+cat "$out/steps.txt"
