@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rtmo_optuna.bench import protocol
-from rtmo_optuna.bench.run import Decision, describe, measure
+from rtmo_optuna.bench.run import Decision, describe, measure, trusted
 from rtmo_optuna.errors import ChildError
-from rtmo_optuna.records import EngineKind, Limits, Measurement, Outcome, SessionSpec, Settings, Stage
+from rtmo_optuna.records import EngineKind, Limits, Measurement, Outcome, SessionSpec, Settings, Stage, Window
 from scripted import SHORT, request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtmo_optuna.records import BenchmarkRequest, Window
+    from rtmo_optuna.records import BenchmarkRequest
 
 
 def three_windows(windows: Sequence[Window]) -> Decision:
@@ -49,6 +49,33 @@ def test_a_measurement_has_all_that_was_timed(tmp_path: Path) -> None:
     assert (stages.first_run_ns or 0) >= 20e6
     parts = (stages.start_ns, stages.import_ns, stages.build_ns, stages.first_run_ns, stages.warmup_ns)
     assert sum(part or 0 for part in parts) < (stages.total_ns or 0)
+
+
+def test_where_no_core_is_quiet_disturbed_windows_count_at_last(tmp_path: Path) -> None:
+    """No core spins in 1 ns: two windows of at most four are repeated, then three are taken as they are, and told."""
+    wanted = replace(request(tmp_path), pin=True, best_spin_ns=1)
+    found = benchmark(wanted, tmp_path)
+    assert found.outcome is Outcome.MEASURED, found.reason
+    assert (dict(found.dropped), found.left_out) == ({"slow core": 5}, 0)
+    assert len(found.windows_ns) == 3
+    assert all(len(window) >= SHORT.window_calls for window in found.samples_ns)
+
+
+def test_only_quiet_calls_count(tmp_path: Path) -> None:
+    """What any core can do is quiet: a window then holds its calls, and what was left out is none of them."""
+    wanted = replace(request(tmp_path), pin=True, best_spin_ns=10**9)
+    found = benchmark(wanted, tmp_path)
+    assert found.outcome is Outcome.MEASURED, found.reason
+    assert found.spin_ns < 10**9
+    assert found.calls == sum(map(len, found.samples_ns))
+    assert found.dropped or all(len(window) >= SHORT.window_calls for window in found.samples_ns)
+
+
+def test_disturbed_windows_count_only_without_better_ones() -> None:
+    """Three quiet windows are enough to tell the value; with fewer, all of them do."""
+    quiet, slow = Window((1, 1)), Window((9, 9), "slow core")
+    assert trusted([quiet, slow, quiet, quiet]) == [quiet] * 3
+    assert trusted([quiet, slow, quiet]) == [quiet, slow, quiet]
 
 
 @pytest.mark.parametrize(

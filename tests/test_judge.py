@@ -54,6 +54,14 @@ def test_the_fastest_window_decides_about_pruning(medians: tuple[float, ...], de
     assert decide(*medians, above_ms=6.0) is decision
 
 
+def test_disturbed_windows_prune_nobody_and_are_not_waited_for() -> None:
+    """They say nothing against the settings; where they had to be taken, no more than the fewest windows are."""
+    slow = [Window((9_000_000,) * 10, "slow core")] * 3
+    assert judge.after_window(slow, RULES, prune_above_ns=6e6) is Decision.GO_ON
+    assert judge.after_window([*slow, *windows(9.0)], RULES, prune_above_ns=6e6) is Decision.ENOUGH
+    assert judge.after_window([*slow, *windows(9.0, 9.0, 9.0)], RULES, prune_above_ns=6e6) is Decision.PRUNE
+
+
 def test_fixed_runs_replace_the_precision() -> None:
     """With `runs`, only the number of calls counts."""
     rules = Measuring(runs=25, windows_min=4)
