@@ -25,8 +25,8 @@ PROBING_NS = 20_000_000
 BEAT_STEPS = 3_000
 """A beat between two calls: a tenth of a millisecond, 3 % of the time of calls of 3.5 ms."""
 SLOW = 1.3
-"""A beat that is more times slower than the best known spin was on a slow core: a call leaves the processor's caches to
-others, which costs a beat some 5 % beside the 10 % of `NEAR`, and a busy twin costs 50 % and more."""
+"""A beat that is more times slower than the best known spin was on a slow core: `NEAR` leaves 10 %, a busy twin costs
+50 % and more, and that a call has just filled the caches costs it nothing (RTMO on a CPU thread: 0.9 of a spin)."""
 WAITED = 0.1
 """A call was disturbed where the thread stood in its core's queue for more than this share of the time."""
 PATIENCE = 2
