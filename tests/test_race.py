@@ -97,7 +97,6 @@ def test_who_is_clearly_behind_does_not_run() -> None:
     assert set(state.running) == {DEFAULT, A}
     assert dropped(state) == {B: 0, C: 0}
     assert not state.over
-    assert not state.enough
 
 
 def test_a_spread_from_few_processes_is_not_trusted_far() -> None:
@@ -115,10 +114,9 @@ def test_a_race_of_a_clear_winner_ends_after_five_blocks() -> None:
     spent = 0
     for block in range(5):
         assert not state.over
-        assert state.enough is False
         spent += len(state.running)
         state = race.after(state, {A: values(0.7, 5)[block], DEFAULT: values(1.0, 5)[block], B: values(1.0, 5)[block]})
-    assert (state.over, state.enough, state.winner, spent) == (True, True, A, 10)
+    assert (state.over, state.winner, spent) == (True, A, 10)
     assert [len(lane.values) for lane in state.lanes] == [11, 6, 1]
 
 
@@ -191,7 +189,7 @@ def test_who_was_not_run_loses_nothing() -> None:
 def test_races_of_one_and_of_none() -> None:
     """One contender has won before the first block; without any there is no winner."""
     alone = raced({A: 1.0}, [])
-    assert (alone.over, alone.enough, alone.winner) == (True, True, A)
+    assert (alone.over, alone.winner) == (True, A)
     empty = raced({}, [])
     assert (empty.over, empty.winner) == (True, None)
 

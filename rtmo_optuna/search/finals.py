@@ -109,8 +109,8 @@ class Finals:
             return kept
         default = self.study.about.space.fixed
         rivals = tuple(rival for rival in dict.fromkeys((default, kept.incumbent)) if not self.study.failed(rival))
-        state = self._race(kept.rules)
-        winner = state.winner if state.enough else None
+        state = self._race(kept.rules, self._least_pairs())
+        winner = state.winner
         kept = replace(kept, blocks=state.blocks, winner=winner)
         self.study.put("finals", kept)
         if winner is not None:
@@ -131,13 +131,16 @@ class Finals:
             return kept
         self.study.forget(Purpose.RACE, Purpose.CONFIRMATION)
         left = self._processes_left()
-        rivals = len({self.study.about.space.fixed, self.incumbent})
-        least = (rivals + 1) * min(confirm.LOOKS)
-        reserved = max(least, min(2 * confirm.ConfirmRules().most_pairs, int(left * _PAIRS_SHARE)))
+        reserved = max(self._least_pairs(), min(2 * confirm.ConfirmRules().most_pairs, int(left * _PAIRS_SHARE)))
         rules = RaceRules().fitted(len(self._contenders()), left - reserved)
         kept = Outcomes(self.study.runs, self.incumbent, rules)
         self.study.put("finals", kept)
         return kept
+
+    def _least_pairs(self) -> int:
+        """Return how many processes the fewest pairs take that a claim needs: of the winner and each rival."""
+        rivals = len({self.study.about.space.fixed, self.incumbent})
+        return (rivals + 1) * min(confirm.LOOKS)
 
     def _processes_left(self) -> int:
         """Return how many processes end before the deadline, if they take as long as the latest ones did."""
@@ -161,13 +164,14 @@ class Finals:
     def _contender(self, trial: TrialRecord) -> race.Contender:
         return race.Contender(trial.settings, tuple(self.study.costs(trial)), trial.measurement.gpu_memory_bytes)
 
-    def _race(self, rules: RaceRules) -> race.RaceState:
+    def _race(self, rules: RaceRules, reserved: int) -> race.RaceState:
+        """Return the race as far as it comes while there is time left for `reserved` processes after it."""
         blocks = self._results(Purpose.RACE)
         state = race.start(self._contenders(), rules)
         self.runner.observer(Note(f"Race: the best {len(state.running)} again, in fresh processes side by side."))
         while not state.over:
             known = blocks.get(state.blocks, {})
-            late = self._processes_left() < len(state.running) - len(known)
+            late = self._processes_left() - reserved < len(state.running) - len(known)
             if late and not known:
                 break
             values = {

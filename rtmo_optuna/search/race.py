@@ -122,11 +122,6 @@ class RaceState:
         return self.blocks >= self.rules.blocks or len(self._left) <= 1
 
     @property
-    def enough(self) -> bool:
-        """Whether the race may name a winner if the time is up now: it is over, or `least_blocks` blocks are run."""
-        return self.over or self.blocks >= self.rules.least_blocks
-
-    @property
     def winner(self) -> Settings | None:
         """The leader so far: of those within `tie` of the best the simplest settings, then the least memory.
 
