@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The figures of docs/benchmarks.md that need a GPU: half an hour on two GPUs, an hour on one.
+# The figures of docs/benchmarks.md that need a GPU, what matters most first: 40 minutes on two GPUs, over an hour on one.
 #
 #   bash scripts/bench_gpu.sh FOLDER
 #
@@ -50,7 +50,7 @@ first() {
 second() {
   step live 580 scripts/aa.py live --model "$s.onnx" --input "$s.npz" --provider cuda --quick --studies 3 \
     --output "$out/live.json"
-  tune tune-l 620 "$l" --study cuda-full --trials 60 --timeout 10m
+  tune tune-l 500 "$l" --study cuda-full --trials 60 --timeout 8m
   step speed-m 60 scripts/bench_runtime.py speed "$m.onnx" --input "$m.npz" --output "$out/speed-m.json"
   step equal 60 scripts/bench_runtime.py equal "$s.onnx" --input "$s.npz"
   step gate 150 -m pytest -q -m gpu tests/test_gpu_gate.py
