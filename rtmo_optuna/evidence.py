@@ -105,13 +105,20 @@ class KnobEffect:
 class Screening:
     """What each knob does here: the flips, which dimensions are `inert` and frozen at their defaults, and why.
 
-    `tested` are the options that were tested for doing nothing, `pairs` how many pairs that took. `note` says what was
-    left out and why. Until it is `over`, an interrupted screening goes on.
+    `tested` are the options that were tested for doing nothing, `pairs` how many pairs that took. `untried` flips found
+    no time yet; `note` says what else was left out and why. Until it is `over`, a screening goes on.
     """
 
     effects: tuple[KnobEffect, ...] = ()
     inert: tuple[Frozen, ...] = ()
     tested: tuple[tuple[str, Value], ...] = ()
     pairs: int = 0
+    untried: int = 0
     note: str = ""
     over: bool = False
+
+    @property
+    def left_out(self) -> str:
+        """All that was left out, in sentences; empty where nothing was."""
+        time_up = f"{self.untried} flips were not tried: the screening's share of the time was spent."
+        return " ".join(filter(None, [time_up if self.untried else "", self.note]))

@@ -504,6 +504,21 @@ def test_a_screening_that_ran_out_of_time_goes_on_with_more(tmp_path: Path, benc
     assert study.counted > 5
 
 
+def test_flips_that_were_tried_later_are_no_longer_missed(tmp_path: Path, bench: Bench) -> None:
+    """A run that had no time for three flips says so; the next one, which had, does not."""
+    study = opened(tmp_path)
+    bench.stop = lambda: study.screening is not None and study.screening.pairs == 0 and bench.ran.total() == 25
+    with pytest.raises(KeyboardInterrupt):
+        tune(study)
+    bench.stop = lambda: False
+    early = replace(screened(study), untried=3)
+    assert early.tested
+    assert early.left_out.startswith("3 flips were not tried")
+    study.put("screening", early)
+    tune(study)
+    assert (screened(study).left_out, screened(study).over) == ("", True)
+
+
 def test_the_report_says_what_each_knob_does_here(tmp_path: Path, bench: Bench) -> None:
     """The inert ones with their reasons, then each choice with its interval and what it is from."""
     bench.factors = {ARENA: 0.9}

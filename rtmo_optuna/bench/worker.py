@@ -193,10 +193,9 @@ class _Timer:
             lost = len(disturbed) >= _LONGEST * least and passed >= _LONGEST * window_s
         gc.enable()
         slow = len(spent) < least
-        if not slow:
-            self._left -= len(spent)
-            return protocol.Timed(tuple(spent), spin_ns=core.best_ns if core else 0, left_out=len(disturbed))
-        return protocol.Timed(tuple(spent + disturbed), slow=True, spin_ns=core.best_ns if core else 0)
+        self._left -= 0 if slow else len(spent)
+        kept, left_out = (spent + disturbed, 0) if slow else (spent, len(disturbed))
+        return protocol.Timed(tuple(kept), slow, core.best_ns if core else 0, left_out)
 
     def close(self) -> None:
         if self._core:

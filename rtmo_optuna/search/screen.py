@@ -61,8 +61,7 @@ class Screen:
             why = "the default settings failed"
         if why:
             return Screening(note=f"No knob was tried alone: {why}.")
-        effects, left = self._flips(default)
-        notes = [f"{left} flips were not tried: the screening's share of the time was spent."] if left else []
+        effects, untried = self._flips(default)
         tested, why = (kept.tested, kept.note) if kept.tested else self._affordable(effects, default)
         self.study.put("screening", Screening(effects, tested=tested, note=why))
         test = self._test(tested)
@@ -72,8 +71,9 @@ class Screen:
             inert=screening.inert(about.space, effects, about.model),
             tested=tested,
             pairs=len(test.pairs),
-            over=not left and bool(tested or not why) and test.over,
-            note=" ".join(filter(None, [*notes, why])),
+            untried=untried,
+            note=why,
+            over=not untried and bool(tested or not why) and test.over,
         )
 
     def _default(self) -> Level:
@@ -163,5 +163,5 @@ class Screen:
         if kept.inert:
             names = ", ".join(found.name for found in kept.inert)
             self.runner.observer(Note(f"Inert here, and left at the default: {names}."))
-        if kept.note:
-            self.runner.observer(Note(kept.note))
+        if kept.left_out:
+            self.runner.observer(Note(kept.left_out))

@@ -29,8 +29,8 @@ def screened(record: StudyRecord) -> Iterator[Block]:
             f"much as 3{NBSP}%, and the outputs are the default's to the last bit. They stayed at their defaults."
         )
         yield Bullets(tuple((Code(one.name), f": {one.reason}" if one.reason else "") for one in found.inert))
-    if found.note:
-        yield Paragraph(found.note)
+    if found.left_out:
+        yield Paragraph(found.left_out)
     if found.effects:
         yield Paragraph("Each choice by itself, against the default settings:")
         yield _table(record, found.effects)
