@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 import models
 from rtmo_optuna import cli
+from rtmo_optuna.search.storage import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,3 +141,19 @@ def test_cuda_without_a_provider_is_refused(
     told = capsys.readouterr().err
     assert "CUDA" in told
     assert "--provider cpu" in told
+
+
+def test_a_port_in_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The dashboard says which address it cannot have, and which options name another."""
+    monkeypatch.chdir(tmp_path)
+    open_storage("sqlite:///s.db", create=True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["dashboard", "--storage", "sqlite:///s.db", "--port", str(port)])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert f"127.0.0.1:{port}" in told
+    assert "--port" in told

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.errors import UsageError
+
 if TYPE_CHECKING:
     import optuna
 
@@ -16,8 +18,14 @@ def save_note(on: optuna.Study | optuna.Trial, text: str) -> None:
 
 
 def serve(storage: str, artifacts: str, host: str, port: int) -> None:
-    """Serve the dashboard of `storage` until it is interrupted."""
+    """Serve the dashboard of `storage` until it is interrupted; raises UsageError where the address cannot be had."""
     from optuna.artifacts import FileSystemArtifactStore  # noqa: PLC0415
     from optuna_dashboard import run_server  # noqa: PLC0415
 
-    run_server(storage, host=host, port=port, artifact_store=FileSystemArtifactStore(artifacts))
+    try:
+        run_server(storage, host=host, port=port, artifact_store=FileSystemArtifactStore(artifacts))
+    except OSError as error:
+        message = (
+            f"The dashboard cannot listen on {host}:{port}: {error.strerror or error}. Name another --port or --host."
+        )
+        raise UsageError(message) from error
