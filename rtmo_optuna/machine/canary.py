@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import json
 import os
 import time
 from typing import TYPE_CHECKING
@@ -22,15 +23,21 @@ NEAR = 1.10
 times slower, the clock leaves some 10 % between quiet cores (docs/design.md, What was measured)."""
 PROBING_NS = 20_000_000
 """No third core is tried after this time: enough for 16 quiet ones, and a sixth of a window of 0.12 s."""
-BEAT_STEPS = 3_000
-"""A beat between two calls: a tenth of a millisecond, 3 % of the time of calls of 3.5 ms."""
-SLOW = 1.3
-"""A beat that is more times slower than the best known spin was on a slow core: `NEAR` leaves 10 %, a busy twin costs
-50 % and more, and that a call has just filled the caches costs it nothing (RTMO on a CPU thread: 0.9 of a spin)."""
+BUSY = 1.3
+"""A core at least this many times slower than the best known is busy, and so is every call on it."""
+BEAT = {str(n): [n, {"a": n * 1.5, "b": f"x{n}"}] for n in range(40)}
+"""Written as JSON and read again between two calls: a tenth of a millisecond, 3 % of the time of calls of 3.5 ms. Of
+three kinds of work it follows a GPU's calls best (docs/design.md, Measuring): like them it is much code, run once, out
+of caches that a call has just filled, which neighbours disturb that a spin does not feel."""
+SLOW = 1.4
+"""A beat that takes more times the process's shortest one was disturbed: quiet ones differ by 30 %, a busy twin costs
+50 % and more. Those of other processes say nothing here, since each kind of call leaves other caches behind."""
+SETTLING_NS = 15_000_000
+"""Calls are slower for so long on a core that was just moved to, whose caches know nothing of them."""
 WAITED = 0.1
 """A call was disturbed where the thread stood in its core's queue for more than this share of the time."""
-PATIENCE = 2
-"""After so many disturbed beats in a row another core is looked for."""
+PATIENCE = 3
+"""After so many disturbed calls in a row another core is looked for."""
 
 
 class Mode(enum.StrEnum):
@@ -47,12 +54,14 @@ def spin() -> int:
 
     It is the least of three, 1 ms together: a preemption lengthens one of them, a slow core all.
     """
-    return min(_work(STEPS) for _ in range(REPEATS))
+    return min(_work() for _ in range(REPEATS))
 
 
 def beat() -> int:
-    """Return how long a spin would take now, in ns, by a part of it, once."""
-    return _work(BEAT_STEPS) * STEPS // BEAT_STEPS
+    """Return how long writing `BEAT` as JSON and reading it again takes now, in ns."""
+    start = time.perf_counter_ns()
+    json.loads(json.dumps(BEAT))
+    return time.perf_counter_ns() - start
 
 
 def queued() -> int:
@@ -77,8 +86,8 @@ class QuietCore:
     start: taskset and control groups are heeded.
 
     On a busy host quiet times are short, and may be shorter than a window: so calls are judged one by one, each by a
-    short spin on either side of it, and by the time that the thread stood in its core's queue meanwhile. The spin alone
-    tells a slow core, but not one shared with another process, which takes turns of several spins' length.
+    beat on either side of it, and by the time that the thread stood in its core's queue meanwhile. A beat alone tells a
+    slow core, but not one shared with another process, which takes turns of several beats' length.
 
     Attributes:
         mode: What this machine allows.
@@ -98,7 +107,9 @@ class QuietCore:
         self.moves = 0
         self._spin, self._queued, self._beat = spin, queued, beat
         self._since = self._now()
-        self._slow = False
+        self._moved_ns = 0
+        self._last_ns = self._least_ns = 0
+        self._busy = False
         self._disturbed = 0
         self._core: int | None = None
         self.mode, self._allowed = _permission()
@@ -131,25 +142,30 @@ class QuietCore:
             spun = tried[self._core][1]
         else:
             self._core, spun = None, self._spun()
-        self._disturbed, self._slow = 0, spun > SLOW * self.best_ns
+        self._disturbed, self._last_ns, self._busy = 0, 0, spun > BUSY * self.best_ns
         self._since = self._now()
+        if self._core != last:
+            self._moved_ns = self._since[0]
         return self._core, spun
 
     def quiet(self) -> bool:
-        """Return whether the call since `before`, or since the last `quiet`, ran on a quiet core.
+        """Return whether the call since `before`, or since the last `quiet`, ran undisturbed on a quiet core.
 
         Where several in a row did not, another core is looked for at once.
         """
-        before, self._slow = self._slow, self._beat() > SLOW * self.best_ns
+        before, self._last_ns = self._last_ns, self._beat()
+        self._least_ns = min(self._least_ns or self._last_ns, self._last_ns)
         since, self._since = self._since, self._now()
         passed, waited = (now - then for now, then in zip(self._since, since, strict=True))
-        shared = waited > WAITED * passed
-        self._disturbed = self._disturbed + 1 if self._slow or shared else 0
-        quiet = not (before or self._slow or shared)
+        most = SLOW * self._least_ns
+        if since[0] < self._moved_ns + SETTLING_NS:
+            return False
+        disturbed = self._busy or self._last_ns > most or waited > WAITED * passed
+        self._disturbed = self._disturbed + 1 if disturbed else 0
         if self._disturbed >= PATIENCE:
             self._cores = self._cores[1:] + self._cores[:1]
             self.before()
-        return quiet
+        return not (disturbed or before > most)
 
     def close(self) -> None:
         """Let the thread run on all the cores again that it had at the start."""
@@ -196,9 +212,9 @@ def _permission() -> tuple[Mode, frozenset[int]]:
     return (Mode.PINNED if len(cores) > 1 else Mode.ONE_CORE), cores
 
 
-def _work(steps: int) -> int:
+def _work() -> int:
     start = time.perf_counter_ns()
     x = 0
-    for step in range(steps):
+    for step in range(STEPS):
         x = (x * 5 + step) & 0xFFFF
     return time.perf_counter_ns() - start
