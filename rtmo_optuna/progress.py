@@ -28,6 +28,7 @@ _STYLES: Mapping[Outcome, str] = {
 _ORIGINS: Mapping[Origin, str] = {
     Origin.CONFIG: " (from config.yaml)",
     Origin.ADVICE: " (the guide's advice)",
+    Origin.WON: " (what won elsewhere)",
     Origin.SCREENING: " (screening)",
     Origin.PLAINER: " (the best, without what does nothing by itself)",
 }

@@ -95,6 +95,7 @@ class Origin(enum.StrEnum):
     DEFAULT = "default"
     CONFIG = "config.yaml"
     ADVICE = "the guide's advice"
+    WON = "what won elsewhere"
     SCREENING = "screening"
     SAMPLER = "sampler"
     PLAINER = "the best, made plainer"

@@ -9,11 +9,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rtmo_optuna.bench import protocol
+from rtmo_optuna.bench import protocol, worker
 from rtmo_optuna.bench.run import Decision, describe, measure, trusted
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.records import EngineKind, Limits, Measurement, Outcome, SessionSpec, Settings, Stage, Window
@@ -69,6 +70,30 @@ def test_only_quiet_calls_count(tmp_path: Path) -> None:
     assert found.spin_ns < 10**9
     assert found.calls == sum(map(len, found.samples_ns))
     assert found.dropped or all(len(window) >= SHORT.window_calls for window in found.samples_ns)
+
+
+def test_quiet_calls_of_a_lost_window_begin_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call in eight is quiet: no window of five gets its calls at once, and none of them is lost or told twice."""
+
+    class Rarely:
+        best_ns, calls = 1, 0
+
+        def before(self) -> None: ...
+
+        def quiet(self) -> bool:
+            self.calls += 1
+            return self.calls % 8 == 0
+
+    rarely = Rarely()
+    monkeypatch.setattr(worker, "QuietCore", lambda _: rarely)
+    engine = SimpleNamespace(run=lambda _: None)
+    rules = replace(SHORT, window_s=1e-6, window_calls=5)
+    timer = worker._Timer(cast("Any", engine), [{}], rules, 1)  # noqa: SLF001 - what a child times with
+    windows = [timer.window() for _ in range(12)]
+    assert {window.slow for window in windows} == {True, False}
+    quiet = sum(len(window.samples_ns) for window in windows if not window.slow)
+    assert quiet == 5 * sum(not window.slow for window in windows)
+    assert quiet > 0.6 * rarely.calls / 8
 
 
 def test_disturbed_windows_count_only_without_better_ones() -> None:

@@ -11,7 +11,7 @@ import pytest
 import scripted
 from rtmo_optuna import workflow
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import GpuState, Measurement, Note, Outcome, Purpose
+from rtmo_optuna.records import Gpu, GpuState, Measurement, Note, Outcome, Purpose
 from rtmo_optuna.search.library import load_study, open_study
 from rtmo_optuna.search.preflight import Preflight, keep_states
 from rtmo_optuna.search.process import Runner
@@ -28,6 +28,9 @@ provider: cpu
 knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
 measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
 """
+
+
+DEVICE = Gpu(0, "GPU-0", "NVIDIA H200", 141 * 2**30, "580.1", "9.0")
 
 
 def options(folder: Path, **script: Any) -> TuneOptions:  # noqa: ANN401 - a script is JSON
@@ -79,18 +82,29 @@ def test_a_slow_model_keeps_its_few_calls(tmp_path: Path) -> None:
 
 
 class Told(Runner):
-    """Runs nothing: each process comes to 5 ms, and took the calls `series` to warm up."""
+    """Runs nothing: processes come to `costs_ns` in turn, and took the calls `series` to warm up."""
 
     series: Sequence[int] = ()
+    costs_ns: Sequence[float] = (5e6,)
+    runs = 0
 
     def run(self, *_settings: object, **_more: object) -> Measurement:
         """Return what a process would have measured."""
+        cost_ns = self.costs_ns[self.runs % len(self.costs_ns)]
+        self.runs += 1
         return Measurement(
-            Outcome.MEASURED, latency_ns=5e6, windows_ns=(5e6,) * 4, warmup_samples_ns=tuple(self.series)
+            Outcome.MEASURED, latency_ns=cost_ns, windows_ns=(5e6,) * 4, warmup_samples_ns=tuple(self.series)
         )
 
 
-def preflown(folder: Path, series: Sequence[int], told: list[Event]) -> tuple[Study, Runner]:
+def preflown(
+    folder: Path,
+    series: Sequence[int],
+    told: list[Event],
+    costs_ns: Sequence[float] = (5e6,),
+    gpu: Gpu | None = None,
+    baseline: int = 3,
+) -> tuple[Study, Runner]:
     """Return study and runner after a preflight whose first process took the calls `series` to warm up."""
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -98,8 +112,8 @@ def preflown(folder: Path, series: Sequence[int], told: list[Event]) -> tuple[St
     planned = plan(wanted, scratch)
     study = open_study(wanted.storage, planned.about, planned.identity, new=False)
     runner = Told(**vars(runner_of(planned, told.append)))
-    runner.series = series
-    Preflight(study, runner, planned.about.space.fixed, 3, told.append).run()
+    runner.series, runner.costs_ns, runner.gpu = series, costs_ns, gpu
+    Preflight(study, runner, planned.about.space.fixed, baseline, told.append).run()
     return study, runner
 
 
@@ -122,6 +136,25 @@ def test_a_resumed_study_calibrates_nothing(tmp_path: Path) -> None:
     assert runner.measuring.warmup_calls == 10
     assert runner.measuring.warmup_s == pytest.approx(0.005)
     assert len(study.processes) == 3
+
+
+@pytest.mark.parametrize(
+    ("costs_ns", "device", "plain", "pinned"),
+    [
+        ((5e6, 5.1e6, 5.05e6, 4.98e6, 5e6, 5e6), True, 6, 0),
+        ((5e6, 6e6, 5.5e6, 5e6, 5.01e6, 5.02e6, 5e6, 5.01e6, 5e6), True, 3, 6),
+        ((5e6, 6e6, 5.5e6, 5e6, 6e6, 5.5e6), False, 6, 0),
+    ],
+)
+def test_three_processes_tell_a_very_noisy_host(
+    tmp_path: Path, costs_ns: Sequence[float], device: bool, plain: int, pinned: int
+) -> None:
+    """No more plain ones are spent on it before quiet cores are tried, which only a GPU's study can; nor later on."""
+    for _ in range(2):
+        study, runner = preflown(tmp_path, (), [], costs_ns=costs_ns, gpu=DEVICE if device else None, baseline=6)
+        found = [process.purpose for process in study.processes]
+        assert (found.count(Purpose.BASELINE), found.count(Purpose.PINNED)) == (plain, pinned)
+        assert runner.pin is bool(pinned)
 
 
 def test_the_gpu_is_remembered_as_it_ran_at_first(tmp_path: Path) -> None:

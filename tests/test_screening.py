@@ -39,12 +39,13 @@ from rtmo_optuna.records import (
 from rtmo_optuna.search import inertness, judge, screening
 from rtmo_optuna.search.inertness import InertRules, signed_rank_cut
 from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.search.screening import Level
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show.report import markdown
 from rtmo_optuna.show.stages import saved_by_pruning
-from rtmo_optuna.space.advice import advised, row_for
+from rtmo_optuna.space.advice import advised, row_for, won_elsewhere
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve, size
 from test_finals import Planted, runner_of
@@ -87,6 +88,9 @@ def space_for(device: Gpu, definition: StudyDefinition = CUDA) -> SearchSpace:
     return resolve(definition, machine, facts(), fixed_shapes=True)
 
 
+GRAPH: Mapping[str, Value] = {"io_binding": True, "enable_cuda_graph": True}
+SPLIT: Mapping[str, Value] = {**GRAPH, "split_capture": True}
+FUSED: Mapping[str, Value] = {"prefer_nhwc": True, "fuse_conv_bias": True}
 SPACE = space_for(gpu("NVIDIA H200", "9.0", 141))
 
 
@@ -141,6 +145,32 @@ def test_advice_keeps_to_the_space() -> None:
     assert advised(SPACE, None) is None
     other = replace(CUDA, knobs={"cudnn_conv_algo_search": ("HEURISTIC", "DEFAULT"), "prefer_nhwc": None})
     assert advised(space_for(device, other), device) is None
+
+
+@pytest.mark.parametrize(
+    ("knobs", "cut", "wanted"),
+    [
+        (("capture", "prefer_nhwc", "fuse_conv_bias", "use_tf32"), True, {**SPLIT, **FUSED}),
+        (("capture", "prefer_nhwc", "fuse_conv_bias"), False, {**GRAPH, **FUSED}),
+        (("capture", "fuse_conv_bias"), True, SPLIT),
+        (("use_tf32", "fuse_conv_bias"), True, {}),
+    ],
+)
+def test_what_won_elsewhere_comes_to_what_this_model_and_space_can_have(
+    knobs: tuple[str, ...], cut: bool, wanted: Mapping[str, Value]
+) -> None:
+    """The model is cut where it must be, captured whole where it can be; no choice without the one that it needs."""
+    device = gpu("NVIDIA H200", "9.0", 141)
+    model = replace(facts(), uncapturable=("NonMaxSuppression",) if cut else ())
+    machine = Machine("host", "Linux", "CPU", 16, 64 * 2**30, "3.11.7", device)
+    space = resolve(replace(CUDA, knobs=dict.fromkeys(knobs)), machine, model, fixed_shapes=True)
+    assert won_elsewhere(space) == (Settings.of(wanted) if wanted else None)
+
+
+def test_what_won_elsewhere_needs_the_default_settings() -> None:
+    """A space that does not hold them is left to the search."""
+    other = replace(CUDA, knobs={"cudnn_conv_algo_search": ("HEURISTIC", "DEFAULT"), "prefer_nhwc": None})
+    assert won_elsewhere(space_for(gpu("NVIDIA H200", "9.0", 141), other)) is None
 
 
 def test_each_choice_is_flipped_once_and_a_needy_one_with_its_partner_too() -> None:
@@ -519,6 +549,26 @@ def test_flips_that_were_tried_later_are_no_longer_missed(tmp_path: Path, bench:
     assert (screened(study).left_out, screened(study).over) == ("", True)
 
 
+def test_the_screening_leaves_half_of_the_searchs_time_to_the_sampler(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a preflight that took half of a minute, 60 % of which is the search's, no more than 3 s are left for it."""
+    seen: list[float] = []
+
+    class Watched(Screen):
+        def run(self) -> None:
+            seen.append(self.deadline - time.monotonic())
+
+    monkeypatch.setattr("rtmo_optuna.search.tune.Screen", Watched)
+    study = opened(tmp_path, timeout_s=60.0)
+    bench.stop = lambda: bool(seen)
+    runner = runner_of(study)
+    begun = time.monotonic() - 30.0
+    with pytest.raises(KeyboardInterrupt):
+        Tune(study, runner, Settings(), 0, lambda _event: None, begun, search_only=True).run()
+    assert 2.0 < seen[0] <= 3.0
+
+
 def test_the_report_says_what_each_knob_does_here(tmp_path: Path, bench: Bench) -> None:
     """The inert ones with their reasons, then each choice with its interval and what it is from."""
     bench.factors = {ARENA: 0.9}
@@ -567,9 +617,20 @@ def test_the_best_is_made_plainer() -> None:
     assert screening.plainer(space, outside, effects) == outside
 
 
+def test_what_the_best_needs_stays_with_it() -> None:
+    """Fused bias fails alone, so it stays; then channels-last does too, though it seemed to do nothing by itself."""
+    best = Settings.of({**FUSED, "cudnn_conv_algo_search": "HEURISTIC"})
+    effects = [
+        KnobEffect((("prefer_nhwc", True),), Settings(), Reading.UNDECIDED),
+        KnobEffect((("fuse_conv_bias", True),), Settings(), Reading.FAILED),
+        KnobEffect((("cudnn_conv_algo_search", "HEURISTIC"),), Settings(), Reading.UNDECIDED),
+    ]
+    assert screening.plainer(SPACE, best, effects) == Settings.of(FUSED)
+
+
 def test_known_idlers_are_flipped_last() -> None:
-    """Time may not do for all flips: those that may matter come first."""
-    names = ("gpu_mem_limit_gb", "prefer_nhwc", "tunable_op", "use_tf32")
+    """Time may not do for all flips: what won elsewhere comes first, then what may matter."""
+    names = ("gpu_mem_limit_gb", "use_tf32", "tunable_op", "prefer_nhwc")
     space = space_for(gpu("NVIDIA H200", "9.0", 141), replace(CUDA, knobs=dict.fromkeys(names)))
     order = [flip.options[0][0] for flip in screening.flips(space)]
     assert order[:2] == ["prefer_nhwc", "use_tf32"]

@@ -153,6 +153,7 @@ class _Timer:
         self._left = math.inf if measuring.runs is None else measuring.runs
         self._least = measuring.window_calls
         self._core = None if best_spin_ns is None else QuietCore(best_spin_ns)
+        self._kept: list[int] = []
 
     def _cycle(self, core: QuietCore | None = None) -> tuple[list[int], bool]:
         """Return the latencies of one call a sample, and whether they are to be believed: most ran on a quiet core."""
@@ -177,9 +178,12 @@ class _Timer:
         return spent
 
     def window(self) -> protocol.Timed:
-        """Time calls until there are enough quiet ones, or three times as long where a quiet core is not to be had."""
+        """Time calls until there are enough quiet ones, or three times as long where a quiet core is not to be had.
+
+        Then the few quiet ones are the beginning of the next window.
+        """
         core, window_s, least = self._core, self._measuring.window_s, min(self._least, self._left)
-        spent: list[int] = []
+        spent, known = self._kept, len(self._kept)
         disturbed: list[int] = []
         gc.collect()
         gc.disable()
@@ -194,8 +198,9 @@ class _Timer:
         gc.enable()
         slow = len(spent) < least
         self._left -= 0 if slow else len(spent)
-        kept, left_out = (spent + disturbed, 0) if slow else (spent, len(disturbed))
-        return protocol.Timed(tuple(kept), slow, core.best_ns if core else 0, left_out)
+        self._kept = spent if slow else []
+        told, left_out = (spent[known:] + disturbed, 0) if slow else (spent, len(disturbed))
+        return protocol.Timed(tuple(told), slow, core.best_ns if core else 0, left_out)
 
     def close(self) -> None:
         if self._core:

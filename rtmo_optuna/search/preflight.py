@@ -11,6 +11,10 @@ from rtmo_optuna.search.finals import noise_of
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.study import Study
 
+CLEARLY = 0.05
+"""Where plain processes differ by more, three of them tell that the host is noisy: more of them would tell no more."""
+_ENOUGH = 3
+
 
 def keep_states(study: Study, runner: Runner) -> None:
     """Keep how the GPU ran after the study's first window and after the latest one, where it has run any."""
@@ -65,6 +69,8 @@ class Preflight:
         """Return the costs of the default settings in as many fresh processes as the study's baseline takes."""
         done = [process for process in self.study.processes if process.purpose is purpose]
         for index in range(len(done), self.baseline):
+            if purpose is Purpose.BASELINE and self._clearly_noisy(done):
+                break
             first = purpose is Purpose.BASELINE and not done and not self.runner.measuring.warmup_exact
             record, measurement = self._calibrate() if first else self._process(purpose, index)
             self.study.keep(record)
@@ -75,6 +81,12 @@ class Preflight:
                 self.observer(Note(text, warning=True))
                 break
         return [process.cost for process in done if process.cost is not None]
+
+    def _clearly_noisy(self, done: list[ProcessRecord]) -> bool:
+        """Whether it is time to try quiet cores, which only a GPU's study can."""
+        costs = [process.cost for process in done if process.cost is not None]
+        spread = noise.between({self.incumbent: costs}) if len(costs) >= _ENOUGH else None
+        return self.runner.gpu is not None and spread is not None and spread > CLEARLY
 
     def _process(self, purpose: Purpose, index: int) -> tuple[ProcessRecord, Measurement]:
         return self.runner.record(purpose, index, self.study.about.space.fixed)

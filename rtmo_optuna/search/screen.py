@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rtmo_optuna.search.inertness import Option
 
 SHARE = 0.25
-"""The share of a study's time that the screening may take."""
+"""The share of a study's time that the screening may take; half of what the search has left is the most."""
 _RECENT = 20
 _FIRST_GUESS_S = 5.0
 

@@ -10,7 +10,7 @@ from rtmo_optuna import stats
 from rtmo_optuna.records import Frozen, KnobEffect, Outcome, Reading, Settings
 from rtmo_optuna.search import noise
 from rtmo_optuna.search.inertness import Option
-from rtmo_optuna.space.hints import TOGETHER, WHY
+from rtmo_optuna.space.hints import TOGETHER, WHY, WON
 from rtmo_optuna.space.resolve import params_of, settings_of, size
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class Level:
 def flips(space: SearchSpace) -> tuple[Flip, ...]:
     """Return each choice off the default, alone, and those of `hints.TOGETHER` with the one that they need.
 
-    Those that are known to do nothing on many machines (`hints.WHY`) come last, since time may not do for all. A choice
-    that means nothing alone is left out. Empty where the default settings lie outside of the space.
+    What won elsewhere (`hints.WON`) comes first and what is known to do nothing on many machines (`hints.WHY`) last,
+    since time may not do for all. A choice that means nothing alone is left out. Empty where the default settings lie outside of the space.
     """
     default = params_of(space, space.fixed)
     return tuple(_flips(space, default)) if default is not None else ()
@@ -62,7 +62,9 @@ def flips(space: SearchSpace) -> tuple[Flip, ...]:
 
 def _flips(space: SearchSpace, default: Mapping[str, Value]) -> Iterator[Flip]:
     labels = {dimension.name: {choice.label for choice in dimension.choices} for dimension in space.dimensions}
-    for name, choices in ((d.name, d.choices) for d in sorted(space.dimensions, key=lambda d: d.name in WHY)):
+    won = list(WON)
+    order = {name: won.index(name) if name in won else len(won) + (name in WHY) for name in labels}
+    for name, choices in ((d.name, d.choices) for d in sorted(space.dimensions, key=lambda d: order[d.name])):
         for option in ((name, choice.label) for choice in choices if choice.label != default[name]):
             settings = settings_of(space, {**default, **dict([option])})
             if settings != space.fixed:
@@ -93,8 +95,8 @@ def plainer(space: SearchSpace, settings: Settings, effects: Iterable[KnobEffect
     """Return `settings` with every choice at its default that was not seen to matter alone.
 
     Left as they are: choices that were faster, slower or failed by themselves, and untried ones, but for those that are
-    known to do nothing on many machines (`hints.WHY`). It is a guess, to be measured: what nobody can tell from the
-    default should not be in anybody's configuration.
+    known to do nothing on many machines (`hints.WHY`); with one that stays, the one that it needs (`hints.TOGETHER`).
+    It is a guess, to be measured: what nobody can tell from the default should not be in anybody's configuration.
     """
     params, default = params_of(space, settings), params_of(space, space.fixed)
     if params is None or default is None:
@@ -105,7 +107,10 @@ def plainer(space: SearchSpace, settings: Settings, effects: Iterable[KnobEffect
         reading = read.get(option)
         return option[0] not in WHY if reading is None else reading in _MATTERS
 
-    return settings_of(space, {n: v if matters((n, v)) else default[n] for n, v in params.items()})
+    kept = dict(option for option in params.items() if matters(option))
+    needed = (TOGETHER.get(option) for option in kept.items())
+    kept |= dict(option for option in needed if option and option in params.items())
+    return settings_of(space, {**default, **kept})
 
 
 def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: Level) -> KnobEffect:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _REPEATS = 3
 _BEAT_S = 30.0
-_UNCOUNTED = {Origin.ADVICE, Origin.PLAINER, Origin.SCREENING}
+_UNCOUNTED = {Origin.ADVICE, Origin.WON, Origin.PLAINER, Origin.SCREENING}
 
 
 @dataclass
@@ -160,7 +160,7 @@ class Study:
 
     @property
     def counted(self) -> int:
-        """How many of those count as the search's own: not the screening's, nor the guide's advice."""
+        """How many of those count as the search's own: not the screening's, nor what it was told to begin with."""
         return sum(trial.run > 0 and trial.origin not in _UNCOUNTED for trial in self._trials.values())
 
     @property

@@ -90,7 +90,8 @@ class Tune:
         while self.study.waiting and not (self._ended() or self._late(deadline)) and self._next():
             pass
         if not (self._ended() or self._late(deadline)):
-            until = min(deadline, time.monotonic() + SHARE * definition.timeout_s)
+            now = time.monotonic()
+            until = now + min((deadline - now) / 2, SHARE * definition.timeout_s)
             Screen(self.study, self.runner, until, self._trial).run()
         while not (why := self._ended()):
             if self._late(deadline):

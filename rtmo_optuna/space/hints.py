@@ -1,4 +1,4 @@
-"""What is known of knobs beforehand: which matter only together, and why one may do nothing. Pure data.
+"""What is known of knobs beforehand: which won, which matter only together, why one may do nothing. Pure data.
 
 Sources: ONNX Runtime's CUDA provider since 1.20 (onnxruntime/core/providers/cuda), where the options are read.
 """
@@ -19,6 +19,15 @@ TOGETHER: Mapping[tuple[str, Value], tuple[str, Value]] = {
 
 The screening tries it alone and with that one. (A CUDA graph and its IO binding are one flat choice already.)
 """
+
+
+WON: Mapping[str, tuple[Value, ...]] = {
+    "capture": ("split", "graph"),
+    "prefer_nhwc": (True,),
+    "fuse_conv_bias": (True,),
+}
+"""What was fastest together on GPUs of compute capability 9.0 (docs/benchmarks.md): dimensions, the most telling first,
+and their choices, the most wanted first. Tried early, and believed no more than any other settings."""
 
 
 def _acts_on(*operators: str, what: str) -> Callable[[ModelFacts], str]:
