@@ -49,6 +49,7 @@ def main() -> None:
                         assert measured.outcome is Outcome.MEASURED, measured.reason
                         whole[kind].append(time.monotonic() - begun)
                         outside.append(whole[kind][-1] - (measured.stages.windows_ns or 0) / 1e9)
+                        print(f"{kind:8} {outside[-1]:.2f} s of {whole[kind][-1]:.2f} s", flush=True)
     for kind, seconds in spent.items():
         print(
             f"{kind}: {statistics.fmean(seconds):.2f} s outside the windows (median {statistics.median(seconds):.2f}), "

@@ -72,6 +72,17 @@ def test_only_quiet_calls_count(tmp_path: Path) -> None:
     assert found.dropped or all(len(window) >= SHORT.window_calls for window in found.samples_ns)
 
 
+def test_the_warm_up_is_on_a_quiet_core_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first window begins with warm caches, and knows what the beats beside a quiet call take."""
+    seen: list[str] = []
+    core = SimpleNamespace(before=lambda: seen.append("before"), quiet=lambda: seen.append("quiet"))
+    monkeypatch.setattr(worker, "QuietCore", lambda _: core)
+    engine = SimpleNamespace(run=lambda _: seen.append("call"))
+    timer = worker._Timer(cast("Any", engine), [{}], replace(SHORT, warmup_s=0.0, warmup_calls=2), 1)  # noqa: SLF001
+    assert len(timer.warm_up()) == 2
+    assert seen == ["before", "call", "quiet", "call", "quiet"]
+
+
 def test_quiet_calls_of_a_lost_window_begin_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """One call in eight is quiet: no window of five gets its calls at once, and none of them is lost or told twice."""
 

@@ -155,7 +155,7 @@ class _Timer:
         self._core = None if best_spin_ns is None else QuietCore(best_spin_ns)
         self._kept: list[int] = []
 
-    def _cycle(self, core: QuietCore | None = None) -> tuple[list[int], bool]:
+    def _cycle(self, core: QuietCore | None) -> tuple[list[int], bool]:
         """Return the latencies of one call a sample, and whether they are to be believed: most ran on a quiet core."""
         now, run, spent, disturbed = time.perf_counter_ns, self._run, [], 0
         for feed in self._samples:
@@ -167,12 +167,15 @@ class _Timer:
         return spent, disturbed <= _DISTURBED * len(spent)
 
     def warm_up(self) -> list[int]:
+        """Return the latencies of the warm-up's calls; it is on a quiet core already, and learns what its beats take."""
         rules = self._measuring
+        if self._core:
+            self._core.before()
         end = time.perf_counter() + (0.0 if rules.warmup_exact else rules.warmup_s)
         spent: list[int] = []
         least = rules.warmup_calls
         while len(spent) < least or time.perf_counter() < end:
-            spent += self._cycle()[0]
+            spent += self._cycle(self._core)[0]
             if not rules.warmup_exact and sum(spent) > len(spent) * rules.slow_call_ms * 1e6:
                 least = self._least = rules.slow_calls
         return spent
