@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,6 +22,7 @@ from rtmo_optuna.codec import encode
 from rtmo_optuna.records import Measurement, Measuring, Outcome, SearchSpace, Settings, Window
 from rtmo_optuna.search import confirm, judge, noise, race, screening
 from rtmo_optuna.search.sampler import SAMPLERS, distributions
+from rtmo_optuna.space.advice import won_elsewhere
 from rtmo_optuna.space.resolve import params_of, settings_of
 
 if TYPE_CHECKING:
@@ -43,13 +44,23 @@ Make: TypeAlias = Callable[[SearchSpace, int], optuna.samplers.BaseSampler]
 class Strategy:
     """A way to search: a sampler, whether it may run the same settings again, and whether a trial may be pruned.
 
-    With `flips`, each choice is first flipped alone, as a screening does.
+    With `won`, what won elsewhere comes right after the default; with `flips`, each choice is flipped alone before the
+    sampler has its turn. A tune does both.
     """
 
     make: Make
     repeats: bool = False
     prunes: bool = True
+    won: bool = False
     flips: bool = False
+
+    def first(self, space: SearchSpace) -> Iterator[Settings]:
+        """Yield the settings that are tried before the sampler is asked."""
+        yield space.fixed
+        if self.won and (won := won_elsewhere(space)):
+            yield won
+        if self.flips:
+            yield from (flip.settings for flip in screening.flips(space))
 
 
 def _guide(space: SearchSpace, seed: int) -> optuna.samplers.BaseSampler:
@@ -60,6 +71,7 @@ def _guide(space: SearchSpace, seed: int) -> optuna.samplers.BaseSampler:
 
 
 STRATEGIES: Mapping[str, Strategy] = {
+    "won, flips, gp": Strategy(SAMPLERS["gp"], won=True, flips=True),
     "flips, gp": Strategy(SAMPLERS["gp"], flips=True),
     "gp": Strategy(SAMPLERS["gp"]),
     "tpe": Strategy(SAMPLERS["tpe"]),
@@ -148,9 +160,8 @@ def replay(
     space, best_ms = grid.space, grid.best_ms
     study = optuna.create_study(sampler=strategy.make(space, seed))
     whole: dict[str, BaseDistribution] = {**distributions(space)}
-    study.enqueue_trial(params_of(space, space.fixed) or {})
-    for flip in screening.flips(space) if strategy.flips else ():
-        study.enqueue_trial(params_of(space, flip.settings) or {})
+    for settings in dict.fromkeys(strategy.first(space)):
+        study.enqueue_trial(params_of(space, settings) or {})
     steps: list[tuple[float, float]] = []
     searched: dict[Settings, float] = {}
     good_s, pruned, best_true = math.inf, False, math.inf

@@ -101,6 +101,7 @@ def preflown(
     folder: Path,
     series: Sequence[int],
     told: list[Event],
+    *,
     costs_ns: Sequence[float] = (5e6,),
     gpu: Gpu | None = None,
     baseline: int = 3,
@@ -141,17 +142,17 @@ def test_a_resumed_study_calibrates_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("costs_ns", "device", "plain", "pinned"),
     [
-        ((5e6, 5.1e6, 5.05e6, 4.98e6, 5e6, 5e6), True, 6, 0),
-        ((5e6, 6e6, 5.5e6, 5e6, 5.01e6, 5.02e6, 5e6, 5.01e6, 5e6), True, 3, 6),
-        ((5e6, 6e6, 5.5e6, 5e6, 6e6, 5.5e6), False, 6, 0),
+        ((5e6, 5.1e6, 5.05e6, 4.98e6, 5e6, 5e6), DEVICE, 6, 0),
+        ((5e6, 6e6, 5.5e6, 5e6, 5.01e6, 5.02e6, 5e6, 5.01e6, 5e6), DEVICE, 3, 6),
+        ((5e6, 6e6, 5.5e6, 5e6, 6e6, 5.5e6), None, 6, 0),
     ],
 )
 def test_three_processes_tell_a_very_noisy_host(
-    tmp_path: Path, costs_ns: Sequence[float], device: bool, plain: int, pinned: int
+    tmp_path: Path, costs_ns: Sequence[float], device: Gpu | None, plain: int, pinned: int
 ) -> None:
     """No more plain ones are spent on it before quiet cores are tried, which only a GPU's study can; nor later on."""
     for _ in range(2):
-        study, runner = preflown(tmp_path, (), [], costs_ns=costs_ns, gpu=DEVICE if device else None, baseline=6)
+        study, runner = preflown(tmp_path, (), [], costs_ns=costs_ns, gpu=device, baseline=6)
         found = [process.purpose for process in study.processes]
         assert (found.count(Purpose.BASELINE), found.count(Purpose.PINNED)) == (plain, pinned)
         assert runner.pin is bool(pinned)

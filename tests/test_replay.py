@@ -18,6 +18,8 @@ import replay
 import replayed
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Outcome, SearchSpace, Settings, Value
+from rtmo_optuna.search import screening
+from rtmo_optuna.space.advice import won_elsewhere
 from rtmo_optuna.space.resolve import every_params, settings_of
 
 if TYPE_CHECKING:
@@ -174,3 +176,12 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     study.write_text(STUDY.replace("windows_max: 3", "windows_max: 4"), encoding="utf-8")
     with pytest.raises(SystemExit, match="something else"):
         replay.main(command)
+
+
+def test_a_tunes_own_order() -> None:
+    """The default, what won elsewhere, then each choice alone: nothing of it twice."""
+    space = landscape_grid().space
+    first = list(dict.fromkeys(replayed.STRATEGIES["won, flips, gp"].first(space)))
+    flips = [flip.settings for flip in screening.flips(space)]
+    assert first == list(dict.fromkeys([space.fixed, won_elsewhere(space), *flips]))
+    assert won_elsewhere(space)

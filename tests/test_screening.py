@@ -148,20 +148,20 @@ def test_advice_keeps_to_the_space() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "cut", "wanted"),
+    ("knobs", "uncapturable", "wanted"),
     [
-        (("capture", "prefer_nhwc", "fuse_conv_bias", "use_tf32"), True, {**SPLIT, **FUSED}),
-        (("capture", "prefer_nhwc", "fuse_conv_bias"), False, {**GRAPH, **FUSED}),
-        (("capture", "fuse_conv_bias"), True, SPLIT),
-        (("use_tf32", "fuse_conv_bias"), True, {}),
+        (("capture", "prefer_nhwc", "fuse_conv_bias", "use_tf32"), {"NonMaxSuppression": 1}, {**SPLIT, **FUSED}),
+        (("capture", "prefer_nhwc", "fuse_conv_bias"), {}, {**GRAPH, **FUSED}),
+        (("capture", "fuse_conv_bias"), {"NonMaxSuppression": 1}, SPLIT),
+        (("use_tf32", "fuse_conv_bias"), {}, {}),
     ],
 )
 def test_what_won_elsewhere_comes_to_what_this_model_and_space_can_have(
-    knobs: tuple[str, ...], cut: bool, wanted: Mapping[str, Value]
+    knobs: tuple[str, ...], uncapturable: Mapping[str, int], wanted: Mapping[str, Value]
 ) -> None:
     """The model is cut where it must be, captured whole where it can be; no choice without the one that it needs."""
     device = gpu("NVIDIA H200", "9.0", 141)
-    model = replace(facts(), uncapturable=("NonMaxSuppression",) if cut else ())
+    model = replace(facts(), uncapturable=uncapturable)
     machine = Machine("host", "Linux", "CPU", 16, 64 * 2**30, "3.11.7", device)
     space = resolve(replace(CUDA, knobs=dict.fromkeys(knobs)), machine, model, fixed_shapes=True)
     assert won_elsewhere(space) == (Settings.of(wanted) if wanted else None)

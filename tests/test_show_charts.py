@@ -34,7 +34,7 @@ from rtmo_optuna.records import (
     Value,
     Verdict,
 )
-from rtmo_optuna.show import bars, contest, steadiness, timing
+from rtmo_optuna.show import bars, contest, steadiness, timing, words
 from rtmo_optuna.show.charts import CHARTS, Plot, charts
 from rtmo_optuna.show.history import history
 from rtmo_optuna.show.interactive import figure
@@ -565,6 +565,16 @@ def test_figures_follow_the_theme() -> None:
     assert [trace["x"] for trace in light["data"]] == [trace["x"] for trace in dark["data"]]
     assert light["layout"]["font"]["color"] == LIGHT.text
     assert dark["layout"]["font"]["color"] == DARK.text
+
+
+def test_long_settings_are_told_by_what_they_change_of_the_first() -> None:
+    """Rows that begin alike can be told apart; where that says no less, the settings are written out."""
+    first = Settings.of({"a": 1, "b": 2, "c": 3, "d": 4})
+    assert words.beside(Settings.of({"a": 1, "b": 2, "c": 5, "d": 4, "e": 6}), first) == ("as the first", "c=5", "e=6")
+    assert words.beside(Settings.of({"a": 1, "b": 2, "c": 3}), first) == ("as the first", "without d")
+    assert words.beside(first, first) == ("a=1", "b=2", "c=3", "d=4")
+    assert words.beside(Settings.of({"a": 1, "z": 2}), first) == ("a=1", "z=2")
+    assert words.beside(Settings(), first) == ("default",)
 
 
 def test_labels_do_not_overlap() -> None:

@@ -167,7 +167,7 @@ class _Timer:
         return spent, disturbed <= _DISTURBED * len(spent)
 
     def warm_up(self) -> list[int]:
-        """Return the latencies of the warm-up's calls; it is on a quiet core already, and learns what its beats take."""
+        """Return the latencies of the warm-up's calls, on a quiet core already: it learns what the beats there take."""
         rules = self._measuring
         if self._core:
             self._core.before()

@@ -54,7 +54,8 @@ def flips(space: SearchSpace) -> tuple[Flip, ...]:
     """Return each choice off the default, alone, and those of `hints.TOGETHER` with the one that they need.
 
     What won elsewhere (`hints.WON`) comes first and what is known to do nothing on many machines (`hints.WHY`) last,
-    since time may not do for all. A choice that means nothing alone is left out. Empty where the default settings lie outside of the space.
+    since time may not do for all. A choice that means nothing alone is left out. Empty where the default settings lie
+    outside of the space.
     """
     default = params_of(space, space.fixed)
     return tuple(_flips(space, default)) if default is not None else ()

@@ -33,13 +33,13 @@ LONGEST_LEAD = 48
 TICKS = 8
 
 
-def _standing_row(record: StudyRecord, standing: Standing, default: float | None) -> Row:
+def _standing_row(record: StudyRecord, standing: Standing, first: Standing, default: float | None) -> Row:
     names = titles(record, standing.settings)
     role = role_of(record, standing.settings)
     role = Role.PRUNED if standing.pruned and role is Role.MEASURED else role
     shown = differing(record, standing.settings)
     extra = tuple(name for name in names if name != str(shown))
-    lines = words.wrap(shown)
+    lines = words.wrap(words.beside(shown, differing(record, first.settings)))
     against = "" if default is None or "default" in names else f" ({change(standing.score / default)})"
     tags = (*extra, *(("pruned",) if standing.pruned else ()))
     lines = (*lines[:-1], f"{lines[-1]}  [{', '.join(tags)}]") if tags else lines
@@ -66,7 +66,7 @@ def ranking(record: StudyRecord) -> Chart | None:
     first = listed[0]
     lead = str(differing(record, first.settings))
     named = f" ({lead})" if len(lead) <= LONGEST_LEAD else ""
-    rows = tuple(_standing_row(record, standing, default) for standing in listed)
+    rows = tuple(_standing_row(record, standing, first, default) for standing in listed)
     spans = "; the thin line spans its windows, from lowest to highest" if any(row.high for row in rows) else ""
     reach = 1.12 * max(max(row.value, min(row.high or 0, 1.3 * row.value)) for row in rows)
     return Chart(

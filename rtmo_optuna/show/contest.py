@@ -57,12 +57,12 @@ def race(record: StudyRecord) -> Chart | None:
         subtitle=f"Median and range of fresh processes, side by side{rule}",
         x=Axis(axis_name(record), low, high, ticks=ticks(low, high)),
         y=Axis(""),
-        marks=(Rows(tuple(_racer(record, racer, medians, high) for racer in racers), origin=origin or low),),
+        marks=(Rows(tuple(_racer(record, racer, racers[0], medians, high) for racer in racers), origin=origin or low),),
     )
 
 
-def _racer(record: StudyRecord, racer: Racer, medians: Mapping[Settings, float], reach: float) -> Row:
-    lines = words.wrap(differing(record, racer.settings))
+def _racer(record: StudyRecord, racer: Racer, first: Racer, medians: Mapping[Settings, float], reach: float) -> Row:
+    lines = words.wrap(words.beside(differing(record, racer.settings), differing(record, first.settings)))
     tags = [name for name in titles(record, racer.settings) if name != "default" or len(racer.settings)]
     lines = (*lines[:-1], f"{lines[-1]}  [{', '.join(tags)}]") if tags else lines
     value = medians[racer.settings]

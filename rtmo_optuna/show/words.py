@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.records import Settings, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -90,10 +90,17 @@ def sentence(text: str) -> str:
     return line if line.endswith((".", "!", "?", ":")) or not line else f"{line}."
 
 
-def wrap(settings: Settings, width: int = 44, most: int = 3) -> tuple[str, ...]:
-    """Return settings in at most `most` lines of about `width` characters, broken between settings only."""
+def beside(settings: Settings, first: Settings) -> tuple[str, ...]:
+    """Return `settings` one by one or, where that is shorter, as what is otherwise than in `first`."""
+    every = tuple(str(settings).split(", "))
+    other = [shown(knob, value) for knob, value in settings if (knob, value) not in first.items]
+    missing = [f"without {knob}" for knob, _ in first if settings.get(knob) is None]
+    return ("as the first", *other, *missing) if 0 < len(other) + len(missing) < len(every) - 1 else every
+
+
+def wrap(parts: Sequence[str], width: int = 44, most: int = 3) -> tuple[str, ...]:
+    """Return `parts` in at most `most` lines of about `width` characters, broken between them only."""
     lines: list[str] = []
-    parts = str(settings).split(", ")
     for done, part in enumerate(parts):
         fits = bool(lines) and len(lines[-1]) + 2 + len(part) <= width
         if not fits and len(lines) == most:

@@ -103,6 +103,6 @@ def won_elsewhere(space: SearchSpace) -> Settings | None:
         return None
     labels = {dimension.name: {choice.label for choice in dimension.choices} for dimension in space.dimensions}
     found = {name: next((v for v in WON.get(name, ()) if v in labels[name]), default[name]) for name in labels}
-    alone = {name for name, label in found.items() if (need := TOGETHER.get((name, label))) and need not in found.items()}
-    settings = settings_of(space, {**found, **{name: default[name] for name in alone}})
+    lacking = {name for name, label in found.items() if TOGETHER.get((name, label), (name, label)) not in found.items()}
+    settings = settings_of(space, {**found, **{name: default[name] for name in lacking}})
     return settings if settings != space.fixed else None
