@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The figures of docs/benchmarks.md that need a GPU, what matters most first: 40 minutes on two GPUs, over an hour on one.
+# The figures of docs/benchmarks.md that need a GPU, those not seen yet first: an hour on two GPUs, two on one.
 #
 #   bash scripts/bench_gpu.sh FOLDER
 #
@@ -38,25 +38,26 @@ grid() { # name, most seconds, model
 }
 
 first() {
+  step canary 170 scripts/aa.py record --model "$s.onnx" --input "$s.npz" --count 12 --quick --kinds plain canary \
+    --output "$out/canary.json"
+  step pool 150 scripts/bench_pool.py --model "$s.onnx" --input "$s.npz"
   tune tune-s 620 "$s" --trials 40
   step speed-s 80 scripts/bench_runtime.py speed "$s.onnx" --input "$s.npz" --output "$out/speed-s.json" \
     --config "$out/tune-s/config.yaml"
-  step canary 150 scripts/aa.py record --model "$s.onnx" --input "$s.npz" --count 12 --quick --kinds plain canary \
-    --output "$out/canary.json"
-  grid grid-s 700 "$s"
-  step pool 100 scripts/bench_pool.py --model "$s.onnx" --input "$s.npz"
+  step gpu 300 -m pytest -q -m gpu tests/test_gpu.py tests/test_machine.py
+  grid grid-s 900 "$s"
 }
 
 second() {
+  step soak 450 scripts/bench_runtime.py soak "$s.onnx" --input "$s.npz"
+  tune tune-l 620 "$l" --study cuda-full --trials 60 --timeout 10m
+  grid grid-l 900 "$l"
   step live 580 scripts/aa.py live --model "$s.onnx" --input "$s.npz" --provider cuda --quick --studies 3 \
     --output "$out/live.json"
-  tune tune-l 500 "$l" --study cuda-full --trials 60 --timeout 8m
+  tune throughput 620 "$dynamic" --study throughput --timeout 10m
   step speed-m 60 scripts/bench_runtime.py speed "$m.onnx" --input "$m.npz" --output "$out/speed-m.json"
   step equal 60 scripts/bench_runtime.py equal "$s.onnx" --input "$s.npz"
   step gate 150 -m pytest -q -m gpu tests/test_gpu_gate.py
-  tune throughput 200 "$dynamic" --study throughput --quick
-  step soak 400 scripts/bench_runtime.py soak "$s.onnx" --input "$s.npz"
-  grid grid-l 600 "$l"
 }
 
 s=$(model s) m=$(model m) l=$(model l) dynamic=$(model s dynamic)

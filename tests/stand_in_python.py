@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -45,6 +46,7 @@ def _say(line: str) -> None:
 
 
 def _run_slowly() -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
     try:
         _say("running")
         time.sleep(60)

@@ -658,4 +658,4 @@ def test_settings_that_need_our_session_say_so(bound: bool) -> None:  # noqa: FB
     )
     best = next(trial for trial in record.trials if trial.settings == settings)
     text = markdown(replace(record, verdict=replace(record.verdict, best=best)), {})
-    assert ("rtmo_optuna.open_session" in text) is bound
+    assert ("rtmo_optuna.open_session" in text) is ('.input_buffer("input")' in text) is bound

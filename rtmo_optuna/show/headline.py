@@ -62,12 +62,12 @@ _STATUS: Mapping[Status, Callable[[StudyRecord], str]] = {
 def facts(record: StudyRecord) -> tuple[tuple[str, str], ...]:
     """Return the few numbers that matter, each with its name; those that the study lacks are left out."""
     outcomes = [trial.measurement.outcome for trial in record.runs]
-    ended = [f"{outcomes.count(o)} {o.value}" for o in (Outcome.PRUNED, Outcome.FAILED) if o in outcomes]
+    ended = [f"{outcomes.count(o)}{NBSP}{o.value}" for o in (Outcome.PRUNED, Outcome.FAILED) if o in outcomes]
     beside = len(record.processes)
     return (
         *_latencies(record),
         *_gains(record),
-        ("Trials", " ".join([str(len(outcomes)), *([f"({', '.join(ended)})".replace(" ", NBSP)] if ended else [])])),
+        ("Trials", " ".join([str(len(outcomes)), *([f"({', '.join(ended)})"] if ended else [])])),
         *((("Processes beside them", str(beside)),) if beside else ()),
         *_noise(record),
         ("Time spent", words.seconds(sum(stage.wall_s for stage in study_stages(record)))),
