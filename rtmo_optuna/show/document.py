@@ -75,8 +75,8 @@ def _application(record: StudyRecord, applied: str) -> Iterator[Block]:
     if any(knob in table and table[knob].scope is Scope.CALL for knob, _ in best.settings):
         yield Paragraph(
             "They need a session that is called as the trials were: bound buffers, CUDA graphs and cut models are no "
-            "options of ONNX Runtime's own. What is written into an input buffer of the session is copied to the GPU faster "
-            "than any other array."
+            "options of ONNX Runtime's own. What is written into an input buffer of the session is copied to the GPU "
+            "faster than any other array."
         )
         name = next(iter(record.inputs.shapes), "input")
         yield Listing(
