@@ -136,6 +136,7 @@ class StudyRecord:
     """A whole study, as the report, the plots and the export need it.
 
     `gpu_states` are how the GPU ran after the study's first window and after its last one; empty without a GPU.
+    `cut_short` says whether the search's share of the time was over before the search was.
     """
 
     name: str
@@ -155,6 +156,7 @@ class StudyRecord:
     noise: Noise | None = None
     gpu_states: tuple[GpuState, ...] = ()
     screening: Screening | None = None
+    cut_short: bool = False
 
     @property
     def runs(self) -> tuple[TrialRecord, ...]:

@@ -104,6 +104,7 @@ def _judged(study: Study, outcomes: Outcomes | None) -> StudyRecord:
         noise=noise_of(study, outcomes),
         gpu_states=decode(tuple[GpuState, ...], study.get("gpu_states") or []),
         screening=study.screening,
+        cut_short=bool(study.get("cut_short")),
     )
 
 

@@ -145,6 +145,21 @@ def test_no_gain_is_no_shame() -> None:
     told = headline.status_line(CASES[Status.NO_GAIN])
     assert "ONNX Runtime's defaults are as fast as anything tried here" in told
     assert "A gain of 1.2\N{NO-BREAK SPACE}% would have been found" in told
+    assert "there is nothing to change" in told
+    cut_short = headline.status_line(replace(CASES[Status.NO_GAIN], cut_short=True))
+    assert "but the search had no time for more" in cut_short
+    assert "nothing to change" not in cut_short
+
+
+def test_throughput_stands_beside_the_latency_that_it_takes() -> None:
+    """Images a second are the objective itself there; how long a batch takes is what one has to know besides."""
+    record = study([(Settings(), measured(12.8))], objective="throughput")
+    shapes = {"input": (8, 3, 640, 640)}
+    record = replace(record, inputs=replace(record.inputs, shapes=shapes))
+    cards = dict(headline.facts(replace(record, verdict=replace(record.verdict, best=record.trials[0]))))
+    assert cards["Latency of 8 items"].startswith("12.")
+    assert "FPS" not in cards
+    assert any("items/s" in value for value in cards.values())
 
 
 def test_status_follows_the_record() -> None:

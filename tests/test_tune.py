@@ -312,6 +312,7 @@ def test_timeout_holds_within_a_trial(run: Callable[..., int], tmp_path: Path) -
     assert search(run, "--timeout", "12s", "--trials", "16") == 0
     assert time.monotonic() - begun < 25
     assert 1 <= study().runs < 16
+    assert study().get("cut_short") is True
 
 
 def test_help_does_not_wait_for_optuna(tmp_path: Path) -> None:

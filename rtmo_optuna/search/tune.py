@@ -93,13 +93,15 @@ class Tune:
             now = time.monotonic()
             until = now + min((deadline - now) / 2, SHARE * definition.timeout_s)
             Screen(self.study, self.runner, until, self._trial).run()
+        late = False
         while not (why := self._ended()):
-            if self._late(deadline):
+            if late := self._late(deadline):
                 why = "The search's share of the time is spent; the same command goes on from here."
                 break
             if not self._next():
                 why = "Every combination of the space has been measured."
                 break
+        self.study.put("cut_short", late)
         self.observer(Note(why))
 
     def _next(self) -> bool:

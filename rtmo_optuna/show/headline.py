@@ -34,7 +34,8 @@ def _no_gain(record: StudyRecord) -> str:
     stays = "ONNX Runtime's defaults are" if default and not len(record.space.fixed) else "What there was is"
     found = record.noise and record.noise.found
     sure = f" A gain of {100 * found:.1f}{NBSP}% would have been found in four studies of five." if found else ""
-    return f"{stays} as fast as anything tried here: there is nothing to change.{sure}"
+    end = ", but the search had no time for more" if record.cut_short else ": there is nothing to change"
+    return f"{stays} as fast as anything tried here{end}.{sure}"
 
 
 def _unconfirmed(_record: StudyRecord) -> str:
@@ -89,7 +90,10 @@ def _latencies(record: StudyRecord) -> Iterator[tuple[str, str]]:
             yield f"{name}{_SOURCES[value.source]}", with_unit(record, value.score)
     first = next(iter(found.values()), None)
     if best is not None and first is not None and first.latency_ms:
-        yield "FPS", number(record.batch * 1e3 / first.latency_ms)
+        if goal == "throughput":
+            yield f"Latency of {words.count(record.batch, 'item')}", f"{number(first.latency_ms)}{NBSP}ms"
+        else:
+            yield "FPS", number(record.batch * 1e3 / first.latency_ms)
 
 
 _SOURCES: Mapping[str, str] = {"the confirmation": "", "the race": " (race)", "one trial": " (one trial)"}
