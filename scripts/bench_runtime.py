@@ -146,7 +146,7 @@ def limit(spec: SessionSpec, feed: Feed) -> dict[str, Callable[[], object]]:
 
 def measure(calls: Mapping[str, Callable[[], object]], seconds: float) -> list[Row]:
     """Return a row for each way, from `seconds` of windows of 0.1 s for each."""
-    best_ns = 0
+    best_ns, least_ns = 0, dict.fromkeys(calls, 0)
     samples: dict[str, list[int]] = {way: [] for way in calls}
     left_out = dict.fromkeys(calls, 0)
     order = list(calls)
@@ -156,13 +156,13 @@ def measure(calls: Mapping[str, Callable[[], object]], seconds: float) -> list[R
     for _ in range(max(4, round(seconds / 0.1))):
         random.shuffle(order)
         for way in order:
-            core = QuietCore(best_ns)  # what a quiet core's beats take differs from way to way
+            core = QuietCore(best_ns, least_ns=least_ns[way])  # what quiet beats take differs from way to way
             core.before()
             taken = window(calls[way], quiet=core.quiet)
             samples[way] += [spent for spent, quiet in taken if quiet]
             left_out[way] += sum(not quiet for _, quiet in taken)
             core.close()
-            best_ns = core.best_ns
+            best_ns, least_ns[way] = core.best_ns, core.least_ns
     base = statistics.median(samples["default"])
     return [row(way, taken, left_out[way], base) for way, taken in samples.items() if taken]
 

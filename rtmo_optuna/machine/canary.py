@@ -92,6 +92,7 @@ class QuietCore:
     Attributes:
         mode: What this machine allows.
         best_ns: The shortest spin known, in ns: the one given, or one seen since; 0 before any.
+        least_ns: The shortest beat known beside such calls, in ns, likewise.
         moves: How often another core was chosen than the one before.
     """
 
@@ -101,14 +102,17 @@ class QuietCore:
         spin: Callable[[], int] = spin,
         queued: Callable[[], int] = queued,
         beat: Callable[[], int] = beat,
+        *,
+        least_ns: int = 0,
     ) -> None:
         """Start from the shortest spin that the study's processes have seen so far, in ns; 0 where there was none."""
         self.best_ns = best_ns
+        self.least_ns = least_ns
         self.moves = 0
         self._spin, self._queued, self._beat = spin, queued, beat
         self._since = self._now()
         self._moved_ns = 0
-        self._last_ns = self._least_ns = 0
+        self._last_ns = 0
         self._busy = False
         self._disturbed = 0
         self._core: int | None = None
@@ -154,10 +158,10 @@ class QuietCore:
         Where several in a row did not, another core is looked for at once.
         """
         before, self._last_ns = self._last_ns, self._beat()
-        self._least_ns = min(self._least_ns or self._last_ns, self._last_ns)
+        self.least_ns = min(self.least_ns or self._last_ns, self._last_ns)
         since, self._since = self._since, self._now()
         passed, waited = (now - then for now, then in zip(self._since, since, strict=True))
-        most = SLOW * self._least_ns
+        most = SLOW * self.least_ns
         if since[0] < self._moved_ns + SETTLING_NS:
             return False
         disturbed = self._busy or self._last_ns > most or waited > WAITED * passed
