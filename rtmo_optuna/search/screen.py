@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SHARE = 0.25
 """The share of a study's time that the screening may take; half of what the search has left is the most."""
+POLL_S = 1.0
 _RECENT = 20
 _FIRST_GUESS_S = 5.0
 
@@ -94,16 +95,27 @@ class Screen:
         every = screening.flips(self.study.about.space)
         effects: list[KnobEffect] = []
         for place, flip in enumerate(every, 1):
-            if self.study.known(flip.settings) is None:
+            self.study.catch_up()
+            if self.study.known(flip.settings) is None and not self.study.under_way(flip.settings):
                 if self._late(1) or judge.hopeless(self.study.trials):
                     continue
                 self.study.enqueue(flip.settings, Origin.SCREENING)
                 if proposal := self.study.ask():
                     self.trial(proposal, place, len(every))
+        self._wait_for([flip.settings for flip in every])
+        for flip in every:
             tried = self.study.known(flip.settings)
             if tried is not None:
                 effects.append(screening.effect(flip, tried.measurement, self.study.costs(tried), default))
         return tuple(effects), len(every) - len(effects)
+
+    def _wait_for(self, settings: list[Settings]) -> None:
+        """Wait for the trials of `settings` that other drivers have under way."""
+        while any(self.study.known(one) is None and self.study.under_way(one) for one in settings):
+            if self._late(1):
+                break
+            time.sleep(POLL_S)
+            self.study.catch_up()
 
     def _affordable(self, effects: tuple[KnobEffect, ...], default: Level) -> tuple[tuple[Option, ...], str]:
         """Return which options there is time to test, and what is to be said of the others.

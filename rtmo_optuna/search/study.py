@@ -11,20 +11,18 @@ import optuna
 from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
-from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.codec import encode
 from rtmo_optuna.records import (
     Dimension,
     Measurement,
     Origin,
     Outcome,
-    ProcessRecord,
-    Purpose,
-    Screening,
     Settings,
     StudyRecord,
     TrialRecord,
 )
 from rtmo_optuna.search import storage as database
+from rtmo_optuna.search.kept import Kept
 from rtmo_optuna.search.notes import save_note
 from rtmo_optuna.search.sampler import distributions
 from rtmo_optuna.search.trials import RAN, driver, is_dead, keep_files, trial_record
@@ -63,12 +61,12 @@ class _Freezable(Protocol):
         """Suggest only settings with these choices from now on."""
 
 
-class Study:
+class Study(Kept):
     """A study of one identity: asks for settings never tried, keeps what was measured."""
 
     def __init__(self, study: optuna.Study, opened: RDBStorage, url: str, about: StudyRecord) -> None:
         """Take over an existing study; see `open_study`."""
-        self._study = study
+        super().__init__(study)
         self._opened = opened
         self._store = database.artifact_store(url)
         self.about = about
@@ -77,9 +75,21 @@ class Study:
         self.live = about.space
         self._trials: dict[int, TrialRecord] = {}
         self._known: dict[Settings, TrialRecord] = {}
-        self._processes = decode(tuple[ProcessRecord, ...], study.user_attrs.get("processes", []))
-        for frozen in study.get_trials(deepcopy=False):
-            self._remember(trial_record(frozen, self._runs()))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what is kept, by other drivers too."""
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.number not in self._trials:
+                self._remember(trial_record(frozen, self._runs()))
+        self.read_processes()
+
+    def catch_up(self) -> None:
+        """Take over what other drivers that are at work have found: their trials, and what does nothing here."""
+        if self.crew.others():
+            self.refresh()
+            if found := self.screening:
+                self.freeze({one.name for one in found.inert})
 
     @property
     def name(self) -> str:
@@ -95,35 +105,6 @@ class Study:
     def default(self) -> TrialRecord | None:
         """The run of the default settings, None before it."""
         return self._known.get(self.about.space.fixed)
-
-    @property
-    def processes(self) -> tuple[ProcessRecord, ...]:
-        """What ran beside the trials: baseline, race and confirmation, in order."""
-        return self._processes
-
-    def keep(self, process: ProcessRecord) -> None:
-        """Keep a process that ran beside the trials."""
-        self._processes = (*self._processes, process)
-        self._study.set_user_attr("processes", encode(self._processes))
-
-    def forget(self, *purposes: Purpose) -> None:
-        """Forget the processes that ran for `purposes`."""
-        self._processes = tuple(process for process in self._processes if process.purpose not in purposes)
-        self._study.set_user_attr("processes", encode(self._processes))
-
-    def put(self, name: str, value: object) -> None:
-        """Keep `value` with the study under `name`."""
-        self._study.set_user_attr(name, encode(value))
-
-    def get(self, name: str) -> Any:  # noqa: ANN401 - JSON
-        """Return what was put under `name`, encoded; None where nothing was."""
-        return self._study.user_attrs.get(name)
-
-    @property
-    def screening(self) -> Screening | None:
-        """What the screening found so far; None before it."""
-        held = self.get("screening")
-        return decode(Screening, held) if held else None
 
     def known(self, settings: Settings) -> TrialRecord | None:
         """Return the trial that ran `settings`, None where none did."""
@@ -153,6 +134,11 @@ class Study:
         known = self._known.get(settings)
         return known is not None and known.measurement.outcome is Outcome.FAILED
 
+    def under_way(self, settings: Settings) -> bool:
+        """Whether a trial of `settings` is running, of another driver's."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return encode(settings) in [trial.user_attrs.get("settings") for trial in running]
+
     def _runs(self) -> int:
         return sum(trial.run > 0 for trial in self._trials.values())
 
@@ -175,8 +161,8 @@ class Study:
                 self._known[record.settings] = record
 
     def enqueue(self, settings: Settings, origin: Origin) -> None:
-        """Have `settings` tried next, unless they were tried or already wait; they may lie outside the space."""
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        """Have `settings` tried next, unless they were tried, are under way or wait; they may lie outside the space."""
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
         queued = {Settings.from_plain(t.user_attrs["settings"]) for t in waiting if "settings" in t.user_attrs}
         if settings not in self._known and settings not in queued:
             params = params_of(self.about.space, settings) or {}
@@ -188,6 +174,7 @@ class Study:
         What is suggested again (by another driver's queue, or under other parameters that mean the same settings) is
         answered from the study; after three such answers in a row the sampler is passed over.
         """
+        self.crew.renew()
         if not self.waiting and self._never_tried() is None:
             return None
         for _ in range(_REPEATS):
@@ -236,6 +223,7 @@ class Study:
         """Show the running median after window `step` on the dashboard, and that this driver is alive."""
         if self.objective.so_far:
             proposal.trial.report(self.objective.so_far(latency_ms, self.about.batch), step)
+        self.crew.renew()
         if (now := time.monotonic()) - proposal.beaten > _BEAT_S:
             self._opened.record_heartbeat(proposal.trial._trial_id)  # noqa: SLF001
             proposal.beaten = now

@@ -37,6 +37,7 @@ SEARCH_UNTIL = 0.6
 LEAST_SEARCH = 0.35
 LEAST_FINALS = 36
 """Processes that a race of two and ten confirming pairs take, and some to spare."""
+POLL_S = 1.0
 REPORT_S, REPORT_SHARE = 8.0, 0.05
 """What is left of the time at the end, in seconds, for the report; no more than that share of it."""
 
@@ -57,16 +58,41 @@ class Tune:
     def run(self) -> Outcomes | None:
         """Return what race and confirmation came to; None where they were not to run, or had nothing to run.
 
-        Raises KeyboardInterrupt after the running trial was put back.
+        They are left to the last of several drivers. Raises KeyboardInterrupt after the running trial was put back.
         """
+        self.study.crew.join()
+        try:
+            return self._whole()
+        finally:
+            self.study.crew.leave()
+
+    def _whole(self) -> Outcomes | None:
         timeout_s = self.study.about.definition.timeout_s
         deadline = self.begun + timeout_s - min(REPORT_S, REPORT_SHARE * timeout_s)
-        Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer).run()
+        self._preflight()
         self._search(self._until())
+        if not self.study.crew.is_last():
+            who = ", ".join(self.study.crew.others()) or "another process"
+            self.observer(Note(f"The study goes on in {who}; the last one races and confirms."))
+            return None
+        self.study.refresh()
         self._simplify()
         if self.search_only or judge.best(self.study.trials, self.study.objective) is None:
             return None
         return Finals(self.study, self.runner, self.incumbent, deadline).run()
+
+    def _preflight(self) -> None:
+        """Run the preflight, or wait for that of another driver; it holds for all of them."""
+        crew, waits = self.study.crew, False
+        while not (crew.leads("preflight") or self.study.get("preflown")):
+            if not waits:
+                self.observer(Note(f"Waiting for the preflight of {', '.join(crew.others())}."))
+            waits = True
+            self.runner.check()
+            time.sleep(POLL_S)
+        self.study.refresh()
+        Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer).run()
+        self.study.put("preflown", 1)
 
     def _until(self) -> float:
         """Return when the search ends: it leaves time for a short race and the least confirmation, where it can."""
@@ -85,11 +111,14 @@ class Tune:
             pass
 
     def _search(self, deadline: float) -> None:
-        """Run what is queued, screen the knobs, then sample; say why the search ended."""
+        """Run what is queued, screen the knobs, then sample; say why the search ended.
+
+        One driver screens; the others sample meanwhile.
+        """
         definition = self.study.about.definition
         while self.study.waiting and not (self._ended() or self._late(deadline)) and self._next():
             pass
-        if not (self._ended() or self._late(deadline)):
+        if not (self._ended() or self._late(deadline)) and self.study.crew.leads("screening"):
             now = time.monotonic()
             until = now + min((deadline - now) / 2, SHARE * definition.timeout_s)
             Screen(self.study, self.runner, until, self._trial).run()
@@ -106,6 +135,7 @@ class Tune:
 
     def _next(self) -> bool:
         """Run the trial that the study asks for next; False where nothing is left to try."""
+        self.study.catch_up()
         proposal = self.study.ask()
         if proposal is not None:
             self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)

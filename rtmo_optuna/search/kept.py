@@ -1,0 +1,60 @@
+"""What is kept with a study beside its trials: processes, and what each part of a tune has found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.records import ProcessRecord, Purpose, Screening
+from rtmo_optuna.search.crew import Crew
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class Kept:
+    """The attributes of a study in the database, of which one driver at a time writes each.
+
+    Attributes:
+        crew: The drivers that work on the study.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        """Take over what is there."""
+        self._study = study
+        self.crew = Crew(study)
+        self.read_processes()
+
+    def read_processes(self) -> None:
+        """Read what processes are kept now."""
+        self._processes = decode(tuple[ProcessRecord, ...], self.get("processes") or [])
+
+    @property
+    def processes(self) -> tuple[ProcessRecord, ...]:
+        """What ran beside the trials: baseline, race and confirmation, in order."""
+        return self._processes
+
+    def keep(self, process: ProcessRecord) -> None:
+        """Keep a process that ran beside the trials."""
+        self.crew.renew()
+        self._processes = (*self._processes, process)
+        self._study.set_user_attr("processes", encode(self._processes))
+
+    def forget(self, *purposes: Purpose) -> None:
+        """Forget the processes that ran for `purposes`."""
+        self._processes = tuple(process for process in self._processes if process.purpose not in purposes)
+        self._study.set_user_attr("processes", encode(self._processes))
+
+    def put(self, name: str, value: object) -> None:
+        """Keep `value` with the study under `name`."""
+        self._study.set_user_attr(name, encode(value))
+
+    def get(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        """Return what was put under `name`, encoded; None where nothing was."""
+        return self._study.user_attrs.get(name)
+
+    @property
+    def screening(self) -> Screening | None:
+        """What the screening found so far; None before it."""
+        held = self.get("screening")
+        return decode(Screening, held) if held else None
