@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ from rtmo_optuna.space.objectives import OBJECTIVES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from optuna.storages import RDBStorage
+
+_TRIES, _PAUSE_S = 20, 0.1
+
 
 def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> Study:
     """Create the study `about.name`, or resume it where its identity is the same.
@@ -30,7 +35,7 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     if new:
         name = next(n for n in (about.name, *(f"{about.name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
     if name in names:
-        _check_identity(name, names[name].user_attrs.get("identity", {}), identity)
+        _check_identity(name, _identity(opened, name), identity)
     with database.quietly():
         sampler = SAMPLERS[about.definition.sampler](about.space, None)
     study = optuna.create_study(
@@ -73,6 +78,16 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
             provider, model = about["definition"]["provider"], about["model_path"]
             lines.append(StudyLine(summary.study_name, summary.n_trials, best, provider, model, begun))
     return tuple(lines)
+
+
+def _identity(opened: RDBStorage, name: str) -> Mapping[str, str]:
+    """Return the identity of an existing study, which another driver may be about to write."""
+    for _ in range(_TRIES):
+        held = opened.get_study_user_attrs(opened.get_study_id_from_name(name))
+        if "identity" in held:
+            return dict(held["identity"])
+        time.sleep(_PAUSE_S)
+    return {}
 
 
 def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from rtmo_optuna.errors import UsageError
 
@@ -26,6 +27,7 @@ DEFAULT_STORAGE = "sqlite:///studies/studies.db"
 HEARTBEAT_S = 60
 GRACE_S = 1800
 _BUSY_MS = 60_000
+_PAUSES_S = (0.2, 0.5, 1.0)
 
 
 @contextmanager
@@ -70,8 +72,7 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
             raise UsageError(message)
         _make_folder(file.parent, storage)
     try:
-        with quietly():
-            opened = optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+        opened = _opened(url)
         if file:
             _lock_early(opened)
             opened.get_all_studies()
@@ -80,6 +81,19 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
         message = f"The storage {storage} does not open: {reason}"
         raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
     return opened
+
+
+def _opened(url: str) -> RDBStorage:
+    """Return Optuna's storage; its tables may be made by another driver at this very moment, so try again."""
+    for pause_s in (*_PAUSES_S, None):
+        try:
+            with quietly():
+                return optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+        except (IntegrityError, OperationalError, ProgrammingError):
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+    raise AssertionError
 
 
 def _make_folder(folder: Path, storage: str) -> None:
