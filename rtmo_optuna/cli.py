@@ -14,6 +14,7 @@ import typer
 
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.progress import Progress, comparison_rows, print_table, space_rows
+from rtmo_optuna.show.words import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +126,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         kept = f" (the old file is {result.backup})" if result.backup else ""
         typer.echo(f"settings: {result.config}{kept}")
     _name_files(result.files)
-    typer.echo(f"study:    {result.record.name} in {result.record.storage}")
+    typer.echo(f"study:    {result.record.name} in {without_password(result.record.storage)}")
     if result.interrupted:
         typer.echo("Interrupted; the configuration file was left alone. The same command goes on from here.")
         raise typer.Exit(INTERRUPTED)
@@ -249,7 +250,7 @@ def _show_plan(plan: Any) -> None:  # noqa: ANN401 - workflow is imported late
     typer.echo(f"model:    {about.model_path} ({', '.join(f'{n} {s}' for n, s in about.inputs.shapes.items())})")
     typer.echo(f"machine:  {device}, {about.definition.provider}, ONNX Runtime {about.model.versions['onnxruntime']}")
     typer.echo(f"budget:   {budget.trials} trials, {budget.timeout_s:g} s")
-    typer.echo(f"study:    {about.name} in {about.storage}")
+    typer.echo(f"study:    {about.name} in {without_password(about.storage)}")
     typer.echo(f"settings: {plan.config.path}, now {plan.config.settings}")
     typer.echo(f"report:   {plan.report}")
     typer.echo("Nothing was written.")

@@ -16,6 +16,7 @@ import optuna
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Outcome, Purpose
 from rtmo_optuna.search import crew as module
 from rtmo_optuna.search.crew import LEASE_S, Crew
@@ -142,6 +143,15 @@ def test_two_drivers_share_a_study(tmp_path: Path) -> None:
     assert sorted(one["left"] for one in told) == [False, True]
     assert not any(one["left"] and one["exported"] for one in told)
     assert kept.get("finals")
+
+
+def test_a_database_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence names it, and not the password."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UsageError) as told:
+        open_storage("postgresql://tuner:hush@host/studies", create=True)
+    assert "postgresql://tuner:***@host/studies needs the Python package psycopg" in str(told.value)
+    assert "hush" not in str(told.value)
 
 
 def test_a_database_that_another_driver_makes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,7 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
     """
     url = url_of(storage)
     file = sqlite_file(url)
+    shown = storage if file else make_url(url).render_as_string(hide_password=True)
     if file and not file.exists():
         if not create:
             message = f"There are no studies in {file}: the file does not exist. Run a tune first, or name --storage."
@@ -76,9 +77,13 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
         if file:
             _lock_early(opened)
             opened.get_all_studies()
-    except (SQLAlchemyError, sqlite3.Error, ImportError, RuntimeError, ValueError, OSError) as error:
+    except ImportError as error:
+        missing = getattr(error.__cause__, "name", None) or "for its database"
+        message = f"The storage {shown} needs the Python package {missing}, which is not installed; pip install it."
+        raise UsageError(message) from error
+    except (SQLAlchemyError, sqlite3.Error, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split("(Background on this error")[0].split())
-        message = f"The storage {storage} does not open: {reason}"
+        message = f"The storage {shown} does not open: {reason}"
         raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
     return opened
 

@@ -125,7 +125,7 @@ def _resumption(record: StudyRecord) -> Iterator[Block]:
         ". The same command goes on from there: no settings are tried twice, more trials or more time continue the "
         "search, and race and confirmation begin anew where trials were added."
     )
-    where = Code(tables.without_password(record.storage))
+    where = Code(words.without_password(record.storage))
     yield Paragraph(("The study ", Code(record.name), " is kept in ", where, how))
 
 

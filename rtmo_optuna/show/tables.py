@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
@@ -41,12 +40,6 @@ _HOLDS: Mapping[int, str] = {  # nvml.h, nvmlClocksEventReasons; left out are th
 _VERSIONS: Mapping[str, str] = {"onnxruntime": "ONNX Runtime", "cuda": "CUDA", "cudnn": "cuDNN"}
 
 
-def without_password(storage: str) -> str:
-    """Return a database URL that may be shown."""
-    hidden = re.sub(r"(://[^:/?#@\s]*):[^@\s]*@", r"\1:***@", storage)
-    return re.sub(r"(?i)((?:password|passwd|pwd|secret|token|key)=)[^&\s]*", r"\1***", hidden)
-
-
 def machine(record: StudyRecord) -> Table:
     """Return what the study ran on, and which model with which input."""
     host, model, inputs = record.machine, record.model, record.inputs
@@ -71,7 +64,7 @@ def machine(record: StudyRecord) -> Table:
         ("Objective", f"{objective(record).name}, {objective(record).unit}"),
         ("Fixed in every run", Code(str(record.space.fixed)) if len(record.space.fixed) else "nothing"),
         ("Study", record.name),
-        ("Storage", Code(without_password(record.storage))),
+        ("Storage", Code(words.without_password(record.storage))),
     ]
     return Table((Column("What"), Column("Value")), tuple(rows))
 

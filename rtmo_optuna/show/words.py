@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.records import Settings, Value
@@ -66,6 +67,12 @@ def gib(value: float) -> str:
 def count(amount: int, what: str, many: str = "") -> str:
     """Return `1 run`, `3 runs`."""
     return f"{amount} {what if amount == 1 else many or what + 's'}"
+
+
+def without_password(storage: str) -> str:
+    """Return a database URL that may be shown."""
+    hidden = re.sub(r"(://[^:/?#@\s]*):[^@\s]*@", r"\1:***@", storage)
+    return re.sub(r"(?i)((?:password|passwd|pwd|secret|token|key)=)[^&\s]*", r"\1***", hidden)
 
 
 def listed(parts: Iterable[str]) -> str:
