@@ -14,7 +14,7 @@ import typer
 
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.progress import Progress, comparison_rows, print_table, space_rows
-from rtmo_optuna.show.words import without_password
+from rtmo_optuna.show.words import number, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,7 +206,7 @@ def studies(storage: Storage = _DEFAULT_STORAGE) -> None:
             line.provider,
             line.model,
             line.trials,
-            "" if line.best is None else f"{line.best:.2f}",
+            "" if line.best is None else number(line.best),
             line.started,
         )
         for line in list_studies(storage)
@@ -273,4 +273,5 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except TunerError as error:
         _fail(error)
     except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)

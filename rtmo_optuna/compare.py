@@ -69,6 +69,9 @@ def compare(
     """
     with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
         scratch = Path(name)
+        if not options.config.exists() and options.config != Path("config.yaml"):
+            message = f"The configuration {options.config} does not exist: name another --config, or leave it out."
+            raise UsageError(message)
         planned = plan(options, scratch)
         provider, held = planned.about.definition.provider, planned.config.settings
         first = parsed(provider, held, changes)

@@ -24,6 +24,7 @@ from rtmo_optuna.records import (
     GateRequest,
     Gpu,
     InputFacts,
+    Limits,
     ModelFacts,
     Observer,
     SessionSpec,
@@ -40,6 +41,7 @@ from rtmo_optuna.space.objectives import OBJECTIVES
 
 _QUICK_TRIALS = 12
 _QUICK_TIMEOUT_S = 180.0
+_LEAST_LOOK_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     Raises UsageError, with one sentence, for whatever the user has to change.
     """
     _check_model(options.model)
+    _check_name(options.study_name)
     device = next(iter(gpus.gpus()), None)
     wanted = options.provider
     if wanted == "auto":
@@ -207,6 +210,13 @@ def _check_model(model: Path) -> None:
         raise UsageError(message)
 
 
+def _check_name(study: str | None) -> None:
+    """Refuse a study's name that would lead out of the results' folder, or that nobody could call it by."""
+    if study is not None and (not study.strip() or study in {".", ".."} or set(study) & set("/\\\0")):
+        message = f"{study!r} is no name for a study: give one without slashes, which stands for a folder of results."
+        raise UsageError(message)
+
+
 def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
     found = definition.load(definition.find(options.study or provider), samplers=SAMPLERS)
     measuring = found.measuring
@@ -240,7 +250,7 @@ def _check_comparable(model: ModelFacts, chosen: StudyDefinition) -> None:
     if model.random_operators and chosen.gate.mode is not GateMode.OFF:
         message = (
             f"The model draws random numbers ({', '.join(model.random_operators)}), so its outputs cannot be compared "
-            "from run to run: tune it with --gate off, and check the outputs yourself."
+            "from run to run: run with --gate off, and check the outputs yourself."
         )
         raise UsageError(message)
 
@@ -265,9 +275,16 @@ def _report_file(output: Path | None, study: str) -> Path:
 
 def _describe(session: SessionSpec, chosen: StudyDefinition) -> ModelFacts:
     try:
-        return bench.describe(DescribeRequest(session), chosen.limits)
+        return bench.describe(DescribeRequest(session), _patience(chosen))
     except ChildError as error:
         raise _as_usage(error, session) from error
+
+
+def _patience(chosen: StudyDefinition) -> Limits:
+    """Return for how long a model may be looked at before the study: not much longer than all of it may take."""
+    most_s = max(_LEAST_LOOK_S, chosen.timeout_s)
+    limits = chosen.limits
+    return replace(limits, build_s=min(limits.build_s, most_s), first_run_s=min(limits.first_run_s, most_s))
 
 
 def _reference(
@@ -280,7 +297,7 @@ def _reference(
     rules = {} if gate.rules.mode is GateMode.OFF else encode(gate.rules)
     request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, gate.reference, rules)
     try:
-        made = references.reference(request, chosen.limits, content)
+        made = references.reference(request, _patience(chosen), content)
     except ChildError as error:
         if error.bad_input or chosen.provider == "cpu":
             raise _as_usage(error, session) from error

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtmo_optuna.records import Event, Note, Origin, Outcome, TrialEnded, TrialRecord, TrialStarted, WindowDone
+from rtmo_optuna.show.words import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -84,7 +85,7 @@ class Progress:
         self._draw("starting")
 
     def _window(self, window: WindowDone) -> None:
-        self._draw(f"{window.latency_ms:.2f} ms after {window.windows} windows")
+        self._draw(f"{number(window.latency_ms)} ms after {window.windows} windows")
 
     def _draw(self, state: str) -> None:
         if not self._console.is_terminal or self._running is None:
@@ -102,7 +103,7 @@ class Progress:
     def _ended(self, ended: TrialEnded) -> None:
         trial = ended.trial
         measurement = trial.measurement
-        latency = f"{measurement.latency_ms:8.2f} ms" if measurement.latency_ms is not None else " " * 11
+        latency = f"{number(measurement.latency_ms):>8} ms" if measurement.latency_ms is not None else " " * 11
         self._best = _best(ended.best, ended.default)
         line = Text.assemble(
             (f"{ended.run:>3}/{ended.total} ", "bold"),
@@ -126,7 +127,7 @@ def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:
 def _best(best: TrialRecord | None, default: TrialRecord | None) -> str:
     if best is None or best.measurement.latency_ms is None:
         return ""
-    text = f"best {best.measurement.latency_ms:.2f} ms"
+    text = f"best {number(best.measurement.latency_ms)} ms"
     if default and default.measurement.latency_ms and best.number != default.number:
         text += f" ({default.measurement.latency_ms / best.measurement.latency_ms:.2f}x default)"
     return text

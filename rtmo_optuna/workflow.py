@@ -15,6 +15,7 @@ from rtmo_optuna.errors import NothingMeasuredError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
 from rtmo_optuna.records import GpuState, Note, Origin, Outcome, StudyRecord
+from rtmo_optuna.search.confirm import Decided
 from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
 from rtmo_optuna.search.library import load_study, open_study
 from rtmo_optuna.search.preflight import keep_states
@@ -53,6 +54,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
     """
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch, interruptions() as check:
+        observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
         planned = plan(options, Path(scratch))
         study = open_study(options.storage, planned.about, planned.identity, new=options.new)
         _greet(study, observer)
@@ -114,8 +116,8 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
     measured = any(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials)
     if not measured and not interrupted:
         failed = next((t.measurement for t in study.trials if t.measurement.outcome is Outcome.FAILED), None)
-        why = f": {failed.stage}: {failed.reason}" if failed else " in the time given"
-        message = f"Nothing could be measured{why} Nothing was exported."
+        why = f": {failed.stage}: {failed.reason.rstrip('. ')}" if failed else " in the time given"
+        message = f"Nothing could be measured{why}. Nothing was exported."
         raise NothingMeasuredError(message)
     config = backup = refused = None
     why = "the run was interrupted" if interrupted else "race and confirmation are not finished"
@@ -146,7 +148,9 @@ def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> d
 
 def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
     best, machine, claims = record.verdict.best, record.machine, record.verdict.claims
-    claim = next((c for c in claims if record.verdict.confirmed and c.ratio == record.verdict.speedup), None)
+    proven = [claim for claim in claims if record.verdict.confirmed and claim.decided == Decided.FASTER]
+    claim = next((one for one in proven if one.ratio == record.verdict.speedup), None)
+    over_held = next((one for one in proven if one is not claim and one.low and one.high), None)
     settings = best.settings if best else None
     latencies = [p.latency_ms for p in record.processes if p.settings == settings and p.cost and p.latency_ms]
     latency_ms = statistics.median(latencies) if latencies else best.measurement.latency_ms if best else None
@@ -157,6 +161,14 @@ def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
         "latency_range_ms": [round(min(latencies), 3), round(max(latencies), 3)] if latencies else None,
         "speedup": round(claim.ratio, 3) if claim and claim.ratio else None,
         "speedup_interval": [round(claim.low, 3), round(claim.high, 3)] if claim and claim.low and claim.high else None,
+        **(
+            {
+                "speedup_over_previous": round(over_held.ratio or 0.0, 3),
+                "speedup_over_previous_interval": [round(over_held.low or 0.0, 3), round(over_held.high or 0.0, 3)],
+            }
+            if over_held
+            else {}
+        ),
         "status": "confirmed" if record.verdict.confirmed else "no proven gain" if record.complete else "not confirmed",
         "benchmark_date": datetime.now(UTC).date().isoformat(),
         "onnxruntime_version": record.model.versions["onnxruntime"],

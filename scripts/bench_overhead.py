@@ -21,6 +21,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import optuna
@@ -44,6 +45,7 @@ from rtmo_optuna.records import (
     StudyRecord,
     Verdict,
 )
+from rtmo_optuna.search import judge
 from rtmo_optuna.search.library import open_study
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.sampler import distributions
@@ -164,8 +166,10 @@ def parent_cost(trials: int, filled: int, waiting: Waiting) -> tuple[float, floa
         rules = study.about.definition
         gate = GateRequest(GateRules(GateMode.OFF), "")
         runner = Runner(session, inputs, rules.measuring, rules.limits, gate, study.objective, observe)
-        Tune(study, runner, study.about.space.fixed, 0, observe, time.monotonic(), search_only=True).run()
-        assert study.runs == first + trials, study.trials[-1]
+        tune = Tune(study, runner, study.about.space.fixed, 0, observe, time.monotonic(), search_only=True)
+        with patch.object(judge, "stalled", return_value=False):  # all these settings are alike
+            tune.run()
+        assert study.runs >= first + trials, study.trials[-1]
         assert all(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials[-trials:])
         return statistics.median(own) * 1e3, statistics.median(whole) * 1e3
 

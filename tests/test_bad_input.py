@@ -61,6 +61,13 @@ _CASES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
     "an image for no image input": (lambda: _write("in.png", b"x"), ["--input", "in.png"], ["in.png"]),
     "config.yaml is not YAML": (lambda: _write("config.yaml", "a: [1\nb: }"), [], ["config.yaml", "line"]),
     "config.yaml's target is a list": (lambda: _write("config.yaml", "onnx: [1, 2]\n"), [], ["config.yaml", "onnx"]),
+    "config.yaml has a knob misspelt": (
+        lambda: _write("config.yaml", "onnx:\n  enable_mem_patern: false\n"),
+        [],
+        ["config.yaml", "line 2", "did you mean enable_mem_pattern"],
+    ),
+    "a study's name that is a path": (lambda: None, ["--study-name", "../x"], ["../x", "no name for a study"]),
+    "a study's name that is empty": (lambda: None, ["--study-name", ""], ["no name for a study"]),
     "an output below a file": (lambda: _write("out", "x"), ["--output", "out/report"], ["out", "--output"]),
     "an output folder that the kernel refuses": (lambda: None, ["--output", "/proc/here"], ["/proc", "--output"]),
     "an unknown knob": (

@@ -56,6 +56,7 @@ def test_no_difference_is_no_proof_and_no_failure(tmp_path: Path, capsys: pytest
     ("arguments", "words"),
     [
         ([], ["the same settings"]),
+        (["--set", "enable_mem_pattern=off", "--config", "nowhere.yaml"], ["nowhere.yaml does not exist"]),
         (["--set", "enable_mem_patern=off"], ["enable_mem_patern", "enable_mem_pattern"]),
         (["--set", "enable_mem_pattern"], ["knob=value"]),
         (["--set", "enable_mem_pattern=perhaps"], ["perhaps"]),

@@ -355,6 +355,19 @@ def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatc
     assert held_in(config)["enable_cpu_mem_arena"] is False
 
 
+def test_a_gain_over_what_was_held_alone_stands_in_the_file(tmp_path: Path, planted: Planted) -> None:
+    """What config.yaml held was slow: the gain over the default may be none, that over what it held is told."""
+    config = tmp_path / "config.yaml"
+    config.write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
+    planted.factors = {Settings.of({"enable_cpu_mem_arena": False}): 2.0}
+    found = workflow.tune(options(tmp_path), lambda _event: None)
+    assert found.record.verdict.confirmed
+    info = held_in(config)["benchmark_info"]
+    assert (info["status"], info["speedup"]) == ("confirmed", None)
+    low, high = info["speedup_over_previous_interval"]
+    assert 1.5 < low <= info["speedup_over_previous"] <= high < 2.5
+
+
 def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) -> None:
     """What the user set stays set, and the file says that it is no proven gain."""
     config = tmp_path / "config.yaml"

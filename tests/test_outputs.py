@@ -460,9 +460,19 @@ def test_rows_with_nan_in_the_reference_have_to_have_it_too() -> None:
 @pytest.mark.parametrize("array", [np.array(["person"]), np.array([None]), np.zeros(3, "V2")])
 def test_an_output_without_numbers_is_refused(array: NDArray[Any]) -> None:
     """Text and objects cannot be compared: the sentence names the output and the way out."""
-    with pytest.raises(UsageError, match=r"The output 'names' holds .*: turn the output gate off"):
+    with pytest.raises(UsageError, match=r"The output 'names' holds .*: run with --gate off"):
         verdict({"names": array}, {"names": array})
     assert verdict({"names": array}, {}, GateRules(mode=GateMode.OFF)).passed
+
+
+def test_outputs_that_are_nowhere_finite_are_refused() -> None:
+    """There is nothing to compare; where one number is finite there is."""
+    nothing = {"map": np.full((2, 3), np.nan, np.float32)}
+    with pytest.raises(UsageError, match=r"The output 'map' is NaN or infinite everywhere.*--gate off"):
+        verdict(nothing, nothing)
+    something = {"map": np.array([[np.nan, 1.0, np.inf]], np.float32)}
+    assert verdict(something, something).passed
+    assert verdict(nothing, nothing, GateRules(mode=GateMode.OFF)).passed
 
 
 def test_modes_are_taken_at_their_word() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -133,6 +133,36 @@ def test_what_was_tuned_for_something_else_is_refused(
     with pytest.warns(UserWarning, match=told):
         session = rtmo_optuna.open_session(model, path, strict=False)
     assert len(session.run(None, feed())) == 2
+
+
+def test_the_warning_does_not_advise_what_was_done(model: Path, tmp_path: Path) -> None:
+    """`strict=False` is the way out of the error, not of the warning."""
+    path = config(tmp_path, model, cpu_name="Another CPU")
+    with pytest.raises(UsageError, match="strict=False"):
+        rtmo_optuna.open_session(model, path)
+    with pytest.warns(UserWarning, match=r"tune again here\.$"):
+        rtmo_optuna.open_session(model, path, strict=False)
+
+
+@pytest.mark.parametrize("provider", ["tpu", "CPU", "5", "null"])
+def test_an_unknown_provider_is_refused(model: Path, tmp_path: Path, provider: str) -> None:
+    """Whether the file names it or the call."""
+    with pytest.raises(UsageError, match=f"There is no provider '{provider}', which benchmark_info of .* says"):
+        rtmo_optuna.open_session(model, config(tmp_path, model, provider=provider))
+    with pytest.raises(UsageError, match="which this call says: it must be cuda or cpu"):
+        rtmo_optuna.open_session(model, config(tmp_path, model), provider=provider)
+
+
+def test_a_call_that_is_none(model: Path, tmp_path: Path) -> None:
+    """An array in place of the feed, or a name in place of the names, is told; so is what holds no numbers."""
+    session = rtmo_optuna.open_session(model, config(tmp_path, model))
+    arrays: Any = feed()
+    wrong: list[Any] = [(None, arrays["a"]), (None, None), ("sum", arrays)]
+    for names, given in wrong:
+        with pytest.raises(UsageError, match="Call run with a list of output names, or None"):
+            session.run(names, given)
+    with pytest.raises(UsageError, match="must be float32, not object, an array of numbers"):
+        session.run(None, {**arrays, "b": None})
 
 
 def test_a_model_that_changed_after_it_was_tuned_is_refused(model: Path, tmp_path: Path) -> None:

@@ -136,6 +136,8 @@ class Worker:
             from rtmo_optuna.records import GateRules  # noqa: PLC0415
 
             judge(runs, runs, decode(GateRules, request.gate))
+        else:
+            runs = [{name: array for name, array in run.items() if array.dtype.kind in "biufc"} for run in runs]
         with open(request.target, "wb") as target:  # noqa: PTH123 - pathlib is not needed otherwise
             named = {f"{n}/{name}": array for n, run in enumerate(runs) for name, array in run.items()}
             np.savez(target, allow_pickle=False, **named)

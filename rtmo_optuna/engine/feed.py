@@ -44,9 +44,10 @@ class Signature:
         array = given if type(given) is np.ndarray else np.asarray(given)
         if array.dtype != dtype:
             if array.dtype.newbyteorder("=") != dtype:
-                message = (
-                    f"The input {name!r} must be {dtype}, not {array.dtype}: convert it with .astype(numpy.{dtype})."
+                how = (
+                    f": convert it with .astype(numpy.{dtype})" if array.dtype.kind != "O" else ", an array of numbers"
                 )
+                message = f"The input {name!r} must be {dtype}, not {array.dtype}{how}."
                 raise UsageError(message)
             array = array.astype(dtype)
         if array.shape != shape and not _fits(array.shape, shape):

@@ -119,8 +119,14 @@ def _boxes(reference: Sequence[Sample], rules: GateRules) -> str:
     for name, array in reference[0].items():
         if array.dtype.kind not in "biufc":
             message = (
-                f"The output {name!r} holds {array.dtype}, no numbers, so it cannot be compared with a reference: turn "
-                "the output gate off to tune this model."
+                f"The output {name!r} holds {array.dtype}, no numbers, so it cannot be compared with a reference: run "
+                "with --gate off, and check the outputs yourself."
+            )
+            raise UsageError(message)
+        if array.size and not any(np.isfinite(sample[name]).any() for sample in reference):
+            message = (
+                f"The output {name!r} is NaN or infinite everywhere for this input, so nothing can be compared: give "
+                "another --input, or run with --gate off and check the outputs yourself."
             )
             raise UsageError(message)
     boxes = "" if rules.mode is GateMode.ELEMENTWISE else find_boxes(reference)

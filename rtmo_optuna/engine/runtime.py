@@ -17,7 +17,7 @@ from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
 from rtmo_optuna.space import configfile
-from rtmo_optuna.space.knobs import canonical, knob_table
+from rtmo_optuna.space.knobs import PROVIDERS, canonical, knob_table
 from rtmo_optuna.wire import Scope, SessionSpec, Settings
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ class Session:
         Raises UsageError for a missing or unknown input, a wrong type or shape, or an unknown output. Arrays that are
         not contiguous or not in the machine's byte order are converted.
         """
+        if isinstance(output_names, str) or not isinstance(input_feed, Mapping):
+            message = 'Call run with a list of output names, or None, and the arrays by input, as {"input": image}.'
+            raise UsageError(message)
         names = list(output_names or self._engine.output_names)
         if unknown := set(names) - set(self._engine.output_names):
             known = ", ".join(self._engine.output_names)
@@ -142,13 +145,11 @@ def open_session(
         message = f"The model {model} does not exist or is no file; give the path of an ONNX file."
         raise UsageError(message)
     if told := _differences(held.info, spec):
-        sentence = (
-            f"{config} was tuned for something else ({'; '.join(told)}): tune again here, or open the session with "
-            "strict=False."
-        )
+        sentence = f"{config} was tuned for something else ({'; '.join(told)}): tune again here"
         if strict:
-            raise UsageError(sentence)
-        warnings.warn(sentence, stacklevel=2)
+            message = f"{sentence}, or open the session with strict=False."
+            raise UsageError(message)
+        warnings.warn(f"{sentence}.", stacklevel=2)
     return Session(spec)
 
 
@@ -184,11 +185,18 @@ class _Held:
 
 
 def _held(path: Path, config_path: str, provider: str) -> _Held:
+    if path.is_dir():
+        message = f"The configuration {path} is a folder: give the path of a YAML file."
+        raise UsageError(message)
     if not path.is_file():
         message = f"The configuration {path} does not exist: tune first (rtmo-optuna tune MODEL --config {path})."
         raise UsageError(message)
     info = configfile.read_info(path, config_path)
     chosen = provider if provider != "auto" else info.get("provider") or ("cuda" if gpu.gpus() else "cpu")
+    if chosen not in PROVIDERS:
+        where = f"benchmark_info of {path} says" if provider == "auto" else "this call says"
+        message = f"There is no provider {str(chosen)!r}, which {where}: it must be {' or '.join(PROVIDERS)}."
+        raise UsageError(message)
     config = configfile.read(path, chosen, config_path)
     fixed = info.get("free_dimensions") or {}
     return _Held(

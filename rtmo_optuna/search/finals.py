@@ -168,7 +168,8 @@ class Finals:
         """Return the race as far as it comes while there is time left for `reserved` processes after it."""
         blocks = self._results(Purpose.RACE)
         state = race.start(self._contenders(), rules)
-        self.runner.observer(Note(f"Race: the best {len(state.running)} again, in fresh processes side by side."))
+        if len(state.running) > 1:
+            self.runner.observer(Note(f"Race: the best {len(state.running)} again, in fresh processes side by side."))
         while not state.over:
             known = blocks.get(state.blocks, {})
             late = self._processes_left() - reserved < len(state.running) - len(known)

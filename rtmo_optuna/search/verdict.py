@@ -35,7 +35,8 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
         sides = Counter(p.index for p in study.processes if p.purpose is Purpose.CONFIRMATION)
         pairs = sum(count > 1 for count in sides.values())
         least = min(LOOKS)
-        spent = f"{outcomes.blocks} blocks of the race and {pairs} of the {least} pairs that a claim takes"
+        blocks = f"{outcomes.blocks} block{'s' * (outcomes.blocks != 1)}"
+        spent = f"{blocks} of the race and {pairs} of the {least} pairs that a claim takes"
         reached = f"Not confirmed: the time allowed {spent}."
         return Verdict(f"{reached} {_stays(study, held)}", _trial(study, held), study.default, None, claims=claims)
     by_name = {claim.against: claim for claim in claims}
@@ -59,10 +60,14 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
 
 def _unconfirmed(study: Study, best: TrialRecord) -> Verdict:
     unit, default = study.objective.unit, study.default
-    sentence = f"Best measured, not confirmed: {best.value:.2f} {unit}"
+    sentence = f"Best measured, not confirmed: {_short(best.value)} {unit}"
     if default is None or default.value is None:
         return Verdict(f"{sentence}; the default settings could not be measured.", best, None, None)
-    return Verdict(f"{sentence} against {default.value:.2f} {unit} with the default settings.", best, default, None)
+    return Verdict(f"{sentence} against {_short(default.value)} {unit} with the default settings.", best, default, None)
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def _words(study: Study, settings: Settings) -> str:

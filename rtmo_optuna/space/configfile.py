@@ -48,11 +48,13 @@ def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
     """Return what the file `path` holds for `provider`; a file that is not there holds nothing.
 
     The target is `config_path` (dots), else the first mapping with a knob of any provider, else `onnx`; mappings that
-    others merge are passed over. Raises UsageError, with line and column, for what cannot be read or written back.
+    others merge are passed over. Raises UsageError, with line and column, for what cannot be read or written back, and
+    for a key beside the settings that is nearly a knob's name: nobody would have its value.
     """
     data = files.read_bytes(path)
     document = _Document(path, files.decode(path, data or b""))
     target = config_path or next(document.mappings_with(_KNOBS), _NEW_TARGET)
+    document.check_spelling(target)
     held = document.held(target, knob_table(provider))
     return ConfigFile(path, data is not None, target, held, canonical(provider, held))
 
@@ -60,10 +62,11 @@ def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
 def read_info(path: Path, config_path: str = "") -> dict[str, Any]:
     """Return `benchmark_info` beside the settings in the file `path`, its values as text; empty where there is none.
 
-    Raises UsageError as `read` does, and for a key beside the settings that is nearly a knob's name.
+    Raises UsageError as `read` does.
     """
     document = _Document(path, files.decode(path, files.read_bytes(path) or b""))
     target = config_path or next(document.mappings_with(_KNOBS), _NEW_TARGET)
+    document.check_spelling(target)
     return document.info(target)
 
 
@@ -167,16 +170,22 @@ class _Document:
             raise self._complaint(info.mark, f"{_INFO} must be a mapping")
         return {name: self._value(table[name], child) for name, child in self._entries(node).items() if name in table}
 
-    def info(self, target: str) -> dict[str, Any]:
-        """Return what `benchmark_info` holds beside the settings; raise UsageError for a misspelt knob there."""
-        node, rest = self._found(target)
-        entries = {} if node is None or rest else self._entries(node)
-        for name, child in entries.items():
+    def check_spelling(self, target: str) -> None:
+        """Raise UsageError for a key of the mapping `target` that is nearly a knob's name."""
+        for name, child in self._entries_of(target).items():
             if name not in {*_KNOBS, _INFO} and (meant := difflib.get_close_matches(name, _KNOBS, 1, _NEARLY)):
                 mark = (child.key or child).mark
                 raise self._complaint(mark, f"there is no setting {name!r}: did you mean {meant[0]}?")
+
+    def info(self, target: str) -> dict[str, Any]:
+        """Return what `benchmark_info` holds beside the settings."""
+        entries = self._entries_of(target)
         found = _plain(entries[_INFO]) if _INFO in entries else {}
         return found if isinstance(found, dict) else {}
+
+    def _entries_of(self, target: str) -> dict[str, _Node]:
+        node, rest = self._found(target)
+        return {} if node is None or rest else self._entries(node)
 
     def written(self, target: str, settings: Mapping[str, Value], info: Mapping[str, Any]) -> str:
         """Return the text with `settings` in the mapping `target`, and `info` in `benchmark_info` beside them."""
