@@ -150,7 +150,7 @@ def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
     best, machine, claims = record.verdict.best, record.machine, record.verdict.claims
     proven = [claim for claim in claims if record.verdict.confirmed and claim.decided == Decided.FASTER]
     claim = next((one for one in proven if one.ratio == record.verdict.speedup), None)
-    over_held = next((one for one in proven if one is not claim and one.low and one.high), None)
+    over_held = next((one for one in reversed(proven) if one is not claim and one.low and one.high), None)
     settings = best.settings if best else None
     latencies = [p.latency_ms for p in record.processes if p.settings == settings and p.cost and p.latency_ms]
     latency_ms = statistics.median(latencies) if latencies else best.measurement.latency_ms if best else None

@@ -36,6 +36,7 @@ from rtmo_optuna.search.finals import Finals, Outcomes, noise_of
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
+from rtmo_optuna.show import headline
 from rtmo_optuna.space.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -366,6 +367,27 @@ def test_a_gain_over_what_was_held_alone_stands_in_the_file(tmp_path: Path, plan
     assert (info["status"], info["speedup"]) == ("confirmed", None)
     low, high = info["speedup_over_previous_interval"]
     assert 1.5 < low <= info["speedup_over_previous"] <= high < 2.5
+
+
+def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, planted: Planted) -> None:
+    """The race's winner is no more than a hair faster than they, and what config.yaml held is slower than both."""
+    config = tmp_path / "config.yaml"
+    config.write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
+    planted.factors = {
+        Settings.of({"enable_cpu_mem_arena": False}): 1.5,
+        Settings.of({"enable_mem_pattern": False}): 0.993,
+    }
+    planted.spread = 0.001
+    wanted = scripted.tune_options(tmp_path, SMALL.replace("}", ", enable_mem_pattern: all}", 1), script={})
+    found = workflow.tune(wanted, lambda _event: None)
+    told = found.record.verdict
+    assert told.best is not None
+    assert (told.confirmed, told.speedup, told.best.settings) == (True, None, Settings())
+    assert "The default settings are, too, and taken: 1.5" in told.sentence
+    assert held_in(config)["enable_mem_pattern"] is True
+    assert 1.49 < held_in(config)["benchmark_info"]["speedup_over_previous"] < 1.505
+    cards = dict(headline.facts(found.record))
+    assert cards["Speed-up over config.yaml"].startswith(f"{told.claims[-1].ratio:.3f}")
 
 
 def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) -> None:

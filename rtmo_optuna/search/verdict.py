@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Purpose, Settings, TrialRecord, Verdict
-from rtmo_optuna.search import judge
+from rtmo_optuna.records import Claim, Purpose, Settings, TrialRecord, Verdict
+from rtmo_optuna.search import confirm, judge
 from rtmo_optuna.search.confirm import LOOKS, Decided
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
     """Return the verdict of a study.
 
     Only the confirmation's estimate is a claim. Exported is its winner where that is proven faster than what
-    config.yaml held (the default settings where it held none), or where that failed; else what it held. Before a
+    config.yaml held (the default settings where it held none), or where that failed; else what it held. Where the
+    default settings are proven faster than that too, and the winner no faster than they, they are exported. Before a
     confirmation the best measured is named, and called so.
     """
     best = judge.best(study.trials, study.objective)
@@ -54,8 +55,26 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
         sentence = f"{sentence} {_stays(study, held)}"
         return Verdict(sentence, _trial(study, held), study.default, alone, confirmed=proven, claims=claims)
     if against_held is not None and against_held.decided == Decided.FASTER:
+        plain = None if proven or held == study.about.space.fixed else _by_default(study, held)
+        if plain:
+            told, claims = f"{told} The default settings are, too, and taken: {plain.sentence}", (*claims, plain)
+            return Verdict(told, study.default, study.default, None, confirmed=True, claims=claims)
         return Verdict(told, _trial(study, winner), study.default, speedup, confirmed=True, claims=claims)
     return Verdict(f"{told} {_stays(study, held)}", _trial(study, held), study.default, None, claims=claims)
+
+
+def _by_default(study: Study, held: Settings) -> Claim | None:
+    """Return what the confirmation's rounds prove of the default settings against `held`; None where they do not."""
+    rounds: dict[int, dict[Settings, float | None]] = {}
+    for process in study.processes:
+        if process.purpose is Purpose.CONFIRMATION:
+            rounds.setdefault(process.index, {})[process.settings] = process.cost
+    default = study.about.space.fixed
+    pairs = [(costs[default], costs[held]) for costs in rounds.values() if {default, held} <= costs.keys()]
+    told = confirm.confirm(pairs, confirm.ConfirmRules(looks=confirm.looks_for(len(pairs))), _HELD)
+    against = f"{_HELD}, by the default settings"
+    found = Claim(against, told.ratio, told.low, told.high, told.pairs, told.decided.value, told.sentence)
+    return found if told.decided is Decided.FASTER else None
 
 
 def _unconfirmed(study: Study, best: TrialRecord) -> Verdict:

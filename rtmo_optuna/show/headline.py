@@ -105,7 +105,8 @@ def _gains(record: StudyRecord) -> Iterator[tuple[str, str]]:
     proven = [duel for duel in duels(record) if duel.claim and duel.claim.decided == FASTER]
     if found is Status.CONFIRMED and proven:
         for duel in proven:
-            claim = duel.claim
+            # One claim more than duels is of the default settings, where they are taken in the winner's place.
+            claim = record.verdict.claims[-1] if len(record.verdict.claims) > len(duels(record)) else duel.claim
             if claim and claim.ratio and claim.low and claim.high:
                 interval = f"{claim.low:.3f}{NBSP}to{NBSP}{claim.high:.3f}"
                 yield f"Speed-up over {_WHOM[duel.name]}", f"{claim.ratio:.3f}{TIMES} ({interval})"
