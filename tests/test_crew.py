@@ -40,9 +40,12 @@ import scripted
 from rtmo_optuna import workflow
 folder = Path({folder!r})
 script = {{"base_ms": 2.0, "build_ms": 30.0}}
-wanted = scripted.tune_options(folder, {study!r}, script=script, study_name="s", trials=16, timeout_s=20.0)
+wanted = scripted.tune_options(
+    folder / sys.argv[1], {study!r}, script=script, study_name="s", trials=16, timeout_s=20.0
+)
+shared = replace(wanted, storage=f"sqlite:///{{folder}}/studies.db", config=folder / "config.yaml")
 told = []
-result = workflow.tune(replace(wanted, output=folder / sys.argv[1]), lambda event: told.append(str(event)))
+result = workflow.tune(shared, lambda event: told.append(str(event)))
 print(json.dumps({{"left": any("The study goes on in" in text for text in told), "exported": bool(result.config)}}))
 """
 
