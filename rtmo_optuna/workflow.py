@@ -27,7 +27,7 @@ from rtmo_optuna.space.advice import advised, won_elsewhere
 from rtmo_optuna.space.knobs import knob_table
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import Observer, Settings, Value
+    from rtmo_optuna.records import Claim, Observer, Settings, Value
     from rtmo_optuna.search.study import Study
 
 
@@ -146,11 +146,20 @@ def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> d
     return {name: winner.get(name, knob.default) for name, knob in table.items() if name in names}
 
 
+def _speedup(name: str, claim: Claim | None) -> dict[str, Any]:
+    """Return a claim's ratio and interval under `name`; None for both where nothing is claimed."""
+    found = claim if claim and claim.ratio and claim.low and claim.high else None
+    return {
+        name: round(found.ratio, 3) if found and found.ratio else None,
+        f"{name}_interval": [round(end, 3) for end in (found.low, found.high) if end] if found else None,
+    }
+
+
 def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
     best, machine, claims = record.verdict.best, record.machine, record.verdict.claims
     proven = [claim for claim in claims if record.verdict.confirmed and claim.decided == Decided.FASTER]
     claim = next((one for one in proven if one.ratio == record.verdict.speedup), None)
-    over_held = next((one for one in reversed(proven) if one is not claim and one.low and one.high), None)
+    over_held = next((one for one in reversed(proven) if one is not claim), None)
     settings = best.settings if best else None
     latencies = [p.latency_ms for p in record.processes if p.settings == settings and p.cost and p.latency_ms]
     latency_ms = statistics.median(latencies) if latencies else best.measurement.latency_ms if best else None
@@ -159,16 +168,8 @@ def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
         "optimized_fps": round(record.batch * 1e3 / latency_ms, 1) if latency_ms else None,
         "latency_ms": round(latency_ms, 3) if latency_ms else None,
         "latency_range_ms": [round(min(latencies), 3), round(max(latencies), 3)] if latencies else None,
-        "speedup": round(claim.ratio, 3) if claim and claim.ratio else None,
-        "speedup_interval": [round(claim.low, 3), round(claim.high, 3)] if claim and claim.low and claim.high else None,
-        **(
-            {
-                "speedup_over_previous": round(over_held.ratio or 0.0, 3),
-                "speedup_over_previous_interval": [round(over_held.low or 0.0, 3), round(over_held.high or 0.0, 3)],
-            }
-            if over_held
-            else {}
-        ),
+        **_speedup("speedup", claim),
+        **(_speedup("speedup_over_previous", over_held) if over_held else {}),
         "status": "confirmed" if record.verdict.confirmed else "no proven gain" if record.complete else "not confirmed",
         "benchmark_date": datetime.now(UTC).date().isoformat(),
         "onnxruntime_version": record.model.versions["onnxruntime"],

@@ -84,8 +84,8 @@ def judge(
     passes, unless its types, shapes or NaNs are wrong.
 
     Wrong whatever the limits: a missing output, another type or shape, NaN or infinity where the reference has none.
-    Raises UsageError where an output holds no numbers, or where `rules` want detections and no output is a list of
-    boxes (see `find_boxes`).
+    Raises UsageError where an output holds no numbers or no finite one, or where `rules` want detections and no output
+    is a list of boxes (see `find_boxes`).
     """
     if rules.mode is GateMode.OFF:
         return GateResult(passed=True, mode=GateMode.OFF)

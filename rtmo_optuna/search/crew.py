@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LEASE_S = 900.0
 """A driver that was not heard of for so long is gone: longer than any process is silent by the default limits."""
-_SETTLED_S = 1.0
+_SETTLED_S = _POLL_S = 1.0
 
 
 class Crew:
@@ -51,6 +51,10 @@ class Crew:
         return tuple(
             f"process {entry['pid']} on {entry['host'].split()[0]}" for one, entry in entries.items() if one != self._id
         )
+
+    def wait(self) -> None:
+        """Let a second pass before looking again at what another one does."""
+        time.sleep(_POLL_S)
 
     def leads(self, part: str) -> bool:
         """Return whether this driver leads `part` of the study, which it does from now on where no other one does."""

@@ -166,7 +166,7 @@ class Finals:
 
     def _race(self, rules: RaceRules, reserved: int) -> race.RaceState:
         """Return the race as far as it comes while there is time left for `reserved` processes after it."""
-        blocks = self._results(Purpose.RACE)
+        blocks = self.study.results(Purpose.RACE)
         state = race.start(self._contenders(), rules)
         if len(state.running) > 1:
             self.runner.observer(Note(f"Race: the best {len(state.running)} again, in fresh processes side by side."))
@@ -183,14 +183,6 @@ class Finals:
             state = race.after(state, values)
         return state
 
-    def _results(self, purpose: Purpose) -> dict[int, dict[Settings, float | None]]:
-        """Return the latencies kept for `purpose`, by block or pair."""
-        results: dict[int, dict[Settings, float | None]] = {}
-        for process in self.study.processes:
-            if process.purpose is purpose:
-                results.setdefault(process.index, {})[process.settings] = process.cost
-        return results
-
     def _process(self, purpose: Purpose, index: int, settings: Settings) -> float | None:
         record, _ = self.runner.record(purpose, index, settings)
         self.study.keep(record)
@@ -206,7 +198,7 @@ class Finals:
         rules = confirm.ConfirmRules(looks=confirm.looks_for(most))
         pairs: dict[Settings, list[confirm.Pair]] = {rival: [] for rival in rivals}
         told = {rival: confirm.confirm((), rules, names[rival]) for rival in rivals}
-        rounds = self._results(Purpose.CONFIRMATION)
+        rounds = self.study.results(Purpose.CONFIRMATION)
         index = 0
         while undecided := [rival for rival in rivals if not told[rival].over]:
             values = rounds.get(index, {})
@@ -221,8 +213,9 @@ class Finals:
                 pairs[rival].append((values[winner], values[rival]))
                 told[rival] = confirm.confirm(pairs[rival], rules, names[rival])
             index += 1
-        return tuple(_claim(names[rival], told[rival]) for rival in rivals), all(c.over for c in told.values())
+        return tuple(claim_of(names[rival], told[rival]) for rival in rivals), all(c.over for c in told.values())
 
 
-def _claim(against: str, told: confirm.Confirmation) -> Claim:
+def claim_of(against: str, told: confirm.Confirmation) -> Claim:
+    """Return what a confirmation says as the study keeps it."""
     return Claim(against, told.ratio, told.low, told.high, told.pairs, told.decided.value, told.sentence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.records import ProcessRecord, Purpose, Screening
+from rtmo_optuna.records import ProcessRecord, Purpose, Screening, Settings
 from rtmo_optuna.search.crew import Crew
 
 if TYPE_CHECKING:
@@ -23,16 +23,24 @@ class Kept:
         """Take over what is there."""
         self._study = study
         self.crew = Crew(study)
-        self.read_processes()
+        self.refresh()
 
-    def read_processes(self) -> None:
-        """Read what processes are kept now."""
+    def refresh(self) -> None:
+        """Read what is kept, by other drivers too."""
         self._processes = decode(tuple[ProcessRecord, ...], self.get("processes") or [])
 
     @property
     def processes(self) -> tuple[ProcessRecord, ...]:
         """What ran beside the trials: baseline, race and confirmation, in order."""
         return self._processes
+
+    def results(self, purpose: Purpose) -> dict[int, dict[Settings, float | None]]:
+        """Return the costs kept for `purpose`, by block or pair and settings; None for a process that failed."""
+        results: dict[int, dict[Settings, float | None]] = {}
+        for process in self._processes:
+            if process.purpose is purpose:
+                results.setdefault(process.index, {})[process.settings] = process.cost
+        return results
 
     def keep(self, process: ProcessRecord) -> None:
         """Keep a process that ran beside the trials."""

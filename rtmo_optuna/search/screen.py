@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SHARE = 0.25
 """The share of a study's time that the screening may take; half of what the search has left is the most."""
-POLL_S = 1.0
 _RECENT = 20
 _FIRST_GUESS_S = 5.0
 
@@ -114,7 +113,7 @@ class Screen:
         while any(self.study.known(one) is None and self.study.under_way(one) for one in settings):
             if self._late(1):
                 break
-            time.sleep(POLL_S)
+            self.study.crew.wait()
             self.study.catch_up()
 
     def _affordable(self, effects: tuple[KnobEffect, ...], default: Level) -> tuple[tuple[Option, ...], str]:
@@ -140,10 +139,7 @@ class Screen:
             return test
         space = self.study.about.space
         default = params_of(space, space.fixed) or {}
-        results: dict[int, dict[Settings, float | None]] = {}
-        for process in self.study.processes:
-            if process.purpose is Purpose.SCREENING:
-                results.setdefault(process.index, {})[process.settings] = process.cost
+        results = self.study.results(Purpose.SCREENING)
         self.runner.observer(Note(f"{len(options)} choices that seem to do nothing, together in fresh pairs."))
         while not test.over:
             pair, index = inertness.next_pair(test), len(test.pairs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,15 +90,12 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
 
 def _opened(url: str) -> RDBStorage:
     """Return Optuna's storage; its tables may be made by another driver at this very moment, so try again."""
-    for pause_s in (*_PAUSES_S, None):
-        try:
-            with quietly():
+    with quietly():
+        for pause_s in _PAUSES_S:
+            with suppress(IntegrityError, OperationalError, ProgrammingError):
                 return optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
-        except (IntegrityError, OperationalError, ProgrammingError):
-            if pause_s is None:
-                raise
             time.sleep(pause_s)
-    raise AssertionError
+        return optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
 
 
 def _make_folder(folder: Path, storage: str) -> None:

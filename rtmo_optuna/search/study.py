@@ -66,6 +66,8 @@ class Study(Kept):
 
     def __init__(self, study: optuna.Study, opened: RDBStorage, url: str, about: StudyRecord) -> None:
         """Take over an existing study; see `open_study`."""
+        self._trials: dict[int, TrialRecord] = {}
+        self._known: dict[Settings, TrialRecord] = {}
         super().__init__(study)
         self._opened = opened
         self._store = database.artifact_store(url)
@@ -73,16 +75,13 @@ class Study(Kept):
         self.objective = OBJECTIVES[about.definition.objective]
         self._distributions = distributions(about.space)
         self.live = about.space
-        self._trials: dict[int, TrialRecord] = {}
-        self._known: dict[Settings, TrialRecord] = {}
-        self.refresh()
 
     def refresh(self) -> None:
         """Read what is kept, by other drivers too."""
+        super().refresh()
         for frozen in self._study.get_trials(deepcopy=False):
             if frozen.number not in self._trials:
                 self._remember(trial_record(frozen, self._runs()))
-        self.read_processes()
 
     def catch_up(self) -> None:
         """Take over what other drivers that are at work have found: their trials, and what does nothing here."""
@@ -162,8 +161,8 @@ class Study(Kept):
 
     def enqueue(self, settings: Settings, origin: Origin) -> None:
         """Have `settings` tried next, unless they were tried, are under way or wait; they may lie outside the space."""
-        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
-        queued = {Settings.from_plain(t.user_attrs["settings"]) for t in waiting if "settings" in t.user_attrs}
+        due = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+        queued = {Settings.from_plain(t.user_attrs["settings"]) for t in due if "settings" in t.user_attrs}
         if settings not in self._known and settings not in queued:
             params = params_of(self.about.space, settings) or {}
             self._study.enqueue_trial(params, user_attrs={"settings": encode(settings), "origin": origin.value})

@@ -37,7 +37,6 @@ SEARCH_UNTIL = 0.6
 LEAST_SEARCH = 0.35
 LEAST_FINALS = 36
 """Processes that a race of two and ten confirming pairs take, and some to spare."""
-POLL_S = 1.0
 REPORT_S, REPORT_SHARE = 8.0, 0.05
 """What is left of the time at the end, in seconds, for the report; no more than that share of it."""
 
@@ -89,7 +88,7 @@ class Tune:
                 self.observer(Note(f"Waiting for the preflight of {', '.join(crew.others())}."))
             waits = True
             self.runner.check()
-            time.sleep(POLL_S)
+            crew.wait()
         self.study.refresh()
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer).run()
         self.study.put("preflown", 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.records import Claim, Purpose, Settings, TrialRecord, Verdict
 from rtmo_optuna.search import confirm, judge
 from rtmo_optuna.search.confirm import LOOKS, Decided
+from rtmo_optuna.search.finals import claim_of
 
 if TYPE_CHECKING:
     from rtmo_optuna.search.finals import Outcomes
@@ -65,16 +66,10 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
 
 def _by_default(study: Study, held: Settings) -> Claim | None:
     """Return what the confirmation's rounds prove of the default settings against `held`; None where they do not."""
-    rounds: dict[int, dict[Settings, float | None]] = {}
-    for process in study.processes:
-        if process.purpose is Purpose.CONFIRMATION:
-            rounds.setdefault(process.index, {})[process.settings] = process.cost
-    default = study.about.space.fixed
+    default, rounds = study.about.space.fixed, study.results(Purpose.CONFIRMATION)
     pairs = [(costs[default], costs[held]) for costs in rounds.values() if {default, held} <= costs.keys()]
     told = confirm.confirm(pairs, confirm.ConfirmRules(looks=confirm.looks_for(len(pairs))), _HELD)
-    against = f"{_HELD}, by the default settings"
-    found = Claim(against, told.ratio, told.low, told.high, told.pairs, told.decided.value, told.sentence)
-    return found if told.decided is Decided.FASTER else None
+    return claim_of(f"{_HELD}, by the default settings", told) if told.decided is Decided.FASTER else None
 
 
 def _unconfirmed(study: Study, best: TrialRecord) -> Verdict:

@@ -118,7 +118,7 @@ def _hover(record: StudyRecord, trial: TrialRecord, value: float | None) -> str:
     stage = f" in {measurement.stage.value}" if measurement.stage and measurement.outcome is Outcome.FAILED else ""
     head = f"trial {trial.run}: {measurement.outcome.value}{stage}"
     lines = (head, "" if value is None else with_unit(record, value), measurement.reason)
-    settings = words.wrap(str(differing(record, trial.settings)).split(", "), 60, 8)
+    settings = words.wrap(words.one_by_one(differing(record, trial.settings)), 60, 8)
     return "\n".join((*(line for line in lines if line), *settings))
 
 

@@ -97,9 +97,14 @@ def sentence(text: str) -> str:
     return line if line.endswith((".", "!", "?", ":")) or not line else f"{line}."
 
 
+def one_by_one(settings: Settings) -> tuple[str, ...]:
+    """Return settings as `knob=value` each, `default` where there are none."""
+    return tuple(str(settings).split(", "))
+
+
 def beside(settings: Settings, first: Settings) -> tuple[str, ...]:
     """Return `settings` one by one or, where that is shorter, as what is otherwise than in `first`."""
-    every = tuple(str(settings).split(", "))
+    every = one_by_one(settings)
     other = [shown(knob, value) for knob, value in settings if (knob, value) not in first.items]
     missing = [f"without {knob}" for knob, _ in first if settings.get(knob) is None]
     return ("as the first", *other, *missing) if 0 < len(other) + len(missing) < len(every) - 1 else every
