@@ -14,6 +14,7 @@ Runtime's, on a model that does next to nothing.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -52,14 +53,17 @@ ROUNDS = 4  # a graph is captured when a number of rows comes again, and replaye
 FAST = {"prefer_nhwc": True, "fuse_conv_bias": True}
 BOUND = {"io_binding": True}
 SPLIT = {**BOUND, "enable_cuda_graph": True, "split_capture": True}
+HOST = {**SPLIT, "split_on_host": True}
+CUT = {"split": SPLIT, "split, host": HOST}
 WAYS: Mapping[str, Mapping[str, bool]] = {
     "default": {},
     "single session": FAST,
     "single session, bound": {**FAST, **BOUND},
-    "split": SPLIT,
-    "split, tuned": {**FAST, **SPLIT},
+    **CUT,
+    **{f"{way}, tuned": {**FAST, **settings} for way, settings in CUT.items()},
 }
-LOCKED = "split, tuned"
+SHOWN = 10  # wrong answers told apart
+LOCKED = tuple(f"{way}, tuned" for way in CUT)
 EQUAL: Sequence[Mapping[str, Any]] = ({}, {"cudnn_conv_algo_search": "HEURISTIC"})  # with NHWC no two runs are equal
 
 
@@ -111,12 +115,12 @@ def speed(args: argparse.Namespace) -> None:
         for way, settings in WAYS.items():
             session = Session(spec(settings))
             calls[way] = partial(session.run, None, feed)
-            if way == LOCKED:
+            if way in LOCKED:
                 locked = {name: session.input_buffer(name, array.shape) for name, array in feed.items()}
                 for name, array in feed.items():
                     locked[name][...] = array
                 calls[f"{way}, page-locked input"] = partial(session.run, None, locked)
-                calls |= limit(spec({**FAST, **SPLIT}), locked)
+        calls |= limit(spec({**FAST, **SPLIT}), locked)
         if args.config:
             calls[args.config.name] = partial(open_session(args.model, args.config).run, None, feed)
         print(f"\n{args.model.name}, batch {batch}, {where(args.provider)}")
@@ -213,11 +217,11 @@ def equal(args: argparse.Namespace) -> None:
     feed = feed_of(args.input, 1)
     shapes = {name: array.shape for name, array in feed.items()}
     wrong = 0
-    for settings in EQUAL:
+    ways = CUT if args.provider == "cuda" else {"uncut": {}}
+    for settings, (way, more) in itertools.product(EQUAL, ways.items()):
+        told = f"{settings or 'default'}, {way}"
         uncut = Session(spec_of(args.model, settings, args.provider, shapes))
-        split = Session(
-            spec_of(args.model, {**settings, **(SPLIT if args.provider == "cuda" else {})}, args.provider, shapes)
-        )
+        split = Session(spec_of(args.model, {**settings, **more}, args.provider, shapes))
         samples = people(feed, args.inputs)
         wanted = [uncut.run(None, sample) for sample in samples]
         rows = [outputs[0].shape[1] - 1 for outputs in wanted]
@@ -225,9 +229,8 @@ def equal(args: argparse.Namespace) -> None:
             for kept, outputs, found in zip(rows, wanted, (split.run(None, sample) for sample in samples), strict=True):
                 if not all(map(np.array_equal, outputs, found)):
                     wrong += 1
-                    print(f"{dict(settings) or 'default'}, {kept} rows: NOT equal")
-        told = f"{len(rows)} inputs with {min(rows)} to {max(rows)} rows, {ROUNDS} times each"
-        print(f"{dict(settings) or 'default'}: {told}")
+                    print(f"{told}, {kept} rows: NOT equal")
+        print(f"{told}: {len(rows)} inputs with {min(rows)} to {max(rows)} rows, {ROUNDS} times each")
     print("NOT EQUAL" if wrong else "equal to the last bit")
     sys.exit(bool(wrong))
 
@@ -258,9 +261,11 @@ def soak(args: argparse.Namespace) -> None:
 
     def work(first: int, calls: int) -> None:
         for number in range(first, first + calls):
-            found = session.run(None, samples[number % len(samples)])
-            if not all(map(np.array_equal, found, wanted[number % len(samples)])):
+            found, meant = session.run(None, samples[number % len(samples)]), wanted[number % len(samples)]
+            if not all(map(np.array_equal, found, meant)):
                 wrong.append(number)
+                if len(wrong) < SHOWN:
+                    print(f"call {number}: {apart(found, meant)}", flush=True)
 
     def together(calls: int) -> float:
         threads = [threading.Thread(target=work, args=(n, calls // args.threads)) for n in range(args.threads)]
@@ -283,6 +288,14 @@ def soak(args: argparse.Namespace) -> None:
     for name, size in before.items():
         print(f"{name}: {size / 2**20:.1f} MiB before, {after[name] / 2**20:.1f} MiB after")
     sys.exit(bool(wrong))
+
+
+def apart(found: Sequence[NDArray[Any]], meant: Sequence[NDArray[Any]]) -> str:
+    """Return how far each output is from what it should be."""
+    return ", ".join(
+        f"{one.shape} instead of {other.shape}" if one.shape != other.shape else f"{np.abs(one - other).max(initial=0):.3g}"
+        for one, other in zip(found, meant, strict=True)
+    )
 
 
 def memory(provider: str) -> dict[str, float]:

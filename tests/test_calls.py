@@ -78,9 +78,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cut]:
     return path, cut(str(path), {}, str(folder))
 
 
-def split_call(parts: Cut, limit: int) -> SplitCall:
+def split_call(parts: Cut, limit: int, *, on_host: bool = False) -> SplitCall:
     """Return what calls all three."""
-    return SplitCall(session(parts.head), session(parts.select), CPU, NAMES, session(parts.finish), limit=limit)
+    ends = (session(parts.head), session(parts.select), CPU, NAMES, session(parts.finish))
+    return SplitCall(*ends, on_host=on_host, limit=limit)
 
 
 def assert_equal(wanted: list[NDArray[Any]], found: list[NDArray[Any]]) -> None:
@@ -99,11 +100,16 @@ def test_every_part_gives_an_output(parts: tuple[Path, Cut]) -> None:
 
 @pytest.mark.parametrize("limit", [0, 3, 64])
 @pytest.mark.parametrize("whole_tail", [False, True])
-def test_split_calls_give_what_the_whole_gives(parts: tuple[Path, Cut], limit: int, *, whole_tail: bool) -> None:
+@pytest.mark.parametrize("on_host", [False, True])
+def test_split_calls_give_what_the_whole_gives(
+    parts: tuple[Path, Cut], limit: int, *, whole_tail: bool, on_host: bool
+) -> None:
     """Counts that come once, twice and often, more than there are graphs for, and none at all: all to the last bit."""
     path, found = parts
     plain = PlainCall(session(path))
-    call = SplitCall(session(found.head), session(found.tail), CPU, NAMES) if whole_tail else split_call(found, limit)
+    call = split_call(found, limit, on_host=on_host)
+    if whole_tail:
+        call = SplitCall(session(found.head), session(found.tail), CPU, NAMES, on_host=on_host)
     random = np.random.default_rng(1)
     counts = [0, 0, 0, 40, 40, 40, 1, *random.integers(0, 8, 60).tolist(), *range(9, 30), 0, 40]
     for seed, count in enumerate(counts):
@@ -131,7 +137,8 @@ def test_graphs_are_for_what_comes_again(parts: tuple[Path, Cut]) -> None:
 def test_outputs_are_the_callers_own(parts: tuple[Path, Cut]) -> None:
     """What a call returned does not change with later calls, whichever way it was computed."""
     path, found = parts
-    calls: list[Call] = [PlainCall(session(path)), BoundCall(session(path), CPU, captured=False), split_call(found, 64)]
+    splits = [split_call(found, 64, on_host=on_host) for on_host in (False, True)]
+    calls: list[Call] = [PlainCall(session(path)), BoundCall(session(path), CPU, captured=False), *splits]
     for call in calls:
         results = [call.run(NAMES, feed_of(6, seed)) for seed in range(5)]
         copies = [[array.copy() for array in result] for result in results]
@@ -143,11 +150,13 @@ def test_outputs_are_the_callers_own(parts: tuple[Path, Cut]) -> None:
         assert_equal(copies[0], call.run(NAMES, feed_of(6, 0)))
 
 
-@pytest.mark.parametrize("kind", ["bound", "split"])
+@pytest.mark.parametrize("kind", ["bound", "split", "split+host"])
 def test_eight_threads_on_one_call(parts: tuple[Path, Cut], kind: str) -> None:
     """Threads that call at once each get the answer to their own input."""
     path, found = parts
-    call = BoundCall(session(path), CPU, captured=False) if kind == "bound" else split_call(found, 4)
+    call: Call = split_call(found, 4, on_host=kind == "split+host")
+    if kind == "bound":
+        call = BoundCall(session(path), CPU, captured=False)
     plain = PlainCall(session(path))
     feeds = [feed_of(seed % 9, seed) for seed in range(24)]
     wanted = [plain.run(NAMES, feed) for feed in feeds]

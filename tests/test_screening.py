@@ -89,7 +89,7 @@ def space_for(device: Gpu, definition: StudyDefinition = CUDA) -> SearchSpace:
 
 
 GRAPH: Mapping[str, Value] = {"io_binding": True, "enable_cuda_graph": True}
-SPLIT: Mapping[str, Value] = {**GRAPH, "split_capture": True}
+SPLIT: Mapping[str, Value] = {**GRAPH, "split_capture": True, "split_on_host": True}
 FUSED: Mapping[str, Value] = {"prefer_nhwc": True, "fuse_conv_bias": True}
 SPACE = space_for(gpu("NVIDIA H200", "9.0", 141))
 

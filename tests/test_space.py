@@ -180,7 +180,7 @@ def test_ways_of_calling_that_a_model_rules_out_are_left_out() -> None:
         return [choice.label for choice in space.dimensions[0].choices]
 
     assert labels(FACTS) == ["off", "binding", "graph"]
-    assert labels(facts(uncapturable={"NonMaxSuppression": 1})) == ["off", "binding", "split"]
+    assert labels(facts(uncapturable={"NonMaxSuppression": 1})) == ["off", "binding", "split", "split+host"]
     assert labels(FACTS, fixed_shapes=False) == ["off", "binding"]
     space = resolved(study, model=facts(uncapturable={"NonMaxSuppression": 1}))
     assert space.left_out == (Frozen("capture=graph", "a CUDA graph cannot hold NonMaxSuppression"),)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rtmo_optuna.wire import SessionSpec
 
 _ONLY_HEAD = ("enable_cuda_graph",)
+_ON_HOST = Settings.of({"intra_op_num_threads": 1})
+"""What is left between the captured parts is small: more threads would cost more than they bring."""
 
 
 class Engine(Protocol):
@@ -77,17 +79,22 @@ class OnnxRuntimeEngine:
         from rtmo_optuna.engine.capture import cut  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
         parts = cut(spec.model, spec.shapes)
-        rest = Settings.of({name: value for name, value in spec.settings if name not in _ONLY_HEAD})
+        on_host = bool(dict(spec.settings).get("split_on_host"))
         self._session = self.runtime.open(parts.head, spec.settings, device=spec.device)
         finish = self._open_finish(spec, parts.finish)
-        tail = self.runtime.open(parts.tail if finish is None else parts.select, rest, device=spec.device)
+        path = parts.tail if finish is None else parts.select
+        if on_host:
+            tail = ort.load("cpu").open(path, _ON_HOST)
+        else:
+            rest = Settings.of({name: value for name, value in spec.settings if name not in _ONLY_HEAD})
+            tail = self.runtime.open(path, rest, device=spec.device)
         ends = [end for end in (self._session, tail, finish) if end is not None]
         takes = {spec.name: spec for end in ends for spec in ort.specs(end.get_inputs())}
         gives = {spec.name: spec for end in ends for spec in ort.specs(end.get_outputs())}
         self.inputs = tuple(takes[name] for name in parts.inputs if name in takes)
         self.outputs = tuple(gives[name] for name in parts.outputs)
         self._take()
-        self._call = SplitCall(self._session, tail, device, parts.outputs, finish)
+        self._call = SplitCall(self._session, tail, device, parts.outputs, finish, on_host=on_host)
 
     def _open_finish(self, spec: SessionSpec, path: str) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
         """Return the session of what can be captured for each shape, None where there is none.

@@ -31,7 +31,8 @@ class SplitCall:
     """The head of a cut model as a CUDA graph, what follows as an ordinary session; what is handed over stays put.
 
     With a third session, `finish`, the second one only selects: how much it keeps decides which graph of `finish` runs.
-    `order` names the model's outputs. One call at a time, as in `BoundCall`.
+    With `on_host` the second one runs on the host, and what it reads is copied there. `order` names the model's
+    outputs. One call at a time, as in `BoundCall`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class SplitCall:
         order: Sequence[str],
         finish: Any = None,  # noqa: ANN401
         *,
+        on_host: bool = False,
         limit: int = VARIANTS,
     ) -> None:
         """Bind what the head computes to where the others read it; `limit` is the number of graphs of `finish`.
@@ -50,23 +52,19 @@ class SplitCall:
         """
         self._lock = threading.Lock()
         self._device = device
-        self._head, self._tail = head, tail
-        self._ends = (head.io_binding(), tail.io_binding())
-        self._takes = [{spec.name for spec in specs(session.get_inputs())} for session in (head, tail)]
+        self._head, self._binding = head, head.io_binding()
+        self._takes = {spec.name for spec in specs(head.get_inputs())}
+        self._tail = _HostTail(tail) if on_host else _BoundTail(tail)
         self._inputs = Buffers(device)
-        self._names = [spec.name for spec in specs(tail.get_outputs())]
-        self._finish = None if finish is None else Variants(finish, device, self._names, limit=limit)
+        self._finish = None if finish is None else Variants(finish, device, self._tail.gives, limit=limit)
         self._direct: dict[str, Any] = {}
         for spec in specs(head.get_outputs()):
             if not is_fixed(spec.shape):
                 message = f"The model cannot be cut: {spec.name}, which its first part hands over, has no fixed shape."
                 raise SettingsRefusedError(message)
             value = device.value(DTYPES[spec.dtype], spec.shape)
-            self._ends[0].bind_ortvalue_output(spec.name, value)
-            if spec.name in self._takes[1]:
-                self._ends[1].bind_ortvalue_input(spec.name, value)
-            if self._finish is not None:
-                self._finish.hold(spec.name, value)
+            self._binding.bind_ortvalue_output(spec.name, value)
+            self._hold(spec.name, value)
             if spec.name in order:
                 self._direct[spec.name] = value
 
@@ -75,14 +73,10 @@ class SplitCall:
 
         `options` hold for all but `finish`, which runs with those that name its graphs.
         """
-        head, tail = self._ends
         with self._lock:
             self._inputs.fill(feed, self._bind)
-            self._head.run_with_iobinding(head, options)
-            for name in self._names:
-                tail.bind_output(name, "cpu")
-            self._tail.run_with_iobinding(tail, options)
-            made = dict(zip(self._names, tail.copy_outputs_to_cpu(), strict=True))
+            self._head.run_with_iobinding(self._binding, options)
+            made = self._tail.run(options)
             if self._finish is not None:
                 made |= self._finish.run(made)
             made |= {name: self._device.array(value) for name, value in self._direct.items()}
@@ -90,11 +84,55 @@ class SplitCall:
 
     def _bind(self, name: str, value: Any, *, again: bool) -> None:  # noqa: ANN401
         del again  # the head's file fixes the shapes
-        for end, takes in zip(self._ends, self._takes, strict=True):
-            if name in takes:
-                end.bind_ortvalue_input(name, value)
+        if name in self._takes:
+            self._binding.bind_ortvalue_input(name, value)
+        self._hold(name, value)
+
+    def _hold(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Have those that follow the head read `name` from the buffer `value` from now on, where they take it."""
+        self._tail.hold(name, value)
         if self._finish is not None:
             self._finish.hold(name, value)
+
+
+class _BoundTail:
+    """A session that reads buffers where they lie; how large its outputs are, each call tells anew."""
+
+    def __init__(self, session: Any) -> None:  # noqa: ANN401
+        self._session, self._binding = session, session.io_binding()
+        self._takes = {spec.name for spec in specs(session.get_inputs())}
+        self.gives = [spec.name for spec in specs(session.get_outputs())]
+
+    def hold(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Read the input `name`, if there is one, from the buffer `value`."""
+        if name in self._takes:
+            self._binding.bind_ortvalue_input(name, value)
+
+    def run(self, options: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401
+        """Return the outputs by name."""
+        for name in self.gives:
+            self._binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(self._binding, options)
+        return dict(zip(self.gives, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+class _HostTail:
+    """A session on the host: it reads copies of the buffers."""
+
+    def __init__(self, session: Any) -> None:  # noqa: ANN401
+        self._session = session
+        self._held: dict[str, Any] = {spec.name: None for spec in specs(session.get_inputs())}
+        self.gives = [spec.name for spec in specs(session.get_outputs())]
+
+    def hold(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """Read the input `name`, if there is one, from the buffer `value`."""
+        if name in self._held:
+            self._held[name] = value
+
+    def run(self, options: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401
+        """Return the outputs by name."""
+        outputs = self._session.run(self.gives, {name: value.numpy() for name, value in self._held.items()}, options)
+        return dict(zip(self.gives, outputs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

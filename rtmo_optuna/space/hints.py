@@ -22,7 +22,7 @@ The screening tries it alone and with that one. (A CUDA graph and its IO binding
 
 
 WON: Mapping[str, tuple[Value, ...]] = {
-    "capture": ("split", "graph"),
+    "capture": ("split+host", "split", "graph"),
     "prefer_nhwc": (True,),
     "fuse_conv_bias": (True,),
 }

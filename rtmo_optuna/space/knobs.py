@@ -73,6 +73,8 @@ _EXECUTION = Knob(
     "execution_mode", Scope.SESSION, ("ORT_SEQUENTIAL", "ORT_PARALLEL"), "run branches of the graph at once"
 )
 
+_SPLIT: dict[str, Value] = {"io_binding": True, "enable_cuda_graph": True, "split_capture": True}
+
 CUDA = Provider(
     "cuda", "CUDAExecutionProvider",
     knobs=(
@@ -104,6 +106,7 @@ CUDA = Provider(
         # Before 1.31, what was captured of GatherND, Concat or Split read freed memory when it was replayed.
         _flag("split_capture", Scope.CALL, "cut the model where it cannot be captured, and capture the parts",
               since=(1, 31), needs=("enable_cuda_graph", True)),
+        _flag("split_on_host", Scope.CALL, "run on the host what no graph can hold", needs=("split_capture", True)),
     ),
     combined=(
         _combined(
@@ -117,7 +120,8 @@ CUDA = Provider(
             off={},
             binding={"io_binding": True},
             graph={"io_binding": True, "enable_cuda_graph": True},
-            split={"io_binding": True, "enable_cuda_graph": True, "split_capture": True},
+            split=_SPLIT,
+            split_host={**_SPLIT, "split_on_host": True},
         ),
     ),
 )  # fmt: skip
