@@ -12,15 +12,27 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench.pool import ChildPool, size_for
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.records import Outcome
 
+if TYPE_CHECKING:
+    from rtmo_optuna.records import Measurement
+
+
+def stages_of(measured: Measurement) -> dict[str, float]:
+    """Return the seconds of each stage, and of the rest: the gate, what is between the windows, the end."""
+    known = {name.removesuffix("_ns"): (spent or 0) / 1e9 for name, spent in asdict(measured.stages).items()}
+    total = known.pop("total")
+    return {**known, "rest": total - sum(known.values())}
+
 
 def main() -> None:
-    """Print the mean and median seconds of both, and the ratio of the means."""
+    """Print the mean and median seconds of both, the medians of their stages, and the ratio of the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--input", type=Path)
@@ -30,6 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     spent: dict[str, list[float]] = {"without": [], "pool": []}
     whole: dict[str, list[float]] = {"without": [], "pool": []}
+    stages: dict[str, list[dict[str, float]]] = {"without": [], "pool": []}
     with tempfile.TemporaryDirectory(prefix="pool-") as name:
         folder = Path(name)
         options = TuneOptions(
@@ -49,12 +62,16 @@ def main() -> None:
                         assert measured.outcome is Outcome.MEASURED, measured.reason
                         whole[kind].append(time.monotonic() - begun)
                         outside.append(whole[kind][-1] - (measured.stages.windows_ns or 0) / 1e9)
+                        stages[kind].append(stages_of(measured))
                         print(f"{kind:8} {outside[-1]:.2f} s of {whole[kind][-1]:.2f} s", flush=True)
     for kind, seconds in spent.items():
         print(
             f"{kind}: {statistics.fmean(seconds):.2f} s outside the windows (median {statistics.median(seconds):.2f}), "
             f"{3600 / statistics.fmean(whole[kind]):.0f} whole trials an hour"
         )
+        names = sorted({name for one in stages[kind] for name in one})
+        medians = {name: statistics.median(one.get(name, 0.0) for one in stages[kind]) for name in names}
+        print("  " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in medians.items()))
     print(
         f"ratio {statistics.fmean(spent['pool']) / statistics.fmean(spent['without']):.2f}, {size} children at a time"
     )

@@ -280,20 +280,21 @@ def soak(args: argparse.Namespace) -> None:
     print(f"1 thread, 100 calls: {len(wrong)} wrong answers", flush=True)
     calls = args.calls // 10
     print(f"{args.threads} threads, {calls} calls: {together(calls):.1f} s, {len(wrong)} wrong answers", flush=True)
-    before = memory(args.provider)
     begun = time.perf_counter()
-    work(0, args.calls)
-    after = memory(args.provider)
+    for done in range(0, args.calls, max(1, args.calls // 10)):
+        print(f"after {done} calls: {shown_memory(args.provider)}", flush=True)
+        work(done, min(args.calls // 10, args.calls - done))
     print(f"{args.calls} calls in {time.perf_counter() - begun:.1f} s: {len(wrong)} wrong answers")
-    for name, size in before.items():
-        print(f"{name}: {size / 2**20:.1f} MiB before, {after[name] / 2**20:.1f} MiB after")
+    print(f"at last: {shown_memory(args.provider)}")
     sys.exit(bool(wrong))
 
 
 def apart(found: Sequence[NDArray[Any]], meant: Sequence[NDArray[Any]]) -> str:
     """Return how far each output is from what it should be."""
     return ", ".join(
-        f"{one.shape} instead of {other.shape}" if one.shape != other.shape else f"{np.abs(one - other).max(initial=0):.3g}"
+        f"{one.shape} instead of {other.shape}"
+        if one.shape != other.shape
+        else f"{np.abs(one - other).max(initial=0):.3g}"
         for one, other in zip(found, meant, strict=True)
     )
 
@@ -305,6 +306,11 @@ def memory(provider: str) -> dict[str, float]:
     if provider == "cuda":
         held["GPU memory"] = float(gpu.process_memory(gpu.gpus()[0], os.getpid()) or 0)
     return held
+
+
+def shown_memory(provider: str) -> str:
+    """Return what `memory` tells, in words."""
+    return ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory(provider).items())
 
 
 # --- cost ---

@@ -108,5 +108,5 @@ def test_a_missing_provider_is_told_by_the_request(request_: BenchmarkRequest, t
 
 
 def test_sizes_follow_the_cores() -> None:
-    """One for every second core, at least one, at most eight."""
-    assert [size_for(cores) for cores in (1, 2, 4, 16, 128)] == [1, 1, 2, 8, 8]
+    """One for every second core, at least one, at most sixteen."""
+    assert [size_for(cores) for cores in (1, 2, 4, 16, 128)] == [1, 1, 2, 8, 16]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-_MOST = 8
+_MOST = 16
 _NAP_S = 0.005
 
 

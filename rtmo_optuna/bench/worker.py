@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import math
 import os
 import sys
@@ -36,6 +37,8 @@ _SIGKILL = 9
 _ROUNDS = 3
 _DISTURBED = 0.25
 _LONGEST = 3
+_NEEDED = ("hashlib", "rtmo_optuna.codec", "rtmo_optuna.engine.outputs", "rtmo_optuna.records")
+"""What the comparison of outputs imports, and no other request than a benchmark's does."""
 
 
 class Worker:
@@ -85,6 +88,7 @@ class Worker:
         spent = timer.warm_up()
         self.answer(protocol.Warm(time.perf_counter_ns() - start, tuple(spent), digest))
         self.stage = Stage.WINDOW
+        gc.freeze()  # each window collects what its own calls leave, and not all that was loaded
         while self._orders.readline() == protocol.NEXT:
             self.answer(timer.window())
         timer.close()
@@ -280,17 +284,23 @@ def _die_with(parent: int) -> None:
         sys.exit("The parent is gone.")
 
 
+def _load_ahead(provider: str) -> None:
+    """Load what a benchmark needs; what goes wrong goes wrong again in the request, which tells of it."""
+    for module in _NEEDED:
+        importlib.import_module(module)
+    with contextlib.suppress(UsageError):
+        ort.load(provider)
+
+
 def main() -> None:
     """Serve one request: `worker ANSWERS_FD PARENT_PID PROVIDER`, request and orders on stdin.
 
-    With a PROVIDER, its libraries are loaded before the greeting; what goes wrong there goes wrong again in the
-    request, which tells of it.
+    With a PROVIDER, its libraries and all that a request needs are loaded before the greeting.
     """
     descriptor, parent = map(int, sys.argv[1:3])
     _die_with(parent)
     if provider := sys.argv[3]:
-        with contextlib.suppress(UsageError):
-            ort.load(provider)
+        _load_ahead(provider)
     with os.fdopen(descriptor, "wb") as answers:
         Worker(answers, sys.stdin.buffer).serve()
     sys.stdout.flush()

@@ -5,6 +5,7 @@ Its only importer, and only where a session is opened: the parent never does.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -100,10 +101,10 @@ class Runtime:
 
 
 def load(provider: str) -> Runtime:
-    """Import ONNX Runtime and preload the CUDA libraries where `provider` needs them.
+    """Import ONNX Runtime and, where `provider` needs them, preload the CUDA libraries and start the driver.
 
-    What was loaded before takes next to no time. Raises UsageError, which says what to install, where ONNX Runtime or
-    the provider is missing.
+    The driver holds no context on the GPU then. What was loaded before takes next to no time. Raises UsageError, which
+    says what to install, where ONNX Runtime or the provider is missing.
     """
     start = time.perf_counter_ns()
     ort = _import()
@@ -112,6 +113,8 @@ def load(provider: str) -> Runtime:
     _require_provider(ort, table.ort_name)
     if provider == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
+        with contextlib.suppress(OSError):  # without a driver, opening a session says what is missing
+            ctypes.CDLL("libcuda.so.1").cuInit(0)
     return Runtime(ort, table, imported - start, time.perf_counter_ns() - imported)
 
 
