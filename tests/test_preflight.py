@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,7 @@ def preflown(
     costs_ns: Sequence[float] = (5e6,),
     gpu: Gpu | None = None,
     baseline: int = 3,
+    until: float = math.inf,
 ) -> tuple[Study, Runner]:
     """Return study and runner after a preflight whose first process took the calls `series` to warm up."""
     scratch = folder / "scratch"
@@ -114,7 +116,7 @@ def preflown(
     study = open_study(wanted.storage, planned.about, planned.identity, new=False)
     runner = Told(**vars(runner_of(planned, told.append)))
     runner.series, runner.costs_ns, runner.gpu = series, costs_ns, gpu
-    Preflight(study, runner, planned.about.space.fixed, baseline, told.append).run()
+    Preflight(study, runner, planned.about.space.fixed, baseline, told.append, until).run()
     return study, runner
 
 
@@ -156,6 +158,18 @@ def test_three_processes_tell_a_very_noisy_host(
         found = [process.purpose for process in study.processes]
         assert (found.count(Purpose.BASELINE), found.count(Purpose.PINNED)) == (plain, pinned)
         assert runner.pin is bool(pinned)
+
+
+def test_a_preflight_keeps_to_its_time(tmp_path: Path) -> None:
+    """Too late, two processes tell what two can, and quiet cores are not tried; a run with more time goes on."""
+    costs_ns = (5e6, 6e6, 5e6, 6e6, 5e6)
+    study, runner = preflown(tmp_path, (), [], costs_ns=costs_ns, gpu=DEVICE, baseline=6, until=0.0)
+    assert [process.purpose for process in study.processes] == [Purpose.BASELINE] * 2
+    assert runner.spread is not None
+    assert not runner.pin
+    study, runner = preflown(tmp_path, (), [], costs_ns=(5e6,), gpu=DEVICE, baseline=6)
+    found = [process.purpose for process in study.processes]
+    assert (found.count(Purpose.BASELINE), found.count(Purpose.PINNED)) == (3, 6)
 
 
 def test_the_gpu_is_remembered_as_it_ran_at_first(tmp_path: Path) -> None:

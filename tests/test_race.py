@@ -215,6 +215,26 @@ def test_within_half_a_percent_the_simplest_wins() -> None:
     assert raced(far, [far] * 16, RaceRules(luck=math.inf)).winner == AB
 
 
+def test_plain_settings_stay_and_win_unless_the_others_show_their_worth() -> None:
+    """Lucky ones do not push them out early; behind by less than a standard error they win, by more they lose."""
+    many = {Settings.of({"knob": place, "other": 1}): 1.0 - place / 1e4 for place in range(20)}
+    lucky = {**dict.fromkeys(many, 1.0), AB: 0.93, A: 1.0}
+    rules = RaceRules(widest=6, blocks=8)
+
+    def after(level: float, *, plain: bool, spread: float = 0.02) -> race.RaceState:
+        known = [Contender(AB, tuple(values(1.0, 6, spread))), Contender(A, (1.001,), plain=plain), *contenders(many)]
+        level_of = {AB: 1.0, A: level}
+        blocks = [lucky] + [{s: level_of.get(s, 1.05) for s in lucky}] * 7
+        return functools.reduce(race.after, blocks, race.start(known, rules))
+
+    assert A in dropped(after(1.001, plain=False))
+    assert after(1.001, plain=False).winner == AB
+    state = after(1.004, plain=True)
+    assert A not in dropped(state)
+    assert state.winner == A
+    assert after(1.04, plain=True).winner == AB
+
+
 def test_of_equally_simple_settings_the_one_with_less_memory_wins() -> None:
     """Unknown memory comes last."""
     lanes = [Contender(A, (1.0,)), Contender(B, (1.001,), 300), Contender(C, (1.002,), 200)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.records import Claim, Noise, Note, Outcome, Purpose, Reading, Settings
-from rtmo_optuna.search import confirm, noise, race
+from rtmo_optuna.search import confirm, judge, noise, race, screening
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.race import RaceRules
 from rtmo_optuna.search.study import Study
@@ -93,6 +93,16 @@ def _pairs(outcomes: Outcomes | None) -> int:
     return outcomes.pairs if outcomes.over else min(claim.pairs for claim in outcomes.claims)
 
 
+def plain_settings(study: Study) -> Settings | None:
+    """Return the study's best settings without what was not seen to matter by itself; None where nothing was measured.
+
+    The race prefers them, if they are as fast.
+    """
+    best = judge.best(study.trials, study.objective)
+    effects = study.screening.effects if study.screening else ()
+    return screening.plainer(study.about.space, best.settings, effects) if best else None
+
+
 @dataclass
 class Finals:
     """The last part of a study: who is best of those that looked good, and is that a gain over what there was?"""
@@ -157,12 +167,14 @@ class Finals:
         ]
         effects = self.study.screening.effects if self.study.screening else ()
         inert = {found.settings for found in effects if found.reading is Reading.INERT} - {self.incumbent}
+        plain = plain_settings(self.study)
         ran = (t for t in self.study.trials if t.run and t.settings not in inert)
         measured = (t for t in ran if t.measurement.outcome is Outcome.MEASURED)
-        return baseline + [self._contender(trial) for trial in measured]
+        return baseline + [self._contender(trial, plain) for trial in measured]
 
-    def _contender(self, trial: TrialRecord) -> race.Contender:
-        return race.Contender(trial.settings, tuple(self.study.costs(trial)), trial.measurement.gpu_memory_bytes)
+    def _contender(self, trial: TrialRecord, plain: Settings | None) -> race.Contender:
+        memory = trial.measurement.gpu_memory_bytes
+        return race.Contender(trial.settings, tuple(self.study.costs(trial)), memory, plain=trial.settings == plain)
 
     def _race(self, rules: RaceRules, reserved: int) -> race.RaceState:
         """Return the race as far as it comes while there is time left for `reserved` processes after it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
 from dataclasses import dataclass, replace
 
 from rtmo_optuna.codec import decode
@@ -14,6 +17,7 @@ from rtmo_optuna.search.study import Study
 CLEARLY = 0.05
 """Where plain processes differ by more, three of them tell that the host is noisy: more of them would tell no more."""
 _ENOUGH = 3
+_LEAST = 2
 
 
 def keep_states(study: Study, runner: Runner) -> None:
@@ -26,7 +30,8 @@ def keep_states(study: Study, runner: Runner) -> None:
 class Preflight:
     """Runs the default settings in `baseline` fresh processes, and sets the runner up by what they tell.
 
-    What an earlier run of the study found is kept with it, and is not found anew.
+    What an earlier run of the study found is kept with it, and is not found anew. After `until` (monotonic seconds) no
+    process ends that is more than the second of its kind.
     """
 
     study: Study
@@ -34,6 +39,7 @@ class Preflight:
     incumbent: Settings
     baseline: int
     observer: Observer
+    until: float = math.inf
 
     def run(self) -> None:
         """Run the default settings in fresh processes: the noise of this host, and the gate's own error.
@@ -50,7 +56,7 @@ class Preflight:
             self.runner.measuring = replace(self.runner.measuring, warmup_calls=calls)
         plain = self._baseline(Purpose.BASELINE)
         spread = noise.between({self.incumbent: plain})
-        if self.study.get("pin") is None and self.runner.gpu and noise.noisy(spread):
+        if self.study.get("pin") is None and self.runner.gpu and noise.noisy(spread) and not self._late():
             self.runner.pin = True
             pinned = self._baseline(Purpose.PINNED)
             self.study.put("pin", judge.steadier(plain, pinned))
@@ -69,7 +75,7 @@ class Preflight:
         """Return the costs of the default settings in as many fresh processes as the study's baseline takes."""
         done = [process for process in self.study.processes if process.purpose is purpose]
         for index in range(len(done), self.baseline):
-            if purpose is Purpose.BASELINE and self._clearly_noisy(done):
+            if (purpose is Purpose.BASELINE and self._clearly_noisy(done)) or (index >= _LEAST and self._late()):
                 break
             first = purpose is Purpose.BASELINE and not done and not self.runner.measuring.warmup_exact
             record, measurement = self._calibrate() if first else self._process(purpose, index)
@@ -81,6 +87,10 @@ class Preflight:
                 self.observer(Note(text, warning=True))
                 break
         return [process.cost for process in done if process.cost is not None]
+
+    def _late(self) -> bool:
+        """Whether another process would end too late."""
+        return time.monotonic() + statistics.median(self.runner.walls_s or [0.0]) > self.until
 
     def _clearly_noisy(self, done: list[ProcessRecord]) -> bool:
         """Whether it is time to try quiet cores, which only a GPU's study can."""

@@ -31,6 +31,9 @@ class RaceRules:
     But two stay until `least_blocks`, so that no single process decides, and no one drops within `tie` of the leader.
     `failures` failed processes drop as well. At the end the simplest settings within `tie` of the best win.
 
+    A `plain` contender has a place of its own and stays until `least_blocks` too. It is within `tie` where it is within
+    one standard error, so that what it lacks has to show its worth.
+
     It is successive halving on all values so far (Karnin, Koren and Somekh, ICML 2013) in small steps. The figures are
     from simulated studies (scripts/simulated.py): a gain as large as the spread between processes is the tenth of 40
     single values on average, so that a race of the best six would lack it in every second study.
@@ -70,11 +73,15 @@ class RaceRules:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Settings that may win, with the process values in ms that are known from before the race, and GPU memory."""
+    """Settings that may win, with the process values in ms that are known from before the race, and GPU memory.
+
+    `plain` are the best settings without all that was not seen to matter.
+    """
 
     settings: Settings
     before: tuple[float, ...] = ()
     memory_bytes: int | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +135,13 @@ class RaceState:
         None where all contenders failed, or none has a value.
         """
         ranked = _best_first(lane for lane in self._left if lane.relative)
-        near = (lane for lane in ranked if lane.level - ranked[0].level <= math.log1p(self.rules.tie))
+        near = (lane for lane in ranked if lane.level - ranked[0].level <= self._tie(lane, ranked[0]))
         return min(near, key=_plainness).settings if ranked else None
+
+    def _tie(self, lane: Lane, first: Lane) -> float:
+        """Return how far behind `first` is no difference for `lane`."""
+        tie = math.log1p(self.rules.tie)
+        return max(tie, _error(self.spread, lane, first)) if lane.contender.plain and self.spread else tie
 
     @property
     def _left(self) -> tuple[Lane, ...]:
@@ -151,7 +163,7 @@ def start(contenders: Iterable[Contender], rules: RaceRules) -> RaceState:
     merged: dict[Settings, Contender] = {}
     for one in contenders:
         first = merged.setdefault(one.settings, replace(one, before=()))
-        merged[one.settings] = replace(first, before=first.before + one.before)
+        merged[one.settings] = replace(first, before=first.before + one.before, plain=first.plain or one.plain)
     lanes = [Lane(contender, contender.before, ()) for contender in merged.values()]
     known = {lane.settings: noise.location(lane.values) for lane in lanes if lane.values}
     return _narrowed(RaceState(rules, _with(lanes, known)))
@@ -194,19 +206,27 @@ def _narrowed(state: RaceState) -> RaceState:
     sound = [lane for lane in ranked if lane.settings not in out]
     valued = [lane for lane in sound if lane.relative]
     spread, freedom = noise.pooled(lane.values for lane in state.lanes)
-    room = len(sound) if state.blocks >= rules.blocks else rules.field(state.blocks)
-    safe = 2 if state.blocks < rules.least_blocks else 1
-    for place, lane in enumerate(sound):
-        if place >= room:
-            out.add(lane.settings)
-        elif spread is not None and place >= safe and valued:
-            gap = lane.level - valued[0].level
-            cautious = spread * (1 + 1 / math.sqrt(2 * freedom))  # one standard error more: the spread is an estimate
-            error = cautious * math.sqrt(1 / len(lane.relative) + 1 / len(valued[0].relative)) if lane.relative else 0
-            if gap > max(math.log1p(rules.tie), rules.luck * math.sqrt(2 * math.log(len(valued))) * error):
-                out.add(lane.settings)
+    early = state.blocks < rules.least_blocks
+    safe = {lane.settings for lane in sound[: 2 if early else 1]}
+    plain = {lane.settings for lane in sound if lane.contender.plain}
+    if state.blocks < rules.blocks:
+        room = max(2, rules.field(state.blocks) - len(plain))
+        out |= {lane.settings for lane in [lane for lane in sound if not lane.contender.plain][room:]}
+    if spread is not None and valued:
+        cautious = spread * (1 + 1 / math.sqrt(2 * freedom))  # one standard error more: the spread is an estimate
+        luck = rules.luck * math.sqrt(2 * math.log(len(valued)))
+        for lane in sound:
+            behind = lane.level - valued[0].level
+            if behind > max(math.log1p(rules.tie), luck * _error(cautious, lane, valued[0])):
+                out |= {lane.settings} - safe - (plain if early else set())
     lanes = tuple(replace(lane, dropped_after=state.blocks) if lane.settings in out else lane for lane in state.lanes)
     return replace(state, lanes=lanes, spread=spread)
+
+
+def _error(spread: float, lane: Lane, other: Lane) -> float:
+    """Return the standard error of the difference of two lanes' levels; 0 where one has no value."""
+    counts = (len(lane.relative), len(other.relative))
+    return spread * math.sqrt(sum(1 / count for count in counts)) if all(counts) else 0.0
 
 
 def _best_first(lanes: Iterable[Lane]) -> list[Lane]:

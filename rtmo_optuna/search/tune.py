@@ -21,7 +21,7 @@ from rtmo_optuna.records import (
     TrialStarted,
 )
 from rtmo_optuna.search import judge, screening
-from rtmo_optuna.search.finals import Finals, Outcomes
+from rtmo_optuna.search.finals import Finals, Outcomes, plain_settings
 from rtmo_optuna.search.preflight import Preflight
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.screen import SHARE, Screen
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rtmo_optuna.records import TrialRecord
     from rtmo_optuna.search.study import Proposal
 
+PREFLIGHT_SHARE = 0.2
+"""The share of the time after which the preflight runs no more processes than it must."""
 SEARCH_UNTIL = 0.6
 """The share of the time after which the search ends; `LEAST_SEARCH` is what it has in any case."""
 LEAST_SEARCH = 0.35
@@ -90,7 +92,8 @@ class Tune:
             self.runner.check()
             crew.wait()
         self.study.refresh()
-        Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer).run()
+        until = self.begun + PREFLIGHT_SHARE * self.study.about.definition.timeout_s
+        Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until).run()
         self.study.put("preflown", 1)
 
     def _until(self) -> float:
@@ -100,12 +103,11 @@ class Tune:
         return self.begun + min(SEARCH_UNTIL * timeout_s, max(LEAST_SEARCH * timeout_s, timeout_s - finals_s))
 
     def _simplify(self) -> None:
-        """Try the best settings without what does nothing by itself: the race prefers them, if they are as fast."""
-        best = judge.best(self.study.trials, self.study.objective)
-        if best is None:
+        """Try the best settings without what does nothing by itself."""
+        plain = plain_settings(self.study)
+        if plain is None:
             return
-        effects = self.study.screening.effects if self.study.screening else ()
-        self.study.enqueue(screening.plainer(self.study.about.space, best.settings, effects), Origin.PLAINER)
+        self.study.enqueue(plain, Origin.PLAINER)
         while self.study.waiting and self._next():
             pass
 
