@@ -218,18 +218,16 @@ def test_within_half_a_percent_the_simplest_wins() -> None:
 def test_plain_settings_stay_and_win_unless_the_others_show_their_worth() -> None:
     """Lucky ones do not push them out early; behind by less than a standard error they win, by more they lose."""
     many = {Settings.of({"knob": place, "other": 1}): 1.0 - place / 1e4 for place in range(20)}
-    lucky = {**dict.fromkeys(many, 1.0), AB: 0.93, A: 1.0}
     rules = RaceRules(widest=6, blocks=8)
 
-    def after(level: float, *, plain: bool, spread: float = 0.02) -> race.RaceState:
-        known = [Contender(AB, tuple(values(1.0, 6, spread))), Contender(A, (1.001,), plain=plain), *contenders(many)]
-        level_of = {AB: 1.0, A: level}
-        blocks = [lucky] + [{s: level_of.get(s, 1.05) for s in lucky}] * 7
-        return functools.reduce(race.after, blocks, race.start(known, rules))
+    def after(level: float, *, plain: bool) -> race.RaceState:
+        known = [Contender(AB, tuple(values(1.0, 6, 0.03))), Contender(A, (1.001,), plain=plain), *contenders(many)]
+        usual = {**dict.fromkeys(many, 1.0), AB: 0.99, A: 0.99 * level}
+        return functools.reduce(race.after, [{**usual, AB: 0.93}] + [usual] * 7, race.start(known, rules))
 
     assert A in dropped(after(1.001, plain=False))
     assert after(1.001, plain=False).winner == AB
-    state = after(1.004, plain=True)
+    state = after(1.007, plain=True)
     assert A not in dropped(state)
     assert state.winner == A
     assert after(1.04, plain=True).winner == AB
