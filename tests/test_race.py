@@ -221,13 +221,13 @@ def test_plain_settings_stay_and_win_unless_the_others_show_their_worth() -> Non
     rules = RaceRules(widest=6, blocks=8)
 
     def after(level: float, *, plain: bool) -> race.RaceState:
-        known = [Contender(AB, tuple(values(1.0, 6, 0.03))), Contender(A, (1.001,), plain=plain), *contenders(many)]
+        known = [Contender(AB, tuple(values(1.0, 6, 0.05))), Contender(A, (1.001,), plain=plain), *contenders(many)]
         usual = {**dict.fromkeys(many, 1.0), AB: 0.99, A: 0.99 * level}
         return functools.reduce(race.after, [{**usual, AB: 0.93}] + [usual] * 7, race.start(known, rules))
 
     assert A in dropped(after(1.001, plain=False))
     assert after(1.001, plain=False).winner == AB
-    state = after(1.007, plain=True)
+    state = after(1.008, plain=True)
     assert A not in dropped(state)
     assert state.winner == A
     assert after(1.04, plain=True).winner == AB
