@@ -16,7 +16,7 @@ from rtmo_optuna.search.race import RaceRules
 from rtmo_optuna.search.study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from rtmo_optuna.records import TrialRecord
 
@@ -96,7 +96,7 @@ def _pairs(outcomes: Outcomes | None) -> int:
 def plain_settings(study: Study) -> Settings | None:
     """Return the study's best settings without what was not seen to matter by itself; None where nothing was measured.
 
-    The race prefers them, if they are as fast.
+    The race prefers them, if they are as fast. The default settings it need not: whoever beats them is confirmed.
     """
     best = judge.best(study.trials, study.objective)
     effects = study.screening.effects if study.screening else ()
@@ -167,14 +167,14 @@ class Finals:
         ]
         effects = self.study.screening.effects if self.study.screening else ()
         inert = {found.settings for found in effects if found.reading is Reading.INERT} - {self.incumbent}
-        plain = plain_settings(self.study)
+        plain = {plain_settings(self.study)} - {self.study.about.space.fixed}
         ran = (t for t in self.study.trials if t.run and t.settings not in inert)
         measured = (t for t in ran if t.measurement.outcome is Outcome.MEASURED)
         return baseline + [self._contender(trial, plain) for trial in measured]
 
-    def _contender(self, trial: TrialRecord, plain: Settings | None) -> race.Contender:
+    def _contender(self, trial: TrialRecord, plain: Collection[Settings | None]) -> race.Contender:
         memory = trial.measurement.gpu_memory_bytes
-        return race.Contender(trial.settings, tuple(self.study.costs(trial)), memory, plain=trial.settings == plain)
+        return race.Contender(trial.settings, tuple(self.study.costs(trial)), memory, plain=trial.settings in plain)
 
     def _race(self, rules: RaceRules, reserved: int) -> race.RaceState:
         """Return the race as far as it comes while there is time left for `reserved` processes after it."""

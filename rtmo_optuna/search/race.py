@@ -31,8 +31,8 @@ class RaceRules:
     But two stay until `least_blocks`, so that no single process decides, and no one drops within `tie` of the leader.
     `failures` failed processes drop as well. At the end the simplest settings within `tie` of the best win.
 
-    A `plain` contender has a place of its own and stays until `least_blocks` too. It is within `tie` where it is within
-    one standard error, so that what it lacks has to show its worth.
+    A `plain` contender has a place in the field and stays until `least_blocks` too. It is within `tie` where it is
+    within one standard error, so that what it lacks has to show its worth.
 
     It is successive halving on all values so far (Karnin, Koren and Somekh, ICML 2013) in small steps. The figures are
     from simulated studies (scripts/simulated.py): a gain as large as the spread between processes is the tenth of 40
@@ -210,7 +210,7 @@ def _narrowed(state: RaceState) -> RaceState:
     safe = {lane.settings for lane in sound[: 2 if early else 1]}
     plain = {lane.settings for lane in sound if lane.contender.plain}
     if state.blocks < rules.blocks:
-        room = max(2, rules.field(state.blocks) - len(plain))
+        room = rules.field(state.blocks) - len(plain)
         out |= {lane.settings for lane in [lane for lane in sound if not lane.contender.plain][room:]}
     if spread is not None and valued:
         cautious = spread * (1 + 1 / math.sqrt(2 * freedom))  # one standard error more: the spread is an estimate
