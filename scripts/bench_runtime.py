@@ -14,15 +14,11 @@ Runtime's, on a model that does next to nothing.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import random
-import resource
 import statistics
-import sys
 import tempfile
-import threading
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,6 +29,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from answers import BOUND, CUT, FAST, SPLIT, equal, feed_of, soak, spec_of
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.calls import Buffers, Device
 from rtmo_optuna.engine.capture import cut
@@ -48,13 +45,6 @@ if TYPE_CHECKING:
 
     Feed = dict[str, NDArray[Any]]
 
-PADDING = 114
-ROUNDS = 4  # a graph is captured when a number of rows comes again, and replayed after that
-FAST = {"prefer_nhwc": True, "fuse_conv_bias": True}
-BOUND = {"io_binding": True}
-SPLIT = {**BOUND, "enable_cuda_graph": True, "split_capture": True}
-HOST = {**SPLIT, "split_on_host": True}
-CUT = {"split": SPLIT, "split, host": HOST}
 WAYS: Mapping[str, Mapping[str, bool]] = {
     "default": {},
     "single session": FAST,
@@ -62,9 +52,7 @@ WAYS: Mapping[str, Mapping[str, bool]] = {
     **CUT,
     **{f"{way}, tuned": {**FAST, **settings} for way, settings in CUT.items()},
 }
-SHOWN = 10  # wrong answers told apart
 LOCKED = tuple(f"{way}, tuned" for way in CUT)
-EQUAL: Sequence[Mapping[str, Any]] = ({}, {"cudnn_conv_algo_search": "HEURISTIC"})  # with NHWC no two runs are equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +66,6 @@ class Row:
     calls: int
     left_out: int
     ratio: float
-
-
-def spec_of(
-    model: Path, settings: Mapping[str, bool], provider: str, shapes: Mapping[str, Sequence[int]]
-) -> SessionSpec:
-    """Return what opens `model` with the inputs' shapes fixed."""
-    fixed = {name: tuple(shape) for name, shape in shapes.items()}
-    free = {
-        size.dim_param: fixed[given.name][place]
-        for given in onnx.load(model, load_external_data=False).graph.input
-        if given.name in fixed
-        for place, size in enumerate(given.type.tensor_type.shape.dim)
-        if size.dim_param
-    }
-    return SessionSpec(str(model), provider, Settings.of(settings), shapes=fixed, free_dimensions=free)
-
-
-def feed_of(path: Path, batch: int) -> Feed:
-    """Return the first sample of an input file, repeated to a batch."""
-    with np.load(path) as stored:
-        return {name: np.repeat(stored[name][:1], batch, axis=0) for name in stored.files}
 
 
 # --- speed ---
@@ -209,110 +176,6 @@ def where(provider: str) -> str:
     return gpu.gpus()[0].name if provider == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
-# --- equal ---
-
-
-def equal(args: argparse.Namespace) -> None:
-    """Print for each input how many rows come out and whether all are equal; exit 1 where one is not."""
-    feed = feed_of(args.input, 1)
-    shapes = {name: array.shape for name, array in feed.items()}
-    wrong = 0
-    ways = CUT if args.provider == "cuda" else {"uncut": {}}
-    for settings, (way, more) in itertools.product(EQUAL, ways.items()):
-        told = f"{settings or 'default'}, {way}"
-        uncut = Session(spec_of(args.model, settings, args.provider, shapes))
-        split = Session(spec_of(args.model, {**settings, **more}, args.provider, shapes))
-        samples = people(feed, args.inputs)
-        wanted = [uncut.run(None, sample) for sample in samples]
-        rows = [outputs[0].shape[1] - 1 for outputs in wanted]
-        for _ in range(ROUNDS):
-            for kept, outputs, found in zip(rows, wanted, (split.run(None, sample) for sample in samples), strict=True):
-                if not all(map(np.array_equal, outputs, found)):
-                    wrong += 1
-                    print(f"{told}, {kept} rows: NOT equal")
-        print(f"{told}: {len(rows)} inputs with {min(rows)} to {max(rows)} rows, {ROUNDS} times each")
-    print("NOT EQUAL" if wrong else "equal to the last bit")
-    sys.exit(bool(wrong))
-
-
-def people(feed: Feed, count: int) -> list[Feed]:
-    """Return inputs with fewer and fewer people: more and more of the picture is padding, at last all of it."""
-    samples = []
-    for number in range(count):
-        sample = {name: array.copy() for name, array in feed.items()}
-        for array in sample.values():
-            array[..., : array.shape[-1] * (number + 1) // count] = PADDING
-        samples.append(sample)
-    return [feed, *samples]
-
-
-# --- soak ---
-
-
-def soak(args: argparse.Namespace) -> None:
-    """Print memory before and after many calls, and wrong answers of threads; exit 1 where there are any."""
-    feed = feed_of(args.input, 1)
-    shapes = {name: array.shape for name, array in feed.items()}
-    settings = SPLIT if args.provider == "cuda" else {}  # an answer is wrong where a bit of it is
-    session = Session(spec_of(args.model, settings, args.provider, shapes))
-    samples = people(feed, 7)
-    wanted = [session.run(None, sample) for sample in samples]
-    wrong: list[int] = []
-
-    def work(first: int, calls: int) -> None:
-        for number in range(first, first + calls):
-            found, meant = session.run(None, samples[number % len(samples)]), wanted[number % len(samples)]
-            if not all(map(np.array_equal, found, meant)):
-                wrong.append(number)
-                if len(wrong) < SHOWN:
-                    print(f"call {number}: {apart(found, meant)}", flush=True)
-
-    def together(calls: int) -> float:
-        threads = [threading.Thread(target=work, args=(n, calls // args.threads)) for n in range(args.threads)]
-        begun = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return time.perf_counter() - begun
-
-    work(0, 100)
-    print(f"1 thread, 100 calls: {len(wrong)} wrong answers", flush=True)
-    calls = args.calls // 10
-    print(f"{args.threads} threads, {calls} calls: {together(calls):.1f} s, {len(wrong)} wrong answers", flush=True)
-    begun = time.perf_counter()
-    for done in range(0, args.calls, max(1, args.calls // 10)):
-        print(f"after {done} calls: {shown_memory(args.provider)}", flush=True)
-        work(done, min(args.calls // 10, args.calls - done))
-    print(f"{args.calls} calls in {time.perf_counter() - begun:.1f} s: {len(wrong)} wrong answers")
-    print(f"at last: {shown_memory(args.provider)}")
-    sys.exit(bool(wrong))
-
-
-def apart(found: Sequence[NDArray[Any]], meant: Sequence[NDArray[Any]]) -> str:
-    """Return how far each output is from what it should be."""
-    return ", ".join(
-        f"{one.shape} instead of {other.shape}"
-        if one.shape != other.shape
-        else f"{np.abs(one - other).max(initial=0):.3g}"
-        for one, other in zip(found, meant, strict=True)
-    )
-
-
-def memory(provider: str) -> dict[str, float]:
-    """Return the bytes that this process holds now, and has on the GPU."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    held = {"host memory": float(pages * resource.getpagesize())}
-    if provider == "cuda":
-        held["GPU memory"] = float(gpu.process_memory(gpu.gpus()[0], os.getpid()) or 0)
-    return held
-
-
-def shown_memory(provider: str) -> str:
-    """Return what `memory` tells, in words."""
-    return ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory(provider).items())
-
-
 # --- cost ---
 
 
@@ -353,15 +216,15 @@ def main() -> None:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--provider", choices=("cuda", "cpu"), default="cuda")
 
-    one = commands.add_parser("speed", parents=[model, shared], help="latencies of all ways of calling")
+    one = commands.add_parser("speed", parents=[model], help="latencies of all ways of calling")
     one.add_argument("--batch", type=int, nargs="+", default=[1], help="default: 1; others need a dynamic batch")
     one.add_argument("--config", type=Path, help="what a tune wrote: its settings too, by open_session")
     one.add_argument("--seconds", type=float, default=3.0, help="of windows for each way; default: %(default)s")
     one.add_argument("--output", type=Path, help="JSON file")
-    one.set_defaults(run=speed)
-    two = commands.add_parser("equal", parents=[model, shared], help="cut and uncut, to the last bit")
+    one.set_defaults(run=speed, provider="cuda")
+    two = commands.add_parser("equal", parents=[model], help="cut and uncut, to the last bit")
     two.add_argument("--inputs", type=int, default=20, help="default: %(default)s")
-    two.set_defaults(run=equal)
+    two.set_defaults(run=equal, provider="cuda")
     three = commands.add_parser("soak", parents=[model, shared], help="memory and threads")
     three.add_argument("--calls", type=int, default=100_000, help="default: %(default)s")
     three.add_argument("--threads", type=int, default=8, help="default: %(default)s")

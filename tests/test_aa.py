@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import aa
+import aa_replay
 import simulated
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import TunerError
@@ -23,17 +24,17 @@ def recorded(folder: Path, spread: float, count: int = 60) -> Path:
     """Write a recording of processes that differ by `spread`, and two pinned ones far off."""
     rng = random.Random(1)  # noqa: S311 - no secret
     values = [5.0 * (1 + spread * rng.gauss()) for _ in range(count)]
-    processes = [aa.Process(aa.PLAIN, value, (value,) * 4, 350_000, {"slow core": 1}) for value in values]
-    processes += [aa.Process(aa.CANARY, 50.0, (50.0,))] * 2
+    processes = [aa_replay.Process(aa_replay.PLAIN, value, (value,) * 4, 350_000, {"slow core": 1}) for value in values]
+    processes += [aa_replay.Process(aa_replay.CANARY, 50.0, (50.0,))] * 2
     path = folder / "recorded.json"
-    path.write_text(json.dumps(encode(aa.Recording({"provider": "cpu"}, tuple(processes)))), encoding="utf-8")
+    path.write_text(json.dumps(encode(aa_replay.Recording({"provider": "cpu"}, tuple(processes)))), encoding="utf-8")
     return path
 
 
-def replay(*arguments: str) -> list[aa.Row]:
+def replay(*arguments: str) -> list[aa_replay.Row]:
     """Return the rows of a replay."""
     args = aa.parser().parse_args(["replay", *arguments])
-    rows: list[aa.Row] = args.run(args)
+    rows: list[aa_replay.Row] = args.run(args)
     return rows
 
 
@@ -72,23 +73,23 @@ def test_a_replay_needs_processes(tmp_path: Path) -> None:
     path = recorded(tmp_path, 0.01, count=0)
     with pytest.raises(TunerError, match="no processes"):
         replay(str(path))
-    assert len(decode(aa.Recording, json.loads(path.read_text(encoding="utf-8"))).values(aa.CANARY)) == 2
+    assert len(decode(aa_replay.Recording, json.loads(path.read_text(encoding="utf-8"))).values(aa_replay.CANARY)) == 2
 
 
 def test_a_wrong_claim_has_no_part_in_what_is_found() -> None:
     """Who claims settings that are no faster has found nothing, and pays the regret of the faster ones."""
     truth = simulated.forty(1, 0.1)
     slow = next(settings for settings, level in truth.items() if level == 1.0)
-    answer = aa._answer(truth, slow, 1.05, 41)  # noqa: SLF001 - the script's own counting
+    answer = aa_replay._answer(truth, slow, 1.05, 41)  # noqa: SLF001 - the script's own counting
     assert answer.gain == pytest.approx(0.05)
     assert not answer.right
     assert answer.regret == pytest.approx(0.1)
-    assert aa._answer(truth, slow, 1.005, 41).gain is None  # noqa: SLF001
+    assert aa_replay._answer(truth, slow, 1.005, 41).gain is None  # noqa: SLF001
 
 
 def test_variation_is_the_deviation_over_the_mean() -> None:
     """9, 10 and 11 have a standard deviation of 1."""
-    assert aa.variation([9.0, 10.0, 11.0]) == pytest.approx(0.1)
+    assert aa_replay.variation([9.0, 10.0, 11.0]) == pytest.approx(0.1)
 
 
 def test_live_runs_the_default_under_every_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def race(record: StudyRecord) -> Iterator[Block]:
     more = f" {hidden} more left early and are not shown." if hidden else ""
     yield Paragraph(
         f"The best of the trials ran again, in fresh processes side by side: {len(racers)} at first, fewer from block "
-        f"to block, {blocks} blocks in all. Of those that are as fast as the best it chooses the simplest. A race is no "
-        f"proof of a gain.{more}"
+        f"to block, {blocks} blocks in all. Of those that are as fast as the best it chooses the simplest, and proves "
+        f"no gain.{more}"
     )
     yield from pictures(Chapter.RACE)
     yield table
