@@ -46,8 +46,9 @@ def resolve(definition: StudyDefinition, machine: Machine, model: ModelFacts, *,
         elif possible:
             fixed |= dict(possible[0].values)
     if not dimensions:
+        why = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
         message = (
-            f"The study definition {definition.name!r} leaves nothing to search on this machine: "
+            f"The study definition {definition.name!r} leaves nothing to search on this machine{f' ({why})' * bool(why)}: "
             "name at least one knob with two choices that it can hold."
         )
         raise UsageError(message)
@@ -57,6 +58,9 @@ def resolve(definition: StudyDefinition, machine: Machine, model: ModelFacts, *,
         fixed=canonical(definition.provider, fixed),
         left_out=tuple(left_out),
     )
+
+
+_AMOUNTS = {"cores": "cores ({:g})", "gpu_memory_gb": "GPU memory ({:.1f} GiB)"}
 
 
 class _Obstacles:
@@ -94,7 +98,7 @@ class _Obstacles:
                 return f"ONNX Runtime {self._version} has no such option"
             most = self._amounts.get(knob.ceiling or "", math.inf)
             if isinstance(value, int | float) and value > most:
-                return f"this machine has {most:g} ({(knob.ceiling or '').replace('_', ' ')})"
+                return f"more than this machine's {_AMOUNTS[knob.ceiling or ''].format(most)}"
         return ""
 
 
