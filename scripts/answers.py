@@ -93,9 +93,15 @@ def people(feed: Feed, count: int) -> list[Feed]:
 
 def soak(args: argparse.Namespace) -> None:
     """Print memory before and after many calls, and wrong answers of threads; exit 1 where there are any."""
+    ways = CUT if args.provider == "cuda" else {"uncut": {}}  # an answer is wrong where a bit of it is
+    wrong = sum([soaked(args, way, settings) for way, settings in ways.items()])
+    sys.exit(bool(wrong))
+
+
+def soaked(args: argparse.Namespace, way: str, settings: Mapping[str, bool]) -> int:
+    """Return how many answers of one session were wrong."""
     feed = feed_of(args.input, 1)
     shapes = {name: array.shape for name, array in feed.items()}
-    settings = SPLIT if args.provider == "cuda" else {}  # an answer is wrong where a bit of it is
     session = Session(spec_of(args.model, settings, args.provider, shapes))
     samples = people(feed, 7)
     wanted = [session.run(None, sample) for sample in samples]
@@ -119,7 +125,7 @@ def soak(args: argparse.Namespace) -> None:
         return time.perf_counter() - begun
 
     work(0, 100)
-    print(f"1 thread, 100 calls: {len(wrong)} wrong answers", flush=True)
+    print(f"{way}: 1 thread, 100 calls: {len(wrong)} wrong answers", flush=True)
     calls = args.calls // 10
     print(f"{args.threads} threads, {calls} calls: {together(calls):.1f} s, {len(wrong)} wrong answers", flush=True)
     begun = time.perf_counter()
@@ -127,8 +133,8 @@ def soak(args: argparse.Namespace) -> None:
         print(f"after {done} calls: {shown_memory(args.provider)}", flush=True)
         work(done, min(args.calls // 10, args.calls - done))
     print(f"{args.calls} calls in {time.perf_counter() - begun:.1f} s: {len(wrong)} wrong answers")
-    print(f"at last: {shown_memory(args.provider)}")
-    sys.exit(bool(wrong))
+    print(f"at last: {shown_memory(args.provider)}", flush=True)
+    return len(wrong)
 
 
 def apart(found: Sequence[NDArray[Any]], meant: Sequence[NDArray[Any]]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rtmo_optuna.bench import protocol, worker
+from rtmo_optuna.bench import protocol, timer
 from rtmo_optuna.bench.run import Decision, describe, measure, trusted
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.records import EngineKind, Limits, Measurement, Outcome, SessionSpec, Settings, Stage, Window
@@ -76,10 +76,10 @@ def test_the_warm_up_is_on_a_quiet_core_already(monkeypatch: pytest.MonkeyPatch)
     """The first window begins with warm caches, and knows what the beats beside a quiet call take."""
     seen: list[str] = []
     core = SimpleNamespace(before=lambda: seen.append("before"), quiet=lambda: seen.append("quiet"))
-    monkeypatch.setattr(worker, "QuietCore", lambda _: core)
+    monkeypatch.setattr(timer, "QuietCore", lambda _: core)
     engine = SimpleNamespace(run=lambda _: seen.append("call"))
-    timer = worker._Timer(cast("Any", engine), [{}], replace(SHORT, warmup_s=0.0, warmup_calls=2), 1)  # noqa: SLF001
-    assert len(timer.warm_up()) == 2
+    timed = timer.Timer(cast("Any", engine), [{}], replace(SHORT, warmup_s=0.0, warmup_calls=2), 1)
+    assert len(timed.warm_up()) == 2
     assert seen == ["before", "call", "quiet", "call", "quiet"]
 
 
@@ -96,11 +96,11 @@ def test_quiet_calls_of_a_lost_window_begin_the_next(monkeypatch: pytest.MonkeyP
             return self.calls % 8 == 0
 
     rarely = Rarely()
-    monkeypatch.setattr(worker, "QuietCore", lambda _: rarely)
+    monkeypatch.setattr(timer, "QuietCore", lambda _: rarely)
     engine = SimpleNamespace(run=lambda _: None)
     rules = replace(SHORT, window_s=1e-6, window_calls=5)
-    timer = worker._Timer(cast("Any", engine), [{}], rules, 1)  # noqa: SLF001 - what a child times with
-    windows = [timer.window() for _ in range(12)]
+    timed = timer.Timer(cast("Any", engine), [{}], rules, 1)
+    windows = [timed.window() for _ in range(12)]
     assert {window.slow for window in windows} == {True, False}
     quiet = sum(len(window.samples_ns) for window in windows if not window.slow)
     assert quiet == 5 * sum(not window.slow for window in windows)

@@ -16,16 +16,20 @@ import yaml
 
 import scripted
 from rtmo_optuna import workflow
+from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.records import (
     GateMode,
     GateRequest,
     GateRules,
+    KnobEffect,
     Measurement,
     Measuring,
     Origin,
     Outcome,
     Purpose,
+    Reading,
+    Screening,
     SessionSpec,
     Settings,
     Stage,
@@ -186,6 +190,53 @@ def test_the_race_gives_way_to_the_pairs_where_time_is_short(tmp_path: Path, pla
     assert found.winner is not None
     assert set(ARENA.items) <= set(found.winner.items)
     assert verdict(study, found).confirmed
+
+
+def test_a_tune_leaves_time_for_the_search(tmp_path: Path, planted: Planted) -> None:
+    """Where processes take long, the preflight runs two, not six."""
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    runner = runner_of(study)
+    runner.walls_s += [0.21 * study.about.definition.timeout_s] * 100
+    Tune(study, runner, DEFAULT, 6, lambda _event: None, time.monotonic(), search_only=True).run()
+    assert len(kept(study, Purpose.BASELINE)) == 2
+    assert planted.ran[DEFAULT] == 3
+
+
+def test_pairs_of_another_winner_are_forgotten(tmp_path: Path, planted: Planted) -> None:
+    """Where the race now ends otherwise, as after a new version of its rules, no pair of the old winner counts."""
+    planted.factors = {ARENA: 0.8}
+    study = opened(tmp_path)
+    planted.stop = lambda: len(kept(study, Purpose.CONFIRMATION)) > 8
+    with pytest.raises(KeyboardInterrupt):
+        tune(study)
+    assert kept(study, Purpose.CONFIRMATION)
+    study.put("finals", {**study.get("finals"), "winner": encode(PATTERN)})
+    planted.stop = lambda: False
+    found = tune(opened(tmp_path))
+    assert set(ARENA.items) <= set((found.winner or DEFAULT).items)
+    pairs = kept(opened(tmp_path), Purpose.CONFIRMATION)
+    assert {settings for _, settings, _ in pairs} == {DEFAULT, found.winner}
+    assert [index for index, _, _ in pairs] == [place // 2 for place in range(len(pairs))]
+
+
+@pytest.mark.parametrize(("reading", "plain"), [(Reading.FASTER, [ARENA]), (Reading.UNDECIDED, [])])
+def test_idle_choices_do_not_win_by_luck(
+    tmp_path: Path, planted: Planted, reading: Reading, plain: list[Settings]
+) -> None:
+    """The best without what does nothing by itself races as such and wins; the default needs no such right."""
+    planted.factors, planted.spread = {ARENA: 0.8}, 0.01
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic(), search_only=True).run()
+    idle = ("enable_mem_pattern", "session.intra_op.allow_spinning")
+    effects = [KnobEffect(((name, False),), Settings.of({name: False}), Reading.UNDECIDED) for name in idle]
+    effects.append(KnobEffect((("enable_cpu_mem_arena", False),), ARENA, reading))
+    study.put("screening", Screening(effects=tuple(effects), over=True))
+    finals = Finals(study, runner_of(study), DEFAULT, deadline=time.monotonic() + 600.0)
+    assert [one.settings for one in finals._contenders() if one.plain] == plain  # noqa: SLF001 - who races as what
+    if plain:
+        assert finals.run().winner == ARENA
 
 
 def test_the_same_command_again_runs_nothing(tmp_path: Path, planted: Planted) -> None:

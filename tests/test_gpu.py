@@ -116,7 +116,7 @@ def test_tune_on_the_gpu(rtmo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         cli.main(["tune", str(rtmo), "--input", str(rtmo.with_suffix(".npz")), "--trials", "2", "--timeout", "60s"])
     assert ended.value.code == 0
     record = load_study("sqlite:///studies/studies.db", "rtmo-t-cuda").record()
-    assert sum(trial.origin is not Origin.PLAINER for trial in record.runs) == 2
+    assert 1 <= sum(trial.origin in {Origin.DEFAULT, Origin.SAMPLER} for trial in record.runs) <= 2
     assert record.machine.gpu
     held = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))["onnx"]
     assert held["benchmark_info"]["gpu_name"] == record.machine.gpu.name

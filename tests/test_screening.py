@@ -628,6 +628,15 @@ def test_what_the_best_needs_stays_with_it() -> None:
     assert screening.plainer(SPACE, best, effects) == Settings.of(FUSED)
 
 
+def test_a_pair_that_is_faster_together_stays() -> None:
+    """Neither shows anything alone."""
+    both = (("fuse_conv_bias", True), ("prefer_nhwc", True))
+    alone = [KnobEffect((option,), Settings(), Reading.UNDECIDED) for option in both]
+    assert screening.plainer(SPACE, Settings.of(FUSED), alone) == Settings()
+    together = KnobEffect(both, Settings(), Reading.FASTER)
+    assert screening.plainer(SPACE, Settings.of(FUSED), [*alone, together]) == Settings.of(FUSED)
+
+
 def test_known_idlers_are_flipped_last() -> None:
     """Time may not do for all flips: what won elsewhere comes first, then what may matter."""
     names = ("gpu_mem_limit_gb", "use_tf32", "tunable_op", "prefer_nhwc")

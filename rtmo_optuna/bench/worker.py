@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import gc
 import importlib
-import math
 import os
 import sys
 import time
@@ -14,11 +13,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rtmo_optuna.bench import protocol
 from rtmo_optuna.bench.protocol import Blame
+from rtmo_optuna.bench.timer import Timer
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.inputs import load
 from rtmo_optuna.engine.session import open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
-from rtmo_optuna.machine.canary import QuietCore
 from rtmo_optuna.wire import BenchmarkRequest, EngineKind, ModelFacts, Stage
 
 if TYPE_CHECKING:
@@ -28,17 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rtmo_optuna.engine.session import Engine
-    from rtmo_optuna.wire import Measuring
 
     Feed = dict[str, NDArray[np.generic]]
 
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _ROUNDS = 3
-_DISTURBED = 0.25
-_LONGEST = 3
 _NEEDED = ("hashlib", "rtmo_optuna.codec", "rtmo_optuna.engine.outputs", "rtmo_optuna.records")
-"""What the comparison of outputs imports, and no other request than a benchmark's does."""
+"""What a benchmark imports after its first run, to compare outputs."""
 
 
 class Worker:
@@ -82,7 +78,7 @@ class Worker:
             self.stage = Stage.GATE
             self.answer(protocol.Gated(_gated(engine, runs, request.gate)))
         del runs
-        timer = _Timer(engine, samples, request.measuring, request.best_spin_ns if request.pin else None)
+        timer = Timer(engine, samples, request.measuring, request.best_spin_ns if request.pin else None)
         self.stage = Stage.WARMUP
         start = time.perf_counter_ns()
         spent = timer.warm_up()
@@ -147,73 +143,6 @@ class Worker:
             np.savez(target, allow_pickle=False, **named)
         finite = all(np.isfinite(a).all() for run in runs for a in run.values() if a.dtype.kind in "fc")
         self.answer(protocol.ReferenceMade(finite))
-
-
-class _Timer:
-    """Times complete calls, cycling through the samples; whole cycles, so that every window holds the same work."""
-
-    def __init__(self, engine: Engine, samples: list[Feed], measuring: Measuring, best_spin_ns: int | None) -> None:
-        self._run = engine.run
-        self._samples = samples
-        self._measuring = measuring
-        self._left = math.inf if measuring.runs is None else measuring.runs
-        self._least = measuring.window_calls
-        self._core = None if best_spin_ns is None else QuietCore(best_spin_ns)
-        self._kept: list[int] = []
-
-    def _cycle(self, core: QuietCore | None) -> tuple[list[int], bool]:
-        """Return the latencies of one call a sample, and whether they are to be believed: most ran on a quiet core."""
-        now, run, spent, disturbed = time.perf_counter_ns, self._run, [], 0
-        for feed in self._samples:
-            start = now()
-            run(feed)
-            spent.append(now() - start)
-            if core and not core.quiet():
-                disturbed += 1
-        return spent, disturbed <= _DISTURBED * len(spent)
-
-    def warm_up(self) -> list[int]:
-        """Return the latencies of the warm-up's calls, on a quiet core already: it learns what the beats there take."""
-        rules = self._measuring
-        if self._core:
-            self._core.before()
-        end = time.perf_counter() + (0.0 if rules.warmup_exact else rules.warmup_s)
-        spent: list[int] = []
-        least = rules.warmup_calls
-        while len(spent) < least or time.perf_counter() < end:
-            spent += self._cycle(self._core)[0]
-            if not rules.warmup_exact and sum(spent) > len(spent) * rules.slow_call_ms * 1e6:
-                least = self._least = rules.slow_calls
-        return spent
-
-    def window(self) -> protocol.Timed:
-        """Time calls until there are enough quiet ones, or three times as long where a quiet core is not to be had.
-
-        Then the few quiet ones are the beginning of the next window.
-        """
-        core, window_s, least = self._core, self._measuring.window_s, min(self._least, self._left)
-        spent, known = self._kept, len(self._kept)
-        disturbed: list[int] = []
-        gc.collect()
-        gc.disable()
-        if core:
-            core.before()
-        begun, passed, lost = time.perf_counter(), 0.0, False
-        while len(spent) < self._left and not lost and (len(spent) < least or passed < window_s):
-            cycle, quiet = self._cycle(core)
-            (spent if quiet else disturbed).extend(cycle)
-            passed = time.perf_counter() - begun
-            lost = len(disturbed) >= _LONGEST * least and passed >= _LONGEST * window_s
-        gc.enable()
-        slow = len(spent) < least
-        self._left -= 0 if slow else len(spent)
-        self._kept = spent if slow else []
-        told, left_out = (spent[known:] + disturbed, 0) if slow else (spent, len(disturbed))
-        return protocol.Timed(tuple(told), slow, core.best_ns if core else 0, left_out)
-
-    def close(self) -> None:
-        if self._core:
-            self._core.close()
 
 
 _HANDLERS: Mapping[type[protocol.Request], Callable[[Worker, Any], None]] = {
@@ -290,6 +219,7 @@ def _load_ahead(provider: str) -> None:
         importlib.import_module(module)
     with contextlib.suppress(UsageError):
         ort.load(provider)
+    ort.start_driver(provider)
 
 
 def main() -> None:

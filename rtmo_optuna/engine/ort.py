@@ -101,10 +101,10 @@ class Runtime:
 
 
 def load(provider: str) -> Runtime:
-    """Import ONNX Runtime and, where `provider` needs them, preload the CUDA libraries and start the driver.
+    """Import ONNX Runtime and preload the CUDA libraries where `provider` needs them.
 
-    The driver holds no context on the GPU then. What was loaded before takes next to no time. Raises UsageError, which
-    says what to install, where ONNX Runtime or the provider is missing.
+    What was loaded before takes next to no time. Raises UsageError, which says what to install, where ONNX Runtime or
+    the provider is missing.
     """
     start = time.perf_counter_ns()
     ort = _import()
@@ -113,9 +113,18 @@ def load(provider: str) -> Runtime:
     _require_provider(ort, table.ort_name)
     if provider == "cuda" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-        with contextlib.suppress(OSError):  # without a driver, opening a session says what is missing
-            ctypes.CDLL("libcuda.so.1").cuInit(0)
     return Runtime(ort, table, imported - start, time.perf_counter_ns() - imported)
+
+
+def start_driver(provider: str) -> None:
+    """Start the CUDA driver where `provider` needs it; no context is made on a GPU.
+
+    Only for a process that is to open a session: after it, one that is forked off cannot use CUDA. Where there is no
+    driver nothing happens: opening a session says what is missing.
+    """
+    if provider == "cuda":
+        with contextlib.suppress(OSError):
+            ctypes.CDLL("libcuda.so.1").cuInit(0)
 
 
 def specs(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -71,7 +71,8 @@ class SplitCall:
     def run(self, names: Sequence[str], feed: Arrays, options: Any = None) -> list[NDArray[Any]]:  # noqa: ANN401
         """Return the outputs `names` for `feed`.
 
-        `options` hold for all but `finish`, which runs with those that name its graphs.
+        `options` hold for the head and for a tail on the device; on the host what they ask for may not be had, and
+        `finish` runs with those that name its graphs.
         """
         with self._lock:
             self._inputs.fill(feed, self._bind)
@@ -129,9 +130,9 @@ class _HostTail:
         if name in self._held:
             self._held[name] = value
 
-    def run(self, options: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401
+    def run(self, _options: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401
         """Return the outputs by name."""
-        outputs = self._session.run(self.gives, {name: value.numpy() for name, value in self._held.items()}, options)
+        outputs = self._session.run(self.gives, {name: value.numpy() for name, value in self._held.items()})
         return dict(zip(self.gives, outputs, strict=True))
 
 

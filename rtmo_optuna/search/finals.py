@@ -121,6 +121,9 @@ class Finals:
         rivals = tuple(rival for rival in dict.fromkeys((default, kept.incumbent)) if not self.study.failed(rival))
         state = self._race(kept.rules, self._least_pairs())
         winner = state.winner
+        if kept.winner not in {None, winner}:  # another version's race, or a screening that went on: no pair fits
+            self.study.forget(Purpose.CONFIRMATION)
+            kept = replace(kept, pairs=None, claims=())
         kept = replace(kept, blocks=state.blocks, winner=winner)
         self.study.put("finals", kept)
         if winner is not None:

@@ -30,7 +30,8 @@ def keep_states(study: Study, runner: Runner) -> None:
 class Preflight:
     """Runs the default settings in `baseline` fresh processes, and sets the runner up by what they tell.
 
-    What an earlier run of the study found is kept with it, and is not found anew. After `until` (monotonic seconds) no
+    What an earlier run of the study found is kept with it, and is not found anew; once it is over, or trials were run,
+    it is for good, so that all of a study is measured alike. After `until` (monotonic seconds) no
     process ends that is more than the second of its kind.
     """
 
@@ -54,12 +55,8 @@ class Preflight:
             self.runner.first_state = decode(GpuState, states[0])
         if calls := self.study.get("warmup_calls"):
             self.runner.measuring = replace(self.runner.measuring, warmup_calls=calls)
-        plain = self._baseline(Purpose.BASELINE)
-        spread = noise.between({self.incumbent: plain})
-        if self.study.get("pin") is None and self.runner.gpu and noise.noisy(spread) and not self._late():
-            self.runner.pin = True
-            pinned = self._baseline(Purpose.PINNED)
-            self.study.put("pin", judge.steadier(plain, pinned))
+        if not (self.study.get("preflown") or self.study.runs):
+            self._measure()
         self.runner.pin = bool(self.study.get("pin"))
         keep_states(self.study, self.runner)
         found = noise_of(self.study)
@@ -70,6 +67,16 @@ class Preflight:
                 f"{found.found:.1%} will mostly not be found."
             )
             self.observer(Note(text, warning=True))
+
+    def _measure(self) -> None:
+        """Run the default settings, and decide once for all of the study whether its windows run on quiet cores."""
+        plain = self._baseline(Purpose.BASELINE)
+        pin = False
+        if self.runner.gpu and noise.noisy(noise.between({self.incumbent: plain})) and not self._late():
+            self.runner.pin = True
+            pin = judge.steadier(plain, self._baseline(Purpose.PINNED))
+        self.study.put("pin", pin)
+        self.study.put("preflown", 1)
 
     def _baseline(self, purpose: Purpose) -> list[float]:
         """Return the costs of the default settings in as many fresh processes as the study's baseline takes."""

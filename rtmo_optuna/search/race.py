@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Block: TypeAlias = Mapping[Settings, float | None]
 
 
+_TOLD = 5
+
+
 @dataclass(frozen=True, slots=True)
 class RaceRules:
     """How a race narrows: first it drops who is clearly behind, then who is most likely behind.
@@ -31,8 +34,8 @@ class RaceRules:
     But two stay until `least_blocks`, so that no single process decides, and no one drops within `tie` of the leader.
     `failures` failed processes drop as well. At the end the simplest settings within `tie` of the best win.
 
-    A `plain` contender has a place in the field and stays until `least_blocks` too. It is within `tie` where it is
-    within one standard error, so that what it lacks has to show its worth.
+    A `plain` contender has a place in the field and stays until `least_blocks` too. After five blocks it wins within
+    one standard error, `plain_tie` at the most, so that what it lacks has to show its worth.
 
     It is successive halving on all values so far (Karnin, Koren and Somekh, ICML 2013) in small steps. The figures are
     from simulated studies (scripts/simulated.py): a gain as large as the spread between processes is the tenth of 40
@@ -45,6 +48,7 @@ class RaceRules:
     least_blocks: int = 5
     luck: float = 0.9
     tie: float = 0.005
+    plain_tie: float = 0.01
     failures: int = 2
 
     def field(self, block: int) -> int:
@@ -140,8 +144,10 @@ class RaceState:
 
     def _tie(self, lane: Lane, first: Lane) -> float:
         """Return how far behind `first` is no difference for `lane`."""
-        tie = math.log1p(self.rules.tie)
-        return max(tie, _error(self.spread, lane, first)) if lane.contender.plain and self.spread else tie
+        tie, most = math.log1p(self.rules.tie), math.log1p(self.rules.plain_tie)
+        if not lane.contender.plain or self.spread is None or self.blocks < _TOLD:
+            return tie
+        return max(tie, min(most, _error(self.spread, lane, first)))
 
     @property
     def _left(self) -> tuple[Lane, ...]:

@@ -92,11 +92,12 @@ def unfit(definition: StudyDefinition, space: SearchSpace) -> str:
     return ""
 
 
-def plainer(space: SearchSpace, settings: Settings, effects: Iterable[KnobEffect]) -> Settings:
+def plainer(space: SearchSpace, settings: Settings, effects: Sequence[KnobEffect]) -> Settings:
     """Return `settings` with every choice at its default that was not seen to matter alone.
 
     Left as they are: choices that were faster, slower or failed by themselves, and untried ones, but for those that are
-    known to do nothing on many machines (`hints.WHY`); with one that stays, the one that it needs (`hints.TOGETHER`).
+    known to do nothing on many machines (`hints.WHY`); with one that stays, the one that it needs (`hints.TOGETHER`);
+    and such a pair that was faster together.
     It is a guess, to be measured: what nobody can tell from the default should not be in anybody's configuration.
     """
     params, default = params_of(space, settings), params_of(space, space.fixed)
@@ -108,9 +109,11 @@ def plainer(space: SearchSpace, settings: Settings, effects: Iterable[KnobEffect
         reading = read.get(option)
         return option[0] not in WHY if reading is None else reading in _MATTERS
 
+    pairs = [dict(found.options) for found in effects if len(found.options) > 1 and found.reading is Reading.FASTER]
     kept = dict(option for option in params.items() if matters(option))
     needed = (TOGETHER.get(option) for option in kept.items())
     kept |= dict(option for option in needed if option and option in params.items())
+    kept |= {name: label for pair in pairs if pair.items() <= params.items() for name, label in pair.items()}
     return settings_of(space, {**default, **kept})
 
 

@@ -94,7 +94,6 @@ class Tune:
         self.study.refresh()
         until = self.begun + PREFLIGHT_SHARE * self.study.about.definition.timeout_s
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until).run()
-        self.study.put("preflown", 1)
 
     def _until(self) -> float:
         """Return when the search ends: it leaves time for a short race and the least confirmation, where it can."""

@@ -49,8 +49,8 @@ def resolve(definition: StudyDefinition, machine: Machine, model: ModelFacts, *,
         why = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
         told = f" ({why})" if why else ""
         message = (
-            f"The study definition {definition.name!r} leaves nothing to search on this machine{told}: name at least one "
-            "knob with two choices that it can hold."
+            f"The study definition {definition.name!r} leaves nothing to search on this machine{told}: name at least "
+            "one knob with two choices that it can hold."
         )
         raise UsageError(message)
     return SearchSpace(

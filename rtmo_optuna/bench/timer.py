@@ -1,0 +1,91 @@
+"""Times a child's calls: its warm-up and its windows, on a quiet core where that is asked for."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from rtmo_optuna.bench import protocol
+from rtmo_optuna.machine.canary import QuietCore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rtmo_optuna.engine.session import Engine
+    from rtmo_optuna.wire import Measuring
+
+    Feed = Mapping[str, Any]
+
+_DISTURBED = 0.25
+_LONGEST = 3
+
+
+class Timer:
+    """Times complete calls, cycling through the samples; whole cycles, so that every window holds the same work."""
+
+    def __init__(self, engine: Engine, samples: Sequence[Feed], measuring: Measuring, best_spin_ns: int | None) -> None:
+        """Call `engine` with `samples` by the rules `measuring`; None for `best_spin_ns`: on whatever core it is."""
+        self._run = engine.run
+        self._samples = samples
+        self._measuring = measuring
+        self._left = math.inf if measuring.runs is None else measuring.runs
+        self._least = measuring.window_calls
+        self._core = None if best_spin_ns is None else QuietCore(best_spin_ns)
+        self._kept: list[int] = []
+
+    def _cycle(self, core: QuietCore | None) -> tuple[list[int], bool]:
+        """Return the latencies of one call a sample, and whether they are to be believed: most ran on a quiet core."""
+        now, run, spent, disturbed = time.perf_counter_ns, self._run, [], 0
+        for feed in self._samples:
+            start = now()
+            run(feed)
+            spent.append(now() - start)
+            if core and not core.quiet():
+                disturbed += 1
+        return spent, disturbed <= _DISTURBED * len(spent)
+
+    def warm_up(self) -> list[int]:
+        """Return the latencies of the warm-up's calls, on a quiet core already: it learns what the beats there take."""
+        rules = self._measuring
+        if self._core:
+            self._core.before()
+        end = time.perf_counter() + (0.0 if rules.warmup_exact else rules.warmup_s)
+        spent: list[int] = []
+        least = rules.warmup_calls
+        while len(spent) < least or time.perf_counter() < end:
+            spent += self._cycle(self._core)[0]
+            if not rules.warmup_exact and sum(spent) > len(spent) * rules.slow_call_ms * 1e6:
+                least = self._least = rules.slow_calls
+        return spent
+
+    def window(self) -> protocol.Timed:
+        """Time calls until there are enough quiet ones, or three times as long where a quiet core is not to be had.
+
+        Then the few quiet ones are the beginning of the next window.
+        """
+        core, window_s, least = self._core, self._measuring.window_s, min(self._least, self._left)
+        spent, known = self._kept, len(self._kept)
+        disturbed: list[int] = []
+        gc.collect()
+        gc.disable()
+        if core:
+            core.before()
+        begun, passed, lost = time.perf_counter(), 0.0, False
+        while len(spent) < self._left and not lost and (len(spent) < least or passed < window_s):
+            cycle, quiet = self._cycle(core)
+            (spent if quiet else disturbed).extend(cycle)
+            passed = time.perf_counter() - begun
+            lost = len(disturbed) >= _LONGEST * least and passed >= _LONGEST * window_s
+        gc.enable()
+        slow = len(spent) < least
+        self._left -= 0 if slow else len(spent)
+        self._kept = spent if slow else []
+        told, left_out = (spent[known:] + disturbed, 0) if slow else (spent, len(disturbed))
+        return protocol.Timed(tuple(told), slow, core.best_ns if core else 0, left_out)
+
+    def close(self) -> None:
+        """Give back all cores."""
+        if self._core:
+            self._core.close()
