@@ -145,7 +145,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title:
 
 
 def comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
-    """Return a row for each figure of the two sides of a comparison."""
+    """Return a row for each figure that one of the two sides of a comparison has."""
     names = ("p50", "p90", "p99")
     figures: list[tuple[str, Callable[[Side], object]]] = [
         ("settings", lambda side: side.settings),
@@ -156,7 +156,8 @@ def comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
         ("first run, ms", lambda side: _figure(side.first_run_ms)),
         ("GPU memory, MiB", lambda side: _figure(side.gpu_memory_bytes and side.gpu_memory_bytes / 2**20)),
     ]
-    return [(name, str(tell(found.first)), str(tell(found.second))) for name, tell in figures]
+    rows = ((name, str(tell(found.first)), str(tell(found.second))) for name, tell in figures)
+    return [row for row in rows if any(row[1:])]
 
 
 def _figure(value: float | None) -> str:

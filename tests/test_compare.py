@@ -50,6 +50,7 @@ def test_no_difference_is_no_proof_and_no_failure(tmp_path: Path, capsys: pytest
     told = capsys.readouterr().out
     assert "verdict:" in told
     assert "session build, ms" in told
+    assert "GPU memory" not in told  # no side has any
 
 
 @pytest.mark.parametrize(
