@@ -66,6 +66,16 @@ def text(path: Path) -> Path:
     return save(path, nodes, {"x": (TensorProto.STRING, (1,))}, {"y": (TensorProto.STRING, (1,))})
 
 
+def spelt(path: Path) -> Path:
+    """Write a model of numbers with a second output that spells them."""
+    floats, shape = TensorProto.FLOAT, (1, 4)
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Cast", ["y"], ["words"], to=TensorProto.STRING),
+    ]
+    return save(path, nodes, {"x": (floats, shape)}, {"y": (floats, shape), "words": (TensorProto.STRING, shape)})
+
+
 def external(path: Path) -> Path:
     """Write a model whose weights lie in a file beside it."""
     dense(path)

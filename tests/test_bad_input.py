@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 import models
-from rtmo_optuna import cli
+import scripted
+from rtmo_optuna import cli, prepare
+from rtmo_optuna.errors import UsageError
 from rtmo_optuna.search.storage import open_storage
 
 if TYPE_CHECKING:
@@ -148,6 +151,49 @@ def test_cuda_without_a_provider_is_refused(
     told = capsys.readouterr().err
     assert "CUDA" in told
     assert "--provider cpu" in told
+
+
+def test_outputs_that_are_no_numbers_need_the_gate_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They cannot be compared; without the gate the model is tuned like any other."""
+    monkeypatch.chdir(tmp_path)
+    models.spelt(Path("m.onnx"))
+    short = ["tune", "m.onnx", "--provider", "cpu", "--quick", "--trials", "1", "--search-only", "--timeout", "20s"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(short)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "words" in told
+    assert "--gate off" in told
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*short, "--gate", "off"])
+    assert ended.value.code == 0
+
+
+def test_a_model_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking at it takes no longer than the study may, not the minutes of the trials' own limits."""
+    monkeypatch.setattr(prepare, "_LEAST_LOOK_S", 1.0)
+    study = "provider: cpu\nknobs: {enable_mem_pattern: all}\n"
+    hangs = {"when": {}, "fault": "hang in build"}
+    options = scripted.tune_options(tmp_path, study, script={"faults": [hangs]}, timeout_s=0.5)
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match="took longer than"):
+        prepare.plan(options, tmp_path)
+    assert time.monotonic() - begun < 20
+
+
+def test_ctrl_c_before_there_is_a_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One word, and the exit code of an interrupted program."""
+
+    def interrupt(*_arguments: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tune", "m.onnx"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_a_port_in_use_is_named(
