@@ -212,19 +212,19 @@ def _narrowed(state: RaceState) -> RaceState:
     sound = [lane for lane in ranked if lane.settings not in out]
     valued = [lane for lane in sound if lane.relative]
     spread, freedom = noise.pooled(lane.values for lane in state.lanes)
-    early = state.blocks < rules.least_blocks
-    safe = {lane.settings for lane in sound[: 2 if early else 1]}
     plain = {lane.settings for lane in sound if lane.contender.plain}
+    safe = {lane.settings for lane in sound[:1]}
+    if state.blocks < rules.least_blocks:
+        safe = plain.union(lane.settings for lane in sound[:2])
     if state.blocks < rules.blocks:
-        room = rules.field(state.blocks) - len(plain)
-        out |= {lane.settings for lane in [lane for lane in sound if not lane.contender.plain][room:]}
+        others = [lane for lane in sound if not lane.contender.plain]
+        out.update(lane.settings for lane in others[rules.field(state.blocks) - len(plain) :])
     if spread is not None and valued:
+        first, tie = valued[0], math.log1p(rules.tie)
         cautious = spread * (1 + 1 / math.sqrt(2 * freedom))  # one standard error more: the spread is an estimate
         luck = rules.luck * math.sqrt(2 * math.log(len(valued)))
-        for lane in sound:
-            behind = lane.level - valued[0].level
-            if behind > max(math.log1p(rules.tie), luck * _error(cautious, lane, valued[0])):
-                out |= {lane.settings} - safe - (plain if early else set())
+        behind = (lane for lane in sound if lane.level - first.level > max(tie, luck * _error(cautious, lane, first)))
+        out |= {lane.settings for lane in behind} - safe
     lanes = tuple(replace(lane, dropped_after=state.blocks) if lane.settings in out else lane for lane in state.lanes)
     return replace(state, lanes=lanes, spread=spread)
 
