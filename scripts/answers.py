@@ -94,7 +94,7 @@ def people(feed: Feed, count: int) -> list[Feed]:
 def soak(args: argparse.Namespace) -> None:
     """Print memory before and after many calls, and wrong answers of threads; exit 1 where there are any."""
     ways = CUT if args.provider == "cuda" else {"uncut": {}}  # an answer is wrong where a bit of it is
-    wrong = sum([soaked(args, way, settings) for way, settings in ways.items()])
+    wrong = sum(soaked(args, way, settings) for way, settings in ways.items())
     sys.exit(bool(wrong))
 
 

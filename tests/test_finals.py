@@ -37,6 +37,7 @@ from rtmo_optuna.records import (
 )
 from rtmo_optuna.search.confirm import detectable
 from rtmo_optuna.search.finals import Finals, Outcomes, noise_of
+from rtmo_optuna.search.preflight import Preflight
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
@@ -201,6 +202,18 @@ def test_a_tune_leaves_time_for_the_search(tmp_path: Path, planted: Planted) -> 
     Tune(study, runner, DEFAULT, 6, lambda _event: None, time.monotonic(), search_only=True).run()
     assert len(kept(study, Purpose.BASELINE)) == 2
     assert planted.ran[DEFAULT] == 3
+
+
+def test_a_study_that_has_trials_is_not_pinned_any_more(tmp_path: Path, planted: Planted) -> None:
+    """An older version may have left it undecided: other drivers wait for that, and it stays as it was measured."""
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic(), search_only=True).run()
+    study.put("pin", None)
+    ran = planted.ran.total()
+    Preflight(study, runner_of(study), DEFAULT, 9, lambda _event: None).run()
+    assert study.get("pin") is False
+    assert planted.ran.total() == ran
 
 
 def test_pairs_of_another_winner_are_forgotten(tmp_path: Path, planted: Planted) -> None:

@@ -58,6 +58,7 @@ class Timer:
             spent += self._cycle(self._core)[0]
             if not rules.warmup_exact and sum(spent) > len(spent) * rules.slow_call_ms * 1e6:
                 least = self._least = rules.slow_calls
+        gc.freeze()  # each window collects what its own calls leave, and not all that was loaded
         return spent
 
     def window(self) -> protocol.Timed:

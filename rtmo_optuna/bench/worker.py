@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import importlib
 import os
 import sys
@@ -84,7 +83,6 @@ class Worker:
         spent = timer.warm_up()
         self.answer(protocol.Warm(time.perf_counter_ns() - start, tuple(spent), digest))
         self.stage = Stage.WINDOW
-        gc.freeze()  # each window collects what its own calls leave, and not all that was loaded
         while self._orders.readline() == protocol.NEXT:
             self.answer(timer.window())
         timer.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.records import TrialRecord
 
 _PAIRS_SHARE = 0.5
-_FIRST_GUESS_S = 5.0
-_RECENT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +154,7 @@ class Finals:
 
     def _processes_left(self) -> int:
         """Return how many processes end before the deadline, if they take as long as the latest ones did."""
-        walls_s = self.runner.walls_s[-_RECENT:]
-        each_s = statistics.median(walls_s) if walls_s else _FIRST_GUESS_S
-        return max(0, int((self.deadline - time.monotonic()) / each_s))
+        return max(0, int((self.deadline - time.monotonic()) / self.runner.each_s))
 
     def _contenders(self) -> list[race.Contender]:
         """Return who may win: the default, and what was measured, except for flips that are known to do nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from dataclasses import dataclass, replace
 
@@ -30,9 +29,9 @@ def keep_states(study: Study, runner: Runner) -> None:
 class Preflight:
     """Runs the default settings in `baseline` fresh processes, and sets the runner up by what they tell.
 
-    What an earlier run of the study found is kept with it, and is not found anew; once it is over, or trials were run,
-    it is for good, so that all of a study is measured alike. After `until` (monotonic seconds) no
-    process ends that is more than the second of its kind.
+    What an earlier run of the study found is kept with it, and is not found anew: whether to pin is decided once,
+    before the first trial, so that all of a study is measured alike. Two processes of a kind are run in any case, more
+    only if they end before `until` (monotonic seconds).
     """
 
     study: Study
@@ -55,9 +54,9 @@ class Preflight:
             self.runner.first_state = decode(GpuState, states[0])
         if calls := self.study.get("warmup_calls"):
             self.runner.measuring = replace(self.runner.measuring, warmup_calls=calls)
-        if not (self.study.get("preflown") or self.study.runs):
-            self._measure()
-        self.runner.pin = bool(self.study.get("pin"))
+        if self.study.get("pin") is None:
+            self.study.put("pin", not self.study.runs and self._steadier_pinned())
+        self.runner.pin = self.study.get("pin")
         keep_states(self.study, self.runner)
         found = noise_of(self.study)
         self.runner.spread = found.between
@@ -68,15 +67,13 @@ class Preflight:
             )
             self.observer(Note(text, warning=True))
 
-    def _measure(self) -> None:
-        """Run the default settings, and decide once for all of the study whether its windows run on quiet cores."""
+    def _steadier_pinned(self) -> bool:
+        """Run the default settings, and return whether the study's windows are to run on quiet cores."""
         plain = self._baseline(Purpose.BASELINE)
-        pin = False
-        if self.runner.gpu and noise.noisy(noise.between({self.incumbent: plain})) and not self._late():
-            self.runner.pin = True
-            pin = judge.steadier(plain, self._baseline(Purpose.PINNED))
-        self.study.put("pin", pin)
-        self.study.put("preflown", 1)
+        if not self.runner.gpu or not noise.noisy(noise.between({self.incumbent: plain})) or self._late():
+            return False
+        self.runner.pin = True
+        return judge.steadier(plain, self._baseline(Purpose.PINNED))
 
     def _baseline(self, purpose: Purpose) -> list[float]:
         """Return the costs of the default settings in as many fresh processes as the study's baseline takes."""
@@ -97,7 +94,7 @@ class Preflight:
 
     def _late(self) -> bool:
         """Whether another process would end too late."""
-        return time.monotonic() + statistics.median(self.runner.walls_s or [0.0]) > self.until
+        return time.monotonic() + self.runner.each_s > self.until
 
     def _clearly_noisy(self, done: list[ProcessRecord]) -> bool:
         """Whether it is time to try quiet cores, which only a GPU's study can."""

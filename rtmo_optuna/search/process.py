@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 LEAST_PRECISION = 0.003
+_RECENT = 20
+_FIRST_GUESS_S = 5.0
 
 
 @dataclass
@@ -76,6 +78,11 @@ class Runner:
     walls_s: list[float] = field(default_factory=list)
     dropped: int = 0
     _waited: bool = False
+
+    @property
+    def each_s(self) -> float:
+        """How long a process takes, in seconds: the median of the latest ones, a guess before the first."""
+        return statistics.median(self.walls_s[-_RECENT:] or [_FIRST_GUESS_S])
 
     def run(
         self,

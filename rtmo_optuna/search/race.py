@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Block: TypeAlias = Mapping[Settings, float | None]
 
 
-_TOLD = 5
+_LEAST_BLOCKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class RaceRules:
     widest: int = 40
     narrowing: float = 0.82
     blocks: int = 16
-    least_blocks: int = 5
+    least_blocks: int = _LEAST_BLOCKS
     luck: float = 0.9
     tie: float = 0.005
     plain_tie: float = 0.01
@@ -145,7 +145,7 @@ class RaceState:
     def _tie(self, lane: Lane, first: Lane) -> float:
         """Return how far behind `first` is no difference for `lane`."""
         tie, most = math.log1p(self.rules.tie), math.log1p(self.rules.plain_tie)
-        if not lane.contender.plain or self.spread is None or self.blocks < _TOLD:
+        if not lane.contender.plain or self.spread is None or self.blocks < _LEAST_BLOCKS:
             return tie
         return max(tie, min(most, _error(self.spread, lane, first)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 SHARE = 0.25
 """The share of a study's time that the screening may take; half of what the search has left is the most."""
-_RECENT = 20
-_FIRST_GUESS_S = 5.0
 
 
 @dataclass
@@ -157,15 +154,11 @@ class Screen:
             test = inertness.after(test, replace(pair, gap=gap))
         return test
 
-    def _each_s(self) -> float:
-        walls_s = self.runner.walls_s[-_RECENT:]
-        return statistics.median(walls_s) if walls_s else _FIRST_GUESS_S
-
     def _late(self, processes: int) -> bool:
-        return time.monotonic() + processes * self._each_s() > self.deadline
+        return time.monotonic() + processes * self.runner.each_s > self.deadline
 
     def _pairs_left(self) -> int:
-        return max(0, int((self.deadline - time.monotonic()) / (2 * self._each_s())))
+        return max(0, int((self.deadline - time.monotonic()) / (2 * self.runner.each_s)))
 
     def _tell(self, kept: Screening) -> None:
         if kept.inert:

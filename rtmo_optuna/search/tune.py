@@ -85,7 +85,7 @@ class Tune:
     def _preflight(self) -> None:
         """Run the preflight, or wait for that of another driver; it holds for all of them."""
         crew, waits = self.study.crew, False
-        while not (crew.leads("preflight") or self.study.get("preflown")):
+        while not crew.leads("preflight") and self.study.get("pin") is None:
             if not waits:
                 self.observer(Note(f"Waiting for the preflight of {', '.join(crew.others())}."))
             waits = True
