@@ -6,9 +6,9 @@
     python scripts/bench_runtime.py cost
 
 `speed` runs all ways of calling in one process, in rounds of short windows on a quiet core, in another order each time;
-calls on a slow core are left out. `equal` compares a cut model with the uncut one of the same settings, to the last
-bit. `soak` looks for memory that grows and for wrong answers among threads. `cost` is our own Python beside ONNX
-Runtime's, on a model that does next to nothing.
+calls on a slow core are left out. With `--busy` others work on every core in bursts meanwhile. `equal` compares a cut
+model with the uncut one of the same settings, to the last bit. `soak` looks for memory that grows and for wrong answers
+among threads. `cost` is our own Python beside ONNX Runtime's, on a model that does next to nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import random
 import statistics
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from answers import BOUND, CUT, FAST, SPLIT, equal, feed_of, soak, spec_of
+from bench_canary import neighbours
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.calls import Buffers, Device
 from rtmo_optuna.engine.capture import cut
@@ -57,7 +58,10 @@ LOCKED = tuple(f"{way}, tuned" for way in CUT)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way of calling: latencies of all its calls in ms, and how many times as fast as the default it is."""
+    """One way of calling: latencies of its calls on quiet cores in ms, and how many times as fast as the default it is.
+
+    `all_median_ms` and `all_p99_ms` are of all its calls.
+    """
 
     way: str
     median_ms: float
@@ -66,6 +70,8 @@ class Row:
     calls: int
     left_out: int
     ratio: float
+    all_median_ms: float
+    all_p99_ms: float
 
 
 # --- speed ---
@@ -91,7 +97,8 @@ def speed(args: argparse.Namespace) -> None:
         if args.config:
             calls[args.config.name] = partial(open_session(args.model, args.config).run, None, feed)
         print(f"\n{args.model.name}, batch {batch}, {where(args.provider)}")
-        found = measure(calls, args.seconds)
+        with neighbours(args.busy):
+            found = measure(calls, args.seconds)
         rows += [{"model": args.model.name, "batch": batch, **asdict(row)} for row in found]
         print(table(found))
     if args.output:
@@ -118,8 +125,7 @@ def limit(spec: SessionSpec, feed: Feed) -> dict[str, Callable[[], object]]:
 def measure(calls: Mapping[str, Callable[[], object]], seconds: float) -> list[Row]:
     """Return a row for each way, from `seconds` of windows of 0.1 s for each."""
     best_ns, least_ns = 0, dict.fromkeys(calls, 0)
-    samples: dict[str, list[int]] = {way: [] for way in calls}
-    left_out = dict.fromkeys(calls, 0)
+    samples: dict[str, list[tuple[int, bool]]] = {way: [] for way in calls}
     order = list(calls)
     for call in calls.values():
         for _ in range(30):
@@ -129,13 +135,12 @@ def measure(calls: Mapping[str, Callable[[], object]], seconds: float) -> list[R
         for way in order:
             core = QuietCore(best_ns, least_ns=least_ns[way])  # what quiet beats take differs from way to way
             core.before()
-            taken = window(calls[way], quiet=core.quiet)
-            samples[way] += [spent for spent, quiet in taken if quiet]
-            left_out[way] += sum(not quiet for _, quiet in taken)
+            samples[way] += window(calls[way], quiet=core.quiet)
             core.close()
             best_ns, least_ns[way] = core.best_ns, core.least_ns
-    base = statistics.median(samples["default"])
-    return [row(way, taken, left_out[way], base) for way, taken in samples.items() if taken]
+    rows = [row(way, taken) for way, taken in samples.items() if any(quiet for _, quiet in taken)]
+    base_ms = next(row.median_ms for row in rows if row.way == "default")
+    return [replace(row, ratio=round(base_ms / row.median_ms, 3)) for row in rows]
 
 
 def window(
@@ -151,21 +156,24 @@ def window(
     return taken
 
 
-def row(way: str, taken: Sequence[int], left_out: int, base: float) -> Row:
-    """Return what the latencies `taken` amount to; `base` is the default's median."""
-    median, p90, p99 = (float(np.quantile(taken, share)) / 1e6 for share in (0.5, 0.9, 0.99))
-    return Row(way, round(median, 4), round(p90, 4), round(p99, 4), len(taken), left_out, round(base / median / 1e6, 3))
+def row(way: str, taken: Sequence[tuple[int, bool]]) -> Row:
+    """Return what the latencies `taken` amount to, each with whether its core was quiet."""
+    spent_ms = np.array([spent for spent, _ in taken]) / 1e6
+    quiet_ms = spent_ms[[quiet for _, quiet in taken]]
+    median, p90, p99 = (round(float(value), 4) for value in np.quantile(quiet_ms, (0.5, 0.9, 0.99)))
+    of_all = (round(float(value), 4) for value in np.quantile(spent_ms, (0.5, 0.99)))
+    return Row(way, median, p90, p99, len(quiet_ms), len(spent_ms) - len(quiet_ms), 1.0, *of_all)
 
 
 def table(rows: Sequence[Row]) -> str:
     """Return `rows` as a Markdown table."""
     lines = [
-        "| way | median ms | p90 | p99 | p99 / median | times as fast | calls | left out |",
-        "|---" * 8 + "|",
+        "| way | median ms | p90 | p99 | p99 / median | times as fast | calls | left out | median, p99 / median of all |",
+        "|---" * 9 + "|",
     ]
     lines += [
         f"| {r.way} | {r.median_ms:.3f} | {r.p90_ms:.3f} | {r.p99_ms:.3f} | {r.p99_ms / r.median_ms:.2f} | "
-        f"{r.ratio:.2f} | {r.calls} | {r.left_out} |"
+        f"{r.ratio:.2f} | {r.calls} | {r.left_out} | {r.all_median_ms:.3f}, {r.all_p99_ms / r.all_median_ms:.2f} |"
         for r in rows
     ]
     return "\n".join(lines)
@@ -220,6 +228,7 @@ def main() -> None:
     one.add_argument("--batch", type=int, nargs="+", default=[1], help="default: 1; others need a dynamic batch")
     one.add_argument("--config", type=Path, help="what a tune wrote: its settings too, by open_session")
     one.add_argument("--seconds", type=float, default=3.0, help="of windows for each way; default: %(default)s")
+    one.add_argument("--busy", type=float, default=0.0, help="share of the time that others take on each core, planted")
     one.add_argument("--output", type=Path, help="JSON file")
     one.set_defaults(run=speed, provider="cuda")
     two = commands.add_parser("equal", parents=[model], help="cut and uncut, to the last bit")
@@ -228,6 +237,7 @@ def main() -> None:
     three = commands.add_parser("soak", parents=[model, shared], help="memory and threads")
     three.add_argument("--calls", type=int, default=100_000, help="default: %(default)s")
     three.add_argument("--threads", type=int, default=8, help="default: %(default)s")
+    three.add_argument("--ways", nargs="+", choices=CUT, default=list(CUT), help="cuda: default: all")
     three.set_defaults(run=soak)
     four = commands.add_parser("cost", parents=[shared], help="our own Python for each call")
     four.set_defaults(run=cost)
