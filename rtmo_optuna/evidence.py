@@ -15,6 +15,7 @@ class Purpose(enum.StrEnum):
 
     BASELINE = "baseline"
     PINNED = "baseline, pinned to quiet cores"
+    LEVEL = "default among the flips"
     SCREENING = "screening"
     RACE = "race"
     CONFIRMATION = "confirmation"
@@ -22,7 +23,7 @@ class Purpose(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """A fresh process beside the trials: of the baseline, of block `index` of the race, or of pair `index`.
+    """A fresh process beside the trials: of the baseline, of block `index` of flips or of the race, or of pair `index`.
 
     `cost` is what the race compares: the latency in ms, or what the objective has in its place; None where the process
     failed, for `reason`. `windows_ms` are its windows' medians, `dropped` counts those that were repeated, `left_out`

@@ -168,7 +168,7 @@ def row(way: str, taken: Sequence[tuple[int, bool]]) -> Row:
 def table(rows: Sequence[Row]) -> str:
     """Return `rows` as a Markdown table."""
     lines = [
-        "| way | median ms | p90 | p99 | p99 / median | times as fast | calls | left out | median, p99 / median of all |",
+        "| way | median ms | p90 | p99 | p99 / median | times as fast | calls | left out | all: median, p99 / median |",
         "|---" * 9 + "|",
     ]
     lines += [

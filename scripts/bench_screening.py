@@ -1,9 +1,12 @@
 """How often the screening calls inert what is, and what is not: simulated studies, decided by the program's own code.
 
     python scripts/bench_screening.py --studies 2000
+    python scripts/bench_screening.py --studies 2000 --drift 0.01
 
-In each study every option first runs once; what is further than 3 s_b from the default (of six and one processes) is
-not tested. The others are tested together in pairs, as in search/screen.py.
+In each study the default runs six times and once; then every option runs once, with the default again before every six
+and after the last. What is further than three standard errors from the default is not tested. The others are tested
+together in pairs, as in search/screen.py. With `--drift` the host grows faster or slower by so much from process to
+process (a random walk).
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from rtmo_optuna.search import inertness, noise
+from rtmo_optuna.records import Measurement, Outcome, Reading, Settings
+from rtmo_optuna.search import inertness, screening
 from rtmo_optuna.search.inertness import InertRules, Option
+from rtmo_optuna.search.screening import AGAIN, Flip, Level
 
 Effects: TypeAlias = Mapping[Option, float]
 
@@ -28,45 +33,78 @@ _BASELINE = 6
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Of all studies: how often an inert option was called inert, and one that is worth something; processes spent."""
+    """Of all studies: how often an inert option was called inert, and one that is worth something; processes spent.
+
+    `misread` is how often the single trial of an inert option was called faster or slower.
+    """
 
     inert: float
     wrong: float
+    misread: float
     mean: float
     p90: float
 
 
-def level(rng: random.Random, spread: float, kind: str) -> float:
-    """Return the log of a latency: normal, heavy-tailed (t with 3 degrees), or 1.4 times slower now and then."""
-    value = rng.gauss(0.0, spread)
-    if kind == "heavy":
-        value /= (rng.gammavariate(1.5, 2.0) / 3) ** 0.5
-    if kind == "tenth" and rng.random() < 1 / 10:
-        value += math.log(1.4)
-    return value
+@dataclass
+class Host:
+    """Where processes run: `spread` between them, of one of KINDS, and `drift` from each to the next."""
+
+    rng: random.Random
+    spread: float
+    kind: str = "normal"
+    drift: float = 0.0
+    now: float = 0.0
+
+    def level(self) -> float:
+        """Return the log of a latency: normal, heavy-tailed (t with 3 degrees), or 1.4 times slower now and then."""
+        self.now += self.rng.gauss(0.0, self.drift)
+        value = self.rng.gauss(0.0, self.spread)
+        if self.kind == "heavy":
+            value /= (self.rng.gammavariate(1.5, 2.0) / 3) ** 0.5
+        if self.kind == "tenth" and self.rng.random() < 1 / 10:
+            value += math.log(1.4)
+        return self.now + value
 
 
-def study(rng: random.Random, effects: Effects, spread: float, kind: str, most: int | None) -> inertness.InertTest:
-    """Return one study's test, after at most `most` pairs where that is given."""
-    base = [level(rng, spread, kind) for _ in range(_BASELINE + 1)]
-    middle, s_b = noise.location(base), statistics.stdev(base[:_BASELINE])
-    near = [o for o, effect in effects.items() if abs(effect + level(rng, spread, kind) - middle) <= 3 * s_b]
-    test = inertness.start(near, InertRules())
+def flipped(host: Host, effects: Effects) -> dict[Option, Reading]:
+    """Return how the single trial of each option reads."""
+    base, again, costs = [math.exp(host.level()) for _ in range(_BASELINE + 1)], {}, {}
+    for place, (option, effect) in enumerate(effects.items()):
+        if place % AGAIN == 0:
+            again[place // AGAIN] = math.exp(host.level())
+        costs[option] = math.exp(effect + host.level())
+    again[len(again)] = math.exp(host.level())
+    default, ran = Level(tuple(base), frozenset(), again), Measurement(Outcome.MEASURED)
+    flips = [Flip((option,), Settings()) for option in costs]
+    return {
+        flip.options[0]: screening.effect(flip, ran, [cost], default, place // AGAIN).reading
+        for place, (flip, cost) in enumerate(zip(flips, costs.values(), strict=True))
+    }
+
+
+def tested(host: Host, options: Sequence[Option], effects: Effects, most: int | None) -> inertness.InertTest:
+    """Return one study's test of `options`, after at most `most` pairs where that is given."""
+    test = inertness.start(options, InertRules())
     while not test.over and (most is None or len(test.pairs) < most):
         pair = inertness.next_pair(test)
         apart = sum(sign * effects[option] for option, sign in pair.signs.items())
-        gap = apart + level(rng, spread, kind) - level(rng, spread, kind)
+        gap = apart + host.level() - host.level()
         test = inertness.after(test, inertness.Pair(pair.signs, gap))
     return test
 
 
-def shares(count: int, effects: Effects, spread: float, kind: str = "normal", most: int | None = None) -> Share:
+def shares(
+    count: int, effects: Effects, spread: float, kind: str = "normal", *, most: int | None = None, drift: float = 0.0
+) -> Share:
     """Return the figures of `count` studies with these true `effects` (logs of the latency's ratio)."""
     called: dict[bool, list[bool]] = {True: [], False: []}
-    spent = []
+    spent, misread = [], []
     for seed in range(count):
-        rng = random.Random(f"{seed}/{spread}/{kind}")  # noqa: S311 - no secret
-        test = study(rng, effects, spread, kind, most)
+        host = Host(random.Random(f"{seed}/{spread}/{kind}"), spread, kind, drift)  # noqa: S311 - no secret
+        readings = flipped(host, effects)
+        misread += [readings[option] is not Reading.UNDECIDED for option, effect in effects.items() if effect == 0]
+        near = [option for option, reading in readings.items() if reading is Reading.UNDECIDED]
+        test = tested(host, near, effects, most)
         found = {option for option, told in zip(test.options, test.told, strict=True) if told.inert}
         spent.append(2 * len(test.pairs))
         for option, effect in effects.items():
@@ -74,6 +112,7 @@ def shares(count: int, effects: Effects, spread: float, kind: str = "normal", mo
     return Share(
         inert=statistics.fmean(called[True]) if called[True] else math.nan,
         wrong=statistics.fmean(called[False]) if called[False] else math.nan,
+        misread=statistics.fmean(misread) if misread else math.nan,
         mean=statistics.fmean(spent),
         p90=statistics.quantiles(spent, n=10)[-1],
     )
@@ -104,12 +143,13 @@ def main() -> None:
     parser.add_argument("--spreads", type=float, nargs="+", default=[0.005, 0.01, 0.02, 0.05])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["normal"])
     parser.add_argument("--most", type=int, help="most pairs of a study")
+    parser.add_argument("--drift", type=float, default=0.0, help="of the host, from process to process: 0.01")
     given = parser.parse_args()
-    heads = f"{'inert called inert':>18} {'3 % called inert':>17} {'processes':>10} p90"
+    heads = f"{'inert called inert':>18} {'3 % called inert':>17} {'inert misread':>14} {'processes':>10} p90"
     print(f"{'noise':8} {'s_b':>6} {'case':26} {heads}")
     for kind, spread, name in itertools.product(given.kinds, given.spreads, CASES):
-        found = shares(given.studies, CASES[name], spread, kind, given.most)
-        figures = f"{found.inert:18.1%} {found.wrong:17.2%} {found.mean:10.0f} {found.p90:.0f}"
+        found = shares(given.studies, CASES[name], spread, kind, most=given.most, drift=given.drift)
+        figures = f"{found.inert:18.1%} {found.wrong:17.2%} {found.misread:14.1%} {found.mean:10.0f} {found.p90:.0f}"
         print(f"{kind:8} {spread:6.1%} {name:26} {figures}", flush=True)
 
 

@@ -102,6 +102,29 @@ class Grid:
         return sum(statistics.fmean(process.wall_s for process in entry.processes) for entry in self.entries)
 
 
+def joined(recorded: Sequence[Grid]) -> Grid:
+    """Return one grid with the processes of all of `recorded`: of several GPUs of one host, of several days.
+
+    Raises UsageError where they are not recordings of the same thing.
+    """
+    first, *others = recorded
+    for other in others:
+        if replace(other, entries=()) != replace(first, entries=()):
+            message = "The grids are of different models, machines, versions or spaces: give those of one only."
+            raise UsageError(message)
+        more = {entry.settings: entry for entry in other.entries}
+        entries = (
+            replace(
+                entry,
+                processes=entry.processes + more[entry.settings].processes,
+                held_out=entry.held_out + more[entry.settings].held_out,
+            )
+            for entry in first.entries
+        )
+        first = replace(first, entries=tuple(entries))
+    return first
+
+
 def with_inert(grid: Grid, names: Sequence[str]) -> Grid:
     """Return `grid` with more dimensions that do nothing: their settings have the processes of those without.
 

@@ -2,7 +2,7 @@
 
     python scripts/replay.py record --model models/rtmo-s.onnx --study my.yaml --processes 3 --output grid.json
     python scripts/replay.py run grid.json --repetitions 100 --strategies gp tpe guide --picture x.png
-    python scripts/replay.py run grid.json --inert gpu_mem_limit_gb arena_extend_strategy
+    python scripts/replay.py run one.json other.json --inert gpu_mem_limit_gb arena_extend_strategy
 
 `record` runs every settings in fresh processes, one each in blocks of random order, so that slow times of the host meet
 all of them alike; then the best run again, in processes that no search sees: they tell what settings are worth. It
@@ -65,11 +65,11 @@ def run(args: argparse.Namespace) -> list[Row]:
     """Print and return a row for each strategy."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    grid = grids.with_inert(grids.load(args.grid), args.inert)
+    grid = grids.with_inert(grids.joined([grids.load(path) for path in args.grids]), args.inert)
     ran = [entry for entry in grid.entries if entry.processes]
     default = next((entry for entry in ran if entry.settings == grid.fixed), None)
     if default is None or default.true_ms is None:
-        message = f"{args.grid} has no process of the default settings: record more."
+        message = f"{args.grids[0]} has no process of the default settings: record more."
         raise UsageError(message)
     print(
         f"{len(ran)} of {len(grid.entries)} settings, {sum(len(e.processes) for e in ran)} processes, "
@@ -165,6 +165,7 @@ def draw(searches: Mapping[str, Sequence[replayed.Replay]], grid: grids.Grid, pi
     axes.axvline(grid.whole_s, color="gray", linewidth=0.8, linestyle="--")
     axes.set(xscale="log", xlabel="seconds of processes (dashed: the whole grid once)", ylim=(0, None))
     axes.xaxis.set_major_formatter(ticker.ScalarFormatter())
+    axes.xaxis.set_minor_locator(ticker.LogLocator(subs=(2, 3, 5)))
     axes.xaxis.set_minor_formatter(ticker.ScalarFormatter())
     axes.set_ylabel("regret of the best settings measured, %")
     axes.set_title(f"{grid.facts.get('model', '')}: median of the searches, dotted the 90th percentile", loc="left")
@@ -196,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=record_grid.record)
 
     two = commands.add_parser("run", help="replay searches over a recorded grid")
-    two.add_argument("grid", type=Path, help="what record wrote")
+    two.add_argument("grids", type=Path, nargs="+", metavar="GRID", help="what record wrote; several are joined")
     usual = [name for name in replayed.STRATEGIES if name != "optuna-gp" or importlib.util.find_spec("torch")]
     two.add_argument("--inert", nargs="+", default=[], metavar="KNOB", help="dimensions to add that do nothing")
     two.add_argument("--strategies", nargs="+", choices=replayed.STRATEGIES, default=usual, help="default: all")

@@ -88,6 +88,18 @@ def test_what_is_held_out_tells_the_truth_and_is_never_drawn() -> None:
     assert one_replay(grid).exported == pytest.approx(0.2)
 
 
+def test_recordings_of_one_thing_are_joined() -> None:
+    """Processes and held-out ones of both, in their order; a grid of another machine is refused."""
+    one, other = small_grid(off=5.0, on=4.0), small_grid(off=5.2, on=4.2)
+    other = replace(other, entries=tuple(replace(e, held_out=(process(6.0),)) for e in reversed(other.entries)))
+    both = grids.joined([one, other])
+    assert [[p.latency_ms for p in entry.processes] for entry in both.entries] == [[5.0, 5.2], [4.0, 4.2]]
+    assert [len(entry.held_out) for entry in both.entries] == [1, 1]
+    assert grids.joined([one]) == one
+    with pytest.raises(UsageError, match="different"):
+        grids.joined([one, replace(other, facts={"gpu": "another"})])
+
+
 def test_a_grid_widened_by_what_does_nothing() -> None:
     """Each settings of the grid stands for twelve of the wider one; a knob that is in it, or unknown, is refused."""
     grid = small_grid(off=5.0, on=4.0)

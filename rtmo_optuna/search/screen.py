@@ -58,8 +58,8 @@ class Screen:
             why = "the default settings failed"
         if why:
             return Screening(note=f"No knob was tried alone: {why}.")
-        effects, untried = self._flips(default)
-        tested, why = (kept.tested, kept.note) if kept.tested else self._affordable(effects, default)
+        effects, untried = self._flips()
+        tested, why = (kept.tested, kept.note) if kept.tested else self._affordable(effects)
         self.study.put("screening", Screening(effects, tested=tested, note=why))
         test = self._test(tested)
         effects = screening.with_test(effects, test)
@@ -84,26 +84,44 @@ class Screen:
         if trial is not None:
             costs += self.study.costs(trial)
             hashes.add(trial.measurement.outputs_sha256)
-        return Level(tuple(costs), frozenset(hashes - {""}))
+        ran = self.study.results(Purpose.LEVEL).items()
+        again = {block: cost for block, costs in ran if (cost := costs.get(fixed)) is not None}
+        return Level(tuple(costs), frozenset(hashes - {""}), again)
 
-    def _flips(self, default: Level) -> tuple[tuple[KnobEffect, ...], int]:
-        """Try each flip that was not tried yet, while time lasts; return what they did, and how many are left."""
+    def _flips(self) -> tuple[tuple[KnobEffect, ...], int]:
+        """Try each flip that was not tried yet, while time lasts; return what they did, and how many are left.
+
+        The default runs again before each block of flips that are tried, and after the last.
+        """
         every = screening.flips(self.study.about.space)
         effects: list[KnobEffect] = []
-        for place, flip in enumerate(every, 1):
+        block = None
+        for place, flip in enumerate(every):
             self.study.catch_up()
             if self.study.known(flip.settings) is None and not self.study.under_way(flip.settings):
                 if self._late(1) or judge.hopeless(self.study.trials):
                     continue
+                block = place // screening.AGAIN
+                self._again(block)
                 self.study.enqueue(flip.settings, Origin.SCREENING)
                 if proposal := self.study.ask():
-                    self.trial(proposal, place, len(every))
+                    self.trial(proposal, place + 1, len(every))
+        if block is not None:
+            self._again(block + 1)
         self._wait_for([flip.settings for flip in every])
-        for flip in every:
+        default = self._default()
+        for place, flip in enumerate(every):
             tried = self.study.known(flip.settings)
             if tried is not None:
-                effects.append(screening.effect(flip, tried.measurement, self.study.costs(tried), default))
+                costs, block = self.study.costs(tried), place // screening.AGAIN
+                effects.append(screening.effect(flip, tried.measurement, costs, default, block))
         return tuple(effects), len(every) - len(effects)
+
+    def _again(self, block: int) -> None:
+        """Run the default before the flips of `block`, unless it ran there or there is no time."""
+        if block not in self.study.results(Purpose.LEVEL) and not self._late(1):
+            record, _ = self.runner.record(Purpose.LEVEL, block, self.study.about.space.fixed)
+            self.study.keep(record)
 
     def _wait_for(self, settings: list[Settings]) -> None:
         """Wait for the trials of `settings` that other drivers have under way."""
@@ -113,15 +131,16 @@ class Screen:
             self.study.crew.wait()
             self.study.catch_up()
 
-    def _affordable(self, effects: tuple[KnobEffect, ...], default: Level) -> tuple[tuple[Option, ...], str]:
+    def _affordable(self, effects: tuple[KnobEffect, ...]) -> tuple[tuple[Option, ...], str]:
         """Return which options there is time to test, and what is to be said of the others.
 
         Each pair tests one choice of every dimension, so the one with the most choices takes the most pairs.
         """
         options = screening.candidates(self.study.about.space, effects)
-        if not options or default.spread is None:
+        spread, _ = self._default().noise
+        if not options or spread is None:
             return (), ""
-        each = InertRules().pairs_for(default.spread)
+        each = InertRules().pairs_for(spread)
         fit = self._pairs_left()
         choices = Counter(name for name, _ in options)
         chosen = tuple(option for option in options if choices[option[0]] * each <= fit)

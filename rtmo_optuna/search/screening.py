@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
@@ -14,13 +15,16 @@ from rtmo_optuna.space.hints import TOGETHER, WHY, WON
 from rtmo_optuna.space.resolve import params_of, settings_of, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rtmo_optuna.records import Measurement, ModelFacts, SearchSpace, StudyDefinition, Value
     from rtmo_optuna.search.inertness import InertTest
 
+AGAIN = 6
+"""Before so many flips, and after the last, the default runs again: within minutes a host grows faster or slower by
+several percent, which its neighbours share."""
 NEAR = 3
-"""How many spreads between processes a flip may be from the default to be tested for doing nothing."""
+"""How many standard errors a flip may be from the default to be tested for doing nothing."""
 LEAST = 0.01
 """A smaller difference is no reading, however quiet the host seemed in the few processes that told."""
 SMALL = 60
@@ -39,15 +43,27 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The default settings: their processes' costs, and the hashes of their outputs."""
+    """The default settings: their processes' costs, their outputs' hashes, and the costs of those among the flips.
+
+    `again[b]` ran right before the flips of block b, of AGAIN each, and so right after those of block b - 1.
+    """
 
     costs: tuple[float, ...]
     outputs: frozenset[str]
+    again: Mapping[int, float] = field(default_factory=dict)
 
     @property
-    def spread(self) -> float | None:
-        """s_b, from the default's own processes; None for fewer than two."""
-        return noise.pooled([self.costs])[0]
+    def noise(self) -> tuple[float | None, int]:
+        """s_b and its degrees of freedom, from the default's own processes and neighbours among the flips.
+
+        None for fewer than two.
+        """
+        starts = [block for block in sorted(self.again)[::2] if block + 1 in self.again]
+        return noise.pooled([self.costs, *((self.again[block], self.again[block + 1]) for block in starts)])
+
+    def around(self, block: int) -> tuple[float, ...]:
+        """Return the costs of the processes beside the flips of `block`; of all others, where none ran there."""
+        return tuple(self.again[place] for place in (block, block + 1) if place in self.again) or self.costs
 
 
 def flips(space: SearchSpace) -> tuple[Flip, ...]:
@@ -117,21 +133,23 @@ def plainer(space: SearchSpace, settings: Settings, effects: Sequence[KnobEffect
     return settings_of(space, {**default, **kept})
 
 
-def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: Level) -> KnobEffect:
-    """Return what the trial of `flip` says, with its processes' `costs` (empty where it failed).
+def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: Level, block: int = 0) -> KnobEffect:
+    """Return what the trial of `flip`, one of `block`, says, with its processes' `costs` (empty where it failed).
 
-    The log of the ratio is the difference of the mean log costs of the flip's k processes and of the location of the
-    default's n; its interval is that +- t(0.99, n - 1) s_b sqrt(1/k + 1/n), with s_b from the default's n processes
-    (the flip's own spread is taken to be the same); a pruned trial has none. Faster or slower it is called from 3 s_b
-    on; what is nearer is undecided until the test of search/inertness.py.
+    The log of the ratio is the difference of the mean log costs of the flip's k processes and of the location of the n
+    of the default beside it. Its standard error is s_b sqrt(1/k + 1/n), with s_b from the default's processes (the
+    flip's own spread is taken to be the same), and its interval that times t(0.99) of their degrees of freedom; a
+    pruned trial has none. Faster or slower it is called from three standard errors on; what is nearer is undecided
+    until the test of search/inertness.py.
     """
     blank = KnobEffect(flip.options, flip.settings, Reading.FAILED)
     if measured.outcome not in {Outcome.MEASURED, Outcome.PRUNED} or not costs or not default.costs:
         return blank
-    gap = sum(math.log(cost) for cost in costs) / len(costs) - noise.location([math.log(c) for c in default.costs])
-    spread, known = default.spread, len(default.costs)
+    beside, (spread, freedom) = default.around(block), default.noise
+    gap = sum(math.log(cost) for cost in costs) / len(costs) - noise.location([math.log(cost) for cost in beside])
+    error = None if spread is None else spread * math.sqrt(1 / len(costs) + 1 / len(beside))
     reading = Reading.UNDECIDED
-    if spread is not None and abs(gap) > max(NEAR * spread, LEAST):
+    if error is not None and abs(gap) > max(NEAR * error, LEAST):
         reading = Reading.SLOWER if gap > 0 else Reading.FASTER
     found = replace(
         blank,
@@ -139,9 +157,9 @@ def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: L
         ratio=math.exp(gap),
         equal_outputs=bool(measured.outputs_sha256) and measured.outputs_sha256 in default.outputs,
     )
-    if spread is None or measured.outcome is Outcome.PRUNED:
+    if error is None or measured.outcome is Outcome.PRUNED:
         return found
-    reach = stats.t_quantile((1 + LEVEL) / 2, known - 1) * spread * math.sqrt(1 / len(costs) + 1 / known)
+    reach = stats.t_quantile((1 + LEVEL) / 2, freedom) * error
     return replace(found, low=math.exp(gap - reach), high=math.exp(gap + reach))
 
 

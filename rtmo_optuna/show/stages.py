@@ -26,6 +26,9 @@ _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
 
 STAGES = (*_TIMES, Role.REST)
 TRIALS = "trials"
+AFTER = (Purpose.RACE, Purpose.CONFIRMATION)
+BEFORE = tuple(purpose for purpose in Purpose if purpose not in AFTER)
+"""What processes beside the trials are for, that run before or among them and after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,7 @@ def study_stages(record: StudyRecord) -> tuple[StudyStage, ...]:
         for purpose in Purpose
     }
     walls_s[TRIALS] = [sum(spent(trial).values()) for trial in record.runs]
-    before, after = (Purpose.BASELINE, Purpose.PINNED, Purpose.SCREENING), (Purpose.RACE, Purpose.CONFIRMATION)
-    order = (*(purpose.value for purpose in before), TRIALS, *(purpose.value for purpose in after))
+    order = (*(purpose.value for purpose in BEFORE), TRIALS, *(purpose.value for purpose in AFTER))
     return tuple(StudyStage(name, len(walls_s[name]), sum(walls_s[name])) for name in order if sum(walls_s[name]))
 
 

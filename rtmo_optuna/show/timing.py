@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Outcome, Purpose
+from rtmo_optuna.records import Outcome
 from rtmo_optuna.show import words
 from rtmo_optuna.show.marks import Axis, Chart, Part, Role, Stack
-from rtmo_optuna.show.stages import STAGES, TRIALS, spent, study_stages
+from rtmo_optuna.show.stages import BEFORE, STAGES, TRIALS, spent, study_stages
 
 if TYPE_CHECKING:
     from rtmo_optuna.records import StudyRecord, TrialRecord
@@ -26,8 +26,8 @@ def time(record: StudyRecord) -> Chart | None:
     trials = [
         (f"{outcome.value}\n{words.count(len(group), 'trial')}", _spent(group)) for outcome, group in _ended(record)
     ]
-    before = [bar for name, bar in whole.items() if name in _BEFORE]
-    bars = dict([*before, *trials, *(bar for name, bar in whole.items() if name not in _BEFORE)])
+    before = [bar for name, bar in whole.items() if name in BEFORE]
+    bars = dict([*before, *trials, *(bar for name, bar in whole.items() if name not in BEFORE)])
     if not bars:
         return None
     totals = [sum(parts.values()) for parts in bars.values()]
@@ -57,7 +57,6 @@ def time(record: StudyRecord) -> Chart | None:
 
 
 _ROLES = (*STAGES, Role.WHOLE)
-_BEFORE = {Purpose.BASELINE, Purpose.PINNED, Purpose.SCREENING}
 
 
 def _ended(record: StudyRecord) -> list[tuple[Outcome, list[TrialRecord]]]:
