@@ -113,7 +113,7 @@ def test_tune_on_the_gpu(rtmo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """`--provider auto` takes the GPU; the settings it ran and exported are CUDA's."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", str(rtmo), "--input", str(rtmo.with_suffix(".npz")), "--trials", "2", "--timeout", "60s"])
+        cli.main(["tune", str(rtmo), "--input", str(rtmo.with_suffix(".npz")), "--trials", "2", "--timeout", "2m"])
     assert ended.value.code == 0
     record = load_study("sqlite:///studies/studies.db", "rtmo-t-cuda").record()
     assert 1 <= sum(trial.origin in {Origin.DEFAULT, Origin.SAMPLER} for trial in record.runs) <= 2

@@ -658,6 +658,21 @@ def test_the_best_is_made_plainer() -> None:
     assert screening.plainer(space, outside, effects) == outside
 
 
+def test_what_is_queued_is_tried_before_the_best_is_made_plainer(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the search's time is over after one trial: it is the best of all that was queued that is made plainer."""
+    monkeypatch.setattr(Tune, "_until", lambda tune: tune.begun)
+    monkeypatch.setattr(screening, "WHY", {"enable_mem_pattern": str})
+    bench.factors = {SPINNING: 0.9, ARENA: 0.8}
+    study = opened(tmp_path)
+    study.enqueue(Settings.of({**dict(SPINNING), "enable_mem_pattern": False}), Origin.ADVICE)
+    study.enqueue(ARENA, Origin.WON)
+    tune(study)
+    assert bench.ran[ARENA]
+    assert not bench.ran[SPINNING]
+
+
 def test_what_the_best_needs_stays_with_it() -> None:
     """Fused bias fails alone, so it stays; then channels-last does too, though it seemed to do nothing by itself."""
     best = Settings.of({**FUSED, "cudnn_conv_algo_search": "HEURISTIC"})

@@ -102,11 +102,14 @@ class Tune:
         return self.begun + min(SEARCH_UNTIL * timeout_s, max(LEAST_SEARCH * timeout_s, timeout_s - finals_s))
 
     def _simplify(self) -> None:
-        """Try the best settings without what does nothing by itself."""
+        """Try what is still queued, then the best settings without what does nothing by itself."""
+        self._run_queued()
         plain = plain_settings(self.study)
-        if plain is None:
-            return
-        self.study.enqueue(plain, Origin.PLAINER)
+        if plain is not None:
+            self.study.enqueue(plain, Origin.PLAINER)
+            self._run_queued()
+
+    def _run_queued(self) -> None:
         while self.study.waiting and self._next():
             pass
 
