@@ -38,23 +38,26 @@ grid() { # name, most seconds, model
 }
 
 first() {
+  tune tune-full 640 "$s" --study cuda-full --trials 60 --timeout 10m
+  step gpu 300 -m pytest -q -m gpu tests/test_gpu.py tests/test_machine.py
   step canary 170 scripts/aa.py record --model "$s.onnx" --input "$s.npz" --count 12 --quick --kinds plain canary \
     --output "$out/canary.json"
   step pool 150 scripts/bench_pool.py --model "$s.onnx" --input "$s.npz"
   tune tune-s 620 "$s" --trials 40
   step speed-s 80 scripts/bench_runtime.py speed "$s.onnx" --input "$s.npz" --output "$out/speed-s.json" \
     --config "$out/tune-s/config.yaml"
-  step gpu 300 -m pytest -q -m gpu tests/test_gpu.py tests/test_machine.py
+  step speed-busy 90 scripts/bench_runtime.py speed "$s.onnx" --input "$s.npz" --busy 0.5 --output "$out/speed-busy.json"
   grid grid-s 900 "$s"
 }
 
 second() {
-  step soak 450 scripts/bench_runtime.py soak "$s.onnx" --input "$s.npz"
+  step soak 750 scripts/bench_runtime.py soak "$s.onnx" --input "$s.npz"
   tune tune-l 620 "$l" --study cuda-full --trials 60 --timeout 10m
   grid grid-l 900 "$l"
   step live 580 scripts/aa.py live --model "$s.onnx" --input "$s.npz" --provider cuda --quick --studies 3 \
     --output "$out/live.json"
   tune throughput 620 "$dynamic" --study throughput --timeout 10m
+  step batch-8 120 scripts/bench_runtime.py speed "$dynamic.onnx" --input "$dynamic.npz" --batch 8 --output "$out/batch-8.json"
   step speed-m 60 scripts/bench_runtime.py speed "$m.onnx" --input "$m.npz" --output "$out/speed-m.json"
   step equal 60 scripts/bench_runtime.py equal "$s.onnx" --input "$s.npz"
   step gate 150 -m pytest -q -m gpu tests/test_gpu_gate.py
