@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.25
 """The share of a study's time that the screening may take; half of what the search has left is the most."""
+_APART = 3
+"""So far apart are the numbers of blocks of two runs of the program: no default process is beside both."""
 
 
 @dataclass
@@ -76,10 +78,8 @@ class Screen:
     def _default(self) -> Level:
         """Return what is known of the default settings: from the baseline, and from their trial."""
         fixed = self.study.about.space.fixed
-        purpose = Purpose.PINNED if self.runner.pin else Purpose.BASELINE
-        baseline = [p for p in self.study.processes if p.purpose is purpose and p.settings == fixed]
-        costs = [p.cost for p in baseline if p.cost is not None]
-        hashes = {p.outputs_sha256 for p in baseline}
+        costs = [process.cost for process in self.study.baseline if process.cost is not None]
+        hashes = {process.outputs_sha256 for process in self.study.baseline}
         trial = self.study.known(fixed)
         if trial is not None:
             costs += self.study.costs(trial)
@@ -95,31 +95,35 @@ class Screen:
         """
         every = screening.flips(self.study.about.space)
         effects: list[KnobEffect] = []
-        block = None
-        for place, flip in enumerate(every):
+        blocks: dict[int, int] = dict(self.study.get("flip_blocks") or ())
+        first, ran = _APART + max(blocks.values(), default=-_APART), 0
+        for place, flip in enumerate(every, 1):
             self.study.catch_up()
             if self.study.known(flip.settings) is None and not self.study.under_way(flip.settings):
                 if self._late(1) or judge.hopeless(self.study.trials):
                     continue
-                block = place // screening.AGAIN
-                self._again(block)
+                block, inside = divmod(ran, screening.AGAIN)
+                if not inside:
+                    self._again(first + block)
                 self.study.enqueue(flip.settings, Origin.SCREENING)
                 if proposal := self.study.ask():
-                    self.trial(proposal, place + 1, len(every))
-        if block is not None:
-            self._again(block + 1)
+                    blocks[self.trial(proposal, place, len(every)).number] = first + block
+                    self.study.put("flip_blocks", tuple(blocks.items()))
+                    ran += 1
+        if ran:
+            self._again(max(blocks.values()) + 1)
         self._wait_for([flip.settings for flip in every])
         default = self._default()
-        for place, flip in enumerate(every):
+        for flip in every:
             tried = self.study.known(flip.settings)
             if tried is not None:
-                costs, block = self.study.costs(tried), place // screening.AGAIN
-                effects.append(screening.effect(flip, tried.measurement, costs, default, block))
+                costs, beside = self.study.costs(tried), blocks.get(tried.number)
+                effects.append(screening.effect(flip, tried.measurement, costs, default, beside))
         return tuple(effects), len(every) - len(effects)
 
     def _again(self, block: int) -> None:
-        """Run the default before the flips of `block`, unless it ran there or there is no time."""
-        if block not in self.study.results(Purpose.LEVEL) and not self._late(1):
+        """Run the default before the flips of `block`, where there is time."""
+        if not self._late(1):
             record, _ = self.runner.record(Purpose.LEVEL, block, self.study.about.space.fixed)
             self.study.keep(record)
 

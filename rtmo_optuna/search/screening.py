@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rtmo_optuna.search.inertness import InertTest
 
 AGAIN = 6
-"""Before so many flips, and after the last, the default runs again: within minutes a host grows faster or slower by
-several percent, which its neighbours share."""
+"""So many flips are a block, before and after which the default runs again: a host grows faster or slower by several
+percent within minutes."""
 NEAR = 3
 """How many standard errors a flip may be from the default to be tested for doing nothing."""
 LEAST = 0.01
@@ -45,7 +45,8 @@ class Flip:
 class Level:
     """The default settings: their processes' costs, their outputs' hashes, and the costs of those among the flips.
 
-    `again[b]` ran right before the flips of block b, of AGAIN each, and so right after those of block b - 1.
+    `again[n]` and `again[n + 1]` ran right before and right after the flips of block n. What another run of the program
+    added has numbers further on.
     """
 
     costs: tuple[float, ...]
@@ -58,12 +59,13 @@ class Level:
 
         None for fewer than two.
         """
-        starts = [block for block in sorted(self.again)[::2] if block + 1 in self.again]
-        return noise.pooled([self.costs, *((self.again[block], self.again[block + 1]) for block in starts)])
+        beside = [(cost, self.again[block + 1]) for block, cost in self.again.items() if block + 1 in self.again]
+        return noise.pooled([self.costs, *beside])
 
-    def around(self, block: int) -> tuple[float, ...]:
-        """Return the costs of the processes beside the flips of `block`; of all others, where none ran there."""
-        return tuple(self.again[place] for place in (block, block + 1) if place in self.again) or self.costs
+    def around(self, block: int | None) -> tuple[float, ...]:
+        """Return the costs of the processes beside the flips of `block`; of all others, where there are none."""
+        places = () if block is None else (block, block + 1)
+        return tuple(self.again[place] for place in places if place in self.again) or self.costs
 
 
 def flips(space: SearchSpace) -> tuple[Flip, ...]:
@@ -133,14 +135,15 @@ def plainer(space: SearchSpace, settings: Settings, effects: Sequence[KnobEffect
     return settings_of(space, {**default, **kept})
 
 
-def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: Level, block: int = 0) -> KnobEffect:
+def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: Level, block: int | None) -> KnobEffect:
     """Return what the trial of `flip`, one of `block`, says, with its processes' `costs` (empty where it failed).
 
     The log of the ratio is the difference of the mean log costs of the flip's k processes and of the location of the n
     of the default beside it. Its standard error is s_b sqrt(1/k + 1/n), with s_b from the default's processes (the
     flip's own spread is taken to be the same), and its interval that times t(0.99) of their degrees of freedom; a
     pruned trial has none. Faster or slower it is called from three standard errors on; what is nearer is undecided
-    until the test of search/inertness.py.
+    until the test of search/inertness.py. So is a trial beside which no default ran (None: it ran before the screening,
+    or for another driver), unless it was so slow that it was pruned: the host may have changed.
     """
     blank = KnobEffect(flip.options, flip.settings, Reading.FAILED)
     if measured.outcome not in {Outcome.MEASURED, Outcome.PRUNED} or not costs or not default.costs:
@@ -149,7 +152,8 @@ def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: L
     gap = sum(math.log(cost) for cost in costs) / len(costs) - noise.location([math.log(cost) for cost in beside])
     error = None if spread is None else spread * math.sqrt(1 / len(costs) + 1 / len(beside))
     reading = Reading.UNDECIDED
-    if error is not None and abs(gap) > max(NEAR * error, LEAST):
+    told = block is not None or measured.outcome is Outcome.PRUNED
+    if told and error is not None and abs(gap) > max(NEAR * error, LEAST):
         reading = Reading.SLOWER if gap > 0 else Reading.FASTER
     found = replace(
         blank,
