@@ -159,6 +159,7 @@ def runner_of(planned: Plan, observer: Observer) -> Runner:
         gpu=about.machine.gpu,
         batch=about.batch,
         max_memory_gb=about.definition.max_memory_gb,
+        fixed=about.space.fixed,
         pool=_pool(planned),
     )
 

@@ -136,7 +136,8 @@ class StudyRecord:
     """A whole study, as the report, the plots and the export need it.
 
     `gpu_states` are how the GPU ran after the study's first window and after its last one; empty without a GPU.
-    `cut_short` says whether the search's share of the time was over before the search was.
+    `cut_short` says whether the search's share of the time was over before the search was, `pinned` whether its windows
+    ran on quiet cores.
     """
 
     name: str
@@ -157,6 +158,13 @@ class StudyRecord:
     gpu_states: tuple[GpuState, ...] = ()
     screening: Screening | None = None
     cut_short: bool = False
+    pinned: bool = False
+
+    @property
+    def comparable(self) -> tuple[ProcessRecord, ...]:
+        """The processes beside the trials, without a baseline that ran otherwise than they did."""
+        other = Purpose.BASELINE if self.pinned else Purpose.PINNED
+        return tuple(process for process in self.processes if process.purpose is not other)
 
     @property
     def runs(self) -> tuple[TrialRecord, ...]:

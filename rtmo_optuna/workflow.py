@@ -161,7 +161,7 @@ def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
     claim = next((one for one in proven if one.ratio == record.verdict.speedup), None)
     over_held = next((one for one in reversed(proven) if one is not claim), None)
     settings = best.settings if best else None
-    latencies = [p.latency_ms for p in record.processes if p.settings == settings and p.cost and p.latency_ms]
+    latencies = [p.latency_ms for p in record.comparable if p.settings == settings and p.cost and p.latency_ms]
     latency_ms = statistics.median(latencies) if latencies else best.measurement.latency_ms if best else None
     return {
         **({"gpu_name": machine.gpu.name} if machine.gpu else {"cpu_name": machine.cpu}),

@@ -155,6 +155,33 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
     assert planted.ran == everything
 
 
+def test_a_default_that_failed_in_its_trial_is_not_exported(tmp_path: Path, planted: Planted) -> None:
+    """Its baseline ran, its trial died: nothing else is faster, and still it is no contender."""
+    planted.factors = {ARENA: 1.2, PATTERN: 1.2}
+    planted.fails = lambda settings, count: settings == DEFAULT and count == 6
+    study = opened(tmp_path)
+    found = verdict(study, tune(study))
+    assert found.sentence.startswith("The default settings failed.")
+    assert found.best is not None
+    assert found.best.settings != DEFAULT
+
+
+def test_what_the_user_put_into_config_yaml_after_a_study_is_raced(tmp_path: Path, planted: Planted) -> None:
+    """A study that is over keeps its verdict for what it was compared with or wrote; anything else it has to meet."""
+    planted.factors = {ARENA: 0.7}
+    study = opened(tmp_path)
+    first = tune(study)
+    assert (first.over, first.winner) == (True, ARENA)
+    ran = planted.ran.total()
+    for held in (ARENA, DEFAULT):
+        assert tune(opened(tmp_path), held) == first
+    assert planted.ran.total() == ran
+    second = tune(opened(tmp_path), PATTERN)
+    assert (second.incumbent, second.winner) == (PATTERN, ARENA)
+    assert [claim.against for claim in second.claims] == ["the default settings", "what config.yaml held"]
+    assert planted.ran[PATTERN] >= 10
+
+
 def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: Planted) -> None:
     """Cut off by the time after 12 pairs of 40, the confirmation says what the first 10 say, and goes on with time."""
     planted.factors = {ARENA: 0.985}

@@ -113,6 +113,15 @@ def test_a_grid_widened_by_what_does_nothing() -> None:
             grids.with_inert(grid, [name])
 
 
+def test_the_default_among_the_flips_is_charged() -> None:
+    """Before the one flip of this grid and after it: two processes of 3 s more than a search without flips."""
+    grid = small_grid(off=4.0, on=5.0)
+    alone, flipped = one_replay(grid, "gp"), one_replay(grid, "flips, gp")
+    assert [seconds for seconds, _ in flipped.steps][-1] - [seconds for seconds, _ in alone.steps][-1] == pytest.approx(
+        3.0
+    )
+
+
 def test_every_process_is_charged() -> None:
     """Two of the baseline, the default's trial and its second process as a leader, the faster one's two: 18 s."""
     done = one_replay(small_grid(off=5.0, on=4.0))

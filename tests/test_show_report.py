@@ -209,6 +209,13 @@ def test_latency_cards_are_from_fresh_processes() -> None:
     assert confirmed["FPS"] == f"{1e3 / middle(Purpose.CONFIRMATION, default=False):.0f}"
     raced = cards(Purpose.RACE)
     assert raced["Default latency (race)"] == f"{middle(Purpose.RACE, default=True):.2f}\N{NO-BREAK SPACE}ms"
+    baseline = tuple(p for p in record.processes if p.purpose is Purpose.BASELINE)
+    race = tuple(p for p in record.processes if p.purpose is Purpose.RACE)
+    slower = tuple(replace(p, cost=9.0, latency_ms=9.0) for p in baseline)
+    pinned = tuple(replace(p, purpose=Purpose.PINNED) for p in baseline)
+    mixed = replace(record, processes=(*slower, *pinned, *race), pinned=True)
+    told = dict(headline.facts(replace(record, processes=(*baseline, *race))))
+    assert dict(headline.facts(mixed))["Default latency (race)"] == told["Default latency (race)"]
     assert record.verdict.best is not None
     single = f"{record.verdict.best.measurement.latency_ms:.2f}\N{NO-BREAK SPACE}ms"
     assert cards()["Best latency (one trial)"] == cards(Purpose.BASELINE)["Best latency (one trial)"] == single

@@ -64,12 +64,11 @@ def noise_of(study: Study, outcomes: Outcomes | None = None) -> Noise:
 
     With the `outcomes` of a confirmation, what gain will be found is told for as many pairs as there was time for.
     """
-    baseline_purpose = Purpose.PINNED if study.get("pin") else Purpose.BASELINE
     values: dict[Settings, list[float]] = {}
-    for process in study.processes:
-        if process.cost is not None and process.purpose in {baseline_purpose, Purpose.RACE}:
+    for process in (*study.baseline, *(p for p in study.processes if p.purpose is Purpose.RACE)):
+        if process.cost is not None:
             values.setdefault(process.settings, []).append(process.cost)
-    baseline = [p.windows_ms for p in study.processes if p.purpose is baseline_purpose and len(p.windows_ms) > 1]
+    baseline = [process.windows_ms for process in study.baseline if len(process.windows_ms) > 1]
     between = noise.between(values)
     everything = [p.windows_ms for p in study.processes] + [t.measurement.windows_ns for t in study.trials if t.run]
     told = [how for windows in everything if (how := noise.unsteady(windows)) is not None]
@@ -137,7 +136,7 @@ class Finals:
     def _kept(self) -> Outcomes:
         """Return what was kept of an earlier run, or a new beginning."""
         kept = kept_outcomes(self.study)
-        if kept and (kept.over or kept.incumbent == self.incumbent):
+        if kept and self._holds(kept):
             return kept
         self.study.forget(Purpose.RACE, Purpose.CONFIRMATION)
         left = self._processes_left()
@@ -146,6 +145,11 @@ class Finals:
         kept = Outcomes(self.study.runs, self.incumbent, rules)
         self.study.put("finals", kept)
         return kept
+
+    def _holds(self, kept: Outcomes) -> bool:
+        """Whether `kept` says something of what config.yaml holds now: it was compared with it, or wrote it."""
+        known = {kept.winner, self.study.about.space.fixed} if kept.over else set()
+        return self.incumbent in {kept.incumbent, *known}
 
     def _least_pairs(self) -> int:
         """Return how many processes the fewest pairs take that a claim needs: of the winner and each rival."""
@@ -157,11 +161,14 @@ class Finals:
         return max(0, int((self.deadline - time.monotonic()) / self.runner.each_s))
 
     def _contenders(self) -> list[race.Contender]:
-        """Return who may win: the default, and what was measured, except for flips that are known to do nothing."""
+        """Return who may win: the default, and what was measured, except for flips that are known to do nothing.
+
+        What failed in a trial may not, though it ran in other processes.
+        """
         baseline = [
-            race.Contender(p.settings, (p.cost,), p.memory_bytes)
-            for p in self.study.processes
-            if p.purpose is (Purpose.PINNED if self.runner.pin else Purpose.BASELINE) and p.cost is not None
+            race.Contender(process.settings, (process.cost,), process.memory_bytes)
+            for process in self.study.baseline
+            if process.cost is not None and not self.study.failed(process.settings)
         ]
         effects = self.study.screening.effects if self.study.screening else ()
         inert = {found.settings for found in effects if found.reading is Reading.INERT} - {self.incumbent}

@@ -34,6 +34,12 @@ class Kept:
         """What ran beside the trials: baseline, race and confirmation, in order."""
         return self._processes
 
+    @property
+    def baseline(self) -> tuple[ProcessRecord, ...]:
+        """The default settings' processes before the search that ran as its trials do: pinned to quiet cores or not."""
+        purpose = Purpose.PINNED if self.get("pin") else Purpose.BASELINE
+        return tuple(process for process in self._processes if process.purpose is purpose)
+
     def results(self, purpose: Purpose) -> dict[int, dict[Settings, float | None]]:
         """Return the costs kept for `purpose`, by block or pair and settings; None for a process that failed."""
         results: dict[int, dict[Settings, float | None]] = {}

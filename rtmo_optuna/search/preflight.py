@@ -25,6 +25,15 @@ def keep_states(study: Study, runner: Runner) -> None:
         study.put("gpu_states", (runner.first_state, runner.last_state))
 
 
+def take_own(study: Study, runner: Runner, measurement: Measurement) -> None:
+    """Keep how far the default's outputs are from the reference, where that is not known: a limit grows with it."""
+    if measurement.gate and study.get("own") is None:
+        study.put("own", measurement.gate)
+        runner.set_own(study.get("own"))
+        for warning in measurement.gate.warnings:
+            runner.observer(Note(warning, warning=True))
+
+
 @dataclass
 class Preflight:
     """Runs the default settings in `baseline` fresh processes, and sets the runner up by what they tell.
@@ -50,6 +59,8 @@ class Preflight:
         """
         if own := self.study.get("own"):
             self.runner.set_own(own)
+        elif default := self.study.known(self.study.about.space.fixed):
+            take_own(self.study, self.runner, default.measurement)
         if states := self.study.get("gpu_states"):
             self.runner.first_state = decode(GpuState, states[0])
         if calls := self.study.get("warmup_calls"):
@@ -85,7 +96,7 @@ class Preflight:
             record, measurement = self._calibrate() if first else self._process(purpose, index)
             self.study.keep(record)
             done.append(record)
-            self._take_own(measurement)
+            take_own(self.study, self.runner, measurement)
             if record.cost is None:
                 text = f"The default settings failed: {measurement.stage}: {measurement.reason}"
                 self.observer(Note(text, warning=True))
@@ -124,11 +135,3 @@ class Preflight:
         self.runner.measuring = found or rules
         self.study.put("warmup_calls", self.runner.measuring.warmup_calls)
         return record, measurement
-
-    def _take_own(self, measurement: Measurement) -> None:
-        """Keep how far the default's outputs are from the reference: no other settings need to be nearer."""
-        if measurement.gate and self.study.get("own") is None:
-            self.study.put("own", measurement.gate)
-            self.runner.set_own(self.study.get("own"))
-            for warning in measurement.gate.warnings:
-                self.observer(Note(warning, warning=True))

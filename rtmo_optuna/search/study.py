@@ -214,7 +214,7 @@ class Study(Kept):
         trial = proposal.trial
         trial.set_user_attr("outcome", f"as trial {known.number}")
         trial.set_user_attr("answered_from", known.number)
-        self._tell(proposal, known.value, known.measurement)
+        self._tell(proposal, known.value)
         record = replace(known, number=trial.number, run=0, answered_from=known.number, origin=proposal.origin)
         self._remember(record)
 
@@ -241,7 +241,7 @@ class Study(Kept):
             save_note(trial, f"**{where}{measurement.reason}**\n\n```\n{measurement.log_tail}\n```")
         trial.set_user_attr("outcome", measurement.outcome.value)
         trial.set_user_attr("measurement", encode(measurement.summary()))
-        self._tell(proposal, value, measurement)
+        self._tell(proposal, value)
         run = self._runs() + 1 if measurement.outcome in RAN else 0
         wall_s = time.monotonic() - proposal.started
         record = TrialRecord(
@@ -255,14 +255,10 @@ class Study(Kept):
             wall_s=wall_s,
         )
         self._remember(record)
-        if measurement.outcome is Outcome.INTERRUPTED:
-            self.enqueue(proposal.settings, proposal.origin)
         return record
 
-    def _tell(self, proposal: Proposal, value: float | None, measurement: Measurement) -> None:
-        if measurement.outcome is Outcome.INTERRUPTED:
-            self._study.tell(proposal.trial, state=TrialState.FAIL)
-        elif value is None:
+    def _tell(self, proposal: Proposal, value: float | None) -> None:
+        if value is None:
             self._study.tell(proposal.trial, state=TrialState.PRUNED)
         else:
             self._study.tell(proposal.trial, value)
@@ -305,4 +301,5 @@ class Study(Kept):
 
     def record(self, **changes: Any) -> StudyRecord:  # noqa: ANN401 - fields of StudyRecord
         """Return the study as a record, with `changes`."""
-        return replace(self.about, trials=self.trials, processes=self.processes, **changes)
+        pinned = bool(self.get("pin"))
+        return replace(self.about, trials=self.trials, processes=self.processes, pinned=pinned, **changes)

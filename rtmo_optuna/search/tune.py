@@ -15,14 +15,13 @@ from rtmo_optuna.records import (
     Observer,
     Origin,
     Outcome,
-    Purpose,
     Settings,
     TrialEnded,
     TrialStarted,
 )
 from rtmo_optuna.search import judge, screening
 from rtmo_optuna.search.finals import Finals, Outcomes, plain_settings
-from rtmo_optuna.search.preflight import Preflight
+from rtmo_optuna.search.preflight import Preflight, take_own
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.screen import SHARE, Screen
 from rtmo_optuna.search.study import Study
@@ -189,8 +188,8 @@ class Tune:
             prune_above_ns=limit,
             on_window=lambda latency_ms, windows: study.report(proposal, windows, latency_ms),
         )
-        if measurement.outcome is Outcome.INTERRUPTED:
-            self.observer(Note(f"{measurement.reason} The trial is put back.", warning=True))
+        if proposal.settings == study.about.space.fixed:
+            take_own(study, self.runner, measurement)
         best = judge.best(study.trials, study.objective)
         leads = best and measurement.latency_ns and measurement.latency_ns < (best.measurement.latency_ns or 0.0)
         if leads and measurement.outcome is Outcome.MEASURED and study.objective.so_far:
@@ -209,8 +208,7 @@ class Tune:
         """
         if self.study.objective.so_far is None or origin in {Origin.DEFAULT, Origin.CONFIG}:
             return None
-        purpose = Purpose.PINNED if self.runner.pin else Purpose.BASELINE
-        baseline = [p.latency_ms for p in self.study.processes if p.purpose is purpose and p.cost]
+        baseline = [process.latency_ms for process in self.study.baseline if process.cost]
         twice = [t.measurement.latency_ms for t in self.study.trials if t.run and t.measurement.second_ns]
         leaders = [] if origin is Origin.SCREENING else twice
         known = [*leaders, *([statistics.median(filter(None, baseline))] if len(baseline) > 1 else [])]

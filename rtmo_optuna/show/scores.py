@@ -25,7 +25,10 @@ COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
 """Outcomes whose latency tells what the settings do; a pruned run's value rests on fewer windows."""
 
 
-_SOURCES = (("the confirmation", (Purpose.CONFIRMATION,)), ("the race", (Purpose.RACE, Purpose.BASELINE)))
+_SOURCES = (
+    ("the confirmation", (Purpose.CONFIRMATION,)),
+    ("the race", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),
+)
 _ROLES = {"exported": Role.BEST, "best measured": Role.BEST, "default": Role.DEFAULT, "config.yaml": Role.CONFIG}
 
 
@@ -156,7 +159,8 @@ def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical
     a trial without a score has None.
     """
     for source, purposes in _SOURCES:
-        groups = [[p for p in evidence.ran(record, *purposes) if p.settings == t.settings and p.cost] for t in trials]
+        ran = [process for process in record.comparable if process.purpose in purposes and process.cost]
+        groups = [[process for process in ran if process.settings == trial.settings] for trial in trials]
         if all(groups):
             return tuple(_typical(record, group, source) for group in groups)
     values = [(score(record, trial), trial.measurement.latency_ms) for trial in trials]

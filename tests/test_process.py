@@ -1,0 +1,134 @@
+"""One process by a study's rules: whose outputs are judged by which, and a GPU that holds itself back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rtmo_optuna.codec import encode
+from rtmo_optuna.records import (
+    BenchmarkRequest,
+    Event,
+    GateMode,
+    GateRequest,
+    GateResult,
+    GateRules,
+    Gpu,
+    GpuState,
+    Measurement,
+    Note,
+    Origin,
+    Outcome,
+    Purpose,
+    Stage,
+)
+from rtmo_optuna.search import process
+from rtmo_optuna.search.preflight import Preflight
+from rtmo_optuna.search.tune import Tune
+from test_finals import ARENA, DEFAULT, opened, runner_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rtmo_optuna.search.process import Runner
+    from rtmo_optuna.search.study import Study
+
+GPU = Gpu(0, "GPU-0", "made up", 2**34, "580.1", "8.0")
+NEAR = GateResult(passed=True, mode=GateMode.ELEMENTWISE)
+
+
+@dataclass
+class Child:
+    """Stands in for processes: they come to what `outcome` says, by the number of those before, and keep requests."""
+
+    outcome: Callable[[int], Outcome] = lambda _count: Outcome.MEASURED
+    requests: list[BenchmarkRequest] = field(default_factory=list)
+
+    def __call__(self, request: BenchmarkRequest, *, throttled: Callable[[], bool], **_more: Any) -> Measurement:  # noqa: ANN401
+        """Return what a process would have measured; one on a throttled GPU is interrupted."""
+        self.requests.append(request)
+        found = Outcome.INTERRUPTED if throttled() else self.outcome(len(self.requests) - 1)
+        measured = found is Outcome.MEASURED
+        return Measurement(
+            found,
+            stage=None if measured else Stage.WINDOW,
+            reason="" if measured else "planted.",
+            latency_ns=5e6,
+            windows_ns=(5e6,) * 4,
+            calls=40,
+            gate=NEAR if measured else None,
+        )
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Child:
+    """Return what every process of this test comes to."""
+    made = Child()
+    monkeypatch.setattr(process, "measure", made)
+    return made
+
+
+def judging(study: Study, told: list[Event] | None = None) -> Runner:
+    """Return a runner that compares outputs with a reference."""
+    runner = runner_of(study)
+    runner.gate = GateRequest(GateRules(), "reference.npz", baseline=True)
+    runner.observer = (lambda _event: None) if told is None else told.append
+    return runner
+
+
+def test_only_the_default_is_judged_by_its_own_outputs(tmp_path: Path, child: Child) -> None:
+    """Whatever else ran before the default told how far its outputs are is judged by the rules alone."""
+    runner = judging(opened(tmp_path))
+    for settings in (DEFAULT, ARENA):
+        runner.run(settings, tmp_path / "log.txt")
+    assert [request.gate["baseline"] for request in child.requests] == [True, False]
+
+
+def test_a_default_that_dies_once_still_tells_how_far_its_outputs_are(tmp_path: Path, child: Child) -> None:
+    """Its first process fails, and its trial tells: every trial after it is judged by that, in the next run as well."""
+    child.outcome = lambda count: Outcome.MEASURED if count else Outcome.FAILED
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    runner = judging(study)
+    Tune(study, runner, DEFAULT, 6, runner.observer, time.monotonic(), search_only=True).run()
+    assert [p.cost for p in study.processes if p.purpose is Purpose.BASELINE] == [None]
+    assert all(request.gate["own"] == encode(NEAR) for request in child.requests[2:])
+    study.put("own", None)  # as a study of an earlier version may have it
+    resumed = judging(study)
+    Preflight(study, resumed, DEFAULT, 6, resumed.observer).run()
+    assert (resumed.gate.own, resumed.gate.baseline) == (NEAR, False)
+
+
+@pytest.mark.parametrize("hot", [0, 1, 2])
+def test_what_a_throttled_gpu_measured_is_measured_again(
+    tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch, hot: int
+) -> None:
+    """A process during which the GPU held itself back says nothing of its settings."""
+    told: list[Event] = []
+    runner = judging(opened(tmp_path), told)
+    runner.gpu = GPU
+    monkeypatch.setattr(process, "state", lambda _gpu: GpuState(1000, 0x40 if len(child.requests) <= hot else 0, 90))
+    record, measurement = runner.record(Purpose.RACE, 0, DEFAULT)
+    assert (measurement.outcome, record.cost, len(child.requests)) == (Outcome.MEASURED, 5.0, hot + 1)
+    assert not told
+
+
+def test_a_gpu_that_is_always_throttled_is_measured_as_it_is(
+    tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that holds itself back for good is told of once, and the tune ends."""
+    monkeypatch.setattr(process, "state", lambda _gpu: GpuState(1000, 0x40, 90))
+    told: list[Event] = []
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    runner = replace(judging(study, told), gpu=GPU)
+    Tune(study, runner, DEFAULT, 2, told.append, time.monotonic(), search_only=True).run()
+    notes = [event.text for event in told if isinstance(event, Note) and "as it is" in event.text]
+    assert len(notes) == 1
+    assert study.runs == 8
+    assert all(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials if trial.run)
+    assert len(child.requests) < 30
