@@ -45,7 +45,7 @@ class Strategy:
     """A way to search: a sampler, whether it may run the same settings again, and whether a trial may be pruned.
 
     With `won`, what won elsewhere comes right after the default; with `flips`, each choice is flipped alone before the
-    sampler has its turn. A tune does both.
+    sampler has its turn, and the default runs again before every few of them and after the last. A tune does both.
     """
 
     make: Make
@@ -59,8 +59,11 @@ class Strategy:
         yield space.fixed
         if self.won and (won := won_elsewhere(space)):
             yield won
-        if self.flips:
-            yield from (flip.settings for flip in screening.flips(space))
+        yield from self.flipped(space)
+
+    def flipped(self, space: SearchSpace) -> tuple[Settings, ...]:
+        """Return the settings of the flips, in their order."""
+        return tuple(flip.settings for flip in screening.flips(space)) if self.flips else ()
 
 
 def _guide(space: SearchSpace, seed: int) -> optuna.samplers.BaseSampler:
@@ -123,6 +126,10 @@ class _Search:
         self.spread = noise.between({self.grid.fixed: values})
         self.known_ms += [statistics.median(values)] if len(values) > 1 else []
 
+    def again(self) -> None:
+        """Run the default once more, beside the trials."""
+        self.spent_s += self.draw(self.grid.fixed).wall_s
+
     def limit_ns(self, settings: Settings, *, prunes: bool) -> float | None:
         """Return the window median above which a trial is given up."""
         if not prunes or settings == self.grid.fixed:
@@ -160,8 +167,11 @@ def replay(
     space, best_ms = grid.space, grid.best_ms
     study = optuna.create_study(sampler=strategy.make(space, seed))
     whole: dict[str, BaseDistribution] = {**distributions(space)}
-    for settings in dict.fromkeys(strategy.first(space)):
+    first = [one for one in dict.fromkeys(strategy.first(space)) if one in search.entries]
+    for settings in first:
         study.enqueue_trial(params_of(space, settings) or {})
+    flips = [place for place, one in enumerate(first) if one in strategy.flipped(space)]
+    levels = {*flips[:: screening.AGAIN], *(place + 1 for place in flips[-1:])}
     steps: list[tuple[float, float]] = []
     searched: dict[Settings, float] = {}
     good_s, pruned, best_true = math.inf, False, math.inf
@@ -174,6 +184,8 @@ def replay(
         if settings in search.values and not strategy.repeats:
             break
         true_ms = search.entries[settings].true_ms
+        if len(steps) in levels:
+            search.again()
         process, value, second = search.trial(settings, prunes=strategy.prunes)
         _tell(study, trial, process, value, second)
         search.values[settings] = math.inf if value is None else value
