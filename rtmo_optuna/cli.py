@@ -135,7 +135,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
 @app.command()
 def bench(  # noqa: PLR0917 - one parameter an option
     model: Annotated[Path, typer.Argument(help="ONNX file.")],
-    config: Annotated[Path, typer.Option(help="YAML file whose settings are the first side.")] = Path("config.yaml"),
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file whose settings are the first side.", show_default="config.yaml")
+    ] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Change the first side; may be repeated.")
     ] = None,
@@ -163,7 +165,7 @@ def bench(  # noqa: PLR0917 - one parameter an option
     _set_logging()
     options = prepare.TuneOptions(
         model=model,
-        config=config,
+        config=config or Path("config.yaml"),
         provider=provider,
         input=input,
         shapes=tuple(shape or ()),
@@ -171,7 +173,7 @@ def bench(  # noqa: PLR0917 - one parameter an option
         engine=EngineKind(engine),
     )
     with Progress(quiet=as_json) as progress:
-        found = compare.compare(options, change or [], against or [], pairs, progress)
+        found = compare.compare(options, change or [], against or [], pairs, progress, named=config is not None)
     if as_json:
         from rtmo_optuna.codec import encode
 
