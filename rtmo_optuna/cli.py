@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.progress import Progress, comparison_rows, print_table, space_rows
 from rtmo_optuna.show.words import number, without_password
+from rtmo_optuna.spelling import FACTOR, TIME, Spelling, one_of, path, text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
 _DEFAULT_STORAGE = "sqlite:///studies/studies.db"
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_CONFIG = Path("config.yaml")
+_GATES = one_of("auto", "elementwise", "detections", "off")
 
 app = typer.Typer(
     help="Find the fastest ONNX Runtime settings for a model on this machine.",
@@ -30,45 +31,55 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Storage = Annotated[str, typer.Option(help="Database URL, or path of an SQLite file, that studies live in.")]
-Output = Annotated[Path | None, typer.Option(help="Report file (.md), or a folder. Default: results/<study name>/.")]
 
 
-def _seconds(text: str | float) -> float:
-    fits = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(text))
-    if not fits or not float(fits[1]):
-        message = f"{text!r} is no time: give seconds, or a number with s, m or h, such as 10m."
-        raise typer.BadParameter(message)
-    return float(fits[1]) * _UNITS[fits[2]]
+def _option(name: str, kind: Spelling, about: str = "", **more: Any) -> Any:  # noqa: ANN401 - as typer.Option
+    return typer.Option(name, parser=kind.parser(name), metavar=kind.metavar, help=about, **more)
+
+
+Storage = Annotated[
+    str, typer.Option(metavar="URL", help="Database URL, or path of an SQLite file, that studies live in.")
+]
+Output = Annotated[
+    Path | None,
+    _option("--output", path("PATH"), "Report file (.md), or a folder. Default: results/<study name>/."),
+]
+Provider = Annotated[str, _option("--provider", one_of("auto", "cuda", "cpu"), "auto: cuda where there is a GPU.")]
+Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 
 @app.command()
 def tune(  # noqa: PLR0917 - one parameter an option
     model: Annotated[Path, typer.Argument(help="ONNX file to tune.")],
-    config: Annotated[Path, typer.Option(help="YAML file that takes the best settings.")] = Path("config.yaml"),
+    config: Annotated[Path, _option("--config", path("FILE"), "YAML file that takes the best settings.")] = _CONFIG,
     output: Output = None,
-    study: Annotated[str | None, typer.Option(help="Study definition: a path, or the name of one that ships.")] = None,
-    study_name: Annotated[str | None, typer.Option(help="Name of the study. Default: <model>-<definition>.")] = None,
+    study: Annotated[
+        str | None, _option("--study", text("NAME"), "Study definition: a path, or the name of one that ships.")
+    ] = None,
+    study_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the study. Default: <model>-<definition>.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer trials and shorter windows: at most 3 minutes.")
     ] = False,
-    warmup: Annotated[int | None, typer.Option(min=0, help="Warm-up calls before a trial is timed.")] = None,
-    runs: Annotated[int | None, typer.Option(min=1, help="Timed calls of a trial.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials that the study is to have in all.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option(parser=_seconds, metavar="TIME", help="When to stop, such as 90s or 10m.")
-    ] = None,
-    provider: Annotated[Literal["auto", "cuda", "cpu"], typer.Option(help="auto: cuda where there is a GPU.")] = "auto",
+    warmup: Annotated[int | None, _option("--warmup", whole(0), "Warm-up calls before a trial is timed.")] = None,
+    runs: Annotated[int | None, _option("--runs", whole(1), "Timed calls of a trial.")] = None,
+    trials: Annotated[int | None, _option("--trials", whole(1), "Trials that the study is to have in all.")] = None,
+    timeout: Annotated[float | None, _option("--timeout", TIME, "When to stop, such as 90s or 10m.")] = None,
+    provider: Provider = "auto",
     input: Annotated[  # noqa: A002 - the option's name
-        Path | None, typer.Option(help="What to run the model on: .npz, .npy, an image or a folder of images.")
+        Path | None,
+        _option("--input", path("PATH"), "What to run the model on: .npz, .npy, an image or a folder of images."),
     ] = None,
-    input_scale: Annotated[float, typer.Option(help="Factor on an image's 0-255 values, such as 0.003922.")] = 1.0,
+    input_scale: Annotated[
+        float, _option("--input-scale", FACTOR, "Factor on an image's 0-255 values, such as 0.003922.")
+    ] = 1.0,
     shape: Annotated[
         list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="Shape of a dynamic input; may be repeated.")
     ] = None,
     gate: Annotated[
-        Literal["auto", "elementwise", "detections", "off"] | None,
-        typer.Option(help="How outputs are compared with the CPU's. Default: the study definition's, auto."),
+        str | None,
+        _option("--gate", _GATES, "How outputs are compared with the CPU's. Default: the study definition's, auto."),
     ] = None,
     allow_busy: Annotated[
         bool, typer.Option("--allow-busy", help="Measure though other processes are on the GPU.")
@@ -78,10 +89,12 @@ def tune(  # noqa: PLR0917 - one parameter an option
     ] = False,
     storage: Storage = _DEFAULT_STORAGE,
     new: Annotated[bool, typer.Option("--new", help="Start a new study beside one of the same name.")] = False,
-    config_path: Annotated[str, typer.Option(metavar="A.B.C", help="Where in the YAML file the settings go.")] = "",
+    config_path: Annotated[
+        str | None, _option("--config-path", text("A.B.C"), "Where in the YAML file the settings go.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False,
-    engine: Annotated[Literal["onnxruntime", "scripted"], typer.Option(hidden=True)] = "onnxruntime",
+    engine: Engine = "onnxruntime",
 ) -> None:
     """Search for the fastest settings, write them to config.yaml, and report with plots.
 
@@ -95,7 +108,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     options = prepare.TuneOptions(
         model=model,
         config=config,
-        config_path=config_path,
+        config_path=config_path or "",
         output=output,
         study=study,
         study_name=study_name,
@@ -135,7 +148,10 @@ def tune(  # noqa: PLR0917 - one parameter an option
 @app.command()
 def bench(  # noqa: PLR0917 - one parameter an option
     model: Annotated[Path, typer.Argument(help="ONNX file.")],
-    config: Annotated[Path, typer.Option(help="YAML file whose settings are the first side.")] = Path("config.yaml"),
+    config: Annotated[
+        Path | None,
+        _option("--config", path("FILE"), "YAML file whose settings are the first side.", show_default="config.yaml"),
+    ] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Change the first side; may be repeated.")
     ] = None,
@@ -145,13 +161,13 @@ def bench(  # noqa: PLR0917 - one parameter an option
             metavar="KNOB=VALUE", help="The second side: 'config', or changes of the default. May be repeated."
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option(min=10, help="Pairs of fresh processes, at most.")] = 20,
-    provider: Annotated[Literal["auto", "cuda", "cpu"], typer.Option(help="auto: cuda where there is a GPU.")] = "auto",
-    input: Annotated[Path | None, typer.Option(help="As for tune.")] = None,  # noqa: A002 - the option's name
+    pairs: Annotated[int, _option("--pairs", whole(10), "Pairs of fresh processes, at most.")] = 20,
+    provider: Provider = "auto",
+    input: Annotated[Path | None, _option("--input", path("PATH"), "As for tune.")] = None,  # noqa: A002
     shape: Annotated[list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="As for tune.")] = None,
-    gate: Annotated[Literal["auto", "elementwise", "detections", "off"], typer.Option(help="As for tune.")] = "auto",
+    gate: Annotated[str, _option("--gate", _GATES, "As for tune.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    engine: Annotated[Literal["onnxruntime", "scripted"], typer.Option(hidden=True)] = "onnxruntime",
+    engine: Engine = "onnxruntime",
 ) -> None:
     """Run two settings against each other in interleaved fresh processes: is one faster, and are outputs equal?
 
@@ -163,7 +179,7 @@ def bench(  # noqa: PLR0917 - one parameter an option
     _set_logging()
     options = prepare.TuneOptions(
         model=model,
-        config=config,
+        config=config or _CONFIG,
         provider=provider,
         input=input,
         shapes=tuple(shape or ()),
@@ -171,7 +187,7 @@ def bench(  # noqa: PLR0917 - one parameter an option
         engine=EngineKind(engine),
     )
     with Progress(quiet=as_json) as progress:
-        found = compare.compare(options, change or [], against or [], pairs, progress)
+        found = compare.compare(options, change or [], against or [], pairs, progress, named=config is not None)
     if as_json:
         from rtmo_optuna.codec import encode
 
@@ -217,8 +233,10 @@ def studies(storage: Storage = _DEFAULT_STORAGE) -> None:
 @app.command()
 def dashboard(
     storage: Storage = _DEFAULT_STORAGE,
-    host: Annotated[str, typer.Option(help="Address to listen on. The dashboard has no log-in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    host: Annotated[
+        str, _option("--host", text("ADDRESS"), "Address to listen on. The dashboard has no log-in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, _option("--port", whole(1, 65535))] = 8080,
 ) -> None:
     """Open optuna-dashboard on the studies, while a tune runs too."""
     from rtmo_optuna.search import notes

@@ -16,6 +16,7 @@ from rtmo_optuna.errors import ChildError, NothingMeasuredError, UsageError
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.records import GateMode, GateRequest, GateResult, Measurement, Note, Outcome, Purpose, Settings, Value
 from rtmo_optuna.search import confirm
+from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.values import advice, parse_value
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from rtmo_optuna.prepare import Plan
     from rtmo_optuna.records import Observer
     from rtmo_optuna.search.process import Runner
+
+_CONFIG = "config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +62,33 @@ class Comparison:
 
 
 def compare(
-    options: TuneOptions, changes: Sequence[str], against: Sequence[str], pairs: int, observer: Observer
+    options: TuneOptions,
+    changes: Sequence[str],
+    against: Sequence[str],
+    pairs: int,
+    observer: Observer,
+    *,
+    named: bool = False,
 ) -> Comparison:
     """Run `pairs` interleaved pairs of fresh processes, at most, and return what they say.
 
     The first settings are what config.yaml holds, with `changes` ("knob=value"); the second ONNX Runtime's default
-    with `against`, where "config" stands for what config.yaml holds. Raises UsageError for bad input or equal settings,
-    NothingMeasuredError where either cannot be run.
+    with `against`, where "config" stands for what config.yaml holds. A file that was `named`, or is meant by "config",
+    must hold settings. Raises UsageError for bad input or equal settings, NothingMeasuredError where either cannot be
+    run.
     """
     with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
         scratch = Path(name)
-        if not options.config.exists() and options.config != Path("config.yaml"):
-            message = f"The configuration {options.config} does not exist: name another --config, or leave it out."
+        meant = named or _CONFIG in against
+        if meant and not options.config.exists():
+            message = f"The configuration {options.config} does not exist: name another, or leave it out."
             raise UsageError(message)
         planned = plan(options, scratch)
+        if meant:
+            configfile.check_settings(planned.config)
         provider, held = planned.about.definition.provider, planned.config.settings
         first = parsed(provider, held, changes)
-        second = parsed(provider, held if "config" in against else (), [one for one in against if one != "config"])
+        second = parsed(provider, held if _CONFIG in against else (), [one for one in against if one != _CONFIG])
         if first == second:
             message = f"Both sides are the same settings ({first}): name others with --set or --against."
             raise UsageError(message)
@@ -86,16 +99,24 @@ def compare(
 
 
 def parsed(provider: str, base: Iterable[tuple[str, Value]], changes: Iterable[str]) -> Settings:
-    """Return the settings `base` with "knob=value" `changes`; raises UsageError for an unknown knob or value."""
-    table, values = knob_table(provider), dict(base)
+    """Return the settings `base` with "knob=value" `changes`.
+
+    Raises UsageError for an unknown knob or value, and for a knob that is set twice.
+    """
+    table, values = knob_table(provider), dict[str, Value]()
     for change in changes:
         name, equals, value = change.partition("=")
-        if not equals or name not in table:
-            what = f"{name!r} is no knob of {provider}. {advice(name, table)}" if equals else "Write knob=value."
-            message = f"{change!r} cannot be set: {what}"
+        problem = (
+            "Write knob=value." if not equals
+            else f"{name!r} is no knob of {provider}. {advice(name, table)}" if name not in table
+            else f"{name!r} is given already, so leave out one." if name in values
+            else ""
+        )  # fmt: skip
+        if problem:
+            message = f"{change!r} cannot be set: {problem}"
             raise UsageError(message)
         values[name] = parse_value(table[name], value)
-    return canonical(provider, values)
+    return canonical(provider, {**dict(base), **values})
 
 
 def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs: str) -> Comparison:

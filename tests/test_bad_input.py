@@ -91,9 +91,40 @@ _CASES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
     "no such study definition": (lambda: None, ["--study", "cpus"], ["cpus", "cpu"]),
     "a definition for another provider": (lambda: None, ["--study", "cuda", "--provider", "cpu"], ["cuda", "cpu"]),
     "a storage that is no URL": (lambda: None, ["--storage", "nonsense://x"], ["nonsense", "--storage"]),
+    "a storage that is empty": (lambda: None, ["--storage", ""], ["'', which is no database URL: give one like"]),
+    "a storage misspelt": (
+        lambda: None,
+        ["--storage", "sqllite:///x.db"],
+        ["--storage cannot be 'sqllite:///x.db': 'sqllite' is no database. Did you mean 'sqlite'?"],
+    ),
+    "a storage's password": (lambda: None, ["--storage", "postgres://u:pw@h/x"], ["u:***@h", "mean 'postgresql'?"]),
+    "a storage without slashes": (lambda: None, ["--storage", "sqlite:x.db"], ["'sqlite:x.db', which is no database"]),
+    "a storage in memory": (lambda: None, ["--storage", "sqlite://"], ["'sqlite://', which names no file"]),
+    "a storage that is a host": (
+        lambda: None,
+        ["--storage", "sqlite://x.db"],
+        ["'sqlite://x.db', which names no file"],
+    ),
     "a storage that does not open": (lambda: _write("db", "no database" * 99), ["--storage", "db"], ["db"]),
-    "trials that are none": (lambda: None, ["--trials", "0"], ["trials"]),
-    "a time that is none": (lambda: None, ["--timeout", "soon"], ["soon"]),
+    **{
+        f"an empty {option}": (lambda: None, [option, ""], [f"{option} is empty: give it a value, or leave it out."])
+        for option in ("--config", "--config-path", "--input", "--output", "--study")
+    },
+}
+_OPTIONS = {
+    ("--trials", "0"): "must be a whole number of at least 1, not '0'.",
+    ("--trials", "many"): "must be a whole number of at least 1, not 'many'.",
+    ("--trials", "9" * 5000): f"must be a whole number of at least 1, not '{'9' * 5000}'.",
+    ("--warmup", "-1"): "must be a whole number of at least 0, not '-1'.",
+    ("--runs", "1.5"): "must be a whole number of at least 1, not '1.5'.",
+    ("--timeout", "soon"): "must be a time above 0, in seconds or with s, m or h (such as 10m), not 'soon'.",
+    ("--timeout", "0"): "must be a time above 0, in seconds or with s, m or h (such as 10m), not '0'.",
+    ("--timeout", "9" * 400): f"must be a time above 0, in seconds or with s, m or h (such as 10m), not '{'9' * 400}'.",
+    ("--input-scale", "nan"): "must be a number above 0, not 'nan'.",
+    ("--input-scale", "half"): "must be a number above 0, not 'half'.",
+    ("--provider", "gpu-0"): "cannot be 'gpu-0'. Known: auto, cuda, cpu.",
+    ("--gate", "elementwize"): "cannot be 'elementwize'. Did you mean 'elementwise'?",
+    ("--gate", ""): "cannot be ''. Known: auto, elementwise, detections, off.",
 }
 
 
@@ -115,6 +146,27 @@ def test_bad_input(
         assert word in told
     assert "Traceback" not in told
     assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
+
+
+@pytest.mark.parametrize(("option", "given"), list(_OPTIONS))
+def test_options_are_told_in_one_sentence(capsys: pytest.CaptureFixture[str], option: str, given: str) -> None:
+    """By their names, with what was given and what may be; nothing of the library that reads the command line."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tune", "m.onnx", option, given])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {option} {_OPTIONS[option, given]}\n"
+
+
+def test_options_of_the_other_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    """As for `tune`."""
+    for arguments, told in (
+        (["bench", "m.onnx", "--pairs", "9"], "--pairs must be a whole number of at least 10, not '9'."),
+        (["dashboard", "--port", "65536"], "--port must be a whole number from 1 to 65535, not '65536'."),
+        (["dashboard", "--host", " "], "--host is empty: give it a value, or leave it out."),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert (ended.value.code, capsys.readouterr().err) == (2, f"error: {told}\n")
 
 
 def test_without_onnxruntime_it_says_what_to_install(tmp_path: Path) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from rtmo_optuna import cli
 from scripted import write_script
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 COMMON = ["script.json", "--engine", "scripted", "--provider", "cpu", "--pairs", "10"]
 
@@ -61,7 +58,10 @@ def test_no_difference_is_no_proof_and_no_failure(tmp_path: Path, capsys: pytest
         (["--set", "enable_mem_patern=off"], ["enable_mem_patern", "enable_mem_pattern"]),
         (["--set", "enable_mem_pattern"], ["knob=value"]),
         (["--set", "enable_mem_pattern=perhaps"], ["perhaps"]),
-        (["--set", "enable_mem_pattern=off", "--against", "config", "--against", "enable_mem_pattern=off"], ["same"]),
+        (["--set", "enable_mem_pattern=off", "--against", "enable_mem_pattern=off"], ["same"]),
+        (["--set", "enable_mem_pattern=off", "--set", "enable_mem_pattern=on"], ["given already, so leave out one"]),
+        (["--against", "enable_mem_pattern=off", "--against", "enable_mem_pattern=off"], ["given already"]),
+        (["--set", "enable_mem_pattern=off", "--against", "config"], ["config.yaml does not exist"]),
     ],
 )
 def test_bad_sides_are_refused(
@@ -73,6 +73,26 @@ def test_bad_sides_are_refused(
     told = capsys.readouterr().err
     for word in words:
         assert word in told
+
+
+@pytest.mark.parametrize("text", ["", "app: {threads: 4}\n"])
+def test_a_file_without_settings_is_no_side(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Named, it is refused: its side would be the default. What merely lies there is not asked."""
+    write_script(tmp_path)
+    Path("config.yaml").write_text(text, encoding="utf-8")
+    for named in (["--config", "config.yaml"], ["--against", "config"]):
+        assert bench("--set", "enable_mem_pattern=off", *named) == 2
+        assert "config.yaml holds no settings: name another file, or tune first" in capsys.readouterr().err
+    assert bench("--set", "enable_mem_pattern=on") == 2
+    assert "Both sides are the same settings (default)" in capsys.readouterr().err
+
+
+def test_what_the_file_holds_is_either_side(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The first by default, the second by its name."""
+    write_script(tmp_path)
+    Path("config.yaml").write_text("onnx: {enable_mem_pattern: false}\n", encoding="utf-8")
+    assert bench("--config", "config.yaml", "--against", "config") == 2
+    assert "Both sides are the same settings (enable_mem_pattern=0)" in capsys.readouterr().err
 
 
 def test_settings_that_fail_are_said_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -195,6 +195,41 @@ def test_missing_files_are_told(model: Path, tmp_path: Path) -> None:
         rtmo_optuna.open_session(tmp_path / "none.onnx", config(tmp_path, model))
 
 
+@pytest.mark.parametrize(
+    ("text", "place", "told"),
+    [
+        (
+            "",
+            "",
+            r"holds no settings: name another file, or tune first \(rtmo-optuna tune MODEL --config .*config.yaml\)",
+        ),
+        ("# nothing yet\n", "", "holds no settings: "),
+        ("app: {threads: 4}\n", "", "holds no settings: "),
+        ("onnx:\n", "", "holds no settings: "),
+        ("onnx:\n  benchmark_info: {provider: cpu}\n", "", "holds no settings: "),
+        ("one: {intra_op_num_threads: 1}\n", "two", r"under two: name another place, or .*--config-path two\)"),
+    ],
+)
+def test_a_file_without_settings_is_refused(model: Path, tmp_path: Path, text: str, place: str, told: str) -> None:
+    """Else ONNX Runtime's default would run as if it had been tuned, whichever way the file is read."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    for read in (rtmo_optuna.provider_options, rtmo_optuna.session_options):
+        with pytest.raises(UsageError, match=told):
+            read(path, config_path=place)
+    for strict in (True, False):
+        with pytest.raises(UsageError, match=told):
+            rtmo_optuna.open_session(model, path, config_path=place, strict=strict)
+
+
+def test_settings_that_others_merge_are_settings(tmp_path: Path) -> None:
+    """Named or not, merged or merging."""
+    path = tmp_path / "config.yaml"
+    path.write_text("base: &base {intra_op_num_threads: 3}\nonnx: {<<: *base}\n", encoding="utf-8")
+    for place in ("", "base", "onnx"):
+        assert rtmo_optuna.session_options(path, config_path=place, provider="cpu").intra_op_num_threads == 3
+
+
 def test_fixed_dimensions_are_fixed(model: Path, tmp_path: Path) -> None:
     """What `--shape` fixed for the study is fixed in the session."""
     path = config(tmp_path, model, free_dimensions="{batch: 2}")

@@ -17,7 +17,7 @@ import yaml
 
 from rtmo_optuna import cli
 from rtmo_optuna.records import Origin, Outcome, Settings
-from rtmo_optuna.search.library import load_study
+from rtmo_optuna.search.library import list_studies, load_study
 from scripted import write_script
 
 if TYPE_CHECKING:
@@ -219,6 +219,29 @@ def test_a_report_is_rendered_again_and_studies_are_listed(
     assert Path("again/report.md").read_text(encoding="utf-8").startswith("# ")
     assert run("studies") == 0
     assert "script.json" in capsys.readouterr().out
+
+
+def test_only_trials_that_ran_are_counted(run: Callable[..., int], tmp_path: Path) -> None:
+    """The list of studies leaves out what was broken off and what waits, and tells failures."""
+    write_script(tmp_path, faults=[{"when": {"enable_mem_pattern": False}, "fault": "crash"}])
+    assert search(run, "--trials", "4") == 0
+    kept = study()
+    assert {trial.measurement.outcome for trial in kept.trials} > {Outcome.FAILED}
+    for _ in range(2):
+        proposal = kept.ask()
+        assert proposal
+        kept.interrupt(proposal)
+    assert len(_raw_trials()) > kept.runs
+    assert [line.trials for line in list_studies("sqlite:///studies/studies.db")] == [kept.runs]
+
+
+def test_a_file_without_settings_takes_them(run: Callable[..., int], tmp_path: Path) -> None:
+    """Whether it is empty, or of an application that never had any: a tune is about to write them."""
+    write_script(tmp_path)
+    for text in ("", "app: {threads: 4}\n"):
+        Path("config.yaml").write_text(text, encoding="utf-8")
+        assert search(run, "--config", "config.yaml", "--dry-run") == 0
+        assert search(run, "--config", "config.yaml", "--config-path", "models.pose", "--dry-run") == 0
 
 
 def test_a_dry_run_writes_nothing(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,9 +128,9 @@ def open_session(
     `config_path` names the place in the file, as `tune --config-path` does. `provider` is cuda or cpu; `auto` is the
     one that was tuned, else cuda where there is a GPU. `device` is the GPU's number.
 
-    Raises UsageError where the file does not exist or holds unknown settings, and where GPU, ONNX Runtime, model or
-    provider are not those that were tuned: with `strict=False` that is a warning. Raises SettingsRefusedError where
-    ONNX Runtime does not take the settings.
+    Raises UsageError where the file does not exist or holds unknown settings or none, and where GPU, ONNX Runtime,
+    model or provider are not those that were tuned: with `strict=False` that is a warning. Raises SettingsRefusedError
+    where ONNX Runtime does not take the settings.
     """
     held = _held(Path(config), config_path, provider)
     spec = SessionSpec(
@@ -198,6 +198,7 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
         message = f"There is no provider {str(chosen)!r}, which {where}: it must be {' or '.join(PROVIDERS)}."
         raise UsageError(message)
     config = configfile.read(path, chosen, config_path)
+    configfile.check_settings(config, config_path)
     fixed = info.get("free_dimensions") or {}
     return _Held(
         provider=chosen,

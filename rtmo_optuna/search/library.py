@@ -14,6 +14,7 @@ from rtmo_optuna.records import StudyLine, StudyRecord
 from rtmo_optuna.search import storage as database
 from rtmo_optuna.search.sampler import SAMPLERS
 from rtmo_optuna.search.study import Study
+from rtmo_optuna.search.trials import ran
 from rtmo_optuna.space.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def load_study(url: str, name: str) -> Study:
 
 
 def list_studies(url: str) -> tuple[StudyLine, ...]:
-    """Return a line for each study of the storage."""
+    """Return a line for each study of the storage, with the number of trials that were really run."""
     opened = database.open_storage(url, create=False)
     lines = []
     for summary in optuna.study.get_all_study_summaries(opened):
@@ -76,7 +77,9 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
             best = summary.best_trial.value if summary.best_trial else None
             begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
             provider, model = about["definition"]["provider"], about["model_path"]
-            lines.append(StudyLine(summary.study_name, summary.n_trials, best, provider, model, begun))
+            study_id = opened.get_study_id_from_name(summary.study_name)
+            trials = sum(ran(trial) for trial in opened.get_all_trials(study_id, deepcopy=False))
+            lines.append(StudyLine(summary.study_name, trials, best, provider, model, begun))
     return tuple(lines)
 
 

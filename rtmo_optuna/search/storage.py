@@ -14,9 +14,10 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.space.values import advice, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_STORAGE = "sqlite:///studies/studies.db"
 HEARTBEAT_S = 60
 GRACE_S = 1800
+_DATABASES = ("sqlite", "postgresql", "mysql", "mariadb")
 _BUSY_MS = 60_000
 _PAUSES_S = (0.2, 0.5, 1.0)
 
@@ -41,21 +43,46 @@ def quietly() -> Iterator[None]:
 
 
 def url_of(storage: str) -> str:
-    """Return `storage` as a database URL; what is no URL is the path of an SQLite file."""
-    return storage if "://" in storage else f"sqlite:///{storage}"
+    """Return `storage` as a database URL; what is no URL is the path of an SQLite file.
+
+    Raises UsageError for an empty one, and for what is nearly a URL: a file of that name is not what was meant.
+    """
+    scheme, colon, _ = storage.partition(":")
+    if "://" in storage:
+        return storage
+    if not storage.strip() or (colon and nearest(scheme, _DATABASES)):
+        raise _no_url(storage)
+    return f"sqlite:///{storage}"
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Return the file behind an SQLite URL, None for another database; raises UsageError for what is no URL."""
+    """Return the file behind an SQLite URL, None for another database.
+
+    Raises UsageError for what is no URL, names no database that is known, or keeps studies in memory only.
+    """
     try:
         parsed = make_url(url)
     except SQLAlchemyError as error:
-        message = (
-            f"The storage {url!r} is no database URL; give one like sqlite:///studies/studies.db, "
-            "postgresql://user@host/name, or the path of an SQLite file."
-        )
+        raise _no_url(url) from error
+    try:
+        parsed.get_dialect()
+    except NoSuchModuleError as error:
+        shown, kind = parsed.render_as_string(hide_password=True), parsed.drivername
+        message = f"--storage cannot be {shown!r}: {kind!r} is no database. {advice(kind, _DATABASES)}"
         raise UsageError(message) from error
-    return Path(parsed.database or ":memory:") if parsed.get_backend_name() == "sqlite" else None
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if parsed.database in {None, "", ":memory:"}:
+        message = f"--storage cannot be {url!r}, which names no file: give one, as in {DEFAULT_STORAGE}."
+        raise UsageError(message)
+    return Path(str(parsed.database))
+
+
+def _no_url(storage: str) -> UsageError:
+    return UsageError(
+        f"--storage cannot be {storage!r}, which is no database URL: give one like {DEFAULT_STORAGE} or "
+        "postgresql://user@host/name, or the path of an SQLite file."
+    )
 
 
 def open_storage(storage: str, *, create: bool) -> RDBStorage:

@@ -38,6 +38,11 @@ def keep_files(store: FileSystemArtifactStore, trial: optuna.Trial, measurement:
             upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial, mimetype=kind)
 
 
+def ran(frozen: FrozenTrial) -> bool:
+    """Return whether Optuna's trial was really run: to its end, and not answered from another one."""
+    return frozen.state.is_finished() and frozen.user_attrs.get("outcome") in RAN
+
+
 def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
     """Return Optuna's trial as a record, after `runs` that were really run; None where it is not finished."""
     held = frozen.user_attrs

@@ -35,13 +35,17 @@ check_writable = files.check_writable
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What a configuration file holds: the dotted path of the settings' mapping, its knobs, and what they amount to."""
+    """What a configuration file holds: the dotted path of the settings' mapping, its knobs, and what they amount to.
+
+    `empty` says that the mapping holds no knob of any provider, or is not there.
+    """
 
     path: Path
     exists: bool
     target: str
     held: Mapping[str, Value]
     settings: Settings
+    empty: bool
 
 
 def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
@@ -56,7 +60,20 @@ def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
     target = config_path or next(document.mappings_with(_KNOBS), _NEW_TARGET)
     document.check_spelling(target)
     held = document.held(target, knob_table(provider))
-    return ConfigFile(path, data is not None, target, held, canonical(provider, held))
+    return ConfigFile(path, data is not None, target, held, canonical(provider, held), document.is_empty(target))
+
+
+def check_settings(config: ConfigFile, config_path: str = "") -> None:
+    """Raise UsageError where `config` holds no settings, since ONNX Runtime's default would run in their place."""
+    if config.empty:
+        where, option, what = (
+            (f" under {config_path}", f" --config-path {config_path}", "place") if config_path else ("", "", "file")
+        )
+        message = (
+            f"The configuration {config.path} holds no settings{where}: name another {what}, or tune first "
+            f"(rtmo-optuna tune MODEL --config {config.path}{option})."
+        )
+        raise UsageError(message)
 
 
 def read_info(path: Path, config_path: str = "") -> dict[str, Any]:
@@ -169,6 +186,10 @@ class _Document:
         if (info := node.named.get(_INFO)) and not (info.is_mapping or info.is_null):
             raise self._complaint(info.mark, f"{_INFO} must be a mapping")
         return {name: self._value(table[name], child) for name, child in self._entries(node).items() if name in table}
+
+    def is_empty(self, target: str) -> bool:
+        """Return whether the mapping `target` holds no knob of any provider, or is not there."""
+        return not _KNOBS.keys() & self._entries_of(target).keys()
 
     def check_spelling(self, target: str) -> None:
         """Raise UsageError for a key of the mapping `target` that is nearly a knob's name."""
