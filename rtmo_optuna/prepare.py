@@ -15,6 +15,7 @@ from rtmo_optuna.bench.protocol import DescribeRequest, ReferenceRequest
 from rtmo_optuna.codec import encode
 from rtmo_optuna.engine import inputs as engine_inputs
 from rtmo_optuna.engine.graph import hash_model
+from rtmo_optuna.engine.shapes import parse_shapes
 from rtmo_optuna.errors import ChildError, UsageError
 from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host
@@ -114,7 +115,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     inputs = engine_inputs.prepare(
         model.inputs,
         source=options.input,
-        shapes=engine_inputs.parse_shapes(options.shapes, model.inputs),
+        shapes=parse_shapes(options.shapes, model.inputs),
         scale=options.input_scale,
         target=scratch / "inputs.npz",
         batch=chosen.batch,

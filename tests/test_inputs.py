@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from rtmo_optuna.engine.inputs import load, parse_shape, parse_shapes, prepare
+from rtmo_optuna.engine.inputs import load, prepare
+from rtmo_optuna.engine.shapes import parse_shape, parse_shapes
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import TensorSpec
 
