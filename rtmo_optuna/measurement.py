@@ -156,6 +156,11 @@ class Measurement:
         """The latency in milliseconds."""
         return None if self.latency_ns is None else self.latency_ns / 1e6
 
+    @property
+    def why(self) -> str:
+        """The reason, with the stage before it where one is known."""
+        return f"{self.stage}: {self.reason}" if self.stage else self.reason
+
     def summary(self) -> Measurement:
         """Return this without the parts that only the trial's artifact keeps."""
         return replace(self, samples_ns=(), warmup_samples_ns=(), provider_options={}, log_tail="")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rtmo_optuna.bench.run import Decision
@@ -70,10 +72,39 @@ def test_fixed_runs_replace_the_precision() -> None:
 
 
 def test_a_percentile_needs_its_calls() -> None:
-    """An objective that needs many calls takes more windows, but not for ever."""
+    """An objective that needs many calls takes as many windows as they fill, however few calls a window has."""
     assert decide(*[5.0] * 8, calls=200) is Decision.GO_ON
     assert decide(*[5.0] * 20, calls=200) is Decision.ENOUGH
-    assert decide(*[5.0] * 40, calls=662) is Decision.ENOUGH
+    assert decide(*[5.0] * 66, calls=662) is Decision.GO_ON
+    assert decide(*[5.0] * 67, calls=662) is Decision.ENOUGH
+
+
+def test_a_percentile_needs_calls_that_are_trusted() -> None:
+    """Those of disturbed windows do not count beside three better ones, nor among `runs`; but it ends."""
+    slow = [Window((9_000_000,) * 10, "slow core")]
+
+    def after(disturbed: int, quiet: int, rules: Measuring = RULES) -> Decision:
+        mixed = [*slow * disturbed, *windows(*[5.0] * quiet)]
+        return judge.after_window(mixed, rules, prune_above_ns=None, least_calls=100)
+
+    assert after(9, 2) is Decision.ENOUGH
+    assert after(9, 9) is Decision.GO_ON
+    assert after(9, 10) is Decision.ENOUGH
+    assert after(41, 9) is Decision.ENOUGH
+    assert after(9, 9, replace(RULES, runs=120)) is Decision.GO_ON
+    assert after(9, 10, replace(RULES, runs=120)) is Decision.ENOUGH
+
+
+def test_what_has_no_score_has_failed_and_says_where() -> None:
+    """Too few calls for p99 fail with both numbers, in a stage; for the latency they are enough."""
+    measured = Measurement(Outcome.MEASURED, latency_ns=5e6, quantiles_ns={"p90": 6e6}, calls=480)
+    assert judge.with_score(measured, LATENCY) is measured
+    failed = judge.with_score(measured, OBJECTIVES["p99"])
+    assert failed.outcome is Outcome.FAILED
+    assert failed.why == "window: Too few undisturbed calls for the objective 'p99': 480 of 662."
+    assert replace(failed, stage=None).why == failed.reason
+    pruned = replace(measured, outcome=Outcome.PRUNED)
+    assert judge.with_score(pruned, OBJECTIVES["p99"]) is pruned
 
 
 def trial(run: int, value: float | None, settings: Settings, outcome: Outcome = Outcome.MEASURED) -> TrialRecord:

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.bench.run import Decision
+from rtmo_optuna.bench.run import Decision, trusted
 from rtmo_optuna.records import Origin, Outcome, Settings, Stage
 from rtmo_optuna.search import noise
 from rtmo_optuna.search.noise import APART
@@ -24,6 +24,7 @@ LEAST_SPREADS = 3
 HOPELESS_AFTER = 5
 PATIENCE = 15
 LEAST_GAIN = 0.01
+_MOST_TIMES = 5
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 
 
@@ -35,18 +36,20 @@ def after_window(
     Pruned is who, after three undisturbed windows, had not one whose median is under `prune_above_ns`: the fastest
     window counts, since a slow one may be the host's fault. Measured enough is who has `rules.runs` calls, or whose
     median of medians has a relative standard error (sqrt(pi/2) s / sqrt(n), asymptotic for normal values) under
-    `rules.precision`, or who has `rules.windows_max` windows; `least_calls` may take up to five times as many. Where
-    disturbed windows had to be taken, `rules.windows_min` are enough: more time would not make them better.
+    `rules.precision`, or who has `rules.windows_max` windows; but nobody before `least_calls` calls in trusted windows,
+    however many windows that takes, unless there are five times as many in all. Where disturbed windows had to be
+    taken, `rules.windows_min` are enough: more time would not make them better.
     """
     medians = [statistics.median(window.samples_ns) for window in windows]
     quiet = [median for window, median in zip(windows, medians, strict=True) if not window.disturbed]
     calls = sum(len(window.samples_ns) for window in windows)
     if prune_above_ns is not None and len(quiet) >= PRUNE_AFTER and min(quiet) > prune_above_ns:
         return Decision.PRUNE
+    trusted_calls = sum(len(window.samples_ns) for window in trusted(windows))
+    if trusted_calls < least_calls and calls < _MOST_TIMES * least_calls:
+        return Decision.GO_ON
     if rules.runs is not None:
         return Decision.ENOUGH if calls >= rules.runs else Decision.GO_ON
-    if calls < least_calls and len(medians) < 5 * rules.windows_max:
-        return Decision.GO_ON
     if len(medians) >= rules.windows_max:
         return Decision.ENOUGH
     if len(medians) < max(2, rules.windows_min):
@@ -85,6 +88,15 @@ def within_memory(measurement: Measurement, most_gb: float | None) -> Measuremen
     if most_gb is None or taken_gb <= most_gb or measurement.outcome is Outcome.FAILED:
         return measurement
     reason = f"The settings took {taken_gb:.2f} GiB of GPU memory, more than max_memory_gb, {most_gb:g}."
+    return replace(measurement, outcome=Outcome.FAILED, stage=Stage.WINDOW, reason=reason)
+
+
+def with_score(measurement: Measurement, objective: Objective) -> Measurement:
+    """Return `measurement`, failed where it was measured and `objective` has no score for it."""
+    if measurement.outcome is not Outcome.MEASURED or objective.score(measurement) is not None:
+        return measurement
+    had = f"{measurement.calls} of {objective.least_calls}"
+    reason = f"Too few undisturbed calls for the objective {objective.name!r}: {had}."
     return replace(measurement, outcome=Outcome.FAILED, stage=Stage.WINDOW, reason=reason)
 
 

@@ -87,7 +87,7 @@ class Preflight:
             done.append(record)
             self._take_own(measurement)
             if record.cost is None:
-                text = f"The default settings failed: {measurement.stage}: {measurement.reason}"
+                text = f"The default settings failed: {measurement.why}"
                 self.observer(Note(text, warning=True))
                 break
         return [process.cost for process in done if process.cost is not None]
