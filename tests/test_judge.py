@@ -114,6 +114,40 @@ def trial(run: int, value: float | None, settings: Settings, outcome: Outcome = 
     return TrialRecord(run, run, settings, origin, Measurement(outcome, latency_ns=latency), value)
 
 
+def of_p99(median_ms: float, p99_ms: float) -> Measurement:
+    """Return what a process measured."""
+    quantiles = {"p50": median_ms * 1e6, "p99": p99_ms * 1e6}
+    return Measurement(Outcome.MEASURED, latency_ns=median_ms * 1e6, quantiles_ns=quantiles)
+
+
+def test_a_leader_is_told_by_the_objective() -> None:
+    """A slower median with a better p99 leads where p99 is asked for; nobody leads where nothing is known."""
+    known = TrialRecord(1, 1, Settings(), Origin.DEFAULT, of_p99(5.0, 10.0), 10.0)
+    fast = replace(known, measurement=of_p99(5.0, 10.0), value=5.0)
+    better = of_p99(6.0, 8.0)
+    assert judge.leads(better, [known], OBJECTIVES["p99"])
+    assert not judge.leads(better, [fast], LATENCY)
+    assert not judge.leads(of_p99(4.0, 11.0), [known], OBJECTIVES["p99"])
+    assert judge.leads(of_p99(4.0, 11.0), [fast], OBJECTIVES["throughput"])
+    assert not judge.leads(replace(better, outcome=Outcome.PRUNED), [known], OBJECTIVES["p99"])
+    assert not judge.leads(better, [], OBJECTIVES["p99"])
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "costs"), [("latency", 7.0, (6, 8)), ("p99", 14.0, (8, 20)), ("throughput", 1e3 / 7, (6, 8))]
+)
+def test_two_processes_make_one_measurement(name: str, score: float, costs: tuple[float, float]) -> None:
+    """Its score is that of their mean, and what each of them cost is kept."""
+    objective = OBJECTIVES[name]
+    both = judge.joined(of_p99(6.0, 8.0), of_p99(8.0, 20.0), objective)
+    assert objective.score(both) == pytest.approx(score)
+    assert both.costs == pytest.approx(costs)
+    assert objective.cost(both) == pytest.approx(sum(costs) / 2)
+    assert both.second_ns == 8e6
+    failed = Measurement(Outcome.FAILED, reason="planted")
+    assert judge.joined(of_p99(6.0, 8.0), failed, objective) == of_p99(6.0, 8.0)
+
+
 ONE, TWO = Settings.of({"a": 1}), Settings.of({"a": 1, "b": 1})
 
 

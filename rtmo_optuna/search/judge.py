@@ -108,6 +108,34 @@ def best(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | N
     return min(measured)[3] if measured else None
 
 
+def leads(measurement: Measurement, trials: Iterable[TrialRecord], objective: Objective) -> bool:
+    """Whether `measurement` costs less than the best of `trials`, so that its settings run twice; never without any."""
+    known = best(trials, objective)
+    if known is None or measurement.outcome is not Outcome.MEASURED:
+        return False
+    cost, least = objective.cost(measurement), objective.cost(known.measurement)
+    return cost is not None and least is not None and cost < least
+
+
+def joined(first: Measurement, second: Measurement, objective: Objective) -> Measurement:
+    """Return `first` with the mean latency and quantiles of two processes and the costs of both.
+
+    It is `first` itself where the second has no cost.
+    """
+    costs = (objective.cost(first), objective.cost(second))
+    measured = first.outcome is second.outcome is Outcome.MEASURED
+    if not (measured and costs[0] and costs[1] and first.latency_ns and second.latency_ns):
+        return first
+    other = second.quantiles_ns
+    return replace(
+        first,
+        latency_ns=statistics.fmean((first.latency_ns, second.latency_ns)),
+        quantiles_ns={n: statistics.fmean((value, other[n])) for n, value in first.quantiles_ns.items() if n in other},
+        second_ns=second.latency_ns,
+        costs=(costs[0], costs[1]),
+    )
+
+
 def hopeless(trials: Sequence[TrialRecord]) -> bool:
     """Whether the first trials all failed, so that the fault is not in the settings."""
     runs = [trial for trial in trials if trial.run]

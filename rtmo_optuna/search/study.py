@@ -112,6 +112,8 @@ class Study(Kept):
     def costs(self, trial: TrialRecord) -> list[float]:
         """Return the costs of the trial's processes: one, two where it took the lead, none where it has no figure."""
         cost, found = self.objective.cost(trial.measurement), trial.measurement
+        if found.costs:
+            return list(found.costs)
         if cost is None or not found.latency_ns or not found.second_ns:
             return [] if cost is None else [cost]
         second = cost * found.second_ns / found.latency_ns
