@@ -132,7 +132,7 @@ def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs
             if measurement.outcome is Outcome.MEASURED:
                 measured[settings].append(measurement)
             elif not measured[settings]:
-                message = f"{settings} cannot be run: {measurement.stage}: {measurement.reason}"
+                message = f"{settings} cannot be run: {measurement.why}"
                 raise NothingMeasuredError(message)
         values.append((pair[first], pair[second]))
         told = confirm.confirm(values, rules, str(second))
@@ -169,7 +169,7 @@ def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, s
     runner.gate = GateRequest(planned.gate.rules, str(target))
     _, measurement = runner.record(Purpose.CONFIRMATION, -1, first)
     if measurement.gate is None:
-        message = f"{first} cannot be run: {measurement.stage}: {measurement.reason}"
+        message = f"{first} cannot be run: {measurement.why}"
         raise NothingMeasuredError(message)
     return _apart(measurement.gate)
 

@@ -125,9 +125,9 @@ class Measurement:
     `latency_ns` is the median of the windows' medians (None before the first window), `windows_ns` those medians,
     `quantiles_ns` p50, p90, p95 and p99 of all calls, each only where there are enough of them. `dropped` counts the
     windows that were repeated, by reason, `left_out` the calls of the others that ran on a slow core; `spin_ns` is the
-    shortest spin of the canary. `second_ns` is the latency in a
-    second process, where there was one. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the
-    warm-up.
+    shortest spin of the canary. Where there was a second process, `latency_ns` and `quantiles_ns` are the mean of both,
+    `second_ns` is the latency in the second and `costs` are what either cost by the study's objective (empty in studies
+    of earlier versions). `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
     """
 
     outcome: Outcome
@@ -146,6 +146,7 @@ class Measurement:
     dropped: Mapping[str, int] = field(default_factory=dict)
     left_out: int = 0
     second_ns: float | None = None
+    costs: tuple[float, ...] = ()
     log_tail: str = ""
     provider_options: Mapping[str, str] = field(default_factory=dict)
     samples_ns: tuple[tuple[int, ...], ...] = ()
@@ -155,6 +156,11 @@ class Measurement:
     def latency_ms(self) -> float | None:
         """The latency in milliseconds."""
         return None if self.latency_ns is None else self.latency_ns / 1e6
+
+    @property
+    def why(self) -> str:
+        """The reason, with the stage before it where one is known."""
+        return f"{self.stage}: {self.reason}" if self.stage else self.reason
 
     def summary(self) -> Measurement:
         """Return this without the parts that only the trial's artifact keeps."""

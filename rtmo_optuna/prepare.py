@@ -102,6 +102,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
             f"{options.provider!r}: leave one of them out."
         )
         raise UsageError(message)
+    _check_runs(options, chosen)
     config = configfile.read(options.config, chosen.provider, options.config_path)
     configfile.check_writable(options.config)
     name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
@@ -238,6 +239,17 @@ def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
         timeout_s=options.timeout_s or timeout_s,
         gate=replace(found.gate, mode=options.gate or found.gate.mode),
     )
+
+
+def _check_runs(options: TuneOptions, chosen: StudyDefinition) -> None:
+    runs, least = chosen.measuring.runs, OBJECTIVES[chosen.objective].least_calls
+    if runs is not None and runs < least:
+        where = "'measuring: runs'" if options.runs is None else "--runs"
+        message = (
+            f"The objective {chosen.objective!r} of the study definition {chosen.name!r} needs {least} timed calls of "
+            f"each process, and {where} gives {runs}: give at least {least}, or leave it out."
+        )
+        raise UsageError(message)
 
 
 def _check_idle(device: Gpu) -> None:

@@ -112,8 +112,7 @@ class Progress:
             _shown(trial.settings.items, trial.origin),
         )
         if measurement.outcome is Outcome.FAILED:
-            where = f"{measurement.stage}: " if measurement.stage else ""
-            line.append(f"  ({where}{measurement.reason})", "red")
+            line.append(f"  ({measurement.why})", "red")
         else:
             line.append(f"  {self._best}", "dim")
         self._console.print(line, soft_wrap=True)

@@ -116,7 +116,7 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
     measured = any(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials)
     if not measured and not interrupted:
         failed = next((t.measurement for t in study.trials if t.measurement.outcome is Outcome.FAILED), None)
-        why = f": {failed.stage}: {failed.reason.rstrip('. ')}" if failed else " in the time given"
+        why = f": {failed.why.rstrip('. ')}" if failed else " in the time given"
         message = f"Nothing could be measured{why}. Nothing was exported."
         raise NothingMeasuredError(message)
     config = backup = refused = None

@@ -88,6 +88,16 @@ _CASES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
         ["--study", "s.yaml"],
         ["s.yaml", "line 4", "objective"],
     ),
+    "too few runs for the objective": (
+        lambda: _write("s.yaml", _STUDY + "objective: p99\n"),
+        ["--study", "s.yaml", "--runs", "661"],
+        ["'p99'", "'s'", "662", "--runs gives 661", "leave it out"],
+    ),
+    "too few runs in the definition": (
+        lambda: _write("s.yaml", _STUDY + "objective: p99\nmeasuring: {runs: 20}\n"),
+        ["--study", "s.yaml"],
+        ["'p99'", "'s'", "662", "'measuring: runs' gives 20"],
+    ),
     "no such study definition": (lambda: None, ["--study", "cpus"], ["cpus", "cpu"]),
     "a definition for another provider": (lambda: None, ["--study", "cuda", "--provider", "cpu"], ["cuda", "cpu"]),
     "a storage that is no URL": (lambda: None, ["--storage", "nonsense://x"], ["nonsense", "--storage"]),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +20,7 @@ from rtmo_optuna.bench import protocol, timer
 from rtmo_optuna.bench.run import Decision, describe, measure, trusted
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.records import EngineKind, Limits, Measurement, Outcome, SessionSpec, Settings, Stage, Window
+from rtmo_optuna.search import judge
 from scripted import SHORT, request
 
 if TYPE_CHECKING:
@@ -179,6 +182,31 @@ def test_runs_limit_the_calls_exactly(tmp_path: Path) -> None:
     assert found.calls == 7
 
 
+@pytest.mark.parametrize("hot", [[True], [True, True]], ids=str)
+def test_a_throttled_window_costs_no_runs(tmp_path: Path, hot: list[bool]) -> None:
+    """All calls fit one window: those of a dropped one are timed again, and no window is empty."""
+    wanted = request(tmp_path)
+    rules = replace(SHORT, window_s=0.2, runs=20, windows_max=8, warmup_calls=1, warmup_exact=True)
+    states = iter([*hot, *[False] * 9])
+    found = measure(
+        replace(wanted, measuring=rules),
+        log=tmp_path / "log.txt",
+        decide=partial(judge.after_window, rules=rules, prune_above_ns=None),
+        throttled=lambda: next(states),
+    )
+    assert found.outcome is Outcome.MEASURED, found.reason
+    assert found.calls == 20
+    assert all(found.samples_ns)
+
+
+@pytest.mark.parametrize("most_calls", [math.inf, 20, 1])
+def test_an_order_survives_the_way(most_calls: float) -> None:
+    """A window's bound is read as it was sent; `stop` and the end of the orders are none."""
+    assert protocol.ordered_calls(protocol.next_window(most_calls)) == most_calls
+    assert protocol.ordered_calls(protocol.STOP) is None
+    assert protocol.ordered_calls(b"") is None
+
+
 def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     """Kill -9 of the parent leaves no child behind, though it hangs and reads nothing."""
     code = (
@@ -231,6 +259,6 @@ def test_protocol_lines_survive_the_way(tmp_path: Path) -> None:
     assert protocol.load_request(protocol.dump(wanted)) == wanted
     timed = protocol.Timed((1, 2, 3))
     assert protocol.load_answer(protocol.dump(timed)) == timed
-    for line in (b"{}", b"[1]", b"noise", protocol.dump(timed).replace(b'"protocol":1', b'"protocol":0')):
+    for line in (b"{}", b"[1]", b"noise", protocol.dump(timed).replace(b'"protocol":2', b'"protocol":0')):
         with pytest.raises(protocol.ProtocolError):
             protocol.load_answer(line)

@@ -34,6 +34,7 @@ from rtmo_optuna.records import (
     Settings,
     Stage,
     StudyDefinition,
+    TrialRecord,
 )
 from rtmo_optuna.search.confirm import detectable
 from rtmo_optuna.search.finals import Finals, Outcomes, noise_of
@@ -292,6 +293,37 @@ def test_the_same_command_again_runs_nothing(tmp_path: Path, planted: Planted) -
     assert second == first
     assert verdict(again, second).sentence == told.sentence
     assert verdict(again, second).confirmed
+
+
+def test_a_leader_in_p99_runs_twice_and_both_processes_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its median is slower than the default's. The lucky first process is half of its value, and is kept as it was."""
+    ran: Counter[Settings] = Counter()
+
+    def run(_runner: Runner, settings: Settings, _log: Path, **_more: object) -> Measurement:
+        ran[settings] += 1
+        median_ms, p99_ms = (6.0, 8.0 if ran[settings] == 1 else 20.0) if settings == ARENA else (5.0, 10.0)
+        return Measurement(Outcome.MEASURED, latency_ns=median_ms * 1e6, quantiles_ns={"p99": p99_ms * 1e6}, calls=700)
+
+    monkeypatch.setattr(Runner, "run", run)
+    definition = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None}, sampler="exhaustive", objective="p99")
+    study = scripted.opened(tmp_path, definition, host())
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    runner = replace(runner_of(study), objective=OBJECTIVES["p99"])
+    Tune(study, runner, DEFAULT, 3, lambda _event: None, time.monotonic(), search_only=True).run()
+    for again in (study, scripted.opened(tmp_path, definition, host())):
+        arena = again.known(ARENA)
+        assert arena is not None
+        assert arena.value == pytest.approx(14.0)
+        assert again.costs(arena) == pytest.approx([8.0, 20.0])
+        assert again.default is not None
+        assert again.costs(again.default) == [10.0]
+
+
+def test_a_leader_of_an_earlier_version_has_its_costs(tmp_path: Path) -> None:
+    """Only the second process's latency was kept then."""
+    study = opened(tmp_path)
+    measurement = Measurement(Outcome.MEASURED, latency_ns=5e6, second_ns=5.5e6)
+    assert study.costs(TrialRecord(1, 1, ARENA, Origin.SAMPLER, measurement, 5.0)) == pytest.approx([4.5, 5.5])
 
 
 def test_more_trials_begin_a_new_race(tmp_path: Path, planted: Planted) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rtmo_optuna.bench.run import Decision
@@ -70,10 +72,39 @@ def test_fixed_runs_replace_the_precision() -> None:
 
 
 def test_a_percentile_needs_its_calls() -> None:
-    """An objective that needs many calls takes more windows, but not for ever."""
+    """An objective that needs many calls takes as many windows as they fill, however few calls a window has."""
     assert decide(*[5.0] * 8, calls=200) is Decision.GO_ON
     assert decide(*[5.0] * 20, calls=200) is Decision.ENOUGH
-    assert decide(*[5.0] * 40, calls=662) is Decision.ENOUGH
+    assert decide(*[5.0] * 66, calls=662) is Decision.GO_ON
+    assert decide(*[5.0] * 67, calls=662) is Decision.ENOUGH
+
+
+def test_a_percentile_needs_calls_that_are_trusted() -> None:
+    """Those of disturbed windows do not count beside three better ones, nor among `runs`; but it ends."""
+    slow = [Window((9_000_000,) * 10, "slow core")]
+
+    def after(disturbed: int, quiet: int, rules: Measuring = RULES) -> Decision:
+        mixed = [*slow * disturbed, *windows(*[5.0] * quiet)]
+        return judge.after_window(mixed, rules, prune_above_ns=None, least_calls=100)
+
+    assert after(9, 2) is Decision.ENOUGH
+    assert after(9, 9) is Decision.GO_ON
+    assert after(9, 10) is Decision.ENOUGH
+    assert after(41, 9) is Decision.ENOUGH
+    assert after(9, 9, replace(RULES, runs=120)) is Decision.GO_ON
+    assert after(9, 10, replace(RULES, runs=120)) is Decision.ENOUGH
+
+
+def test_what_has_no_score_has_failed_and_says_where() -> None:
+    """Too few calls for p99 fail with both numbers, in a stage; for the latency they are enough."""
+    measured = Measurement(Outcome.MEASURED, latency_ns=5e6, quantiles_ns={"p90": 6e6}, calls=480)
+    assert judge.with_score(measured, LATENCY) is measured
+    failed = judge.with_score(measured, OBJECTIVES["p99"])
+    assert failed.outcome is Outcome.FAILED
+    assert failed.why == "window: Too few undisturbed calls for the objective 'p99': 480 of 662."
+    assert replace(failed, stage=None).why == failed.reason
+    pruned = replace(measured, outcome=Outcome.PRUNED)
+    assert judge.with_score(pruned, OBJECTIVES["p99"]) is pruned
 
 
 def trial(run: int, value: float | None, settings: Settings, outcome: Outcome = Outcome.MEASURED) -> TrialRecord:
@@ -81,6 +112,40 @@ def trial(run: int, value: float | None, settings: Settings, outcome: Outcome = 
     latency = None if value is None else value * 1e6
     origin = Origin.SAMPLER if len(settings) else Origin.DEFAULT
     return TrialRecord(run, run, settings, origin, Measurement(outcome, latency_ns=latency), value)
+
+
+def of_p99(median_ms: float, p99_ms: float) -> Measurement:
+    """Return what a process measured."""
+    quantiles = {"p50": median_ms * 1e6, "p99": p99_ms * 1e6}
+    return Measurement(Outcome.MEASURED, latency_ns=median_ms * 1e6, quantiles_ns=quantiles)
+
+
+def test_a_leader_is_told_by_the_objective() -> None:
+    """A slower median with a better p99 leads where p99 is asked for; nobody leads where nothing is known."""
+    known = TrialRecord(1, 1, Settings(), Origin.DEFAULT, of_p99(5.0, 10.0), 10.0)
+    fast = replace(known, measurement=of_p99(5.0, 10.0), value=5.0)
+    better = of_p99(6.0, 8.0)
+    assert judge.leads(better, [known], OBJECTIVES["p99"])
+    assert not judge.leads(better, [fast], LATENCY)
+    assert not judge.leads(of_p99(4.0, 11.0), [known], OBJECTIVES["p99"])
+    assert judge.leads(of_p99(4.0, 11.0), [fast], OBJECTIVES["throughput"])
+    assert not judge.leads(replace(better, outcome=Outcome.PRUNED), [known], OBJECTIVES["p99"])
+    assert not judge.leads(better, [], OBJECTIVES["p99"])
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "costs"), [("latency", 7.0, (6, 8)), ("p99", 14.0, (8, 20)), ("throughput", 1e3 / 7, (6, 8))]
+)
+def test_two_processes_make_one_measurement(name: str, score: float, costs: tuple[float, float]) -> None:
+    """Its score is that of their mean, and what each of them cost is kept."""
+    objective = OBJECTIVES[name]
+    both = judge.joined(of_p99(6.0, 8.0), of_p99(8.0, 20.0), objective)
+    assert objective.score(both) == pytest.approx(score)
+    assert both.costs == pytest.approx(costs)
+    assert objective.cost(both) == pytest.approx(sum(costs) / 2)
+    assert both.second_ns == 8e6
+    failed = Measurement(Outcome.FAILED, reason="planted")
+    assert judge.joined(of_p99(6.0, 8.0), failed, objective) == of_p99(6.0, 8.0)
 
 
 ONE, TWO = Settings.of({"a": 1}), Settings.of({"a": 1, "b": 1})

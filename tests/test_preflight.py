@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 import scripted
 from rtmo_optuna import workflow
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import Gpu, GpuState, Measurement, Note, Outcome, Purpose
+from rtmo_optuna.records import Gpu, GpuState, Measurement, Note, Outcome, Purpose, Settings
 from rtmo_optuna.search.library import load_study, open_study
 from rtmo_optuna.search.preflight import Preflight, keep_states
 from rtmo_optuna.search.process import Runner
@@ -80,6 +81,38 @@ def test_a_slow_model_keeps_its_few_calls(tmp_path: Path) -> None:
     first = next(p for p in kept(wanted).processes if p.purpose is Purpose.BASELINE)
     assert first.wall_s < 3
     assert not [event for event in told if isinstance(event, Note) and "settle" in event.text]
+
+
+@pytest.mark.parametrize("runs", [None, 662])
+def test_a_percentile_gets_the_calls_that_it_needs(tmp_path: Path, runs: int | None) -> None:
+    """Windows of ten calls, four at most: there are more of them for p99, and every process has its cost."""
+    wanted = scripted.tune_options(
+        tmp_path, SMALL + "objective: p99\n", script={}, study_name="s", trials=2, search_only=True, runs=runs
+    )
+    told: list[Event] = []
+    workflow.tune(wanted, told.append)
+    study = kept(wanted)
+    assert all(process.cost for process in study.processes)
+    assert all(trial.value for trial in study.trials if trial.measurement.outcome is Outcome.MEASURED)
+    assert study.default is not None
+    assert study.default.measurement.calls >= 662
+    assert runs in {None, study.default.measurement.calls}
+    assert not [event for event in told if isinstance(event, Note) and "failed" in event.text]
+
+
+@pytest.mark.parametrize(("base_ms", "notes"), [(20.0, 1), (1.0, 0)])
+def test_long_processes_are_foretold_once(tmp_path: Path, base_ms: float, notes: int) -> None:
+    """Who asks for p99 of a slow model is told how long each process takes, in its first window."""
+    wanted = scripted.tune_options(tmp_path, SMALL + "objective: p99\n", script={"base_ms": base_ms})
+    told: list[Event] = []
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    runner = runner_of(plan(wanted, scratch), told.append)
+    for _ in range(2):
+        runner.run(Settings(), tmp_path / "log.txt", prune_above_ns=0.0)
+    texts = [event.text for event in told if isinstance(event, Note)]
+    assert len(texts) == notes
+    assert all(re.match("The objective 'p99' needs 662 calls of each process: about 1. s at 2", text) for text in texts)
 
 
 class Told(Runner):

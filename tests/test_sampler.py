@@ -7,12 +7,14 @@ import statistics
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 import bench_sampler
 from rtmo_optuna.records import Dimension, SearchSpace, Settings, Value
+from rtmo_optuna.search import gp
 from rtmo_optuna.search.hamming import ENUMERATED
 from rtmo_optuna.search.sampler import SAMPLERS, OverSpace, distributions
 from rtmo_optuna.space.knobs import dimension_table
@@ -152,6 +154,34 @@ def test_a_report_is_a_latency_where_the_value_is_a_tail() -> None:
         else:
             study.tell(trial, 2 * latency(trial.params))
     assert study.best_value == pytest.approx(2 * 5 * math.exp(-0.2))
+
+
+@pytest.mark.parametrize(
+    ("told", "value", "costs"),
+    [
+        ({"latency_ns": 7e6, "second_ns": 8e6, "costs": [8.0, 20.0]}, 14.0, [8.0, 20.0]),
+        ({"latency_ns": 5e6, "second_ns": 5.5e6}, 5.0, [4.5, 5.5]),
+        ({"latency_ns": 5e6, "second_ns": None, "costs": []}, 5.0, [5.0]),
+    ],
+    ids=["costs", "an earlier version's latencies", "one process"],
+)
+def test_both_processes_of_a_leader_are_learned_from(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, object], value: float, costs: list[float]
+) -> None:
+    """Each one's own cost reaches the surrogate, whatever the medians were."""
+    seen: list[gp.Floats] = []
+
+    def note(logs: gp.Floats) -> gp.Floats:
+        seen.append(np.exp(logs))
+        return logs
+
+    monkeypatch.setattr(gp, "compressed", note)
+    study = study_of(SAMPLERS["gp"](SPACE, 1))
+    trial = ask(study)
+    trial.set_user_attr("measurement", told)
+    study.tell(trial, value)
+    ask(study)
+    assert [sorted(one) for one in seen] == [pytest.approx(costs)]
 
 
 def test_a_choice_that_always_fails_is_soon_left_alone() -> None:

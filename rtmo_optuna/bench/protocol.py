@@ -1,7 +1,7 @@
 """The one JSON codec between parent and child: a request, then a line for each answer.
 
-The request goes to the child's stdin, followed by `next` or `stop` for each window. The answers come back on a file
-descriptor of their own, since native libraries print to stdout.
+The request goes to the child's stdin, followed by `next N` for each window, of at most N calls, and `stop`. The answers
+come back on a file descriptor of their own, since native libraries print to stdout.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, TypeAlias, TypeVar
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.wire import BenchmarkRequest, ModelFacts, SessionSpec, Stage
 
-VERSION = 1
-NEXT = b"next\n"
+VERSION = 2
+_NEXT = b"next"
 STOP = b"stop\n"
 
 
@@ -81,7 +81,7 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """The warm-up is over; the child waits for `next`. `samples_ns` are the latencies of its calls.
+    """The warm-up is over; the child waits for its orders. `samples_ns` are the latencies of its calls.
 
     The hash covers names, types, shapes and bytes of the first sample's outputs.
     """
@@ -162,6 +162,17 @@ def dump(message: Request | Answer) -> bytes:
     """Return `message` as one line."""
     line = {"protocol": VERSION, "kind": _KINDS[type(message)], "body": encode(message)}
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def next_window(most_calls: float) -> bytes:
+    """Return the order for a window of at most `most_calls` calls; infinity leaves their number to the rules."""
+    return b"%b %b\n" % (_NEXT, str(most_calls).encode())
+
+
+def ordered_calls(line: bytes) -> float | None:
+    """Return how many calls the window that `line` orders may have at most; None where it orders none."""
+    word, _, most_calls = line.strip().partition(b" ")
+    return float(most_calls) if word == _NEXT else None
 
 
 def load_request(line: bytes) -> Request:

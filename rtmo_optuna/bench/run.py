@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rtmo_optuna.bench.pool import ChildPool
-    from rtmo_optuna.records import BenchmarkRequest, ModelFacts
+    from rtmo_optuna.records import BenchmarkRequest, Measuring, ModelFacts
 
     Decide = Callable[[Sequence[Window]], "Decision"]
     OnWindow = Callable[[Window], None]
@@ -121,7 +121,7 @@ def measure(
                 gate = decode(GateResult, life.expect(protocol.Gated, Stage.GATE, limits.first_run_s).result)
             warm = _warm(life, gate)
             outputs, warmup, times = warm.outputs_sha256, warm.samples_ns, replace(times, warmup_ns=warm.warmup_ns)
-            decision = _windows(life, request.measuring.windows_max // 2, decide, on_window, throttled)
+            decision = _windows(life, request.measuring, decide, on_window, throttled)
             outcome = Outcome.PRUNED if decision is Decision.PRUNE else Outcome.MEASURED
             memory = memory_of(child.pid)
             child.finish(limits.exit_s)
@@ -166,11 +166,11 @@ def _warm(life: _Life, gate: GateResult | None) -> protocol.Warm:
 
 
 def _windows(
-    life: _Life, most_dropped: int, decide: Decide, on_window: OnWindow, throttled: Callable[[], bool]
+    life: _Life, rules: Measuring, decide: Decide, on_window: OnWindow, throttled: Callable[[], bool]
 ) -> Decision:
     decision, in_a_row = Decision.GO_ON, 0
     while decision is Decision.GO_ON:
-        life.child.send(protocol.NEXT)
+        life.child.send(protocol.next_window(_wanted(life.windows, rules.runs)))
         timed = life.expect(protocol.Timed, Stage.WINDOW, life.limits.window_s)
         life.spin_ns = timed.spin_ns
         life.left_out += timed.left_out
@@ -182,12 +182,18 @@ def _windows(
         disturbed = "throttled GPU" if hot else "slow core" if timed.slow else ""
         if disturbed:
             life.dropped[disturbed] += 1
-            if life.dropped.total() <= most_dropped:
+            if life.dropped.total() <= rules.windows_max // 2:
                 continue
         life.windows.append(Window(timed.samples_ns, disturbed))
         decision = decide(life.windows)
         on_window(life.windows[-1])
     return decision
+
+
+def _wanted(windows: Sequence[Window], runs: int | None) -> float:
+    """Return how many calls the next window may have: what `windows` leave of `runs`, else any number."""
+    left = 0 if runs is None else runs - sum(len(window.samples_ns) for window in windows)
+    return left if left > 0 else math.inf
 
 
 def trusted(windows: Sequence[Window]) -> Sequence[Window]:

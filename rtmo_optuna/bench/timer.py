@@ -30,7 +30,6 @@ class Timer:
         self._run = engine.run
         self._samples = samples
         self._measuring = measuring
-        self._left = math.inf if measuring.runs is None else measuring.runs
         self._least = measuring.window_calls
         self._core = None if best_spin_ns is None else QuietCore(best_spin_ns)
         self._kept: list[int] = []
@@ -61,12 +60,13 @@ class Timer:
         gc.freeze()  # each window collects what its own calls leave, and not all that was loaded
         return spent
 
-    def window(self) -> protocol.Timed:
+    def window(self, most_calls: float = math.inf) -> protocol.Timed:
         """Time calls until there are enough quiet ones, or three times as long where a quiet core is not to be had.
 
-        Then the few quiet ones are the beginning of the next window.
+        Then the few quiet ones are the beginning of the next window. `most_calls` (1 or more) quiet ones are enough in
+        any case; which windows count, and so how many calls are still wanted, the parent alone knows.
         """
-        core, window_s, least = self._core, self._measuring.window_s, min(self._least, self._left)
+        core, window_s, least = self._core, self._measuring.window_s, min(self._least, most_calls)
         spent, known = self._kept, len(self._kept)
         disturbed: list[int] = []
         gc.collect()
@@ -74,14 +74,13 @@ class Timer:
         if core:
             core.before()
         begun, passed, lost = time.perf_counter(), 0.0, False
-        while len(spent) < self._left and not lost and (len(spent) < least or passed < window_s):
+        while len(spent) < most_calls and not lost and (len(spent) < least or passed < window_s):
             cycle, quiet = self._cycle(core)
             (spent if quiet else disturbed).extend(cycle)
             passed = time.perf_counter() - begun
             lost = len(disturbed) >= _LONGEST * least and passed >= _LONGEST * window_s
         gc.enable()
         slow = len(spent) < least
-        self._left -= 0 if slow else len(spent)
         self._kept = spent if slow else []
         told, left_out = (spent[known:] + disturbed, 0) if slow else (spent, len(disturbed))
         return protocol.Timed(tuple(told), slow, core.best_ns if core else 0, left_out)

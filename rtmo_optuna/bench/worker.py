@@ -60,7 +60,7 @@ class Worker:
             self.answer(protocol.Failed(self.stage, _blame(error), _sentence(error)))
 
     def benchmark(self, request: BenchmarkRequest) -> None:
-        """Open, run once, warm up, then a window for each `next` until anything else comes."""
+        """Open, run once, warm up, then a window for each order until anything else comes."""
         samples = load(request.inputs)
         self.stage = Stage.BUILD
         engine = open_engine(request.session)
@@ -83,8 +83,8 @@ class Worker:
         spent = timer.warm_up()
         self.answer(protocol.Warm(time.perf_counter_ns() - start, tuple(spent), digest))
         self.stage = Stage.WINDOW
-        while self._orders.readline() == protocol.NEXT:
-            self.answer(timer.window())
+        while (most_calls := protocol.ordered_calls(self._orders.readline())) is not None:
+            self.answer(timer.window(most_calls))
         timer.close()
 
     def describe(self, request: protocol.DescribeRequest) -> None:

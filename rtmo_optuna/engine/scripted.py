@@ -108,7 +108,7 @@ def _print_megabytes() -> None:
 
 
 def _print_json() -> None:
-    os.write(1, b'{"protocol": 1, "kind": "timed", "body": {"samples_ns": [1]}}\n')
+    os.write(1, b'{"protocol": 2, "kind": "timed", "body": {"samples_ns": [1]}}\n')
 
 
 def _refuse() -> None:

@@ -148,4 +148,5 @@ def _repeats(trial: FrozenTrial) -> list[float]:
     """Return the log distances of a trial's processes from its value: a leader has two, and it is their mean."""
     told = trial.user_attrs.get("measurement", {})
     mean, second = told.get("latency_ns"), told.get("second_ns")
-    return [math.log((2 * mean - second) / mean), math.log(second / mean)] if mean and second else [0.0]
+    costs = told.get("costs") or ([2 * mean - second, second] if mean and second else [1.0])
+    return [math.log(cost / statistics.fmean(costs)) for cost in costs]

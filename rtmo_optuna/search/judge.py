@@ -7,7 +7,7 @@ import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.bench.run import Decision
+from rtmo_optuna.bench.run import Decision, trusted
 from rtmo_optuna.records import Origin, Outcome, Settings, Stage
 from rtmo_optuna.search import noise
 from rtmo_optuna.search.noise import APART
@@ -24,6 +24,7 @@ LEAST_SPREADS = 3
 HOPELESS_AFTER = 5
 PATIENCE = 15
 LEAST_GAIN = 0.01
+_MOST_TIMES = 5
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 
 
@@ -35,18 +36,20 @@ def after_window(
     Pruned is who, after three undisturbed windows, had not one whose median is under `prune_above_ns`: the fastest
     window counts, since a slow one may be the host's fault. Measured enough is who has `rules.runs` calls, or whose
     median of medians has a relative standard error (sqrt(pi/2) s / sqrt(n), asymptotic for normal values) under
-    `rules.precision`, or who has `rules.windows_max` windows; `least_calls` may take up to five times as many. Where
-    disturbed windows had to be taken, `rules.windows_min` are enough: more time would not make them better.
+    `rules.precision`, or who has `rules.windows_max` windows; but nobody before `least_calls` calls in trusted windows,
+    however many windows that takes, unless there are five times as many in all. Where disturbed windows had to be
+    taken, `rules.windows_min` are enough: more time would not make them better.
     """
     medians = [statistics.median(window.samples_ns) for window in windows]
     quiet = [median for window, median in zip(windows, medians, strict=True) if not window.disturbed]
     calls = sum(len(window.samples_ns) for window in windows)
     if prune_above_ns is not None and len(quiet) >= PRUNE_AFTER and min(quiet) > prune_above_ns:
         return Decision.PRUNE
+    trusted_calls = sum(len(window.samples_ns) for window in trusted(windows))
+    if trusted_calls < least_calls and calls < _MOST_TIMES * least_calls:
+        return Decision.GO_ON
     if rules.runs is not None:
         return Decision.ENOUGH if calls >= rules.runs else Decision.GO_ON
-    if calls < least_calls and len(medians) < 5 * rules.windows_max:
-        return Decision.GO_ON
     if len(medians) >= rules.windows_max:
         return Decision.ENOUGH
     if len(medians) < max(2, rules.windows_min):
@@ -88,12 +91,49 @@ def within_memory(measurement: Measurement, most_gb: float | None) -> Measuremen
     return replace(measurement, outcome=Outcome.FAILED, stage=Stage.WINDOW, reason=reason)
 
 
+def with_score(measurement: Measurement, objective: Objective) -> Measurement:
+    """Return `measurement`, failed where it was measured and `objective` has no score for it."""
+    if measurement.outcome is not Outcome.MEASURED or objective.score(measurement) is not None:
+        return measurement
+    had = f"{measurement.calls} of {objective.least_calls}"
+    reason = f"Too few undisturbed calls for the objective {objective.name!r}: {had}."
+    return replace(measurement, outcome=Outcome.FAILED, stage=Stage.WINDOW, reason=reason)
+
+
 def best(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
     """Return the measured trial with the best value, of equals the one with the fewest settings off the default."""
     sign = 1 if objective.direction == "minimize" else -1
     valued = [(sign * t.value, len(t.settings), t.number, t) for t in trials if t.value is not None and t.run]
     measured = [entry for entry in valued if entry[3].measurement.outcome is Outcome.MEASURED]
     return min(measured)[3] if measured else None
+
+
+def leads(measurement: Measurement, trials: Iterable[TrialRecord], objective: Objective) -> bool:
+    """Whether `measurement` costs less than the best of `trials`, so that its settings run twice; never without any."""
+    known = best(trials, objective)
+    if known is None or measurement.outcome is not Outcome.MEASURED:
+        return False
+    cost, least = objective.cost(measurement), objective.cost(known.measurement)
+    return cost is not None and least is not None and cost < least
+
+
+def joined(first: Measurement, second: Measurement, objective: Objective) -> Measurement:
+    """Return `first` with the mean latency and quantiles of two processes and the costs of both.
+
+    It is `first` itself where the second has no cost.
+    """
+    costs = (objective.cost(first), objective.cost(second))
+    measured = first.outcome is second.outcome is Outcome.MEASURED
+    if not (measured and costs[0] and costs[1] and first.latency_ns and second.latency_ns):
+        return first
+    other = second.quantiles_ns
+    return replace(
+        first,
+        latency_ns=statistics.fmean((first.latency_ns, second.latency_ns)),
+        quantiles_ns={n: statistics.fmean((value, other[n])) for n, value in first.quantiles_ns.items() if n in other},
+        second_ns=second.latency_ns,
+        costs=(costs[0], costs[1]),
+    )
 
 
 def hopeless(trials: Sequence[TrialRecord]) -> bool:

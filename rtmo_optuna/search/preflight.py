@@ -98,7 +98,7 @@ class Preflight:
             done.append(record)
             take_own(self.study, self.runner, measurement)
             if record.cost is None:
-                text = f"The default settings failed: {measurement.stage}: {measurement.reason}"
+                text = f"The default settings failed: {measurement.why}"
                 self.observer(Note(text, warning=True))
                 break
         return [process.cost for process in done if process.cost is not None]

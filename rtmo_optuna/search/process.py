@@ -46,6 +46,7 @@ LEAST_PRECISION = 0.003
 _RECENT = 20
 _FIRST_GUESS_S = 5.0
 _COOLER = 3
+_LONG_S = 10.0
 
 
 @dataclass
@@ -82,6 +83,7 @@ class Runner:
     walls_s: list[float] = field(default_factory=list)
     dropped: int = 0
     _waited: bool = False
+    _foretold: bool = False
 
     @property
     def each_s(self) -> float:
@@ -125,6 +127,7 @@ class Runner:
 
         def note(window: Window) -> None:
             medians.append(statistics.median(window.samples_ns) / 1e6)
+            self._foretell(medians[0])
             on_window(statistics.median(medians), len(medians))
             self.observer(WindowDone(statistics.median(medians), len(medians)))
 
@@ -149,7 +152,7 @@ class Runner:
                 batch=self.batch,
                 pool=self.pool,
             )
-        measurement = judge.within_memory(measurement, self.max_memory_gb)
+        measurement = judge.with_score(judge.within_memory(measurement, self.max_memory_gb), self.objective)
         self.walls_s.append(time.monotonic() - begun)
         self.dropped += sum(measurement.dropped.values())
         if measurement.spin_ns:
@@ -193,6 +196,15 @@ class Runner:
         now = self.last_state = state(self.gpu)
         self.first_state = self.first_state or now
         return noise.throttled(now.reasons, now.sm_mhz, self.first_state.sm_mhz)
+
+    def _foretell(self, latency_ms: float) -> None:
+        """Say once where the objective's calls make processes long; the first one's `latency_ms` stands for all."""
+        least_calls = self.objective.least_calls
+        long_s = least_calls * latency_ms / 1e3
+        if long_s > _LONG_S and not self._foretold:
+            text = f"The objective {self.objective.name!r} needs {least_calls} calls of each process"
+            self.observer(Note(f"{text}: about {long_s:.0f} s at {latency_ms:.3g} ms a call."))
+        self._foretold = True
 
     def _wait(self, holder: int | None) -> None:
         if self._waited:

@@ -112,6 +112,8 @@ class Study(Kept):
     def costs(self, trial: TrialRecord) -> list[float]:
         """Return the costs of the trial's processes: one, two where it took the lead, none where it has no figure."""
         cost, found = self.objective.cost(trial.measurement), trial.measurement
+        if found.costs:
+            return list(found.costs)
         if cost is None or not found.latency_ns or not found.second_ns:
             return [] if cost is None else [cost]
         second = cost * found.second_ns / found.latency_ns
@@ -231,14 +233,10 @@ class Study(Kept):
         """Keep the outcome, with the files of `folder` (its log, its samples) as artifacts; return the trial."""
         trial = proposal.trial
         value = self.objective.score(measurement) if measurement.outcome is Outcome.MEASURED else None
-        if measurement.outcome is Outcome.MEASURED and value is None:
-            reason = f"Too few calls for the objective {self.objective.name!r}."
-            measurement = replace(measurement, outcome=Outcome.FAILED, reason=reason)
         keep_files(self._store, trial, measurement, folder)
         if measurement.outcome is Outcome.FAILED:
-            where = f"{measurement.stage}: " if measurement.stage else ""
-            trial.set_user_attr("reason", f"{where}{measurement.reason}")
-            save_note(trial, f"**{where}{measurement.reason}**\n\n```\n{measurement.log_tail}\n```")
+            trial.set_user_attr("reason", measurement.why)
+            save_note(trial, f"**{measurement.why}**\n\n```\n{measurement.log_tail}\n```")
         trial.set_user_attr("outcome", measurement.outcome.value)
         trial.set_user_attr("measurement", encode(measurement.summary()))
         self._tell(proposal, value)

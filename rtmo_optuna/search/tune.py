@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,6 @@ from rtmo_optuna.records import (
     Note,
     Observer,
     Origin,
-    Outcome,
     Settings,
     TrialEnded,
     TrialStarted,
@@ -190,13 +189,9 @@ class Tune:
         )
         if proposal.settings == study.about.space.fixed:
             take_own(study, self.runner, measurement)
-        best = judge.best(study.trials, study.objective)
-        leads = best and measurement.latency_ns and measurement.latency_ns < (best.measurement.latency_ns or 0.0)
-        if leads and measurement.outcome is Outcome.MEASURED and study.objective.so_far:
+        if study.objective.so_far and judge.leads(measurement, study.trials, study.objective):
             second = self.runner.run(proposal.settings, folder / "second.txt")
-            if second.outcome is Outcome.MEASURED and second.latency_ns and measurement.latency_ns:
-                both = statistics.fmean((measurement.latency_ns, second.latency_ns))
-                measurement = replace(measurement, latency_ns=both, second_ns=second.latency_ns)
+            measurement = judge.joined(measurement, second, study.objective)
         return measurement
 
     def _prune_limit(self, origin: Origin) -> float | None:
