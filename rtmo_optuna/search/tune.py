@@ -131,7 +131,8 @@ class Tune:
                 why = "The search's share of the time is spent; the same command goes on from here."
                 break
             if not self._next():
-                why = "Every combination of the space has been measured."
+                elsewhere = ", or another driver has it under way" if self.study.crew.others() else ""
+                why = f"Every combination of the space has been measured{elsewhere}."
                 break
         self.study.put("cut_short", late)
         self.observer(Note(why))
