@@ -23,6 +23,7 @@ from rtmo_optuna.records import (
 )
 from rtmo_optuna.search import storage as database
 from rtmo_optuna.search.claims import Claims
+from rtmo_optuna.search.crew import lease_s
 from rtmo_optuna.search.kept import Kept
 from rtmo_optuna.search.notes import save_note
 from rtmo_optuna.search.trials import RAN, keep_files, trial_record
@@ -60,7 +61,7 @@ class Study(Kept):
         """Take over an existing study; see `open_study`."""
         self._trials: dict[int, TrialRecord] = {}
         self._known: dict[Settings, TrialRecord] = {}
-        super().__init__(study)
+        super().__init__(study, lease_s(about.definition))
         self._store = database.artifact_store(url)
         self.about = about
         self.objective = OBJECTIVES[about.definition.objective]
