@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+import scripted
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Outcome, Purpose
+from rtmo_optuna.machine.host import host
+from rtmo_optuna.records import (
+    GateMode,
+    GateRequest,
+    GateRules,
+    Limits,
+    Measurement,
+    Measuring,
+    Outcome,
+    Purpose,
+    SessionSpec,
+    Settings,
+    StudyDefinition,
+    WindowDone,
+)
 from rtmo_optuna.search import crew as module
-from rtmo_optuna.search.crew import LEASE_S, Crew
+from rtmo_optuna.search.crew import LEASE_S, Crew, lease_s
 from rtmo_optuna.search.library import load_study
+from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.storage import open_storage
+from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.space.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -100,17 +124,126 @@ def test_one_leads_a_part_until_it_leaves(study: optuna.Study) -> None:
     assert other.leads("screening")
 
 
-def test_two_that_want_to_lead_at_once(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However their writes fall, exactly one does."""
-    monkeypatch.setattr(module, "_SETTLED_S", 0.2)
-    for _ in range(5):
-        pair = [Crew(study), Crew(study)]
-        for crew in pair:
+class Turns:
+    """In which order two drivers, by name, come to their study; when the order is over they come as they like."""
+
+    def __init__(self, order: str) -> None:
+        """Let the driver `order[0]` come first."""
+        self._order = order
+        self._moved = threading.Condition()
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        """Wait until it is this one's turn, which is over at the end."""
+        with self._moved:
+            assert self._moved.wait_for(lambda: self._order[:1] in {"", name}, 10)
+            yield
+            self._order = self._order[1:]
+            self._moved.notify_all()
+
+    def end(self, name: str) -> None:
+        """Leave out the turns that are left to this one."""
+        with self._moved:
+            self._order = self._order.replace(name, "")
+            self._moved.notify_all()
+
+
+class InTurns(optuna.Study):
+    """The study of a driver that comes to it in its turns."""
+
+    def __init__(self, study: optuna.Study, turns: Turns, name: str) -> None:
+        """Come to `study` as `name`."""
+        super().__init__(study.study_name, study._storage)  # noqa: SLF001 - the same one
+        self._turns, self._name = turns, name
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """Return what the study has."""
+        with self._turns.turn(self._name):
+            return super().user_attrs
+
+    def set_user_attr(self, key: str, value: Any) -> None:  # noqa: ANN401 - Optuna's signature
+        """Set an attribute."""
+        with self._turns.turn(self._name):
+            super().set_user_attr(key, value)
+
+
+@pytest.mark.parametrize("named", ["ab", "ba"])
+def test_two_that_want_to_lead_at_once(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    """In whatever order they read and write, from joining on, exactly one does."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    monkeypatch.setattr(module, "_POLL_S", 0.0)
+    for places in itertools.combinations(range(10), 5):
+        turns = Turns("".join("a" if place in places else "b" for place in range(10)))
+        study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+
+        def leads(name: str, study: optuna.Study = study, turns: Turns = turns) -> bool:
+            crew = Crew(InTurns(study, turns, name))
+            crew._id = name if named == "ab" else {"a": "b", "b": "a"}[name]  # noqa: SLF001 - else by lot
             crew.join()
+            led = crew.leads("part")
+            turns.end(name)
+            return led
+
         with ThreadPoolExecutor(2) as pool:
-            assert sorted(pool.map(lambda crew: crew.leads("part"), pair)) == [False, True]
-        for crew in pair:
-            crew.leave()
+            assert sorted(pool.map(leads, "ab")) == [False, True], places
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(build_s=3600.0)])
+def test_nobody_is_taken_for_gone_while_a_process_may_be_silent(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch, limits: Limits
+) -> None:
+    """After a sign that was just too young to be renewed the longest silence of a process passes."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    one = Crew(study, lease_s(StudyDefinition("s", "cpu", {}, limits=limits)))
+    one.join()
+    now += 29.0
+    one.renew()
+    dropped = Measuring().windows_max // 2
+    now += limits.exit_s + limits.start_s + limits.build_s + 2 * limits.first_run_s + (2 + dropped) * limits.window_s
+    assert Crew(study).others()
+    one.renew()
+    now += LEASE_S
+    assert Crew(study).others()
+
+
+def test_each_window_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of processes beside the trials too, like those of the preflight, and after many of them."""
+    definition = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None})
+    study, seen = (scripted.opened(tmp_path, definition, host()) for _ in range(2))
+    now, told = time.time(), list[bool]()
+    monkeypatch.setattr(time, "time", lambda: now)
+
+    def run(runner: Runner, *_: object, **_more: object) -> Measurement:
+        nonlocal now
+        for _window in range(3):
+            now += 0.7 * lease_s(definition)
+            runner.observer(WindowDone(5.0, 1))
+            told.append(bool(seen.crew.others()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Runner, "run", run)
+    gate = GateRequest(GateRules(mode=GateMode.OFF), "")
+    session, objective = SessionSpec("", "cpu"), OBJECTIVES["latency"]
+    runner = Runner(session, "", Measuring(), Limits(), gate, objective, lambda _event: None)
+    with pytest.raises(KeyboardInterrupt):
+        Tune(study, runner, Settings(), 6, lambda _event: None, time.monotonic()).run()
+    assert told == [True, True, True]
+    assert not seen.crew.others()
+
+
+def test_who_was_taken_for_gone_leads_no_more(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that was silent for too long finds that another one leads."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    one, other = Crew(study), Crew(study)
+    one.join()
+    assert one.leads("part")
+    now += LEASE_S + 1
+    other.join()
+    assert other.leads("part")
+    assert not one.leads("part")
 
 
 def test_the_last_one_ends_the_study(study: optuna.Study) -> None:
@@ -140,7 +273,9 @@ def test_two_drivers_share_a_study(tmp_path: Path) -> None:
     assert len(ran) >= 8
     drivers = {trial.user_attrs["driver"]["pid"] for trial in kept._study.trials if "driver" in trial.user_attrs}  # noqa: SLF001
     assert drivers == {process.pid for process in running}
-    assert sum(process.purpose is Purpose.BASELINE for process in kept.processes) == 6
+    baseline = [process.index for process in kept.processes if process.purpose is Purpose.BASELINE]
+    assert baseline == list(range(len(baseline)))
+    assert 2 <= len(baseline) <= 6
     pairs = Counter(p.index for p in kept.processes if p.purpose is Purpose.CONFIRMATION)
     assert set(pairs.values()) <= {2}
     assert sorted(one["left"] for one in told) == [False, True]

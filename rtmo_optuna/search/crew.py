@@ -11,32 +11,52 @@ from rtmo_optuna.search.trials import driver, is_dead
 if TYPE_CHECKING:
     import optuna
 
+    from rtmo_optuna.records import StudyDefinition
+
 LEASE_S = 900.0
-"""A driver that was not heard of for so long is gone: longer than any process is silent by the default limits."""
-_SETTLED_S = _POLL_S = 1.0
+"""A driver that was not heard of for so long is gone; see `lease_s`."""
+_RENEW_S = 30.0
+_POLL_S = 1.0
+_WANTS, _LEADS = "wants", "leads"
+
+
+def lease_s(definition: StudyDefinition) -> float:
+    """Return after how many seconds of silence a driver is gone: more than it is silent within the study's limits.
+
+    A sign is given at each window that counts. Between two of them there may be the end of one process, the start of
+    the next and windows that are dropped; a sign that was just renewed is not renewed again, and there is some work
+    between processes.
+    """
+    limits, dropped = definition.limits, definition.measuring.windows_max // 2
+    start_s = limits.start_s + limits.build_s + 2 * limits.first_run_s + limits.window_s
+    return max(LEASE_S, limits.exit_s + start_s + (dropped + 1) * limits.window_s + 2 * _RENEW_S)
 
 
 class Crew:
     """The drivers of one study, as its attributes tell, and this one among them.
 
-    Each has an entry that it renews while it works and takes back at its end. A part that only one may run (preflight,
-    screening, race and confirmation) is led by the driver whose name stands for it, while that one is there.
+    Each has an entry, which nobody else writes, that it renews while it works and takes back at its end. A part that
+    only one may run (preflight, screening, race and confirmation) is led by the driver whose entry says so, as long as
+    that one is there.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
-        """Look at `study`; nobody is told before `join`."""
+    def __init__(self, study: optuna.Study, lease_s: float = LEASE_S) -> None:
+        """Look at `study`; nobody is told before `join`. This driver is gone after `lease_s` without a sign."""
         self._study = study
+        self._lease_s = lease_s
         self._id = uuid.uuid4().hex[:12]
         self._until = 0.0
+        self._parts: dict[str, str] = {}
 
     def join(self) -> None:
-        """Tell the others that this driver works on the study."""
-        self._until = time.time() + LEASE_S
-        self._study.set_user_attr(f"driver {self._id}", {**driver(), "until": self._until})
+        """Tell the others that this driver works on the study; what it led is others' where they took it for gone."""
+        if time.time() > self._until:
+            self._parts.clear()
+        self._say()
 
     def renew(self) -> None:
-        """Tell it again, where that was long ago; nothing is told by a driver that has not joined."""
-        if self._until and time.time() > self._until - LEASE_S / 2:
+        """Tell it again, where that was a while ago; nothing is told by a driver that has not joined."""
+        if self._until and time.time() > self._until - self._lease_s + _RENEW_S:
             self.join()
 
     def leave(self) -> None:
@@ -47,29 +67,32 @@ class Crew:
 
     def others(self) -> tuple[str, ...]:
         """Return the other drivers that are at work, as `process N on HOST`."""
-        entries = self._entries()
-        return tuple(
-            f"process {entry['pid']} on {entry['host'].split()[0]}" for one, entry in entries.items() if one != self._id
-        )
+        return tuple(f"process {entry['pid']} on {entry['host'].split()[0]}" for entry in self._entries().values())
 
     def wait(self) -> None:
         """Let a second pass before looking again at what another one does."""
         time.sleep(_POLL_S)
 
     def leads(self, part: str) -> bool:
-        """Return whether this driver leads `part` of the study, which it does from now on where no other one does."""
-        name = f"lead {part}"
-        held = self._study.user_attrs.get(name)
-        if held != self._id:
-            entries = self._entries()
-            if held in entries:
+        """Return whether this driver leads `part` of the study, which it does from now on where no other one does.
+
+        Who wants to says so before looking at the others, so that of two that want to at once one sees the other at
+        least: the one with the greater name gives way, and the other waits until it has, or leads.
+        """
+        self.renew()
+        if self._parts.get(part) == _LEADS:
+            return True
+        if _LEADS in self._rivals(part).values():
+            return False
+        self._say(part, _WANTS)
+        while rivals := self._rivals(part):
+            if _LEADS in rivals.values() or min(rivals) < self._id:
+                self._parts.pop(part)
+                self._say()
                 return False
-            self._study.set_user_attr(name, self._id)
-            if entries.keys() - {self._id}:
-                # Another one may have written its name at the same time: the last one's stands.
-                time.sleep(_SETTLED_S)
-                held = self._study.user_attrs.get(name)
-                return bool(held == self._id)
+            self.wait()
+            self.renew()
+        self._say(part, _LEADS)
         return True
 
     def is_last(self) -> bool:
@@ -83,8 +106,23 @@ class Crew:
         self.join()
         return self.leads("finals")
 
+    def _say(self, *claim: str) -> None:
+        """Write the entry, with `claim` (a part, and what this driver has to do with it) in it."""
+        if claim:
+            part, what = claim
+            self._parts[part] = what
+        self._until = time.time() + self._lease_s
+        entry = {**driver(), "until": self._until, "parts": dict(self._parts)}
+        self._study.set_user_attr(f"driver {self._id}", entry)
+
+    def _rivals(self, part: str) -> dict[str, str]:
+        """Return what the others that are at work and have to do with `part` have, by name."""
+        told = {one: entry.get("parts", {}) for one, entry in self._entries().items()}
+        return {one: parts[part] for one, parts in told.items() if part in parts}
+
     def _entries(self) -> dict[str, dict[str, Any]]:
-        """Return the entries of the drivers that are at work, by name."""
+        """Return the entries of the other drivers that are at work, by name."""
         held = self._study.user_attrs.items()
         told = {name.removeprefix("driver "): entry for name, entry in held if name.startswith("driver ") and entry}
+        told.pop(self._id, None)
         return {one: entry for one, entry in told.items() if entry["until"] > time.time() and not is_dead(entry)}

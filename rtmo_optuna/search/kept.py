@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.records import ProcessRecord, Purpose, Screening, Settings
-from rtmo_optuna.search.crew import Crew
+from rtmo_optuna.search.crew import LEASE_S, Crew
 
 if TYPE_CHECKING:
     import optuna
@@ -19,10 +19,10 @@ class Kept:
         crew: The drivers that work on the study.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
-        """Take over what is there."""
+    def __init__(self, study: optuna.Study, lease_s: float = LEASE_S) -> None:
+        """Take over what is there; a driver is gone after `lease_s` of silence."""
         self._study = study
-        self.crew = Crew(study)
+        self.crew = Crew(study, lease_s)
         self.refresh()
 
     def refresh(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState, create_trial
 
 from rtmo_optuna.records import Settings
 from rtmo_optuna.space.resolve import settings_of
@@ -142,6 +143,11 @@ class OverSpace(BaseSampler):
         before. Raises ValueError for a dimension or label that is not of the space.
         """
         self._pool.freeze(params)
+
+    def propose(self, study: optuna.Study) -> Params:
+        """Return what a trial that is yet to be made is to try."""
+        unmade = create_trial(state=TrialState.WAITING)
+        return self.sample_relative(study, unmade, self.infer_relative_search_space(study, unmade))
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the whole space, whatever has been tried or is frozen: Optuna refuses choices that change."""

@@ -38,7 +38,7 @@ class NewTPE(OverSpace, TPESampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return TPE's suggestion, or a new one near it; at random during the first trials."""
-        suggested = TPESampler.sample_relative(self, study, trial, search_space)
+        suggested = self._sample_relative(study, trial, search_space)  # the other one writes on a trial already made
         taken = self.taken(study)
         return self._pool.near(suggested, taken) if suggested else self._pool.any(taken)
 

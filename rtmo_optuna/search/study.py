@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from optuna.artifacts import upload_artifact
@@ -22,22 +22,22 @@ from rtmo_optuna.records import (
     TrialRecord,
 )
 from rtmo_optuna.search import storage as database
+from rtmo_optuna.search.claims import Claims
+from rtmo_optuna.search.crew import lease_s
 from rtmo_optuna.search.kept import Kept
 from rtmo_optuna.search.notes import save_note
-from rtmo_optuna.search.sampler import distributions
-from rtmo_optuna.search.trials import RAN, driver, is_dead, keep_files, trial_record
+from rtmo_optuna.search.trials import RAN, keep_files, trial_record
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
     from optuna.storages import RDBStorage
 
-    from rtmo_optuna.records import Value
+    from rtmo_optuna.search.pool import OverSpace, Params
 
-_REPEATS = 3
 _BEAT_S = 30.0
 _UNCOUNTED = {Origin.ADVICE, Origin.WON, Origin.PLAINER, Origin.SCREENING}
 
@@ -54,13 +54,6 @@ class Proposal:
     beaten: float
 
 
-class _Freezable(Protocol):
-    """What every sampler of the table can do."""
-
-    def freeze(self, params: Mapping[str, Value]) -> None:
-        """Suggest only settings with these choices from now on."""
-
-
 class Study(Kept):
     """A study of one identity: asks for settings never tried, keeps what was measured."""
 
@@ -68,12 +61,11 @@ class Study(Kept):
         """Take over an existing study; see `open_study`."""
         self._trials: dict[int, TrialRecord] = {}
         self._known: dict[Settings, TrialRecord] = {}
-        super().__init__(study)
-        self._opened = opened
+        super().__init__(study, lease_s(about.definition))
         self._store = database.artifact_store(url)
         self.about = about
         self.objective = OBJECTIVES[about.definition.objective]
-        self._distributions = distributions(about.space)
+        self._claims = Claims(study, opened, about.space)
         self.live = about.space
 
     def refresh(self) -> None:
@@ -125,7 +117,7 @@ class Study(Kept):
         default = params_of(self.about.space, self.about.space.fixed)
         if not frozen or default is None:
             return
-        cast("_Freezable", self._study.sampler).freeze({name: default[name] for name in frozen})
+        cast("OverSpace", self._study.sampler).freeze({name: default[name] for name in frozen})
         held = {d.name: tuple(c for c in d.choices if c.label == default[d.name]) for d in self.about.space.dimensions}
         dimensions = (Dimension(d.name, held[d.name]) if d.name in frozen else d for d in self.about.space.dimensions)
         self.live = replace(self.about.space, dimensions=tuple(dimensions))
@@ -137,8 +129,7 @@ class Study(Kept):
 
     def under_way(self, settings: Settings) -> bool:
         """Whether a trial of `settings` is running, of another driver's."""
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return encode(settings) in [trial.user_attrs.get("settings") for trial in running]
+        return self._claims.under_way(settings)
 
     def _runs(self) -> int:
         return sum(trial.run > 0 for trial in self._trials.values())
@@ -153,7 +144,7 @@ class Study(Kept):
     @property
     def waiting(self) -> bool:
         """Whether a trial is queued."""
-        return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        return self._claims.waiting
 
     def _remember(self, record: TrialRecord | None) -> None:
         if record is not None:
@@ -163,54 +154,45 @@ class Study(Kept):
 
     def enqueue(self, settings: Settings, origin: Origin) -> None:
         """Have `settings` tried next, unless they were tried, are under way or wait; they may lie outside the space."""
-        due = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
-        queued = {Settings.from_plain(t.user_attrs["settings"]) for t in due if "settings" in t.user_attrs}
-        if settings not in self._known and settings not in queued:
-            params = params_of(self.about.space, settings) or {}
-            self._study.enqueue_trial(params, user_attrs={"settings": encode(settings), "origin": origin.value})
+        if settings not in self._claims.taken():
+            self._claims.enqueue(settings, origin)
 
     def ask(self) -> Proposal | None:
-        """Return settings that were never tried, or None when the whole live space has been.
+        """Return settings that were never tried and that no other driver has under way, or None where none are left.
 
-        What is suggested again (by another driver's queue, or under other parameters that mean the same settings) is
-        answered from the study; after three such answers in a row the sampler is passed over.
+        The queue comes first, then the sampler, which is passed over where it has nothing new. What was tried while it
+        was queued is answered from the study, and what another driver had first is left to it.
         """
         self.crew.renew()
-        if not self.waiting and self._never_tried() is None:
-            return None
-        for _ in range(_REPEATS):
-            proposal = self._ask()
-            known = self._known.get(proposal.settings)
-            if known is None:
+        while self.waiting or self._untried() is not None:
+            begun, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+            trial = self._claims.take() or self._made()
+            if trial is None:
+                continue
+            held = trial.user_attrs
+            settings, origin = Settings.from_plain(held["settings"]), Origin(held.get("origin", Origin.SAMPLER))
+            proposal = Proposal(trial, settings, origin, date, begun, begun)
+            first = self._claims.taken()[settings]
+            if first == trial.number:
                 return proposal
-            self._answer(proposal, known)
-        fresh = self._never_tried()
-        if fresh is None:
-            return None
-        self.enqueue(fresh, Origin.SAMPLER)
-        return self._ask()
+            self.refresh()
+            if known := self._known.get(settings):
+                self._answer(proposal, known)
+            else:
+                self._claims.leave(trial, first)
+        return None
 
-    def _ask(self) -> Proposal:
-        begun, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-        with database.quietly():
-            trial = self._study.ask()
-        held = trial.user_attrs
-        if "settings" in held:
-            settings = Settings.from_plain(held["settings"])
-            if params := params_of(self.about.space, settings):
-                for name in params:
-                    trial.suggest_categorical(name, self._distributions[name].choices)
-        else:
-            params = {name: trial.suggest_categorical(name, d.choices) for name, d in self._distributions.items()}
-            settings = settings_of(self.about.space, params)
-            trial.set_user_attr("settings", encode(settings))
-        trial.set_user_attr("driver", driver())
-        self._opened.record_heartbeat(trial._trial_id)  # noqa: SLF001 - Optuna names the trial so to its storages
-        return Proposal(trial, settings, Origin(held.get("origin", Origin.SAMPLER)), date, begun, begun)
+    def _made(self) -> optuna.Trial | None:
+        """Return a new trial of what the sampler proposes, or of the first that is left; None where nothing is."""
+        proposed = cast("OverSpace", self._study.sampler).propose(self._study)
+        repeated = settings_of(self.about.space, proposed) in self._claims.taken()
+        params = self._untried() if repeated else proposed
+        return None if params is None else self._claims.make(params)
 
-    def _never_tried(self) -> Settings | None:
-        every = (settings_of(self.live, params) for params in every_params(self.live))
-        return next((settings for settings in every if settings not in self._known), None)
+    def _untried(self) -> Params | None:
+        """Return the first of the live space that was not tried, does not wait and is not under way."""
+        taken, every = self._claims.taken(), every_params(self.live)
+        return next((params for params in every if settings_of(self.live, params) not in taken), None)
 
     def _answer(self, proposal: Proposal, known: TrialRecord) -> None:
         trial = proposal.trial
@@ -226,7 +208,7 @@ class Study(Kept):
             proposal.trial.report(self.objective.so_far(latency_ms, self.about.batch), step)
         self.crew.renew()
         if (now := time.monotonic()) - proposal.beaten > _BEAT_S:
-            self._opened.record_heartbeat(proposal.trial._trial_id)  # noqa: SLF001
+            self._claims.beat(proposal.trial)
             proposal.beaten = now
 
     def tell(self, proposal: Proposal, measurement: Measurement, folder: Path) -> TrialRecord:
@@ -268,19 +250,8 @@ class Study(Kept):
         self.enqueue(proposal.settings, proposal.origin)
 
     def recover(self) -> int:
-        """Queue again what drivers that died left running; return how many trials that were.
-
-        A driver on this host is known to be dead at once, by its process id and start time; one on another host by
-        its heartbeats.
-        """
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        for trial in running:
-            if is_dead(trial.user_attrs.get("driver", {})):
-                self._study.tell(trial.number, state=TrialState.FAIL)
-        with database.quietly():
-            optuna.storages.fail_stale_trials(self._study)
-        failed = {t.number for t in self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))}
-        lost = [trial for trial in running if trial.number in failed]
+        """Queue again what drivers that died left running; return how many trials that were."""
+        lost = self._claims.lost()
         for trial in lost:
             if "settings" in trial.user_attrs:
                 origin = Origin(trial.user_attrs.get("origin", Origin.SAMPLER))

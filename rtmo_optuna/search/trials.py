@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 RAN = {Outcome.MEASURED, Outcome.PRUNED, Outcome.FAILED}
 """The outcomes of trials that were really run."""
+LEFT_TO = "left_to"
+"""The attribute of a trial whose settings an earlier one had under way: that one's number."""
 _LOG_PART = 1 << 16
 
 
@@ -44,9 +46,12 @@ def ran(frozen: FrozenTrial) -> bool:
 
 
 def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
-    """Return Optuna's trial as a record, after `runs` that were really run; None where it is not finished."""
+    """Return Optuna's trial as a record, after `runs` that were really run; None where it is not one.
+
+    One that is not finished is none, nor one that was left to an earlier one.
+    """
     held = frozen.user_attrs
-    if not frozen.state.is_finished() or "settings" not in held:
+    if not frozen.state.is_finished() or "settings" not in held or LEFT_TO in held:
         return None
     answered = held.get("answered_from")
     if "measurement" in held:

@@ -27,7 +27,7 @@ from rtmo_optuna.search.study import Study
 from rtmo_optuna.space.resolve import size
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import TrialRecord
+    from rtmo_optuna.records import Event, TrialRecord
     from rtmo_optuna.search.study import Proposal
 
 PREFLIGHT_SHARE = 0.2
@@ -60,6 +60,7 @@ class Tune:
         They are left to the last of several drivers. Raises KeyboardInterrupt after the running trial was put back.
         """
         self.study.crew.join()
+        self.runner.observer = self._heard
         try:
             return self._whole()
         finally:
@@ -79,6 +80,11 @@ class Tune:
         if self.search_only or judge.best(self.study.trials, self.study.objective) is None:
             return None
         return Finals(self.study, self.runner, self.incumbent, deadline).run()
+
+    def _heard(self, event: Event) -> None:
+        """Pass on what a process tells; it is a sign of life of this driver as well."""
+        self.study.crew.renew()
+        self.observer(event)
 
     def _preflight(self) -> None:
         """Run the preflight, or wait for that of another driver; it holds for all of them."""
@@ -129,7 +135,8 @@ class Tune:
                 why = "The search's share of the time is spent; the same command goes on from here."
                 break
             if not self._next():
-                why = "Every combination of the space has been measured."
+                elsewhere = ", or another driver has it under way" if self.study.crew.others() else ""
+                why = f"Every combination of the space has been measured{elsewhere}."
                 break
         self.study.put("cut_short", late)
         self.observer(Note(why))

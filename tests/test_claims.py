@@ -1,0 +1,158 @@
+"""Several drivers on one study's trials: who has which settings, at the start, at the end and after a death."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+import scripted
+from rtmo_optuna.machine.host import host
+from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyDefinition
+from rtmo_optuna.search.sampler import SAMPLERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rtmo_optuna.search.study import Proposal, Study
+
+T = TypeVar("T")
+
+KNOBS = ("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
+DEFAULT = Settings()
+
+
+def pair(folder: Path, sampler: str) -> tuple[Study, Study]:
+    """Return one study of eight settings as two drivers have it open."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    definition = StudyDefinition("s", "cpu", dict.fromkeys(KNOBS), sampler=sampler)
+    return scripted.opened(folder, definition, host()), scripted.opened(folder, definition, host())
+
+
+def finish(study: Study, proposal: Proposal | None, folder: Path) -> Settings:
+    """Tell that `proposal` took 5 ms; return its settings."""
+    assert proposal is not None
+    measurement = Measurement(Outcome.MEASURED, latency_ns=5e6, windows_ns=(5e6,) * 4, calls=40)
+    study.tell(proposal, measurement, folder)
+    return proposal.settings
+
+
+def die(proposal: Proposal | None) -> Settings:
+    """Have the driver of `proposal` be one that is no more; return the settings that it left."""
+    assert proposal is not None
+    driver = proposal.trial.user_attrs["driver"]
+    proposal.trial.set_user_attr("driver", {**driver, "started": "another boot 1"})
+    return proposal.settings
+
+
+def meet(monkeypatch: pytest.MonkeyPatch, name: str, *objects: object) -> None:
+    """Have the first call of the method `name` of each of `objects` return when all of them have come to it."""
+    barrier = threading.Barrier(len(objects))
+
+    def slowed(call: Callable[..., T]) -> Callable[..., T]:
+        met = threading.Event()
+
+        def held(*arguments: Any, **more: Any) -> T:  # noqa: ANN401 - whatever the method takes
+            result = call(*arguments, **more)
+            if not met.is_set():
+                met.set()
+                barrier.wait(10)
+            return result
+
+        return held
+
+    for one in objects:
+        monkeypatch.setattr(one, name, slowed(getattr(one, name)))
+
+
+@pytest.mark.parametrize("sampler", ["auto", "exhaustive"])
+def test_two_that_ask_at_once_have_different_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    """Both samplers have chosen the same before either trial is there."""
+    both = pair(tmp_path, sampler)
+    both[0].enqueue(DEFAULT, Origin.DEFAULT)
+    finish(both[0], both[0].ask(), tmp_path)
+    meet(monkeypatch, "sample_relative", *(study._study.sampler for study in both))  # noqa: SLF001
+    with ThreadPoolExecutor(2) as pool:
+        asked = list(pool.map(lambda study: study.ask(), both))
+    ran = {finish(study, proposal, tmp_path) for study, proposal in zip(both, asked, strict=True)}
+    assert len(ran - {DEFAULT}) == 2
+    for study in both:
+        study.refresh()
+        assert (len(study.trials), study.runs) == (3, 3)
+
+
+def test_two_that_enqueue_the_same_at_once_run_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither sees the other's trial when it looks: the later one is left where it comes up, and is no trial then."""
+    both = pair(tmp_path, "auto")
+    meet(monkeypatch, "get_trials", *(study._study for study in both))  # noqa: SLF001
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda study: study.enqueue(DEFAULT, Origin.DEFAULT), both))
+    first, second = (study.ask() for study in both)
+    assert first
+    assert second
+    assert first.settings == DEFAULT != second.settings
+    both[0].refresh()
+    assert both[0].trials == ()
+    states = [trial.state for trial in both[0]._study.trials]  # noqa: SLF001
+    assert states == [TrialState.RUNNING, TrialState.FAIL, TrialState.RUNNING]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_another_has_under_way_is_left_to_it(tmp_path: Path, sampler: str) -> None:
+    """While one driver runs the last but one of eight settings the other has the last, and then nothing is left."""
+    one, other = pair(tmp_path, sampler)
+    for _ in range(6):
+        finish(one, one.ask(), tmp_path)
+    running = one.ask()
+    other.refresh()
+    finish(other, other.ask(), tmp_path)
+    assert other.ask() is None
+    finish(one, running, tmp_path)
+    assert one.ask() is None
+    assert other.ask() is None
+    one.refresh()
+    assert len({trial.settings for trial in one.trials}) == len(one.trials) == 8
+
+
+def test_what_a_dead_driver_has_is_tried_by_the_others(tmp_path: Path) -> None:
+    """It does not hold up the end of a space until somebody starts anew."""
+    one, other = pair(tmp_path, "auto")
+    for _ in range(7):
+        finish(one, one.ask(), tmp_path)
+    left = die(one.ask())
+    other.refresh()
+    assert finish(other, other.ask(), tmp_path) == left
+    assert other.ask() is None
+
+
+def test_what_ran_while_it_was_queued_is_answered(tmp_path: Path) -> None:
+    """A trial of the queue whose settings another driver finished meanwhile gets that one's value."""
+    one, other = pair(tmp_path, "auto")
+    one.enqueue(DEFAULT, Origin.DEFAULT)
+    one._study.enqueue_trial(one._study.get_trials()[0].system_attrs["fixed_params"], {"settings": {}})  # noqa: SLF001
+    finish(one, one.ask(), tmp_path)
+    asked = other.ask()
+    assert asked
+    assert asked.settings != DEFAULT
+    assert [(trial.answered_from, trial.run) for trial in other.trials] == [(None, 1), (0, 0)]
+
+
+def test_two_that_find_the_same_dead_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both look before either has done anything: one queues it again, the other finds nothing to do."""
+    both = pair(tmp_path, "auto")
+    left = die(both[0].ask())
+    meet(monkeypatch, "get_trials", *(study._study for study in both))  # noqa: SLF001
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(lambda study: study.recover(), both)) == [0, 1]
+    states = [trial.state for trial in both[0]._study.trials]  # noqa: SLF001
+    assert states == [TrialState.FAIL, TrialState.WAITING]
+    again = both[1].ask()
+    assert again
+    assert again.settings == left
