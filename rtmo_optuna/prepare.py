@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rtmo_optuna.bench import references
-from rtmo_optuna.bench import run as bench
+from rtmo_optuna import first_look
 from rtmo_optuna.bench.pool import ChildPool, size_for
-from rtmo_optuna.bench.protocol import DescribeRequest, ReferenceRequest
 from rtmo_optuna.codec import encode
 from rtmo_optuna.engine import inputs as engine_inputs
 from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.shapes import parse_shapes
-from rtmo_optuna.errors import ChildError, UsageError
+from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host
 from rtmo_optuna.records import (
@@ -24,8 +22,6 @@ from rtmo_optuna.records import (
     GateMode,
     GateRequest,
     Gpu,
-    InputFacts,
-    Limits,
     ModelFacts,
     Observer,
     SessionSpec,
@@ -42,7 +38,6 @@ from rtmo_optuna.space.objectives import OBJECTIVES
 
 _QUICK_TRIALS = 12
 _QUICK_TIMEOUT_S = 180.0
-_LEAST_LOOK_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +106,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine)
     if chosen.provider == "cuda" and device and not options.allow_busy:
         _check_idle(device)
-    model = _describe(session, chosen)
+    model = first_look.describe(session, chosen)
     _check_comparable(model, chosen)
     inputs = engine_inputs.prepare(
         model.inputs,
@@ -125,10 +120,10 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
     model_sha256 = hash_model(options.model, model.external_files)
     content = {"model": model_sha256, "input": inputs.sha256, "onnxruntime": model.versions["onnxruntime"]}
-    told = _reference(session, inputs, chosen, gate, content)
+    told = first_look.reference(session, inputs, chosen, gate, content)
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
-    warnings = _warnings(model, inputs) + told
+    warnings = first_look.warnings(model, inputs) + told
     machine = host.host(device if chosen.provider == "cuda" else None)
     about = StudyRecord(
         name=name,
@@ -285,54 +280,3 @@ def _report_file(output: Path | None, study: str) -> Path:
         message = f"The report {report} is a folder. Name another --output."
         raise UsageError(message)
     return report
-
-
-def _describe(session: SessionSpec, chosen: StudyDefinition) -> ModelFacts:
-    try:
-        return bench.describe(DescribeRequest(session), _patience(chosen))
-    except ChildError as error:
-        raise _as_usage(error, session) from error
-
-
-def _patience(chosen: StudyDefinition) -> Limits:
-    """Return for how long a model may be looked at before the study: not much longer than all of it may take."""
-    most_s = max(_LEAST_LOOK_S, chosen.timeout_s)
-    limits = chosen.limits
-    return replace(limits, build_s=min(limits.build_s, most_s), first_run_s=min(limits.first_run_s, most_s))
-
-
-def _reference(
-    session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, gate: GateRequest, content: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Run the model once on the CPU, so that an input it refuses is known before anything is written.
-
-    Where that was done before, with the same `content`, its outputs are known.
-    """
-    rules = {} if gate.rules.mode is GateMode.OFF else encode(gate.rules)
-    request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, gate.reference, rules)
-    try:
-        made = references.reference(request, _patience(chosen), content)
-    except ChildError as error:
-        if error.bad_input or chosen.provider == "cpu":
-            raise _as_usage(error, session) from error
-        return (f"The model does not run on the CPU, so its outputs have no reference and were not compared: {error}",)
-    return () if made.finite else ("The model's outputs for this input are not all finite (NaN or infinity).",)
-
-
-def _as_usage(error: ChildError, session: SessionSpec) -> UsageError:
-    if error.bad_input:
-        return UsageError(str(error))
-    last = error.log.strip().splitlines()[-1:]
-    return UsageError(
-        f"The model {session.model} cannot be run on {session.provider} with default settings ({error.stage}): "
-        f"{' '.join([str(error), *last])}"
-    )
-
-
-def _warnings(model: ModelFacts, inputs: InputFacts) -> tuple[str, ...]:
-    if inputs.real:
-        return ()
-    speed = " In this model speed depends on it too: NonMaxSuppression's cost follows the number of boxes." * (
-        model.suppresses
-    )
-    return (f"The input is {inputs.source}: the outputs say nothing about real ones.{speed} Give --input.",)

@@ -15,7 +15,7 @@ import pytest
 
 import models
 import scripted
-from rtmo_optuna import cli, prepare
+from rtmo_optuna import cli, first_look, prepare
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.search.storage import open_storage
 
@@ -235,7 +235,7 @@ def test_outputs_that_are_no_numbers_need_the_gate_off(
 
 def test_a_model_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking at it takes no longer than the study may, not the minutes of the trials' own limits."""
-    monkeypatch.setattr(prepare, "_LEAST_LOOK_S", 1.0)
+    monkeypatch.setattr(first_look, "_LEAST_LOOK_S", 1.0)
     study = "provider: cpu\nknobs: {enable_mem_pattern: all}\n"
     hangs = {"when": {}, "fault": "hang in build"}
     options = scripted.tune_options(tmp_path, study, script={"faults": [hangs]}, timeout_s=0.5)
