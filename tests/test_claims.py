@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import optuna
 import pytest
@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 import scripted
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyDefinition
+from rtmo_optuna.search import claims
 from rtmo_optuna.search.sampler import SAMPLERS
 
 if TYPE_CHECKING:
@@ -130,6 +131,35 @@ def test_what_a_dead_driver_has_is_tried_by_the_others(tmp_path: Path) -> None:
     other.refresh()
     assert finish(other, other.ask(), tmp_path) == left
     assert other.ask() is None
+
+
+def test_a_driver_that_dies_as_it_takes_a_trial_leaves_it_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has said who it is before anything else; a trial that nobody put a name to is failed after half an hour."""
+    one, other = pair(tmp_path, "auto")
+    one.enqueue(DEFAULT, Origin.DEFAULT)
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Trial, "suggest_categorical", stop)
+        with pytest.raises(KeyboardInterrupt):
+            one.ask()
+    (frozen,) = one._study.get_trials()  # noqa: SLF001
+    one._study._storage.set_trial_user_attr(  # noqa: SLF001
+        frozen._trial_id,  # noqa: SLF001
+        "driver",
+        {**frozen.user_attrs["driver"], "started": "another boot 1"},
+    )
+    assert other.recover() == 1
+    assert finish(other, other.ask(), tmp_path) == DEFAULT
+    other._study._storage.create_new_trial(other._study._study_id)  # noqa: SLF001
+    assert other.recover() == 0
+    monkeypatch.setattr(claims, "GRACE_S", -1)
+    assert other.recover() == 1
+
+
+def stop(*_arguments: object, **_more: object) -> NoReturn:
+    """Stand in for Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def test_what_ran_while_it_was_queued_is_answered(tmp_path: Path) -> None:

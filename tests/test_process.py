@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import optuna
 import pytest
 
 from rtmo_optuna.codec import encode
@@ -25,16 +26,17 @@ from rtmo_optuna.records import (
     Outcome,
     Purpose,
     Stage,
+    Window,
 )
 from rtmo_optuna.search import process
 from rtmo_optuna.search.preflight import Preflight
+from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.tune import Tune
-from test_finals import ARENA, DEFAULT, opened, runner_of
+from test_finals import ARENA, DEFAULT, PATTERN, opened, runner_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rtmo_optuna.search.process import Runner
     from rtmo_optuna.search.study import Study
 
 GPU = Gpu(0, "GPU-0", "made up", 2**34, "580.1", "8.0")
@@ -48,9 +50,18 @@ class Child:
     outcome: Callable[[int], Outcome] = lambda _count: Outcome.MEASURED
     requests: list[BenchmarkRequest] = field(default_factory=list)
 
-    def __call__(self, request: BenchmarkRequest, *, throttled: Callable[[], bool], **_more: Any) -> Measurement:  # noqa: ANN401
+    def __call__(
+        self,
+        request: BenchmarkRequest,
+        *,
+        throttled: Callable[[], bool],
+        on_window: Callable[[Window], None],
+        **_more: object,
+    ) -> Measurement:
         """Return what a process would have measured; one on a throttled GPU is interrupted."""
         self.requests.append(request)
+        for _ in range(3):
+            on_window(Window((5_000_000,) * 10))
         found = Outcome.INTERRUPTED if throttled() else self.outcome(len(self.requests) - 1)
         measured = found is Outcome.MEASURED
         return Measurement(
@@ -69,6 +80,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     """Return what every process of this test comes to."""
     made = Child()
     monkeypatch.setattr(process, "measure", made)
+    monkeypatch.setattr(process, "_COOLING_S", (0.0, 0.0))
     return made
 
 
@@ -114,7 +126,7 @@ def test_what_a_throttled_gpu_measured_is_measured_again(
     monkeypatch.setattr(process, "state", lambda _gpu: GpuState(1000, 0x40 if len(child.requests) <= hot else 0, 90))
     record, measurement = runner.record(Purpose.RACE, 0, DEFAULT)
     assert (measurement.outcome, record.cost, len(child.requests)) == (Outcome.MEASURED, 5.0, hot + 1)
-    assert not told
+    assert not [event for event in told if isinstance(event, Note)]
 
 
 def test_a_gpu_that_is_always_throttled_is_measured_as_it_is(
@@ -132,3 +144,76 @@ def test_a_gpu_that_is_always_throttled_is_measured_as_it_is(
     assert study.runs == 8
     assert all(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials if trial.run)
     assert len(child.requests) < 30
+
+
+def test_a_gpu_that_recovers_is_watched_again(tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hot for five processes, cool for one, hot once more: only the first of these times ends in measuring it hot."""
+    hot = [True] * 5 + [False, True, False]
+    monkeypatch.setattr(process, "state", lambda _gpu: GpuState(1000, 0x40 if hot[len(child.requests) - 1] else 0, 90))
+    told: list[Event] = []
+    runner = judging(opened(tmp_path), told)
+    runner.gpu = GPU
+    found = [runner.run(DEFAULT, tmp_path / "log.txt").outcome for _ in range(4)]
+    assert found == [Outcome.MEASURED] * 4
+    assert len(child.requests) == len(hot)
+    assert len([event for event in told if isinstance(event, Note)]) == 1
+    assert len(runner.walls_s) == 4
+    assert (runner.hot, runner.last_state) == (False, GpuState(1000, 0, 90))
+
+
+def test_windows_of_a_process_that_runs_again_are_reported_after_the_first_ones(
+    tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna ignores a second report of a step, and what counts has to be the last."""
+    monkeypatch.setattr(process, "state", lambda _gpu: GpuState(1000, 0x40 if len(child.requests) == 3 else 0, 90))
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    runner = replace(judging(study), gpu=GPU)
+    Tune(study, runner, DEFAULT, 2, runner.observer, time.monotonic(), search_only=True).run()
+    kept = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'studies.db'}")
+    assert list(kept.trials[0].intermediate_values) == [1, 2, 3, 4, 5, 6]
+
+
+def test_where_nothing_can_be_measured_the_queue_is_not_run_to_its_end(
+    tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search's time is over after the default's trial failed: what was queued behind it waits for another run."""
+    monkeypatch.setattr(Tune, "_until", lambda tune: tune.begun)
+    child.outcome = lambda _count: Outcome.FAILED
+    study = opened(tmp_path)
+    for settings, origin in ((DEFAULT, Origin.DEFAULT), (ARENA, Origin.ADVICE), (PATTERN, Origin.WON)):
+        study.enqueue(settings, origin)
+    Tune(study, judging(study), DEFAULT, 6, lambda _event: None, time.monotonic()).run()
+    assert study.runs == 1
+
+
+def test_time_that_is_too_short_for_a_claim_is_told_beforehand(
+    tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute a process, ten minutes: said before the search; a second a process: nothing is said."""
+    del child
+    for each_s, notes in ((60.0, 1), (1.0, 0)):
+        folder = tmp_path / str(each_s)
+        folder.mkdir()
+        monkeypatch.setattr(Runner, "each_s", each_s)
+        told: list[Event] = []
+        study = opened(folder)
+        study.enqueue(DEFAULT, Origin.DEFAULT)
+        Tune(study, judging(study, told), DEFAULT, 2, told.append, time.monotonic()).run()
+        found = [event.text for event in told if isinstance(event, Note) and "--timeout" in event.text]
+        assert len(found) == notes
+        assert not notes or found[0].endswith("give --timeout 90m or more.")
+
+
+def test_a_trial_broken_off_after_its_measurement_was_kept_did_not_run(tmp_path: Path, child: Child) -> None:
+    """Optuna's state decides: it is FAIL for what was broken off, and the settings are tried again."""
+    del child
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    proposal = study.ask()
+    assert proposal is not None
+    proposal.trial.set_user_attr("outcome", "measured")
+    proposal.trial.set_user_attr("measurement", encode(Measurement(Outcome.MEASURED, latency_ns=5e6)))
+    study.interrupt(proposal)
+    again = opened(tmp_path)
+    assert (again.runs, again.counted, again.default) == (0, 0, None)

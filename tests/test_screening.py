@@ -259,6 +259,9 @@ def test_a_flip_is_compared_with_the_default_beside_it() -> None:
     assert screening.effect(one, Measurement(Outcome.PRUNED), [6.0], level, None).reading is Reading.SLOWER
     assert level.noise[0] == pytest.approx((DEFAULT.noise[0] or 0) * math.sqrt(5 / 7))
     assert level.noise[1] == 7
+    assert replace(DEFAULT, again=dict.fromkeys(range(7), 4.0)).noise[1] == 5 + 4
+    nowhere = replace(DEFAULT, again={})
+    assert screening.effect(one, ran, [3.6], nowhere, 0).reading is Reading.UNDECIDED
 
 
 def test_only_what_leaves_the_outputs_equal_is_tested() -> None:

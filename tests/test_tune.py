@@ -18,6 +18,7 @@ import yaml
 from rtmo_optuna import cli
 from rtmo_optuna.records import Origin, Outcome, Settings
 from rtmo_optuna.search.library import list_studies, load_study
+from rtmo_optuna.space.resolve import every_params, settings_of
 from scripted import write_script
 
 if TYPE_CHECKING:
@@ -227,6 +228,9 @@ def test_only_trials_that_ran_are_counted(run: Callable[..., int], tmp_path: Pat
     assert search(run, "--trials", "4") == 0
     kept = study()
     assert {trial.measurement.outcome for trial in kept.trials} > {Outcome.FAILED}
+    space, tried = kept.about.space, {trial.settings for trial in kept.trials}
+    untried = next(s for params in every_params(space) if (s := settings_of(space, params)) not in tried)
+    kept.enqueue(untried, Origin.SAMPLER)
     for _ in range(2):
         proposal = kept.ask()
         assert proposal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -10,6 +11,7 @@ from optuna.trial import Trial, TrialState, create_trial
 from rtmo_optuna.codec import encode
 from rtmo_optuna.records import Settings
 from rtmo_optuna.search.sampler import distributions
+from rtmo_optuna.search.storage import GRACE_S
 from rtmo_optuna.search.trials import LEFT_TO, driver, is_dead
 from rtmo_optuna.space.resolve import params_of, settings_of
 
@@ -66,13 +68,13 @@ class Claims:
         if number is None:
             return None
         trial = Trial(self._study, number)
+        trial.set_user_attr("driver", driver())
+        self.beat(trial)
         held = trial.user_attrs.get("settings")
         if held is None or params_of(self._space, Settings.from_plain(held)):
             params = {name: trial.suggest_categorical(name, d.choices) for name, d in self._distributions.items()}
             if held is None:
                 trial.set_user_attr("settings", encode(settings_of(self._space, params)))
-        trial.set_user_attr("driver", driver())
-        self.beat(trial)
         return trial
 
     def make(self, params: Params) -> Trial:
@@ -100,11 +102,11 @@ class Claims:
         """Fail what drivers that died left running, and return it: to one only of several drivers that look at once.
 
         A driver on this host is known to be dead at once, by its process id and start time; one on another host by
-        its heartbeats.
+        its heartbeats. One that died before it could say who it is leaves a trial of nobody.
         """
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         stale = self._opened._get_stale_trial_ids(self._study._study_id)  # noqa: SLF001 - Optuna would not say which of them it failed
-        dead = [trial for trial in running if trial._trial_id in stale or _orphaned(trial)]  # noqa: SLF001
+        dead = [trial for trial in running if trial._trial_id in stale or _orphaned(trial) or _nobodys(trial)]  # noqa: SLF001
         return [trial for trial in dead if self._fail(trial)]
 
     def _fail(self, trial: FrozenTrial) -> bool:
@@ -118,3 +120,9 @@ class Claims:
 def _orphaned(trial: FrozenTrial) -> bool:
     """Return whether `trial` is running by what it says, and its driver is known to be dead."""
     return trial.state is TrialState.RUNNING and is_dead(trial.user_attrs.get("driver", {}))
+
+
+def _nobodys(trial: FrozenTrial) -> bool:
+    """Return whether `trial` has been running for long without a driver's name."""
+    begun = trial.datetime_start
+    return "driver" not in trial.user_attrs and begun is not None and (datetime.now() - begun).total_seconds() > GRACE_S  # noqa: DTZ005 - as Optuna keeps it

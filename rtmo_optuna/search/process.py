@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 LEAST_PRECISION = 0.003
 _RECENT = 20
 _FIRST_GUESS_S = 5.0
-_COOLER = 3
+_COOLING_S = (2.0, 8.0)
 _LONG_S = 10.0
 
 
@@ -58,7 +58,8 @@ class Runner:
     on a quiet core; the preflight sets it where that steadies the host. `check` is asked before each process, and
     raises where the user has interrupted the run. `first_state` and `last_state` are the GPU's after the first window
     of the study and after the latest one: at rest its clock would say nothing. A process that takes more than
-    `max_memory_gb` (GiB) of the GPU's memory has failed. `hot` says that the GPU holds itself back for good.
+    `max_memory_gb` (GiB) of the GPU's memory has failed. `hot` says that the GPU held itself back
+    however long one waited, and still does.
     """
 
     session: SessionSpec
@@ -101,16 +102,21 @@ class Runner:
         """Return the Measurement of one fresh process of `settings`, while no other process of ours has the device.
 
         `on_window` gets the running median in ms and the number of windows. A process during which the GPU held itself
-        back says nothing and is run again; where that does not end, that is how fast this GPU is.
+        back says nothing and is run again after a while; where that does not end, that is how fast this GPU is until it
+        recovers, and no reason to give up a trial.
         """
-        for _ in range(_COOLER):
-            measurement = self._once(settings, log, prune_above_ns, on_window)
+        measurement = self._once(settings, log, prune_above_ns, on_window)
+        for pause_s in _COOLING_S:
             if measurement.outcome is not Outcome.INTERRUPTED:
                 return measurement
+            time.sleep(pause_s)
+            measurement = self._once(settings, log, prune_above_ns, on_window)
+        if measurement.outcome is not Outcome.INTERRUPTED:
+            return measurement
         self.hot = True
-        text = f"{measurement.reason} So it was {_COOLER} times in a row: the GPU is measured as it is from here on."
+        text = f"{measurement.reason} Waiting did not help, so the GPU is measured as it is."
         self.observer(Note(text, warning=True))
-        return self._once(settings, log, prune_above_ns, on_window)
+        return self._once(settings, log, None, on_window)
 
     def _once(
         self, settings: Settings, log: Path, prune_above_ns: float | None, on_window: Callable[[float, int], None]
@@ -122,8 +128,8 @@ class Runner:
         medians: list[float] = []
 
         def decide(windows: Sequence[Window]) -> Decision:
-            least_calls = self.objective.least_calls
-            return judge.after_window(windows, rules, prune_above_ns=prune_above_ns, least_calls=least_calls)
+            limit_ns, least_calls = None if self.hot else prune_above_ns, self.objective.least_calls
+            return judge.after_window(windows, rules, prune_above_ns=limit_ns, least_calls=least_calls)
 
         def note(window: Window) -> None:
             medians.append(statistics.median(window.samples_ns) / 1e6)
@@ -153,7 +159,8 @@ class Runner:
                 pool=self.pool,
             )
         measurement = judge.with_score(judge.within_memory(measurement, self.max_memory_gb), self.objective)
-        self.walls_s.append(time.monotonic() - begun)
+        if measurement.outcome is not Outcome.INTERRUPTED:
+            self.walls_s.append(time.monotonic() - begun)
         self.dropped += sum(measurement.dropped.values())
         if measurement.spin_ns:
             self.spins_ns.append(measurement.spin_ns)
@@ -191,11 +198,13 @@ class Runner:
         self.gate = replace(self.gate, own=decode(GateResult, own), baseline=False)
 
     def _throttled(self) -> bool:
-        if self.gpu is None or self.hot:
+        if self.gpu is None:
             return False
         now = self.last_state = state(self.gpu)
         self.first_state = self.first_state or now
-        return noise.throttled(now.reasons, now.sm_mhz, self.first_state.sm_mhz)
+        held_back = noise.throttled(now.reasons, now.sm_mhz, self.first_state.sm_mhz)
+        self.hot = self.hot and held_back
+        return held_back and not self.hot
 
     def _foretell(self, latency_ms: float) -> None:
         """Say once where the objective's calls make processes long; the first one's `latency_ms` stands for all."""

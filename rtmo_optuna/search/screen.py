@@ -18,7 +18,7 @@ from rtmo_optuna.records import (
     Settings,
     TrialRecord,
 )
-from rtmo_optuna.search import inertness, judge, screening
+from rtmo_optuna.search import inertness, judge, noise, screening
 from rtmo_optuna.search.inertness import InertRules, InertTest
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.screening import Level
@@ -138,10 +138,11 @@ class Screen:
     def _affordable(self, effects: tuple[KnobEffect, ...]) -> tuple[tuple[Option, ...], str]:
         """Return which options there is time to test, and what is to be said of the others.
 
-        Each pair tests one choice of every dimension, so the one with the most choices takes the most pairs.
+        Each pair tests one choice of every dimension, so the one with the most choices takes the most pairs. Pairs run
+        one right after the other, so that the host's changes among the flips are no noise of theirs.
         """
         options = screening.candidates(self.study.about.space, effects)
-        spread, _ = self._default().noise
+        spread, _ = noise.pooled([self._default().costs])
         if not options or spread is None:
             return (), ""
         each = InertRules().pairs_for(spread)

@@ -57,15 +57,17 @@ class Level:
     def noise(self) -> tuple[float | None, int]:
         """s_b and its degrees of freedom, from the default's own processes and neighbours among the flips.
 
-        None for fewer than two.
+        None for fewer than two. Neighbours share processes, so that k pairs tell as much as two thirds of k (von
+        Neumann's ratio, 2 k^2 / (3 k - 1)).
         """
         beside = [(cost, self.again[block + 1]) for block, cost in self.again.items() if block + 1 in self.again]
-        return noise.pooled([self.costs, *beside])
+        spread, freedom = noise.pooled([self.costs, *beside])
+        return spread, freedom - len(beside) // 3
 
-    def around(self, block: int | None) -> tuple[float, ...]:
-        """Return the costs of the processes beside the flips of `block`; of all others, where there are none."""
+    def beside(self, block: int | None) -> tuple[float, ...]:
+        """Return the costs of the processes right before and after the flips of `block`; none where none ran there."""
         places = () if block is None else (block, block + 1)
-        return tuple(self.again[place] for place in places if place in self.again) or self.costs
+        return tuple(self.again[place] for place in places if place in self.again)
 
 
 def flips(space: SearchSpace) -> tuple[Flip, ...]:
@@ -148,11 +150,11 @@ def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: L
     blank = KnobEffect(flip.options, flip.settings, Reading.FAILED)
     if measured.outcome not in {Outcome.MEASURED, Outcome.PRUNED} or not costs or not default.costs:
         return blank
-    beside, (spread, freedom) = default.around(block), default.noise
-    gap = sum(math.log(cost) for cost in costs) / len(costs) - noise.location([math.log(cost) for cost in beside])
-    error = None if spread is None else spread * math.sqrt(1 / len(costs) + 1 / len(beside))
+    near, (spread, freedom) = default.beside(block) or default.costs, default.noise
+    gap = sum(math.log(cost) for cost in costs) / len(costs) - noise.location([math.log(cost) for cost in near])
+    error = None if spread is None else spread * math.sqrt(1 / len(costs) + 1 / len(near))
     reading = Reading.UNDECIDED
-    told = block is not None or measured.outcome is Outcome.PRUNED
+    told = default.beside(block) or measured.outcome is Outcome.PRUNED
     if told and error is not None and abs(gap) > max(NEAR * error, LEAST):
         reading = Reading.SLOWER if gap > 0 else Reading.FASTER
     found = replace(

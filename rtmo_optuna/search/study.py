@@ -203,9 +203,13 @@ class Study(Kept):
         self._remember(record)
 
     def report(self, proposal: Proposal, step: int, latency_ms: float) -> None:
-        """Show the running median after window `step` on the dashboard, and that this driver is alive."""
+        """Show the running median at `step`, a window, on the dashboard, and that this driver is alive."""
         if self.objective.so_far:
             proposal.trial.report(self.objective.so_far(latency_ms, self.about.batch), step)
+        self.beat(proposal)
+
+    def beat(self, proposal: Proposal) -> None:
+        """Tell other drivers that this one is alive, and its trial with it."""
         self.crew.renew()
         if (now := time.monotonic()) - proposal.beaten > _BEAT_S:
             self._claims.beat(proposal.trial)

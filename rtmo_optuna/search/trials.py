@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RAN = {Outcome.MEASURED, Outcome.PRUNED, Outcome.FAILED}
 """The outcomes of trials that were really run."""
+_TOLD = {TrialState.COMPLETE, TrialState.PRUNED}
 LEFT_TO = "left_to"
 """The attribute of a trial whose settings an earlier one had under way: that one's number."""
 _LOG_PART = 1 << 16
@@ -42,7 +43,7 @@ def keep_files(store: FileSystemArtifactStore, trial: optuna.Trial, measurement:
 
 def ran(frozen: FrozenTrial) -> bool:
     """Return whether Optuna's trial was really run: to its end, and not answered from another one."""
-    return frozen.state.is_finished() and frozen.user_attrs.get("outcome") in RAN
+    return frozen.state in _TOLD and frozen.user_attrs.get("outcome") in RAN
 
 
 def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
@@ -54,7 +55,7 @@ def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
     if not frozen.state.is_finished() or "settings" not in held or LEFT_TO in held:
         return None
     answered = held.get("answered_from")
-    if "measurement" in held:
+    if "measurement" in held and frozen.state in _TOLD:
         measurement = decode(Measurement, held["measurement"])
     else:
         measurement = Measurement(Outcome.INTERRUPTED if answered is None else Outcome.MEASURED)

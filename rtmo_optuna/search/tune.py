@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,7 @@ from rtmo_optuna.records import (
     TrialStarted,
 )
 from rtmo_optuna.search import judge, screening
+from rtmo_optuna.search.confirm import LOOKS
 from rtmo_optuna.search.finals import Finals, Outcomes, plain_settings
 from rtmo_optuna.search.preflight import Preflight, take_own
 from rtmo_optuna.search.process import Runner
@@ -27,6 +31,8 @@ from rtmo_optuna.search.study import Study
 from rtmo_optuna.space.resolve import size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rtmo_optuna.records import Event, TrialRecord
     from rtmo_optuna.search.study import Proposal
 
@@ -60,7 +66,7 @@ class Tune:
         They are left to the last of several drivers. Raises KeyboardInterrupt after the running trial was put back.
         """
         self.study.crew.join()
-        self.runner.observer = self._heard
+        self.runner.observer, self.runner.check = self._heard, partial(self._go_on, self.runner.check)
         try:
             return self._whole()
         finally:
@@ -70,16 +76,23 @@ class Tune:
         timeout_s = self.study.about.definition.timeout_s
         deadline = self.begun + timeout_s - min(REPORT_S, REPORT_SHARE * timeout_s)
         self._preflight()
+        self._foretell(deadline)
         self._search(self._until())
         if not self.study.crew.is_last():
             who = ", ".join(self.study.crew.others()) or "another process"
             self.observer(Note(f"The study goes on in {who}; the last one races and confirms."))
             return None
         self.study.refresh()
-        self._simplify()
-        if self.search_only or judge.best(self.study.trials, self.study.objective) is None:
+        if judge.best(self.study.trials, self.study.objective) is None:
+            return None
+        self._simplify(deadline - 2 * min(LOOKS) * self.runner.each_s)
+        if self.search_only:
             return None
         return Finals(self.study, self.runner, self.incumbent, deadline).run()
+
+    def _go_on(self, check: Callable[[], None]) -> None:
+        self.study.crew.renew()
+        check()
 
     def _heard(self, event: Event) -> None:
         """Pass on what a process tells; it is a sign of life of this driver as well."""
@@ -99,22 +112,34 @@ class Tune:
         until = self.begun + PREFLIGHT_SHARE * self.study.about.definition.timeout_s
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until).run()
 
+    def _foretell(self, deadline: float) -> None:
+        """Say beforehand where the time cannot do for what a claim takes."""
+        each_s, pairs = self.runner.each_s, min(LOOKS)
+        if self.search_only or time.monotonic() + (2 * pairs + 1) * each_s <= deadline:
+            return
+        enough = math.ceil(LEAST_FINALS / (1 - SEARCH_UNTIL) * each_s / 60)
+        text = f"A process takes {each_s:.3g} s here, so that the {pairs} pairs that prove a gain will find no time"
+        self.observer(Note(f"{text}: give --timeout {enough}m or more.", warning=True))
+
     def _until(self) -> float:
         """Return when the search ends: it leaves time for a short race and the least confirmation, where it can."""
         timeout_s = self.study.about.definition.timeout_s
         finals_s = LEAST_FINALS * (statistics.median(self.runner.walls_s) if self.runner.walls_s else 0.0)
         return self.begun + min(SEARCH_UNTIL * timeout_s, max(LEAST_SEARCH * timeout_s, timeout_s - finals_s))
 
-    def _simplify(self) -> None:
-        """Try what is still queued, then the best settings without what does nothing by itself."""
-        self._run_queued()
+    def _simplify(self, until: float) -> None:
+        """Try what is still queued, then the best settings without what does nothing by itself.
+
+        No trial begins that would end after `until`, when the least confirmation has to begin.
+        """
+        self._run_queued(until)
         plain = plain_settings(self.study)
         if plain is not None:
             self.study.enqueue(plain, Origin.PLAINER)
-            self._run_queued()
+            self._run_queued(until)
 
-    def _run_queued(self) -> None:
-        while self.study.waiting and self._next():
+    def _run_queued(self, until: float) -> None:
+        while self.study.waiting and not self._late(until) and self._next():
             pass
 
     def _search(self, deadline: float) -> None:
@@ -186,18 +211,19 @@ class Tune:
             return self.study.tell(proposal, measurement, folder)
 
     def _measure(self, proposal: Proposal, folder: Path) -> Measurement:
-        study = self.study
+        study, steps = self.study, itertools.count(1)
         limit = self._prune_limit(proposal.origin)
         measurement = self.runner.run(
             proposal.settings,
             folder / "log.txt",
             prune_above_ns=limit,
-            on_window=lambda latency_ms, windows: study.report(proposal, windows, latency_ms),
+            on_window=lambda latency_ms, _windows: study.report(proposal, next(steps), latency_ms),
         )
         if proposal.settings == study.about.space.fixed:
             take_own(study, self.runner, measurement)
         if study.objective.so_far and judge.leads(measurement, study.trials, study.objective):
-            second = self.runner.run(proposal.settings, folder / "second.txt")
+            alive = partial(study.beat, proposal)
+            second = self.runner.run(proposal.settings, folder / "second.txt", on_window=lambda *_: alive())
             measurement = judge.joined(measurement, second, study.objective)
         return measurement
 
