@@ -170,7 +170,8 @@ def replay(
     first = [one for one in dict.fromkeys(strategy.first(space)) if one in search.entries]
     for settings in first:
         study.enqueue_trial(params_of(space, settings) or {})
-    flips = [place for place, one in enumerate(first) if one in strategy.flipped(space)]
+    flipped = strategy.flipped(space)
+    flips = [place for place, one in enumerate(first) if one in flipped]
     levels = {*flips[:: screening.AGAIN], *(place + 1 for place in flips[-1:])}
     steps: list[tuple[float, float]] = []
     searched: dict[Settings, float] = {}

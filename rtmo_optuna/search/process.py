@@ -105,14 +105,11 @@ class Runner:
         back says nothing and is run again after a while; where that does not end, that is how fast this GPU is until it
         recovers, and no reason to give up a trial.
         """
-        measurement = self._once(settings, log, prune_above_ns, on_window)
-        for pause_s in _COOLING_S:
-            if measurement.outcome is not Outcome.INTERRUPTED:
-                return measurement
+        for pause_s in (0.0, *_COOLING_S):
             time.sleep(pause_s)
             measurement = self._once(settings, log, prune_above_ns, on_window)
-        if measurement.outcome is not Outcome.INTERRUPTED:
-            return measurement
+            if measurement.outcome is not Outcome.INTERRUPTED:
+                return measurement
         self.hot = True
         text = f"{measurement.reason} Waiting did not help, so the GPU is measured as it is."
         self.observer(Note(text, warning=True))

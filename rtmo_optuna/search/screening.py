@@ -150,11 +150,12 @@ def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: L
     blank = KnobEffect(flip.options, flip.settings, Reading.FAILED)
     if measured.outcome not in {Outcome.MEASURED, Outcome.PRUNED} or not costs or not default.costs:
         return blank
-    near, (spread, freedom) = default.beside(block) or default.costs, default.noise
+    beside, (spread, freedom) = default.beside(block), default.noise
+    near = beside or default.costs
     gap = sum(math.log(cost) for cost in costs) / len(costs) - noise.location([math.log(cost) for cost in near])
     error = None if spread is None else spread * math.sqrt(1 / len(costs) + 1 / len(near))
     reading = Reading.UNDECIDED
-    told = default.beside(block) or measured.outcome is Outcome.PRUNED
+    told = beside or measured.outcome is Outcome.PRUNED
     if told and error is not None and abs(gap) > max(NEAR * error, LEAST):
         reading = Reading.SLOWER if gap > 0 else Reading.FASTER
     found = replace(

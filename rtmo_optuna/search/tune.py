@@ -222,8 +222,8 @@ class Tune:
         if proposal.settings == study.about.space.fixed:
             take_own(study, self.runner, measurement)
         if study.objective.so_far and judge.leads(measurement, study.trials, study.objective):
-            alive = partial(study.beat, proposal)
-            second = self.runner.run(proposal.settings, folder / "second.txt", on_window=lambda *_: alive())
+            second_log = folder / "second.txt"
+            second = self.runner.run(proposal.settings, second_log, on_window=lambda *_: study.beat(proposal))
             measurement = judge.joined(measurement, second, study.objective)
         return measurement
 
