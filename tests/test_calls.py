@@ -12,12 +12,16 @@ import pytest
 from onnx import TensorProto, helper
 
 import models
-from rtmo_optuna.engine.calls import BoundCall, Call, Device, PlainCall
+from rtmo_optuna.engine import ort, turns
+from rtmo_optuna.engine.assembly import assemble
+from rtmo_optuna.engine.calls import BoundCall, Call, GraphCall, PlainCall
 from rtmo_optuna.engine.capture import Cut, cut
+from rtmo_optuna.engine.cudart import HostStream
+from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.feed import Signature
-from rtmo_optuna.engine.split import SplitCall, Variants
+from rtmo_optuna.engine.fixed import FixedSession
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
-from rtmo_optuna.wire import TensorSpec
+from rtmo_optuna.wire import SessionSpec, Settings, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtmo_optuna.engine import cuts, ort
+from rtmo_optuna.engine.cudart import page_locked
 from rtmo_optuna.engine.feed import DTYPES, is_fixed, shown
-from rtmo_optuna.engine.pinned import page_locked
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
@@ -41,14 +41,17 @@ class Session:
     """A drop-in for `onnxruntime.InferenceSession`, opened with tuned settings; `open_session` returns one.
 
     Any number of threads may call `run` at once. Where the settings bind buffers (`io_binding`, CUDA graphs), calls
-    wait for each other, since they share them; what they return is the caller's own. On a CUDA graph, each thread that
-    calls for the first time captures the graph again, so keep threads rather than start one for each call.
+    wait for each other, since they share them; what they return is the caller's own. CUDA graphs are captured while the
+    session is opened and never after; meanwhile calls of other sessions of ours wait. What cannot be captured runs
+    without a graph, and a warning says so.
     """
 
     def __init__(self, spec: SessionSpec) -> None:
         """Open `spec`; see `open_session`."""
         self._spec = spec
         self._engine = OnnxRuntimeEngine(spec)
+        for note in self._engine.notes:
+            warnings.warn(note, stacklevel=3)
 
     @property
     def settings(self) -> dict[str, Any]:
