@@ -49,9 +49,9 @@ class Cut:
     `select` and `finish` are paths too, and do together what the tail does: `selected` are the tensors handed from the
     one to the other, few and small, outputs of `select` besides those of the model's that it gives, inputs of `finish`
     besides those of `passed` and `fed` that it needs. Where that is not worth it, all three are empty. The tail is
-    there in any case. `rows` is the number of rows that `finish` is made for, with all shapes fixed, and `axes` tells which
-    axis they are of each tensor that it is handed or gives; 0 where its shapes change with what it is handed, and then
-    `why` says what stands in the way.
+    there in any case. `rows` is the number of rows that `finish` is made for, with all shapes fixed, and `axes` tells
+    which axis they are of each tensor that it is handed or gives; 0 where its shapes change with what it is handed, and
+    then `why` says what stands in the way.
 
     `operators` are the kinds of nodes in each file, by its name without the suffix.
     """

@@ -62,8 +62,9 @@ class HostStream:
         """Copy `size` bytes."""
         ctypes.memmove(target, source, size)
 
-    def capture(self, work: Callable[[], None]) -> None:
+    def capture(self, _work: Callable[[], None]) -> Callable[[], None] | None:
         """Return None: there are no graphs here."""
+        return None
 
     def synchronize(self) -> None:
         """Return at once."""
