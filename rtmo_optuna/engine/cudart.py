@@ -83,7 +83,9 @@ class CudaStream:
         if runtime is None:
             message = f"CUDA graphs need the CUDA runtime ({_LIBRARY}), which ONNX Runtime did not load."
             raise SettingsRefusedError(message)
-        self._runtime, self._device = runtime, device
+        # What waits lets other threads of Python run meanwhile. What does not is over before it could get its turn back.
+        self._waiting, self._prompt = runtime, ctypes.PyDLL(runtime._name)  # noqa: SLF001 - the path of a CDLL
+        self._device = device
         stream = ctypes.c_void_p()
         self._do("cudaSetDevice", device)
         self._do("cudaStreamCreateWithFlags", ctypes.byref(stream), _NON_BLOCKING)
@@ -92,14 +94,8 @@ class CudaStream:
 
     def copy(self, target: int, source: int, size: int) -> None:
         """Copy `size` bytes from one address to another, of the host or of the GPU."""
-        self._do(
-            "cudaMemcpyAsync",
-            ctypes.c_void_p(target),
-            ctypes.c_void_p(source),
-            ctypes.c_size_t(size),
-            _WHEREVER,
-            self._stream,
-        )
+        addresses = ctypes.c_void_p(target), ctypes.c_void_p(source)
+        self._check(self._waiting.cudaMemcpyAsync(*addresses, ctypes.c_size_t(size), _WHEREVER, self._stream))
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Return what launches the graph of all that `work` put on the stream.
@@ -113,8 +109,8 @@ class CudaStream:
         try:
             work()
         except Exception:
-            self._runtime.cudaStreamEndCapture(self._stream, ctypes.byref(graph))
-            self._runtime.cudaGetLastError()
+            self._prompt.cudaStreamEndCapture(self._stream, ctypes.byref(graph))
+            self._prompt.cudaGetLastError()
             raise
         self._do("cudaStreamEndCapture", self._stream, ctypes.byref(graph))
         self._do("cudaGraphInstantiate", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
@@ -128,7 +124,7 @@ class CudaStream:
 
     def synchronize(self) -> None:
         """Wait until everything on this stream is done, on no other."""
-        self._do("cudaStreamSynchronize", self._stream)
+        self._check(self._waiting.cudaStreamSynchronize(self._stream))
 
     def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a zeroed array, page-locked where there is such memory."""
@@ -136,10 +132,13 @@ class CudaStream:
         return np.zeros(shape, dtype) if locked is None else locked
 
     def _do(self, name: str, *arguments: object) -> None:
-        if code := getattr(self._runtime, name)(*arguments):
-            self._runtime.cudaGetLastError()  # else the next call of anybody in this thread would be told of it
-            self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
-            message = f"{name} failed: {self._runtime.cudaGetErrorString(code).decode()}"
+        self._check(getattr(self._prompt, name)(*arguments))
+
+    def _check(self, code: int) -> None:
+        if code:
+            self._prompt.cudaGetLastError()  # else the next call of anybody in this thread would be told of it
+            self._prompt.cudaGetErrorString.restype = ctypes.c_char_p
+            message = f"CUDA says: {self._prompt.cudaGetErrorString(code).decode()}"
             raise RuntimeError(message)
 
 
