@@ -83,7 +83,7 @@ class CudaStream:
         if runtime is None:
             message = f"CUDA graphs need the CUDA runtime ({_LIBRARY}), which ONNX Runtime did not load."
             raise SettingsRefusedError(message)
-        # What waits lets other threads of Python run meanwhile. What does not is over before it could get its turn back.
+        # What waits lets other threads of Python run meanwhile; what does not would wait longer for its turn again.
         self._waiting, self._prompt = runtime, ctypes.PyDLL(runtime._name)  # noqa: SLF001 - the path of a CDLL
         self._device = device
         stream = ctypes.c_void_p()
