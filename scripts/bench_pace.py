@@ -49,8 +49,8 @@ SESSIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 PARTS = {
     "copy": ("_inputs", "fill"),
-    "head": ("_head", "run_with_iobinding"),
-    "select": ("_tail", "run"),
+    "head": ("_head", "run"),
+    "select": ("_selection", "run"),
     "finish": ("_finish", "run"),
 }
 """What a cut model's call consists of: who does it, and by which method."""

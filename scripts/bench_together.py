@@ -3,10 +3,10 @@
     python scripts/bench_together.py models/rtmo-s.onnx --input models/rtmo-s.npz --seconds 60 --output together.json
 
 Each thread calls with pictures of 0 to 50 people, in an order of its own, and holds every answer against what the
-session said alone: to the last bit where it repeats itself alone. Where it does not, as cuDNN's convolutions do with some
-settings, the rows have to be as many, give or take a twentieth, and most of them the same people. A failed call, a wrong
-answer or an abort of the process is what must not be; what all sessions together make in a second must not be less than
-one makes alone.
+session said alone: to the last bit where it repeats itself alone. Where it does not, as cuDNN's convolutions do with
+some settings, the rows have to be as many, give or take a twentieth, and most of them the same people. A failed call,
+a wrong answer or an abort of the process is what must not be; what all sessions together make in a second must not be
+less than one makes alone.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from rtmo_optuna.engine import ort
-from rtmo_optuna.engine.calls import Device
+from rtmo_optuna.engine.device import Device
 from rtmo_optuna.wire import Settings
 
 Wait: TypeAlias = Callable[[int], None]
