@@ -120,9 +120,13 @@ def limit(spec: SessionSpec, feed: Feed) -> dict[str, Callable[[], object]]:
         work()
         device.stream.synchronize()
 
+    def fill() -> None:
+        with inputs.holding(feed):
+            device.stream.synchronize()
+
     return {
         "limit: head's graph alone": partial(wait_for, head.run),
-        "limit: copy of the input": partial(wait_for, partial(inputs.fill, feed)),
+        "limit: copy of the input": fill,
     }
 
 

@@ -92,7 +92,6 @@ class GraphCall:
     def __init__(self, session: Any, device: Device) -> None:  # noqa: ANN401
         """Capture `session`; raise SettingsRefusedError where a shape is open. `broken` says why there is no graph."""
         self._stream = device.stream
-        self._lock = threading.Lock()
         self._inputs = Inputs(device, specs(session.get_inputs()))
         outputs = [end.name for end in session.get_outputs()]
         self._fixed = FixedSession(session, device, self._inputs.values, brought=outputs)
@@ -101,8 +100,7 @@ class GraphCall:
     def run(self, names: Sequence[str], feed: Arrays, options: Any = None) -> list[NDArray[Any]]:  # noqa: ANN401
         """Return the outputs `names` for `feed`."""
         del options
-        with self._lock, turns.calls:
-            self._inputs.fill(feed)
+        with self._inputs.holding(feed):
             self._fixed.run()
             self._stream.synchronize()
             return [self._fixed.brought[name].copy() for name in names]

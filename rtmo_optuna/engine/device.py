@@ -29,6 +29,10 @@ class Device:
         """Return one with a stream of its own, for what is captured."""
         return cls(ort, kind, index, CudaStream(index) if kind == "cuda" else HostStream())
 
+    def beside(self) -> Device:
+        """Return the same with another stream, for work that goes on beside that on this one."""
+        return self.captured(self.ort, self.kind, self.index)
+
     def value(self, dtype: Any, shape: Sequence[Any]) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
         """Return a new OrtValue of that type and fixed shape."""
         return self.ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self.kind, self.index)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.engine import turns
@@ -11,7 +14,7 @@ from rtmo_optuna.engine.ort import specs
 from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,24 +24,68 @@ if TYPE_CHECKING:
 _WARM_RUNS = 2
 """Before a capture: the first run allocates and chooses algorithms, which a capture would not survive."""
 _TRIES = 5
+_SPARES = 2
 _PAUSE_S = 0.05
 """Between tries, longer each time: others of the process wait for the whole device now and then, not for ever."""
 
 
 class Inputs:
-    """Buffers for inputs on the device: `values` by name."""
+    """Buffers for inputs on the device: `values` by name. One call at a time holds them.
+
+    While one does, the next one's inputs are copied to spare buffers, from where the device fetches them in no time: so
+    threads that share a session do not wait for each other's copies. Spare buffers are made when they are first needed.
+    """
+
+    def __init__(self, device: Device, inputs: Sequence[TensorSpec]) -> None:
+        """Allocate them; raise SettingsRefusedError where a shape is open, or a type is none that NumPy has."""
+        self._device, self._specs = device, inputs
+        self._lock = threading.Lock()
+        self._free: SimpleQueue[_Buffers | None] = SimpleQueue()
+        for _ in range(_SPARES):
+            self._free.put(None)
+        self._main = _Buffers(device, inputs)
+        self.values = self._main.values
+
+    @contextmanager
+    def holding(self, feed: Mapping[str, NDArray[Any]]) -> Iterator[None]:
+        """Hold the buffers, filled with those arrays of `feed` that there are buffers for, until a call is over."""
+        if self._lock.acquire(blocking=False):
+            try:
+                with turns.calls:
+                    self._main.fill(feed)
+                    yield
+            finally:
+                self._lock.release()
+            return
+        spare = self._free.get()
+        try:
+            with turns.calls:
+                spare = spare or _Buffers(self._device.beside(), self._specs)
+                spare.fill(feed)
+                spare.synchronize()
+            with self._lock, turns.calls:
+                self._main.fetch(spare)
+                yield
+        finally:
+            self._free.put(spare)
+
+
+class _Buffers:
+    """One buffer for each input, on one stream."""
 
     def __init__(self, device: Device, inputs: Iterable[TensorSpec]) -> None:
-        """Allocate them; raise SettingsRefusedError where a shape is open, or a type is none that NumPy has."""
         self._stream = device.stream
         self.values = {spec.name: _buffer(spec, device) for spec in inputs}
-        self._addresses = {name: value.data_ptr() for name, value in self.values.items()}
+        self._places = {name: (value.data_ptr(), value.tensor_size_in_bytes()) for name, value in self.values.items()}
+        self.synchronize = self._stream.synchronize
 
     def fill(self, feed: Mapping[str, NDArray[Any]]) -> None:
-        """Copy those arrays of `feed` that there are buffers for, in the stream's order."""
-        for name, address in self._addresses.items():
-            array = feed[name]
-            self._stream.copy(address, array.ctypes.data, array.nbytes)
+        for name, (address, size) in self._places.items():
+            self._stream.copy(address, feed[name].ctypes.data, size)
+
+    def fetch(self, other: _Buffers) -> None:
+        for name, (address, size) in self._places.items():
+            self._stream.copy(address, other._places[name][0], size)  # noqa: SLF001 - one of the same kind
 
 
 class FixedSession:

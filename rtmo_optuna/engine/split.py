@@ -8,12 +8,10 @@ are captured when the session is opened.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rtmo_optuna.engine import turns
 from rtmo_optuna.engine.feed import DTYPES
 from rtmo_optuna.engine.ort import specs
 
@@ -51,14 +49,12 @@ class SplitCall:
         self, device: Device, inputs: Inputs, head: FixedSession, selection: Selection, finish: Finish | None
     ) -> None:
         """Call `head`, which brings to the host the model's outputs that it gives; `inputs` are the model's buffers."""
-        self._lock = threading.Lock()
         self._stream, self._inputs = device.stream, inputs
         self._head, self._selection, self._finish = head, selection, finish
 
     def run(self, names: Sequence[str], feed: Arrays, options: Any = None) -> list[NDArray[Any]]:  # noqa: ANN401
         """Return the outputs `names` for `feed`; `options` hold for a selection on the device."""
-        with self._lock, turns.calls:
-            self._inputs.fill(feed)
+        with self._inputs.holding(feed):
             self._head.run()
             made = self._selection.run(feed, options)
             if self._finish is not None:
