@@ -85,7 +85,7 @@ class _Buffers:
 
     def fetch(self, other: _Buffers) -> None:
         for name, (address, size) in self._places.items():
-            self._stream.copy(address, other._places[name][0], size)  # noqa: SLF001 - one of the same kind
+            self._stream.copy(address, other._places[name][0], size)
 
 
 class FixedSession:
