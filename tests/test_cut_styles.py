@@ -61,7 +61,12 @@ def pictures(image: NDArray[np.float32], batch: int) -> dict[str, NDArray[np.flo
     """Inputs of RTMO by what they show; in a batch, the second image is the mirrored first one."""
     noise = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.float32)
     covered = {"some people": 344, "one person": 392, "nobody": image.shape[-1]}
-    shown = {"people": image, "noise": noise, "faint noise": noise / 10, "black": np.zeros_like(image)}
+    shown: dict[str, NDArray[np.float32]] = {
+        "people": image,
+        "noise": noise,
+        "faint noise": noise / np.float32(10),
+        "black": np.zeros_like(image),
+    }
     for name, width in covered.items():
         shown[name] = image.copy()
         shown[name][..., :width] = 114
