@@ -17,7 +17,6 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import build_rtmo
 import models
 from calling import assembled
 from rtmo_optuna.engine.capture import Cut, cut, obstacles
@@ -33,12 +32,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = dict[str, NDArray[Any]]
+    Styled = Callable[[str], tuple[Path, NDArray[np.float32]]]
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 ON_HOST = {"Shape", "Size", "Range", "ConstantOfShape", "Constant"}
 LEVELS = ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"]
 COUNTING = {"Shape", "Concat"}  # in the tails below: what follows from the number of rows
-BATCHES = ["fixed", "free"]
+STYLES = ["plain", "plain, dynamic"]
+BATCHES = [("plain", 1), ("plain, dynamic", 2), ("exported", 2), ("opset17", 1)]
 CPU = Device(onnxruntime, "cpu", 0)
 
 
@@ -170,25 +171,11 @@ def an_x(shape: Sequence[int] = (2, 8), seed: int = 1) -> Arrays:
     return {"x": np.random.default_rng(seed).standard_normal(shape).astype(np.float32)}
 
 
-@pytest.fixture(scope="module")
-def rtmo(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[Path, NDArray[np.float32]]]:
-    """Return RTMO-t and its image, by whether the batch is fixed or free."""
-    folder = tmp_path_factory.mktemp("rtmo")
-    made = {}
-    for kind in BATCHES:
-        built = build_rtmo.build("t", dynamic=kind == "free")
-        onnx.save(built.model, folder / f"{kind}.onnx")
-        made[kind] = (folder / f"{kind}.onnx", built.image)
-    return made
-
-
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize(("kind", "batch"), [("fixed", 1), ("free", 1), ("free", 2)])
-def test_rtmo_is_the_same_in_two_parts(
-    rtmo: Mapping[str, tuple[Path, NDArray[np.float32]]], tmp_path: Path, level: str, kind: str, batch: int
-) -> None:
+@pytest.mark.parametrize(("style", "batch"), [*BATCHES, ("plain, dynamic", 1)])
+def test_rtmo_is_the_same_in_two_parts(rtmo_t: Styled, tmp_path: Path, level: str, style: str, batch: int) -> None:
     """Images of many people and of none, one at a time or several, give equal outputs to the last bit."""
-    path, image = rtmo[kind]
+    path, image = rtmo_t(style)
     parts = cut(str(path), {"input": (batch, *image.shape[1:])}, str(tmp_path))
     blank = np.full_like(image, 114)
     half = blank.copy()
@@ -202,20 +189,19 @@ def test_rtmo_is_the_same_in_two_parts(
     assert len(rows) > 1
 
 
-@pytest.mark.parametrize(("kind", "batch"), [("fixed", 1), ("free", 2)])
-def test_rtmo_is_called_in_three_parts(
-    rtmo: Mapping[str, tuple[Path, NDArray[np.float32]]], kind: str, batch: int
-) -> None:
+@pytest.mark.parametrize(("style", "batch"), BATCHES)
+def test_rtmo_is_called_in_three_parts(rtmo_t: Styled, style: str, batch: int) -> None:
     """Eight pictures with fewer and fewer people, each three times, in buffers that stay: equal to the last bit."""
-    path, image = rtmo[kind]
-    assembly = assembled(path, "split", {"input": (batch, *image.shape[1:])})
+    path, image = rtmo_t(style)
+    assembly = assembled(path, "split", {"input": (batch, *image.shape[1:])}, "ORT_DISABLE_ALL")
+    assert assembly.notes == ()
     outputs = [output.name for output in assembly.outputs]
     width, rows = image.shape[-1], []
     for covered in range(0, width + 1, width // 8):
         sample = image.copy()
         sample[..., :covered] = 114
         feed = {"input": np.repeat(sample, batch, axis=0)}
-        whole = run(path, feed, free={"batch": batch})
+        whole = run(path, feed, "ORT_DISABLE_ALL", {"batch": batch})
         for _ in range(3):
             found = dict(zip(outputs, assembly.call.run(outputs, feed), strict=True))
             assert_same(whole, found)
@@ -224,12 +210,10 @@ def test_rtmo_is_called_in_three_parts(
     assert rows[-1] == 1  # nobody, and the row that RTMO adds
 
 
-@pytest.mark.parametrize("kind", BATCHES)
-def test_rtmo_is_cut_just_before_suppression(
-    rtmo: Mapping[str, tuple[Path, NDArray[np.float32]]], tmp_path: Path, kind: str
-) -> None:
+@pytest.mark.parametrize("style", STYLES)
+def test_rtmo_is_cut_just_before_suppression(rtmo_t: Styled, tmp_path: Path, style: str) -> None:
     """The head holds all up to the suppression and nothing for the host; the tail begins with it."""
-    path, image = rtmo[kind]
+    path, image = rtmo_t(style)
     assert obstacles(str(path)) == {"NonMaxSuppression": 1}
     parts = cut(str(path), {"input": image.shape}, str(tmp_path))
     before = operators(path)
@@ -245,12 +229,10 @@ def test_rtmo_is_cut_just_before_suppression(
     assert not {tensor.name for tensor in load(parts.tail).graph.initializer} & {"backbone/stem/weight"}
 
 
-@pytest.mark.parametrize("kind", BATCHES)
-def test_rtmo_is_cut_again_where_rows_are_known(
-    rtmo: Mapping[str, tuple[Path, NDArray[np.float32]]], tmp_path: Path, kind: str
-) -> None:
+@pytest.mark.parametrize("style", STYLES)
+def test_rtmo_is_cut_again_where_rows_are_known(rtmo_t: Styled, tmp_path: Path, style: str) -> None:
     """Selection ends with the places that are kept, up to 50 numbers; all that gathers and decodes comes after."""
-    path, image = rtmo[kind]
+    path, image = rtmo_t(style)
     parts = cut(str(path), {"input": image.shape}, str(tmp_path))
     select, finish = operators(parts.select), operators(parts.finish)
     assert select + finish == operators(parts.tail)
