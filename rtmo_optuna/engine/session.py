@@ -71,7 +71,7 @@ class OnnxRuntimeEngine:
             record_nodes=record_nodes,
         )
         self.inputs, self.outputs = ort.specs(self._session.get_inputs()), ort.specs(self._session.get_outputs())
-        self._take()
+        self._take(plain=not how.get("io_binding"))
         self._call: Call = (
             BoundCall(self._session, device, captured=bool(how.get("enable_cuda_graph")))
             if how.get("io_binding")
@@ -112,9 +112,15 @@ class OnnxRuntimeEngine:
         except SettingsRefusedError:
             return None
 
-    def _take(self) -> None:
+    def _take(self, *, plain: bool = False) -> None:
         self.provider_options: Mapping[str, str] = self.runtime.read_back(self._session)
-        self._signature = Signature(self.inputs)
+        self.overridable = ort.specs(self._session.get_overridable_initializers()) if plain else ()
+        self._signature = Signature(self.inputs, self.overridable, plain=plain)
+
+    @property
+    def session(self) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
+        """The InferenceSession of the model, or of the first part of one that was cut."""
+        return self._session
 
     def run(self, feed: Mapping[str, Any]) -> list[NDArray[Any]]:
         """Return the outputs for `feed`, in the model's order; raises UsageError where the model refuses the arrays."""
