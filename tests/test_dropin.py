@@ -56,7 +56,7 @@ def identity(path: Path, kind: int, shape: tuple[int | str, ...] | None) -> Path
 
 def weighted(path: Path, ir_version: int = 8) -> Path:
     """Write a model of `x + w` with the weight `w`, which is an input too; it may be fed from IR version 4 on."""
-    values = [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in (("x", ["n", 2]), ("w", [2]))]
+    values = [helper.make_tensor_value_info("x", FLOAT, ["n", 2]), helper.make_tensor_value_info("w", FLOAT, [2])]
     made = helper.make_tensor_value_info("y", FLOAT, ["n", 2])
     weight = numpy_helper.from_array(np.array([10, 20], np.float32), "w")
     graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "weighted", values, [made], [weight])
@@ -85,8 +85,11 @@ def suppressed(path: Path) -> Path:
         helper.make_node("Sigmoid", ["scores"], ["certain"]),
         helper.make_node("NonMaxSuppression", ["positive", "certain", "most", "overlap"], ["kept"]),
     ]
-    weights = {"most": np.array(3, np.int64), "overlap": np.array(0.5, np.float32)}
-    inputs = {"boxes": (int(FLOAT), ["n", 6, 4]), "scores": (int(FLOAT), ["n", 1, 6])}
+    weights: dict[str, np.ndarray] = {"most": np.array(3, np.int64), "overlap": np.array(0.5, np.float32)}
+    inputs: dict[str, tuple[int, list[int | str]]] = {
+        "boxes": (int(FLOAT), ["n", 6, 4]),
+        "scores": (int(FLOAT), ["n", 1, 6]),
+    }
     return models.save(path, nodes, inputs, {"kept": (int(INT64), ["k", 3])}, weights)
 
 
@@ -397,7 +400,7 @@ def test_shapes_of_the_call_come_before_those_of_the_file(tmp_path: Path) -> Non
     assert session.get_inputs()[0].shape == [3, 8]
     assert session.run(None, {"x": np.zeros((3, 8), np.float32)})[0].shape == (3, 4)
     assert rtmo_optuna.open_session(model, path, shapes={}).get_inputs()[0].shape == ["n", 8]
-    assert rtmo_optuna.open_session(model, path, shapes={"x": np.array([4, 8])}).get_inputs()[0].shape == [4, 8]
+    assert rtmo_optuna.open_session(model, path, shapes={"x": list(np.array([4, 8]))}).get_inputs()[0].shape == [4, 8]
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class Session:
             message = f"The run options must be onnxruntime.RunOptions or None, not {type(run_options).__name__}."
             raise UsageError(message)
         names = list(output_names or self._engine.output_names)
-        if unknown := [name for name in names if name not in self._engine.output_names]:
+        if output_names and (unknown := [name for name in names if name not in self._engine.output_names]):
             known = ", ".join(self._engine.output_names)
             message = f"The model has no output {', '.join(map(str, unknown))}: it has {known}."
             raise UsageError(message)
@@ -195,9 +195,10 @@ class Session:
 
     def _engine_for(self, feed: Mapping[str, Any]) -> OnnxRuntimeEngine:
         """Return who runs `feed`: the engine that was tuned, or for other shapes one that leaves them open."""
-        other = {
-            name for name in self._fixed.keys() & feed.keys() if not takes(self._fixed[name], shape_of(feed[name]))
-        }
+        if all(getattr(feed.get(name), "shape", None) == shape for name, shape in self._fixed.items()):
+            return self._engine
+        fed = self._fixed.keys() & feed.keys()
+        other = {name for name in fed if not takes(self._fixed[name], shape_of(feed[name]))}
         if not other:
             return self._engine
         with self._open_lock:
