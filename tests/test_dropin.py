@@ -447,3 +447,37 @@ def test_open_shapes_are_warmed_up_on_what_is_fed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'x' \(tensor\(float\), nx8\) does not say .*: call warm_up\({'x': ...}\)"):
         session.warm_up()
     session.warm_up({"x": np.zeros((2, 8), np.float32)})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", [{}, BOUND, CAPTURED], ids=str)
+def test_weights_and_ort_values_on_a_gpu(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Values on the GPU are fed whatever the settings; a weight is taken by a plain session alone."""
+    spec = SessionSpec(str(weighted(tmp_path / "m.onnx")), "cuda", Settings.of(settings), free_dimensions={"n": 1})
+    session = Session(spec)
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(X, "cuda", 0)
+    assert session.run(None, {"x": value})[0].tolist() == [[11, 21]]
+    assert len(session.get_overridable_initializers()) == (not settings)
+    feed = {"x": X, "w": np.zeros(2, np.float32)}
+    if settings:
+        with pytest.raises(UsageError, match="has w, which the model does not take"):
+            session.run(None, feed)
+    else:
+        assert session.run(None, feed)[0].tolist() == [[1, 1]]
+
+
+@pytest.mark.gpu
+def test_a_model_is_cut_at_the_shapes_of_the_call(tmp_path: Path) -> None:
+    """In place of those of the file; warmed up it answers as ONNX Runtime does, and another shape is refused."""
+    model = suppressed(tmp_path / "m.onnx")
+    knobs = "\n  ".join(f"{name}: true" for name in CUT)
+    path = config(tmp_path, knobs, provider="cuda", shapes="{boxes: 1x6x4, scores: 1x1x6}", free_dimensions="{n: 1}")
+    session = rtmo_optuna.open_session(model, path, shapes={"boxes": (2, 6, 4), "scores": (2, 1, 6)})
+    random = np.random.default_rng(0)
+    feed = {"boxes": random.random((2, 6, 4), np.float32), "scores": random.random((2, 1, 6), np.float32)}
+    session.warm_up(feed)
+    for one, other in zip(session.run(None, feed), theirs(model).run(None, feed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert session.get_modelmeta().graph_name == theirs(model).get_modelmeta().graph_name
+    with pytest.raises(UsageError, match="which the configuration fixed"):
+        session.warm_up({name: array[:1] for name, array in feed.items()})

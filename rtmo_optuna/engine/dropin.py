@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +16,7 @@ from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -88,7 +89,7 @@ class Session:
         Inputs are arrays, lists or OrtValues. Raises UsageError for a missing or unknown input, a wrong type or shape,
         or an unknown output. Arrays that are not contiguous or not in the machine's byte order are converted.
         """
-        if isinstance(output_names, str) or not hasattr(input_feed, "keys"):
+        if isinstance(output_names, str) or not isinstance(input_feed, (dict, Mapping)):
             message = 'Call run with a list of output names, or None, and the arrays by input, as {"input": image}.'
             raise UsageError(message)
         if not (run_options is None or isinstance(run_options, self._engine.runtime.ort.RunOptions)):
