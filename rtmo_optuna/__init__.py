@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rtmo_optuna.engine.runtime import Session, open_session, provider_options, session_options
+    from rtmo_optuna.engine.clients import adapt
+    from rtmo_optuna.engine.dropin import Session
+    from rtmo_optuna.engine.runtime import open_session, provider_options, session_options
 
-__all__ = ["Session", "open_session", "provider_options", "session_options"]
+__all__ = ["Session", "adapt", "open_session", "provider_options", "session_options"]
+
+_PLACES = {"Session": "dropin", "adapt": "clients"}
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        from rtmo_optuna.engine import runtime  # noqa: PLC0415 - children and the command line start without it
-
-        return getattr(runtime, name)
+    if name in __all__:  # imported when asked for: children and the command line start without it
+        return getattr(importlib.import_module(f"rtmo_optuna.engine.{_PLACES.get(name, 'runtime')}"), name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

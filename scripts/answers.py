@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from rtmo_optuna.engine.runtime import Session
+from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.machine import gpu
 from rtmo_optuna.wire import SessionSpec, Settings
 

@@ -31,7 +31,7 @@ import numpy as np
 from answers import FAST, HOST, feed_of, spec_of
 from bench_runtime import where
 from rtmo_optuna.engine import ort
-from rtmo_optuna.engine.runtime import Session
+from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.machine import gpu
 from rtmo_optuna.machine.canary import QuietCore
 from waiting import WAYS, choose_sync, tools_for

@@ -34,8 +34,9 @@ from bench_canary import neighbours
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.capture import cut
 from rtmo_optuna.engine.device import Device
+from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
-from rtmo_optuna.engine.runtime import Session, open_session
+from rtmo_optuna.engine.runtime import open_session
 from rtmo_optuna.machine import gpu
 from rtmo_optuna.machine.canary import QuietCore
 from rtmo_optuna.wire import SessionSpec, Settings

@@ -30,7 +30,7 @@ import numpy as np
 
 from answers import FAST, HOST, feed_of, people, spec_of
 from bench_runtime import where
-from rtmo_optuna.engine.runtime import Session
+from rtmo_optuna.engine.dropin import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import importlib.util
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +21,18 @@ import build_rtmo
 from rtmo_optuna.machine.gpu import gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
 _OCR_PACKAGE = "rapidocr-onnxruntime==1.4.4"
+_CLIENTS = ["rtmlib==0.0.16", "rtmo-ort==0.1.0.post1", "rapidocr==3.10.0", _OCR_PACKAGE]
+_THEIR_NEEDS = [
+    "antlr4-python3-runtime", "certifi", "charset-normalizer", "colorlog", "idna", "omegaconf",
+    "opencv-python-headless", "pyclipper", "requests", "shapely", "six", "tqdm", "urllib3",
+]  # fmt: skip
+_PICTURES_PACKAGE = "scikit-image==0.26.0"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,13 +78,40 @@ def ocr_models(pytestconfig: pytest.Config) -> Path:
     ch_PP-OCRv4_det_infer.onnx, ch_PP-OCRv4_rec_infer.onnx and ch_ppocr_mobile_v2.0_cls_infer.onnx. The package is
     fetched once and never installed. Where it cannot be fetched the test is skipped, or fails where CI=true.
     """
-    folder = pytestconfig.rootpath / ".cache" / _OCR_PACKAGE.replace("==", "-")
+    return _kept(pytestconfig, _OCR_PACKAGE, lambda folder: _unpack(_OCR_PACKAGE, folder, "*.onnx"))
+
+
+@pytest.fixture(scope="session")
+def pictures(pytestconfig: pytest.Config) -> Path:
+    """Return the folder with astronaut.png and page.png, photographs of a person and of print, out of scikit-image.
+
+    Fetched as `ocr_models` are.
+    """
+    return _kept(pytestconfig, _PICTURES_PACKAGE, lambda folder: _unpack(_PICTURES_PACKAGE, folder, "*/data/*.png"))
+
+
+@pytest.fixture(scope="session")
+def clients(pytestconfig: pytest.Config) -> Path:
+    """Return a folder for the path of modules: libraries that run ONNX models, and what they need besides.
+
+    Fetched as `ocr_models` are, and kept out of the environment.
+    """
+    wanted = [*_CLIENTS, *_THEIR_NEEDS]
+    name = f"clients-{zlib.crc32(' '.join(wanted).encode()):08x}"
+    return _kept(pytestconfig, name, lambda folder: _pip(["install", "--target", str(folder)], wanted))
+
+
+def _kept(pytestconfig: pytest.Config, name: str, fill: Callable[[Path], None]) -> Path:
+    """Return the folder `name` in .cache, which `fill` has filled, now or in an earlier run."""
+    folder = pytestconfig.rootpath / ".cache" / name.replace("==", "-")
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            _unpack_models(_download(_OCR_PACKAGE, Path(scratch)), Path(scratch) / "models")
+            new = Path(scratch) / "new"
+            new.mkdir()
+            fill(new)
             try:
-                (Path(scratch) / "models").rename(folder)
+                new.rename(folder)
             except OSError:
                 if not folder.is_dir():  # else another test process was faster
                     raise
@@ -93,24 +128,27 @@ def _why_no_gpu() -> str | None:
     return None
 
 
-def _download(requirement: str, folder: Path) -> Path:
-    """Return the wheel of `requirement`, fetched into `folder` with the pip of this interpreter."""
+def _unpack(requirement: str, folder: Path, pattern: str) -> None:
+    """Put the files of a package whose names fit `pattern` into `folder`, without their folders."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        _pip(["download", "--dest", scratch], [requirement])
+        with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as archive:
+            for name in fnmatch.filter(archive.namelist(), pattern):
+                (folder / Path(name).name).write_bytes(archive.read(name))
+
+
+def _pip(command: Sequence[str], requirements: Sequence[str]) -> None:
+    """Have the pip of this interpreter fetch wheels, and nothing that they need; skip or fail where it cannot."""
+    what = ", ".join(requirements)
     if importlib.util.find_spec("pip") is None:
-        pytest.skip(f"{requirement} cannot be fetched: this Python has no pip")
-    asked = ["download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--dest", str(folder)]
+        pytest.skip(f"{what} cannot be fetched: this Python has no pip")
+    asked = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
     in_ci = os.environ.get("CI") == "true"
     patience = ["--retries", "5" if in_ci else "1", "--timeout", "15"]
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, *asked, *patience, requirement], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*pip, *command, *asked, *patience, *requirements], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         give_up = pytest.fail if in_ci else pytest.skip
-        give_up(f"{requirement} cannot be fetched: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")
-    return next(folder.glob("*.whl"))
-
-
-def _unpack_models(wheel: Path, folder: Path) -> None:
-    folder.mkdir()
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.endswith(".onnx"):
-                (folder / Path(name).name).write_bytes(archive.read(name))
+        give_up(f"{what} cannot be fetched: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")

@@ -48,7 +48,7 @@ def read_graph(path: Path | str) -> GraphFacts:
     where it is no ONNX model, or where its external weights are missing, too short, or outside the model's folder.
     """
     path = Path(path)
-    model = _parse(path)
+    model = parse(path)
     try:
         counts = _count(model)
     except RecursionError:
@@ -85,7 +85,8 @@ def hash_model(path: Path | str, external_files: Iterable[str] = ()) -> str:
     return digest.hexdigest()
 
 
-def _parse(path: Path) -> ModelProto:
+def parse(path: Path) -> ModelProto:
+    """Return the model at `path` without its external weights; raises UsageError where there is none."""
     import onnx  # noqa: PLC0415 - takes 0.2 s, and benchmarks never need it
 
     model, content = onnx.ModelProto(), _content(path)

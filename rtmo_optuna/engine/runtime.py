@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rtmo_optuna.engine import cuts, ort
-from rtmo_optuna.engine.cudart import page_locked
+from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.feed import DTYPES, is_fixed, shown
-from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
 from rtmo_optuna.space import configfile
@@ -22,99 +20,6 @@ from rtmo_optuna.wire import Scope, SessionSpec, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-    from rtmo_optuna.wire import TensorSpec
-
-
-@dataclass(frozen=True, slots=True)
-class NodeArg:
-    """An input or output as ONNX Runtime tells it: name, type (`tensor(float)`), shape (None or a name: any size)."""
-
-    name: str
-    type: str
-    shape: list[int | str | None]
-
-
-class Session:
-    """A drop-in for `onnxruntime.InferenceSession`, opened with tuned settings; `open_session` returns one.
-
-    Any number of threads may call `run` at once. Where the settings bind buffers (`io_binding`, CUDA graphs), calls
-    wait for each other, since they share them; what they return is the caller's own. CUDA graphs are captured while the
-    session is opened and never after; meanwhile calls of other sessions of ours wait. What cannot be captured runs
-    without a graph, and a warning says so.
-    """
-
-    def __init__(self, spec: SessionSpec) -> None:
-        """Open `spec`; see `open_session`."""
-        self._spec = spec
-        self._engine = OnnxRuntimeEngine(spec)
-        for note in self._engine.notes:
-            warnings.warn(note, stacklevel=3)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What differs from ONNX Runtime's defaults."""
-        return self._spec.settings.to_plain()
-
-    def run(
-        self,
-        output_names: Sequence[str] | None,
-        input_feed: Mapping[str, Any],
-        run_options: Any = None,  # noqa: ANN401 - onnxruntime.RunOptions
-    ) -> list[NDArray[Any]]:
-        """Return the outputs `output_names` (None or empty: all) for `input_feed`, as arrays of the caller's own.
-
-        Raises UsageError for a missing or unknown input, a wrong type or shape, or an unknown output. Arrays that are
-        not contiguous or not in the machine's byte order are converted.
-        """
-        if isinstance(output_names, str) or not isinstance(input_feed, Mapping):
-            message = 'Call run with a list of output names, or None, and the arrays by input, as {"input": image}.'
-            raise UsageError(message)
-        names = list(output_names or self._engine.output_names)
-        if unknown := set(names) - set(self._engine.output_names):
-            known = ", ".join(self._engine.output_names)
-            message = f"The model has no output {', '.join(sorted(unknown))}: it has {known}."
-            raise UsageError(message)
-        return self._engine.run_some(names, input_feed, run_options)
-
-    def get_inputs(self) -> list[NodeArg]:
-        """Return the inputs, in the model's order."""
-        return _nodes(self._engine.inputs)
-
-    def get_outputs(self) -> list[NodeArg]:
-        """Return the outputs, in the model's order."""
-        return _nodes(self._engine.outputs)
-
-    def get_providers(self) -> list[str]:
-        """Return ONNX Runtime's names of the providers in use, the first one first."""
-        return self._engine.providers()
-
-    def get_provider_options(self) -> dict[str, dict[str, str]]:
-        """Return each provider's options as ONNX Runtime reads them back."""
-        return {self._engine.runtime.provider.ort_name: dict(self._engine.provider_options)}
-
-    def input_buffer(self, name: str, shape: Sequence[int] | None = None) -> NDArray[Any]:
-        """Return an array for the input `name`, to be filled in place and fed: on a GPU it is page-locked.
-
-        The copy to the GPU then takes a third of the time or less. It belongs to the caller, is zeroed, and outlives
-        the session; ask once and use it again. `shape` is needed where the model leaves a dimension open. Where CUDA is
-        not in use or gives no such memory, the array is an ordinary one. Raises UsageError for an unknown input or
-        shape.
-        """
-        spec = next((spec for spec in self._engine.inputs if spec.name == name), None)
-        if spec is None or spec.dtype not in DTYPES:
-            known = ", ".join(spec.name for spec in self._engine.inputs)
-            message = f"The model has no input {name!r} that NumPy has a type for: it has {known}."
-            raise UsageError(message)
-        wanted = spec.shape if shape is None else tuple(shape)
-        if not is_fixed(wanted):
-            message = f"The input {name!r} has the open shape {shown(wanted)}: say which one, as shape=(...)."
-            raise UsageError(message)
-        sizes, dtype = [size for size in wanted if isinstance(size, int)], DTYPES[spec.dtype]
-        locked = page_locked(sizes, dtype, self._spec.device) if self._spec.provider == "cuda" else None
-        return np.zeros(sizes, dtype) if locked is None else locked
 
 
 def open_session(
@@ -125,17 +30,25 @@ def open_session(
     provider: str = "auto",
     device: int = 0,
     strict: bool = True,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Session:
     """Return a session of `model` with the settings that `config` holds: what was tuned is what runs.
 
     `config_path` names the place in the file, as `tune --config-path` does. `provider` is cuda or cpu; `auto` is the
-    one that was tuned, else cuda where there is a GPU. `device` is the GPU's number.
+    one that was tuned, else cuda where there is a GPU. `device` is the GPU's number. `shapes` are the inputs' shapes
+    by name, in place of those that the file fixed for tuning; `{}` fixes none.
 
-    Raises UsageError where the file does not exist or holds unknown settings or none, and where GPU, ONNX Runtime,
-    model or provider are not those that were tuned: with `strict=False` that is a warning. Raises SettingsRefusedError
-    where ONNX Runtime does not take the settings.
+    Raises UsageError where the file does not exist or holds unknown settings or none, where the model does not take the
+    shapes or a CUDA graph lacks some, and where GPU, ONNX Runtime, model or provider are not those that were tuned:
+    with `strict=False` that last is a warning. Raises SettingsRefusedError where ONNX Runtime does not take the
+    settings.
     """
     held = _held(Path(config), config_path, provider)
+    if not Path(model).is_file():
+        message = f"The model {model} does not exist or is no file; give the path of an ONNX file."
+        raise UsageError(message)
+    if shapes is not None:
+        held = _reshaped(held, Path(model), shapes)
     spec = SessionSpec(
         model=str(model),
         provider=held.provider,
@@ -144,9 +57,6 @@ def open_session(
         shapes=held.shapes,
         free_dimensions=held.free_dimensions,
     )
-    if not Path(model).is_file():
-        message = f"The model {model} does not exist or is no file; give the path of an ONNX file."
-        raise UsageError(message)
     if told := _differences(held.info, spec):
         sentence = f"{config} was tuned for something else ({'; '.join(told)}): tune again here"
         if strict:
@@ -212,6 +122,36 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
     )
 
 
+def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> _Held:
+    """Return `held` with the dimensions of `model` fixed as `shapes` says, whatever the file fixed."""
+    from rtmo_optuna.engine.shapes import bound, named  # noqa: PLC0415 - needed here only, and the next one is slow
+    from rtmo_optuna.engine.whole import read_signature  # noqa: PLC0415
+
+    specs = [spec for spec in read_signature(model) if spec.dtype in DTYPES]
+    fixed = bound(specs, {name: _shape(name, sizes) for name, sizes in shapes.items()}, "shapes=")
+    loose = next((spec for spec in fixed if not is_fixed(spec.shape)), None)
+    if loose and held.settings.get("enable_cuda_graph"):
+        message = (
+            f"These settings capture a CUDA graph, which needs fixed shapes, and the input {loose.name!r} has "
+            f"{shown(loose.shape)}: give them all, as shapes={{{loose.name!r}: (...)}}."
+        )
+        raise UsageError(message)
+    return replace(
+        held,
+        shapes={} if loose else {s.name: tuple(size for size in s.shape if isinstance(size, int)) for s in fixed},
+        free_dimensions=named(specs, fixed),
+    )
+
+
+def _shape(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    try:
+        shape = tuple(operator.index(size) for size in sizes)
+    except TypeError as error:
+        message = f"shapes= gives {sizes!r} for {name!r}, which is no shape: write (1, 3, 640, 640), for instance."
+        raise UsageError(message) from error
+    return shape
+
+
 def _differences(info: Mapping[str, Any], spec: SessionSpec) -> list[str]:
     """Return what is not as it was tuned; nothing is asked of the machine that the file does not speak of."""
     ask: dict[str, Callable[[], str]] = {
@@ -230,7 +170,3 @@ def _for_plain_calls(held: _Held) -> Settings:
     table = knob_table(held.provider)
     calls = {name for name, knob in table.items() if knob.scope is Scope.CALL}
     return canonical(held.provider, {name: value for name, value in held.settings if name not in calls})
-
-
-def _nodes(specs: Sequence[TensorSpec]) -> list[NodeArg]:
-    return [NodeArg(spec.name, spec.dtype, list(spec.shape)) for spec in specs]

@@ -51,10 +51,12 @@ class OnnxRuntimeEngine:
         self.import_ns, self.preload_ns = self.runtime.import_ns, self.runtime.preload_ns + started - begun
         self._assembly = assemble(self.runtime, spec, record_nodes=record_nodes)
         self.build_ns = time.perf_counter_ns() - started
-        self._session, self._call = self._assembly.session, self._assembly.call
+        self.plain = self._assembly.plain
+        self.session, self._call = self._assembly.session, self._assembly.call
         self.inputs, self.outputs, self.notes = self._assembly.inputs, self._assembly.outputs, self._assembly.notes
-        self.provider_options: Mapping[str, str] = self.runtime.read_back(self._session)
-        self._signature = Signature(self.inputs)
+        self.provider_options: Mapping[str, str] = self.runtime.read_back(self.session)
+        self.overridable = ort.specs(self.session.get_overridable_initializers()) if self.plain else ()
+        self._signature = Signature(self.inputs, self.overridable, plain=self.plain)
         self.output_names = [output.name for output in self.outputs]
 
     def run(self, feed: Mapping[str, Any]) -> list[NDArray[Any]]:
@@ -73,7 +75,7 @@ class OnnxRuntimeEngine:
 
     def providers(self) -> list[str]:
         """Return ONNX Runtime's names of the providers in use, the first one first."""
-        return list(self._session.get_providers())
+        return list(self.session.get_providers())
 
     def versions(self) -> dict[str, str]:
         """Return the versions of ONNX Runtime and, on `cuda`, of the CUDA and cuDNN libraries that it loaded."""
@@ -81,7 +83,7 @@ class OnnxRuntimeEngine:
 
     def nodes_by_provider(self) -> dict[str, int]:
         """Return how many nodes each provider runs, where the session was opened to record that."""
-        tell = getattr(self._session, "get_provider_graph_assignment_info", None)
+        tell = getattr(self.session, "get_provider_graph_assignment_info", None)
         if tell is None:
             return {}
         counts: dict[str, int] = {}

@@ -51,13 +51,16 @@ def parse_shapes(texts: Iterable[str], specs: Sequence[TensorSpec]) -> dict[str,
     return shapes
 
 
-def bound(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> list[TensorSpec]:
-    """Return the signature with the dimensions that `shapes` gives, by position or by a shared name."""
+def bound(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape], option: str = "--shape") -> list[TensorSpec]:
+    """Return the signature with the dimensions that `shapes` gives, by position or by a shared name.
+
+    Raises UsageError where it cannot have them; `option` is what gave them.
+    """
     specs = [replace(spec, shape=tuple(_size_or_name(dim) for dim in spec.shape)) for spec in specs]
     names = [spec.name for spec in specs]
     for name in shapes:
         if name not in names:
-            message = f"--shape is given for {name!r}{nearest(name, names)}, but the model takes {quoted(names)}."
+            message = f"{option} is given for {name!r}{nearest(name, names)}, but the model takes {quoted(names)}."
             raise UsageError(message)
     sizes: dict[str, int] = {}
     for spec in specs:
@@ -65,11 +68,11 @@ def bound(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> list[Tens
         given = shapes.get(spec.name, spec.shape)
         if not fits(given, spec.shape):
             wanted = told(replace(spec, shape=given))
-            message = f"--shape asks for {wanted}, but the model takes {told(spec)}: keep its rank and fixed sizes."
+            message = f"{option} asks for {wanted}, but the model takes {told(spec)}: keep its rank and fixed sizes."
             raise UsageError(message)
         for dim, size in zip(spec.shape, given, strict=True):
             if isinstance(dim, str) and isinstance(size, int) and sizes.setdefault(dim, size) != size:
-                message = f"--shape makes the dimension {dim!r} both {sizes[dim]} and {size}: give it one size."
+                message = f"{option} makes the dimension {dim!r} both {sizes[dim]} and {size}: give it one size."
                 raise UsageError(message)
     shared = {spec.name: tuple(sizes.get(d, d) if isinstance(d, str) else d for d in spec.shape) for spec in specs}
     return [replace(spec, shape=shapes.get(spec.name, shared[spec.name])) for spec in specs]
