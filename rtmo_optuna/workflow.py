@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 BASELINE = 6
 QUICK_BASELINE = 3
+_PACES = ("rate_hz", "optimized_fps")
+"""What `benchmark_info` says of the pace, one or the other: a later study leaves nothing of it standing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,9 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
     if winner and outcomes and outcomes.decided:
         knobs = _written(study, planned.config, winner.settings)
         try:
-            backup = configfile.write(planned.config, knobs, _benchmark_info(record))
+            held = configfile.read_info(planned.config.path, planned.config.target)
+            info = {**{name: None for name in _PACES if name in held}, **_benchmark_info(record)}
+            backup = configfile.write(planned.config, knobs, info)
             config = planned.config.path
             applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
         except UsageError as error:

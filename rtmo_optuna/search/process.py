@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 LEAST_PRECISION = 0.003
 _RECENT = 20
 _FIRST_GUESS_S = 5.0
+_START_S = 3.0
 _COOLING_S = (2.0, 8.0)
 _LONG_S = 10.0
 
@@ -90,7 +91,7 @@ class Runner:
     @property
     def each_s(self) -> float:
         """How long a process takes, in seconds: the median of the latest ones, a guess before the first."""
-        return statistics.median(self.walls_s[-_RECENT:] or [_FIRST_GUESS_S + self.paced_s])
+        return statistics.median(self.walls_s[-_RECENT:] or [max(_FIRST_GUESS_S, _START_S + self.paced_s)])
 
     def run(
         self,

@@ -81,7 +81,7 @@ class Tune:
     def _whole(self) -> Outcomes | None:
         timeout_s = self.study.about.definition.timeout_s
         deadline = self.begun + timeout_s - min(REPORT_S, REPORT_SHARE * timeout_s)
-        if self.runner.paced_s:
+        if self.first:
             self._foretell(deadline)
         self._preflight()
         self._foretell(deadline)
