@@ -13,11 +13,13 @@ import typer
 
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.progress import Progress, comparison_rows, print_table, space_rows
-from rtmo_optuna.show.words import number, without_password
-from rtmo_optuna.spelling import FACTOR, TIME, Spelling, one_of, path, text, whole
+from rtmo_optuna.show.words import number, pace, without_password
+from rtmo_optuna.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rtmo_optuna.records import StudyDefinition
 
 INTERRUPTED = 130
 _DEFAULT_STORAGE = "sqlite:///studies/studies.db"
@@ -45,6 +47,10 @@ Output = Annotated[
     _option("--output", path("PATH"), "Report file (.md), or a folder. Default: results/<study name>/."),
 ]
 Provider = Annotated[str, _option("--provider", one_of("auto", "cuda", "cpu"), "auto: cuda where there is a GPU.")]
+Rate = Annotated[
+    float | None,
+    _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),
+]
 Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 
@@ -64,6 +70,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     ] = False,
     warmup: Annotated[int | None, _option("--warmup", whole(0), "Warm-up calls before a trial is timed.")] = None,
     runs: Annotated[int | None, _option("--runs", whole(1), "Timed calls of a trial.")] = None,
+    rate: Rate = None,
     trials: Annotated[int | None, _option("--trials", whole(1), "Trials that the study is to have in all.")] = None,
     timeout: Annotated[float | None, _option("--timeout", TIME, "When to stop, such as 90s or 10m.")] = None,
     provider: Provider = "auto",
@@ -115,6 +122,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         quick=quick,
         warmup=warmup,
         runs=runs,
+        rate_hz=rate,
         trials=trials,
         timeout_s=timeout,
         provider=provider,
@@ -135,6 +143,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     with Progress() as progress:
         result = workflow.tune(options, progress)
     typer.echo(f"\n{result.record.verdict.sentence}")
+    _tell_pace(result.record.definition)
     if result.config:
         kept = f" (the old file is {result.backup})" if result.backup else ""
         typer.echo(f"settings: {result.config}{kept}")
@@ -162,6 +171,7 @@ def bench(  # noqa: PLR0917 - one parameter an option
         ),
     ] = None,
     pairs: Annotated[int, _option("--pairs", whole(10), "Pairs of fresh processes, at most.")] = 20,
+    rate: Rate = None,
     provider: Provider = "auto",
     input: Annotated[Path | None, _option("--input", path("PATH"), "As for tune.")] = None,  # noqa: A002
     shape: Annotated[list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="As for tune.")] = None,
@@ -180,6 +190,7 @@ def bench(  # noqa: PLR0917 - one parameter an option
     options = prepare.TuneOptions(
         model=model,
         config=config or _CONFIG,
+        rate_hz=rate,
         provider=provider,
         input=input,
         shapes=tuple(shape or ()),
@@ -195,6 +206,8 @@ def bench(  # noqa: PLR0917 - one parameter an option
         return
     print_table(("", "first", "second"), comparison_rows(found))
     typer.echo(f"{found.sentence}\nverdict:  {found.verdict}\noutputs:  {found.outputs}")
+    if found.rate_hz is not None:
+        typer.echo(f"pace:     {pace(found.rate_hz)}")
     for note in found.notes:
         typer.echo(f"note:     {note}")
 
@@ -270,10 +283,16 @@ def _show_plan(plan: Any) -> None:  # noqa: ANN401 - workflow is imported late
     typer.echo(f"model:    {about.model_path} ({', '.join(f'{n} {s}' for n, s in about.inputs.shapes.items())})")
     typer.echo(f"machine:  {device}, {about.definition.provider}, ONNX Runtime {about.model.versions['onnxruntime']}")
     typer.echo(f"budget:   {budget.trials} trials, {budget.timeout_s:g} s")
+    _tell_pace(budget)
     typer.echo(f"study:    {about.name} in {without_password(about.storage)}")
     typer.echo(f"settings: {plan.config.path}, now {plan.config.settings}")
     typer.echo(f"report:   {plan.report}")
     typer.echo("Nothing was written.")
+
+
+def _tell_pace(definition: StudyDefinition) -> None:
+    if definition.measuring.rate_hz is not None:
+        typer.echo(f"pace:     {pace(definition.measuring.rate_hz)}")
 
 
 def _name_files(files: Sequence[Path]) -> None:

@@ -16,6 +16,7 @@ from rtmo_optuna.errors import ChildError, NothingMeasuredError, UsageError
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.records import GateMode, GateRequest, GateResult, Measurement, Note, Outcome, Purpose, Settings, Value
 from rtmo_optuna.search import confirm
+from rtmo_optuna.search.preflight import first_process
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.values import advice, parse_value
@@ -32,7 +33,10 @@ _CONFIG = "config"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two settings: medians over its processes, in milliseconds and bytes; None where nothing was told."""
+    """One of the two settings: medians over its processes, in milliseconds and bytes; None where nothing was told.
+
+    `missed` counts, in all processes, the calls of a fixed rate that were due while another one ran.
+    """
 
     settings: Settings
     processes: int
@@ -41,6 +45,7 @@ class Side:
     session_build_ms: float | None
     first_run_ms: float | None
     gpu_memory_bytes: int | None
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Comparison:
     """What the pairs say: how many times as fast `first` is as `second`, with the 98 % interval, and the verdict.
 
     `outputs` says whether the outputs are equal to the last bit, or how far apart they are; `notes` what did not run as
-    the settings ask.
+    the settings ask. `rate_hz` is how many calls began each second, None where one followed the other.
     """
 
     first: Side
@@ -61,6 +66,7 @@ class Comparison:
     sentence: str
     outputs: str
     notes: tuple[str, ...] = ()
+    rate_hz: float | None = None
 
 
 def compare(
@@ -95,6 +101,8 @@ def compare(
             message = f"Both sides are the same settings ({first}): name others with --set or --against."
             raise UsageError(message)
         with contextlib.closing(runner_of(planned, observer)) as runner:
+            if planned.about.definition.measuring.rate_hz is not None:
+                first_process(runner, planned.about.space.fixed)
             outputs = _outputs(planned, runner, first, second, scratch)
             runner.gate = GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), "")
             return _duel(runner, first, second, pairs, outputs)
@@ -155,6 +163,7 @@ def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs
                 f"{settings}: {note}" for settings, told in measured.items() for one in told for note in one.notes
             )
         ),
+        rate_hz=runner.measuring.rate_hz,
     )
 
 
@@ -210,4 +219,13 @@ def _side(settings: Settings, measured: Sequence[Measurement]) -> Side:
     )
     memory = middle(m.gpu_memory_bytes for m in measured)
     latency = middle(m.latency_ms for m in measured)
-    return Side(settings, len(measured), latency, quantiles, build, first_run, None if memory is None else int(memory))
+    return Side(
+        settings=settings,
+        processes=len(measured),
+        latency_ms=latency,
+        quantiles_ms=quantiles,
+        session_build_ms=build,
+        first_run_ms=first_run,
+        gpu_memory_bytes=None if memory is None else int(memory),
+        missed=sum(m.missed for m in measured),
+    )

@@ -124,11 +124,11 @@ class Measurement:
 
     `latency_ns` is the median of the windows' medians (None before the first window), `windows_ns` those medians,
     `quantiles_ns` p50, p90, p95 and p99 of all calls, each only where there are enough of them. `dropped` counts the
-    windows that were repeated, by reason, `left_out` the calls of the others that ran on a slow core; `spin_ns` is the
-    shortest spin of the canary. Where there was a second process, `latency_ns` and `quantiles_ns` are the mean of both,
-    `second_ns` is the latency in the second and `costs` are what either cost by the study's objective (empty in studies
-    of earlier versions). `notes` say what did not run as the settings ask. `samples_ns` are the calls of each window,
-    `warmup_samples_ns` those of the warm-up.
+    windows that were repeated, by reason, `left_out` the calls of the others that ran on a slow core, `missed` the
+    slots of a fixed rate that passed while a call ran; `spin_ns` is the shortest spin of the canary. Where there was a
+    second process, `latency_ns` and `quantiles_ns` are the mean of both, `second_ns` is the latency in the second and
+    `costs` are what either cost by the study's objective (empty in studies of earlier versions). `notes` say what did
+    not run as the settings ask. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
     """
 
     outcome: Outcome
@@ -146,6 +146,7 @@ class Measurement:
     spin_ns: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     left_out: int = 0
+    missed: int = 0
     second_ns: float | None = None
     costs: tuple[float, ...] = ()
     log_tail: str = ""

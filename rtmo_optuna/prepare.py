@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rtmo_optuna import first_look
+from rtmo_optuna.bench.pace import least_s, limits_at
 from rtmo_optuna.bench.pool import ChildPool, size_for
 from rtmo_optuna.codec import encode
 from rtmo_optuna.engine import inputs as engine_inputs
@@ -53,6 +54,7 @@ class TuneOptions:
     quick: bool = False
     warmup: int | None = None
     runs: int | None = None
+    rate_hz: float | None = None
     trials: int | None = None
     timeout_s: float | None = None
     provider: str = "auto"
@@ -98,6 +100,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         )
         raise UsageError(message)
     _check_runs(options, chosen)
+    _check_rate(options, chosen)
     config = configfile.read(options.config, chosen.provider, options.config_path)
     configfile.check_writable(options.config)
     name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
@@ -116,6 +119,8 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         target=scratch / "inputs.npz",
         batch=chosen.batch,
     )
+    _check_time(chosen, inputs.samples)
+    chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.samples))
     session = replace(session, free_dimensions=inputs.free_dimensions, shapes=inputs.shapes if inputs.fixed else {})
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
     model_sha256 = hash_model(options.model, model.external_files)
@@ -145,18 +150,20 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
 def runner_of(planned: Plan, observer: Observer) -> Runner:
     """Return what runs the plan's processes."""
     about = planned.about
+    objective, measuring = OBJECTIVES[about.definition.objective], about.definition.measuring
     return Runner(
         session=planned.session,
         inputs=about.inputs.path,
-        measuring=about.definition.measuring,
+        measuring=measuring,
         limits=about.definition.limits,
         gate=planned.gate,
-        objective=OBJECTIVES[about.definition.objective],
+        objective=objective,
         observer=observer,
         gpu=about.machine.gpu,
         batch=about.batch,
         max_memory_gb=about.definition.max_memory_gb,
         fixed=about.space.fixed,
+        paced_s=least_s(measuring, about.inputs.samples, objective.least_calls),
         pool=_pool(planned),
     )
 
@@ -178,6 +185,8 @@ def identity(about: StudyRecord) -> dict[str, str]:
         else {"cpu": machine.cpu, "cores": str(machine.cores)}
     )
     space = {d.name: [encode(choice.label) for choice in d.choices] for d in about.space.dimensions}
+    measuring = {name: value for name, value in encode(definition_.measuring).items() if name != "rate_hz"}
+    rate_hz = definition_.measuring.rate_hz
     return {
         "model": about.model_sha256,
         "input shapes": key({name: list(shape) for name, shape in about.inputs.shapes.items()}),
@@ -185,7 +194,8 @@ def identity(about: StudyRecord) -> dict[str, str]:
         "fixed dimensions": key(about.inputs.free_dimensions),
         "provider": definition_.provider,
         "objective": definition_.objective,
-        "measuring": key(encode(definition_.measuring)),
+        "measuring": key(measuring),
+        **({"calls a second": f"{rate_hz:g}"} if rate_hz else {}),
         "pruning": str(definition_.prune_ratio),
         "max_memory_gb": str(definition_.max_memory_gb),
         "gate": key(encode(definition_.gate)),
@@ -224,6 +234,8 @@ def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
         measuring = replace(measuring, warmup_calls=options.warmup, warmup_exact=True)
     if options.runs is not None:
         measuring = replace(measuring, runs=options.runs)
+    if options.rate_hz is not None:
+        measuring = replace(measuring, rate_hz=options.rate_hz)
     trials, timeout_s = found.trials, found.timeout_s
     if options.quick:
         trials, timeout_s = min(trials, _QUICK_TRIALS), min(timeout_s, _QUICK_TIMEOUT_S)
@@ -243,6 +255,29 @@ def _check_runs(options: TuneOptions, chosen: StudyDefinition) -> None:
         message = (
             f"The objective {chosen.objective!r} of the study definition {chosen.name!r} needs {least} timed calls of "
             f"each process, and {where} gives {runs}: give at least {least}, or leave it out."
+        )
+        raise UsageError(message)
+
+
+def _check_rate(options: TuneOptions, chosen: StudyDefinition) -> None:
+    rate_hz = chosen.measuring.rate_hz
+    if rate_hz is not None and not OBJECTIVES[chosen.objective].paced:
+        where = "'measuring: rate_hz'" if options.rate_hz is None else "--rate"
+        those = " and ".join(name for name, objective in OBJECTIVES.items() if objective.paced)
+        message = (
+            f"At a fixed rate there are the objectives {those}, and {where} gives one to the study definition "
+            f"{chosen.name!r}, whose objective is {chosen.objective!r}: leave out one of them."
+        )
+        raise UsageError(message)
+
+
+def _check_time(chosen: StudyDefinition, samples: int) -> None:
+    """Refuse a rate at which one process alone would take all the time that there is."""
+    each_s = least_s(chosen.measuring, samples, OBJECTIVES[chosen.objective].least_calls)
+    if each_s > chosen.timeout_s:
+        message = (
+            f"At {chosen.measuring.rate_hz:g} calls a second each process takes {each_s:.0f} s at least, more than the "
+            f"{chosen.timeout_s:g} s that all of the study may take: give a higher rate or more time."
         )
         raise UsageError(message)
 

@@ -151,6 +151,7 @@ def comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
         ("processes", lambda side: side.processes),
         ("latency, ms", lambda side: _figure(side.latency_ms)),
         *((f"{name}, ms", lambda side, name=name: _figure(side.quantiles_ms.get(name))) for name in names),
+        ("calls missed", lambda side: side.missed or ""),
         ("session build, ms", lambda side: _figure(side.session_build_ms)),
         ("first run, ms", lambda side: _figure(side.first_run_ms)),
         ("GPU memory, MiB", lambda side: _figure(side.gpu_memory_bytes and side.gpu_memory_bytes / 2**20)),

@@ -79,4 +79,5 @@ def _is_positive(number: float) -> bool:
 
 
 FACTOR = _number("F", "a number above 0", float, _is_positive)
+RATE = _number("HZ", "a number of calls a second, above 0", float, _is_positive)
 TIME = _number("TIME", "a time above 0, in seconds or with s, m or h (such as 10m)", _seconds, _is_positive)

@@ -120,7 +120,10 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """The rules of warm-up and windows, the same for every settings of a study (docs/design.md, Measuring)."""
+    """The rules of warm-up and windows, the same for every settings of a study (docs/design.md, Measuring).
+
+    With `rate_hz`, so many calls begin each second; without, one follows the other.
+    """
 
     warmup_s: float = 0.3
     warmup_calls: int = 10
@@ -133,6 +136,7 @@ class Measuring:
     windows_max: int = 20
     precision: float = 0.003
     runs: int | None = None
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

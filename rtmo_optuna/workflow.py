@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
 import time
@@ -17,8 +18,8 @@ from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
 from rtmo_optuna.records import GpuState, Note, Origin, Outcome, StudyRecord
 from rtmo_optuna.search.confirm import Decided
 from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
-from rtmo_optuna.search.library import load_study, open_study
-from rtmo_optuna.search.preflight import keep_states
+from rtmo_optuna.search.library import has_study, load_study, open_study
+from rtmo_optuna.search.preflight import first_process, keep_states
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show import report as show
@@ -27,12 +28,15 @@ from rtmo_optuna.space.advice import advised, won_elsewhere
 from rtmo_optuna.space.knobs import knob_table
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import Claim, Observer, Settings, Value
+    from rtmo_optuna.records import Claim, Measurement, Observer, ProcessRecord, Settings, Value
+    from rtmo_optuna.search.process import Runner
     from rtmo_optuna.search.study import Study
 
 
 BASELINE = 6
 QUICK_BASELINE = 3
+_PACES = ("rate_hz", "optimized_fps")
+"""What `benchmark_info` says of the pace, one or the other: a later study leaves nothing of it standing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +60,37 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
     with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch, interruptions() as check:
         observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
         planned = plan(options, Path(scratch))
-        study = open_study(options.storage, planned.about, planned.identity, new=options.new)
-        _greet(study, observer)
-        incumbent = configfile.merged(
-            study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
-        )
-        study.enqueue(study.about.space.fixed, Origin.DEFAULT)
-        study.enqueue(incumbent, Origin.CONFIG)
-        if guide := advised(study.about.space, study.about.machine.gpu):
-            study.enqueue(guide, Origin.ADVICE)
-        if won := won_elsewhere(study.about.space):
-            study.enqueue(won, Origin.WON)
-        runner = runner_of(planned, observer)
-        runner.check = check
-        baseline = QUICK_BASELINE if options.quick else BASELINE
-        outcomes, interrupted = None, False
-        try:
-            outcomes = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only).run()
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            runner.close()
+        with contextlib.closing(runner_of(planned, observer)) as runner:
+            runner.check = check
+            first = _first_process(options, planned, runner)
+            study = open_study(options.storage, planned.about, planned.identity, new=options.new)
+            _greet(study, observer)
+            incumbent = configfile.merged(
+                study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
+            )
+            study.enqueue(study.about.space.fixed, Origin.DEFAULT)
+            study.enqueue(incumbent, Origin.CONFIG)
+            if guide := advised(study.about.space, study.about.machine.gpu):
+                study.enqueue(guide, Origin.ADVICE)
+            if won := won_elsewhere(study.about.space):
+                study.enqueue(won, Origin.WON)
+            baseline = QUICK_BASELINE if options.quick else BASELINE
+            outcomes, interrupted = None, False
+            try:
+                outcomes = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only, first).run()
+            except KeyboardInterrupt:
+                interrupted = True
         keep_states(study, runner)
         return _finish(study, planned, outcomes, interrupted=interrupted)
+
+
+def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple[ProcessRecord, Measurement] | None:
+    """Run the default settings before there is a study, where they have to keep a rate; None where nothing has to."""
+    about = planned.about
+    resumed = not options.new and has_study(options.storage, about.name)
+    if about.definition.measuring.rate_hz is None or resumed:
+        return None
+    return first_process(runner, about.space.fixed)
 
 
 def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
@@ -125,7 +137,9 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
     if winner and outcomes and outcomes.decided:
         knobs = _written(study, planned.config, winner.settings)
         try:
-            backup = configfile.write(planned.config, knobs, _benchmark_info(record))
+            held = configfile.read_info(planned.config.path, planned.config.target)
+            info = {**{name: None for name in _PACES if name in held}, **_benchmark_info(record)}
+            backup = configfile.write(planned.config, knobs, info)
             config = planned.config.path
             applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
         except UsageError as error:
@@ -155,6 +169,14 @@ def _speedup(name: str, claim: Claim | None) -> dict[str, Any]:
     }
 
 
+def _pace(record: StudyRecord, latency_ms: float | None) -> dict[str, Any]:
+    """Return the rate that calls came at or, where one followed the other, at which they did."""
+    rate_hz = record.definition.measuring.rate_hz
+    if rate_hz is not None:
+        return {"rate_hz": int(rate_hz) if rate_hz.is_integer() else rate_hz}
+    return {"optimized_fps": round(record.batch * 1e3 / latency_ms, 1) if latency_ms else None}
+
+
 def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
     best, machine, claims = record.verdict.best, record.machine, record.verdict.claims
     proven = [claim for claim in claims if record.verdict.confirmed and claim.decided == Decided.FASTER]
@@ -165,7 +187,7 @@ def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
     latency_ms = statistics.median(latencies) if latencies else best.measurement.latency_ms if best else None
     return {
         **({"gpu_name": machine.gpu.name} if machine.gpu else {"cpu_name": machine.cpu}),
-        "optimized_fps": round(record.batch * 1e3 / latency_ms, 1) if latency_ms else None,
+        **_pace(record, latency_ms),
         "latency_ms": round(latency_ms, 3) if latency_ms else None,
         "latency_range_ms": [round(min(latencies), 3), round(max(latencies), 3)] if latencies else None,
         **_speedup("speedup", claim),

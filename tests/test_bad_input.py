@@ -98,6 +98,26 @@ _CASES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
         ["--study", "s.yaml"],
         ["'p99'", "'s'", "662", "'measuring: runs' gives 20"],
     ),
+    "a rate for an objective that has none": (
+        lambda: _write("s.yaml", _STUDY + "objective: throughput\n"),
+        ["--study", "s.yaml", "--rate", "30"],
+        ["latency and p99", "--rate gives one", "'s'", "'throughput'", "leave out one"],
+    ),
+    "a rate in the definition of such an objective": (
+        lambda: _write("s.yaml", _STUDY + "objective: amortized\nmeasuring: {rate_hz: 30}\n"),
+        ["--study", "s.yaml"],
+        ["'measuring: rate_hz' gives one", "'amortized'"],
+    ),
+    "a rate below what the time allows": (
+        lambda: _write("s.yaml", _STUDY + "objective: p99\n"),
+        ["--study", "s.yaml", "--rate", "30", "--timeout", "20s"],
+        ["At 30 calls a second each process takes 26 s at least", "20 s that all of the study may take"],
+    ),
+    "a rate that is none in the definition": (
+        lambda: _write("s.yaml", _STUDY + "measuring: {rate_hz: nan}\n"),
+        ["--study", "s.yaml"],
+        ["s.yaml", "line 4", "rate_hz must be a number above 0, or none, not 'nan'"],
+    ),
     "no such study definition": (lambda: None, ["--study", "cpus"], ["cpus", "cpu"]),
     "a definition for another provider": (lambda: None, ["--study", "cuda", "--provider", "cpu"], ["cuda", "cpu"]),
     "a storage that is no URL": (lambda: None, ["--storage", "nonsense://x"], ["nonsense", "--storage"]),
@@ -130,6 +150,10 @@ _OPTIONS = {
     ("--timeout", "soon"): "must be a time above 0, in seconds or with s, m or h (such as 10m), not 'soon'.",
     ("--timeout", "0"): "must be a time above 0, in seconds or with s, m or h (such as 10m), not '0'.",
     ("--timeout", "9" * 400): f"must be a time above 0, in seconds or with s, m or h (such as 10m), not '{'9' * 400}'.",
+    **{
+        ("--rate", given): f"must be a number of calls a second, above 0, not '{given}'."
+        for given in ("0", "-30", "nan", "inf", "fast", "")
+    },
     ("--input-scale", "nan"): "must be a number above 0, not 'nan'.",
     ("--input-scale", "half"): "must be a number above 0, not 'half'.",
     ("--provider", "gpu-0"): "cannot be 'gpu-0'. Known: auto, cuda, cpu.",
@@ -171,6 +195,7 @@ def test_options_of_the_other_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     """As for `tune`."""
     for arguments, told in (
         (["bench", "m.onnx", "--pairs", "9"], "--pairs must be a whole number of at least 10, not '9'."),
+        (["bench", "m.onnx", "--rate", "0"], "--rate must be a number of calls a second, above 0, not '0'."),
         (["dashboard", "--port", "65536"], "--port must be a whole number from 1 to 65535, not '65536'."),
         (["dashboard", "--host", " "], "--host is empty: give it a value, or leave it out."),
     ):

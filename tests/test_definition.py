@@ -284,7 +284,7 @@ def test_a_definition_is_found_by_name_or_path(path: Path, monkeypatch: pytest.M
 def test_unknown_names_are_answered_with_those_that_ship(name: str, end: str) -> None:
     """All of them, and the nearest where one is near."""
     with pytest.raises(
-        UsageError, match=f"'{name}': .* are cpu, cuda, cuda-full, guide-grid, realtime, throughput{end}$"
+        UsageError, match=f"'{name}': .* are cpu, cuda, cuda-full, guide-grid, realtime, shortlived, throughput{end}$"
     ):
         definition.find(name)
 
@@ -298,9 +298,13 @@ def test_all_that_ship_can_be_loaded() -> None:
         "cuda-full": "cuda",
         "guide-grid": "cuda",
         "realtime": "cuda",
+        "shortlived": "cuda",
         "throughput": "cuda",
     }
     assert [study.name for study in loaded.values()] == list(loaded)
+    assert {name: study.measuring.rate_hz for name, study in loaded.items() if study.measuring.rate_hz} == {
+        "realtime": 30
+    }
 
 
 UNTOLD = {"unequal", "reported"}  # whole numbers are equal or not, and what is only warned of is no threshold

@@ -96,13 +96,15 @@ class Warm:
 class Timed:
     """One window's latencies; `slow` where no quiet core was to be had.
 
-    `spin_ns` is the shortest spin so far (0: not pinned), `left_out` the number of calls that were disturbed.
+    `spin_ns` is the shortest spin so far (0: not pinned), `left_out` the number of calls that were disturbed, `missed`
+    that of the slots that passed while a call before them ran, where calls begin at a fixed rate.
     """
 
     samples_ns: tuple[int, ...]
     slow: bool = False
     spin_ns: int = 0
     left_out: int = 0
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

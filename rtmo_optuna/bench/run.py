@@ -53,6 +53,7 @@ class _Life:
     windows: list[Window] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     left_out: int = 0
+    missed: int = 0
     spin_ns: int = 0
 
     def expect(self, kind: type[A], stage: Stage, limit_s: float) -> A:
@@ -146,13 +147,14 @@ def measure(
         quantiles_ns={name: _quantile(calls, q) for name, (q, least) in _QUANTILES.items() if len(calls) >= least},
         calls=len(calls),
         batch=batch,
-        stages=replace(times, windows_ns=sum(calls) if calls else None, total_ns=_since(child)),
+        stages=replace(times, windows_ns=_spent_ns(life, request.measuring.rate_hz), total_ns=_since(child)),
         gpu_memory_bytes=memory,
         outputs_sha256=outputs,
         gate=gate,
         spin_ns=life.spin_ns,
         dropped=dict(life.dropped),
         left_out=life.left_out,
+        missed=life.missed,
         log_tail=tail(log) if outcome is Outcome.FAILED else "",
         notes=notes,
         provider_options=options,
@@ -187,9 +189,17 @@ def _windows(
             if life.dropped.total() <= rules.windows_max // 2:
                 continue
         life.windows.append(Window(timed.samples_ns, disturbed))
+        life.missed += timed.missed
         decision = decide(life.windows)
         on_window(life.windows[-1])
     return decision
+
+
+def _spent_ns(life: _Life, rate_hz: float | None) -> int | None:
+    """Return how long the windows took that count: their calls or, at a pace, their slots; None without a window."""
+    calls = [value for window in trusted(life.windows) for value in window.samples_ns]
+    slots_ns = (len(calls) + life.missed) * 1e9 / rate_hz if rate_hz else 0.0
+    return max(sum(calls), round(slots_ns)) if calls else None
 
 
 def _wanted(windows: Sequence[Window], runs: int | None) -> float:

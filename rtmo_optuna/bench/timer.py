@@ -1,4 +1,4 @@
-"""Times a child's calls: its warm-up and its windows, on a quiet core where that is asked for."""
+"""Times a child's calls: its warm-up and its windows, back to back or at a pace, on a quiet core if asked for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.bench import protocol
+from rtmo_optuna.bench.pace import LEAD_IN, SETTLING_S, Schedule
 from rtmo_optuna.machine.canary import QuietCore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rtmo_optuna.engine.session import Engine
     from rtmo_optuna.wire import Measuring
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _DISTURBED = 0.25
 _LONGEST = 3
+
+
+def _at_once() -> None:
+    pass
 
 
 class Timer:
@@ -34,10 +39,14 @@ class Timer:
         self._core = None if best_spin_ns is None else QuietCore(best_spin_ns)
         self._kept: list[int] = []
 
-    def _cycle(self, core: QuietCore | None) -> tuple[list[int], bool]:
-        """Return the latencies of one call a sample, and whether they are to be believed: most ran on a quiet core."""
+    def _cycle(self, core: QuietCore | None, wait: Callable[[], None] = _at_once) -> tuple[list[int], bool]:
+        """Return the latencies of one call a sample, and whether they are to be believed: most ran on a quiet core.
+
+        Each call is after a `wait`, which does not count.
+        """
         now, run, spent, disturbed = time.perf_counter_ns, self._run, [], 0
         for feed in self._samples:
+            wait()
             start = now()
             run(feed)
             spent.append(now() - start)
@@ -89,3 +98,69 @@ class Timer:
         """Give back all cores."""
         if self._core:
             self._core.close()
+
+
+class PacedTimer(Timer):
+    """Times calls that begin at a fixed rate. In the pauses nothing is done, so that they are a camera's.
+
+    So a window is judged as a whole, by a beat on either side and by the core's queue meanwhile. The call that leads in
+    to it does not count: core and GPU were awake before it, for the canary's sake and the parent's questions.
+    """
+
+    def __init__(
+        self, engine: Engine, samples: Sequence[Feed], measuring: Measuring, best_spin_ns: int | None, rate_hz: float
+    ) -> None:
+        """Call `engine` `rate_hz` times a second; the rest is as in `Timer`."""
+        super().__init__(engine, samples, measuring, best_spin_ns)
+        self._schedule = Schedule(rate_hz)
+
+    def warm_up(self) -> list[int]:
+        """Return the latencies of its calls back to back; some at the pace follow, and are not told.
+
+        A fixed number of calls is at the pace, all of it.
+        """
+        rules, paced = self._measuring, list[int]()
+        spent = paced if rules.warmup_exact else super().warm_up()
+        if self._core:
+            self._core.before()
+            self._core.least_ns = 0  # a pause leaves other caches behind than a call, and a beat beside it takes longer
+        least = rules.warmup_calls if rules.warmup_exact else rules.window_calls
+        end = time.perf_counter() + (0.0 if rules.warmup_exact else SETTLING_S)
+        while len(paced) < least or time.perf_counter() < end:
+            paced += self._paced()
+        gc.freeze()
+        return spent
+
+    def window(self, most_calls: float = math.inf) -> protocol.Timed:
+        """Time calls until there are enough of them, at most `most_calls`; all or none of them are to be believed."""
+        core, window_s, least = self._core, self._measuring.window_s, min(self._least, most_calls)
+        gc.collect()
+        gc.disable()
+        if core:
+            core.before()
+        for _ in range(LEAD_IN):
+            self._schedule.take_up()
+            self._run(self._samples[-1])
+        if core:
+            core.quiet()
+        spent: list[int] = []
+        begun, passed = time.perf_counter(), 0.0
+        while len(spent) < most_calls and (len(spent) < least or passed < window_s):
+            spent += self._paced()
+            passed = time.perf_counter() - begun
+        slow = core is not None and not core.quiet(sum(spent))
+        gc.enable()
+        if core and slow:
+            core.leave()
+        return protocol.Timed(tuple(spent), slow, core.best_ns if core else 0, missed=self._schedule.missed)
+
+    def _paced(self) -> list[int]:
+        """Return the latencies of a cycle, each call of which waits for its time."""
+        return self._cycle(None, self._schedule.wait)[0]
+
+
+def timer_for(engine: Engine, samples: Sequence[Feed], measuring: Measuring, best_spin_ns: int | None) -> Timer:
+    """Return what times the calls of `engine` by the rules `measuring`, as `Timer` and `PacedTimer` say."""
+    if measuring.rate_hz is None:
+        return Timer(engine, samples, measuring, best_spin_ns)
+    return PacedTimer(engine, samples, measuring, best_spin_ns, measuring.rate_hz)

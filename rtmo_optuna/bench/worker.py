@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rtmo_optuna.bench import protocol
 from rtmo_optuna.bench.protocol import Blame
-from rtmo_optuna.bench.timer import Timer
+from rtmo_optuna.bench.timer import timer_for
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.inputs import load
 from rtmo_optuna.engine.session import open_engine
@@ -78,7 +78,7 @@ class Worker:
             self.stage = Stage.GATE
             self.answer(protocol.Gated(_gated(engine, runs, request.gate)))
         del runs
-        timer = Timer(engine, samples, request.measuring, request.best_spin_ns if request.pin else None)
+        timer = timer_for(engine, samples, request.measuring, request.best_spin_ns if request.pin else None)
         self.stage = Stage.WARMUP
         start = time.perf_counter_ns()
         spent = timer.warm_up()

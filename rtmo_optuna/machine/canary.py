@@ -152,10 +152,11 @@ class QuietCore:
             self._moved_ns = self._since[0]
         return self._core, spun
 
-    def quiet(self) -> bool:
+    def quiet(self, worked_ns: int = 0) -> bool:
         """Return whether the call since `before`, or since the last `quiet`, ran undisturbed on a quiet core.
 
-        Where several in a row did not, another core is looked for at once.
+        Where the thread slept meanwhile, it worked for `worked_ns` only. Where several calls in a row were disturbed,
+        another core is looked for at once.
         """
         before, self._last_ns = self._last_ns, self._beat()
         self.least_ns = min(self.least_ns or self._last_ns, self._last_ns)
@@ -164,12 +165,16 @@ class QuietCore:
         most = SLOW * self.least_ns
         if since[0] < self._moved_ns + SETTLING_NS:
             return False
-        disturbed = self._busy or self._last_ns > most or waited > WAITED * passed
+        disturbed = self._busy or self._last_ns > most or waited > WAITED * (worked_ns or passed)
         self._disturbed = self._disturbed + 1 if disturbed else 0
         if self._disturbed >= PATIENCE:
-            self._cores = self._cores[1:] + self._cores[:1]
+            self.leave()
             self.before()
         return not (disturbed or before > most)
+
+    def leave(self) -> None:
+        """Have the next `before` try the other cores first."""
+        self._cores = self._cores[1:] + self._cores[:1]
 
     def close(self) -> None:
         """Let the thread run on all the cores again that it had at the start."""

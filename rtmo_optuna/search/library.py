@@ -55,6 +55,14 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     return Study(study, opened, url, replace(about, name=name))
 
 
+def has_study(url: str, name: str) -> bool:
+    """Whether the storage holds a study of that name; nothing is made where there is no storage yet."""
+    file = database.sqlite_file(database.url_of(url))
+    if file and not file.exists():
+        return False
+    return name in {study.study_name for study in database.open_storage(url, create=False).get_all_studies()}
+
+
 def load_study(url: str, name: str) -> Study:
     """Return an existing study; raises UsageError where there is none of that name."""
     opened = database.open_storage(url, create=False)

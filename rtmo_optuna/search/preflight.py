@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 
 from rtmo_optuna.codec import decode
+from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import GpuState, Measurement, Note, Observer, ProcessRecord, Purpose, Settings
 from rtmo_optuna.search import judge, noise
 from rtmo_optuna.search.finals import noise_of
@@ -34,13 +35,33 @@ def take_own(study: Study, runner: Runner, measurement: Measurement) -> None:
             runner.observer(Note(warning, warning=True))
 
 
+def first_process(runner: Runner, default: Settings) -> tuple[ProcessRecord, Measurement]:
+    """Run the default settings as the first process of a study whose calls come at a fixed rate.
+
+    Raises UsageError where they cannot keep that rate.
+    """
+    rules = runner.measuring
+    slot_ns = 1e9 / rules.rate_hz if rules.rate_hz else math.inf
+    runner.measuring = rules if rules.warmup_exact else noise.calibrating(rules)
+    found = runner.record(Purpose.BASELINE, 0, default, prune_above_ns=slot_ns)
+    runner.measuring = rules
+    latency_ns = found[1].latency_ns or 0.0
+    if latency_ns > slot_ns:
+        message = (
+            f"The model cannot keep {rules.rate_hz:g} calls a second: with the default settings a call takes "
+            f"{latency_ns / 1e6:.3g} ms, so that it reaches {1e9 / latency_ns:.3g}. Give a lower rate, or none."
+        )
+        raise UsageError(message)
+    return found
+
+
 @dataclass
 class Preflight:
     """Runs the default settings in `baseline` fresh processes, and sets the runner up by what they tell.
 
     What an earlier run of the study found is kept with it, and is not found anew: whether to pin is decided once,
     before the first trial, so that all of a study is measured alike. Two processes of a kind are run in any case, more
-    only if they end before `until` (monotonic seconds).
+    only if they end before `until` (monotonic seconds). `first` is the first of them where it ran already.
     """
 
     study: Study
@@ -49,6 +70,7 @@ class Preflight:
     baseline: int
     observer: Observer
     until: float = math.inf
+    first: tuple[ProcessRecord, Measurement] | None = None
 
     def run(self) -> None:
         """Run the default settings in fresh processes: the noise of this host, and the gate's own error.
@@ -114,6 +136,8 @@ class Preflight:
         return self.runner.gpu is not None and spread is not None and spread > CLEARLY
 
     def _process(self, purpose: Purpose, index: int) -> tuple[ProcessRecord, Measurement]:
+        if self.first and purpose is Purpose.BASELINE and not index:
+            return self.first
         return self.runner.record(purpose, index, self.study.about.space.fixed)
 
     def _calibrate(self) -> tuple[ProcessRecord, Measurement]:

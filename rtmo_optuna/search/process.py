@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 LEAST_PRECISION = 0.003
 _RECENT = 20
 _FIRST_GUESS_S = 5.0
+_START_S = 3.0
 _COOLING_S = (2.0, 8.0)
 _LONG_S = 10.0
 
@@ -59,7 +60,7 @@ class Runner:
     raises where the user has interrupted the run. `first_state` and `last_state` are the GPU's after the first window
     of the study and after the latest one: at rest its clock would say nothing. A process that takes more than
     `max_memory_gb` (GiB) of the GPU's memory has failed. `hot` says that the GPU held itself back
-    however long one waited, and still does.
+    however long one waited, and still does. `paced_s` is what a process takes at the least where calls come at a rate.
     """
 
     session: SessionSpec
@@ -76,6 +77,7 @@ class Runner:
     max_memory_gb: float | None = None
     fixed: Settings = field(default_factory=Settings)
     hot: bool = False
+    paced_s: float = 0.0
     pool: ChildPool | None = None
     check: Callable[[], None] = lambda: None
     first_state: GpuState | None = None
@@ -89,7 +91,7 @@ class Runner:
     @property
     def each_s(self) -> float:
         """How long a process takes, in seconds: the median of the latest ones, a guess before the first."""
-        return statistics.median(self.walls_s[-_RECENT:] or [_FIRST_GUESS_S])
+        return statistics.median(self.walls_s[-_RECENT:] or [max(_FIRST_GUESS_S, _START_S + self.paced_s)])
 
     def run(
         self,
@@ -163,11 +165,13 @@ class Runner:
             self.spins_ns.append(measurement.spin_ns)
         return measurement
 
-    def record(self, purpose: Purpose, index: int, settings: Settings) -> tuple[ProcessRecord, Measurement]:
+    def record(
+        self, purpose: Purpose, index: int, settings: Settings, *, prune_above_ns: float | None = None
+    ) -> tuple[ProcessRecord, Measurement]:
         """Run one process beside the trials and return it as the study keeps it, and its whole Measurement."""
         begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
-            measurement = self.run(settings, Path(folder, "log.txt"))
+            measurement = self.run(settings, Path(folder, "log.txt"), prune_above_ns=prune_above_ns)
         measured = measurement.outcome is Outcome.MEASURED
         kept = ProcessRecord(
             purpose=purpose,
@@ -205,11 +209,12 @@ class Runner:
 
     def _foretell(self, latency_ms: float) -> None:
         """Say once where the objective's calls make processes long; the first one's `latency_ms` stands for all."""
-        least_calls = self.objective.least_calls
-        long_s = least_calls * latency_ms / 1e3
+        least_calls, rate_hz = self.objective.least_calls, self.measuring.rate_hz
+        long_s = least_calls * max(latency_ms / 1e3, 1 / rate_hz if rate_hz else 0.0)
         if long_s > _LONG_S and not self._foretold:
             text = f"The objective {self.objective.name!r} needs {least_calls} calls of each process"
-            self.observer(Note(f"{text}: about {long_s:.0f} s at {latency_ms:.3g} ms a call."))
+            pace = f"{rate_hz:g} calls a second" if rate_hz else f"{latency_ms:.3g} ms a call"
+            self.observer(Note(f"{text}: about {long_s:.0f} s at {pace}."))
         self._foretold = True
 
     def _wait(self, holder: int | None) -> None:

@@ -17,6 +17,7 @@ from rtmo_optuna.records import (
     Note,
     Observer,
     Origin,
+    ProcessRecord,
     Settings,
     TrialEnded,
     TrialStarted,
@@ -49,7 +50,10 @@ REPORT_S, REPORT_SHARE = 8.0, 0.05
 
 @dataclass
 class Tune:
-    """One run of a study: it goes on where the last one stopped."""
+    """One run of a study: it goes on where the last one stopped.
+
+    `first` is the default settings' first process, where that ran before there was a study.
+    """
 
     study: Study
     runner: Runner
@@ -58,7 +62,9 @@ class Tune:
     observer: Observer
     begun: float
     search_only: bool = False
+    first: tuple[ProcessRecord, Measurement] | None = None
     _walls_s: list[float] = field(default_factory=list)
+    _foretold: bool = False
 
     def run(self) -> Outcomes | None:
         """Return what race and confirmation came to; None where they were not to run, or had nothing to run.
@@ -75,6 +81,8 @@ class Tune:
     def _whole(self) -> Outcomes | None:
         timeout_s = self.study.about.definition.timeout_s
         deadline = self.begun + timeout_s - min(REPORT_S, REPORT_SHARE * timeout_s)
+        if self.first:
+            self._foretell(deadline)
         self._preflight()
         self._foretell(deadline)
         self._search(self._until())
@@ -110,13 +118,15 @@ class Tune:
             crew.wait()
         self.study.refresh()
         until = self.begun + PREFLIGHT_SHARE * self.study.about.definition.timeout_s
-        Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until).run()
+        Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until, self.first).run()
 
     def _foretell(self, deadline: float) -> None:
         """Say beforehand where the time cannot do for what a claim takes."""
         each_s, pairs = self.runner.each_s, min(LOOKS)
-        if self.search_only or time.monotonic() + (2 * pairs + 1) * each_s <= deadline:
+        in_time = time.monotonic() + (2 * pairs + 1) * each_s <= deadline
+        if self.search_only or self._foretold or in_time:
             return
+        self._foretold = True
         enough = math.ceil(LEAST_FINALS / (1 - SEARCH_UNTIL) * each_s / 60)
         text = f"A process takes {each_s:.3g} s here, so that the {pairs} pairs that prove a gain will find no time"
         self.observer(Note(f"{text}: give --timeout {enough}m or more.", warning=True))

@@ -57,6 +57,8 @@ def _verdict(record: StudyRecord) -> Iterator[Block]:
     yield Paragraph(sentence, strong=True)
     if line := headline.status_line(record):
         yield Paragraph(line)
+    if line := headline.pace_line(record):
+        yield Paragraph(line)
     yield Facts(headline.facts(record))
 
 

@@ -21,6 +21,19 @@ def status_line(record: StudyRecord) -> str:
     return f"Status: {found.value}. {_STATUS[found](record)}" if found else ""
 
 
+def pace_line(record: StudyRecord) -> str:
+    """Return at which pace all calls came, and how many were missed; empty where one followed the other."""
+    rate_hz = record.definition.measuring.rate_hz
+    if rate_hz is None:
+        return ""
+    calls, missed = (sum(getattr(trial.measurement, what) for trial in record.runs) for what in ("calls", "missed"))
+    lost = f" Of those of the trials {missed} in {calls + missed} were due while another one ran, and missed."
+    return (
+        f"All of it holds for {words.pace(rate_hz)}, as a camera's frames come: the wait is in no latency, but what a "
+        f"pause costs the call after it is.{lost if missed else ''}"
+    )
+
+
 def _confirmed(_record: StudyRecord) -> str:
     return (
         "The figures are from pairs of fresh processes that were run after the settings had been chosen, so the luck "
@@ -64,10 +77,11 @@ def facts(record: StudyRecord) -> tuple[tuple[str, str], ...]:
     """Return the few numbers that matter, each with its name; those that the study lacks are left out."""
     outcomes = [trial.measurement.outcome for trial in record.runs]
     ended = [f"{outcomes.count(o)}{NBSP}{o.value}" for o in (Outcome.PRUNED, Outcome.FAILED) if o in outcomes]
-    beside = len(record.processes)
+    beside, rate_hz = len(record.processes), record.definition.measuring.rate_hz
     return (
         *_latencies(record),
         *_gains(record),
+        *((("Calls a second", f"{rate_hz:g}"),) if rate_hz is not None else ()),
         ("Trials", " ".join([str(len(outcomes)), *([f"({', '.join(ended)})"] if ended else [])])),
         *((("Processes beside them", str(beside)),) if beside else ()),
         *_noise(record),
@@ -92,7 +106,7 @@ def _latencies(record: StudyRecord) -> Iterator[tuple[str, str]]:
     if best is not None and first is not None and first.latency_ms:
         if goal == "throughput":
             yield f"Latency of {words.count(record.batch, 'item')}", f"{number(first.latency_ms)}{NBSP}ms"
-        else:
+        elif record.definition.measuring.rate_hz is None:
             yield "FPS", number(record.batch * 1e3 / first.latency_ms)
 
 

@@ -43,6 +43,7 @@ _VERSIONS: Mapping[str, str] = {"onnxruntime": "ONNX Runtime", "cuda": "CUDA", "
 def machine(record: StudyRecord) -> Table:
     """Return what the study ran on, and which model with which input."""
     host, model, inputs = record.machine, record.model, record.inputs
+    rate_hz = record.definition.measuring.rate_hz
     rows: list[tuple[str, Inline]] = []
     if host.gpu:
         rows += [("GPU", host.gpu.name), ("GPU memory", words.gib(host.gpu.memory_bytes)), ("Driver", host.gpu.driver)]
@@ -62,6 +63,7 @@ def machine(record: StudyRecord) -> Table:
         ("Input data", inputs.source),
         ("Nodes", ", ".join(f"{name} {count}" for name, count in model.nodes_by_provider.items()) or "not known"),
         ("Objective", f"{objective(record).name}, {objective(record).unit}"),
+        ("Pace", words.pace(rate_hz) if rate_hz is not None else "each call right after the other"),
         ("Fixed in every run", Code(str(record.space.fixed)) if len(record.space.fixed) else "nothing"),
         ("Study", record.name),
         ("Storage", Code(words.without_password(record.storage))),

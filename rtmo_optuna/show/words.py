@@ -69,6 +69,11 @@ def count(amount: int, what: str, many: str = "") -> str:
     return f"{amount} {what if amount == 1 else many or what + 's'}"
 
 
+def pace(rate_hz: float) -> str:
+    """Return at which pace a study's calls came: `30 calls a second, with sleep between them`."""
+    return f"{rate_hz:g} calls a second, with sleep between them"
+
+
 def without_password(storage: str) -> str:
     """Return a database URL that may be shown."""
     hidden = re.sub(r"(://[^:/?#@\s]*):[^@\s]*@", r"\1:***@", storage)

@@ -75,6 +75,7 @@ _SECTIONS: Mapping[str, Mapping[str, _Field]] = {
         "windows_max": _COUNT,
         "precision": _number(float, "a share between 0 and 1", lambda n: 0 < n < 1),
         "runs": _number(int, "a whole number of at least 1, or none", lambda n: n >= 1, optional=True),
+        "rate_hz": _number(float, "a number above 0, or none", lambda n: n > 0, optional=True),
     },
     "limits": dict.fromkeys((field.name for field in fields(Limits)), _SECONDS),
     "constraints": {"max_memory_gb": _SECONDS},

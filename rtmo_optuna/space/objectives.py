@@ -17,7 +17,8 @@ class Objective:
     """A figure of merit: its unit, its direction for Optuna, and its value for a measurement (None: not enough data).
 
     `so_far` is the value that a running median of `latency_ms` for `batch` items stands for; None where latency says
-    nothing of the score, so that a trial cannot be pruned by its windows. `least_calls` are needed for a score.
+    nothing of the score, so that a trial cannot be pruned by its windows. `least_calls` are needed for a score. `paced`
+    says whether it means anything for calls at a fixed rate.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Objective:
     score: Callable[[Measurement], float | None]
     so_far: Callable[[float, int], float] | None = None
     least_calls: int = 0
+    paced: bool = False
 
     def cost(self, measurement: Measurement) -> float | None:
         """Return the score as something to be small: itself, or milliseconds an item where more is better."""
@@ -60,8 +62,16 @@ def _latency_itself(latency_ms: float, _batch: int) -> float:
 OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
-        Objective("latency", "ms", "minimize", lambda m: _milliseconds(m.latency_ns), _latency_itself),
-        Objective("p99", "ms", "minimize", lambda m: _milliseconds(m.quantiles_ns.get("p99")), _latency_itself, 662),
+        Objective("latency", "ms", "minimize", lambda m: _milliseconds(m.latency_ns), _latency_itself, paced=True),
+        Objective(
+            "p99",
+            "ms",
+            "minimize",
+            lambda m: _milliseconds(m.quantiles_ns.get("p99")),
+            _latency_itself,
+            662,
+            paced=True,
+        ),
         Objective("throughput", "items/s", "maximize", _throughput, lambda ms, batch: batch * 1e3 / ms),
         Objective("startup", "ms", "minimize", _startup),
         Objective("amortized", "ms", "minimize", _amortized),
