@@ -224,9 +224,14 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
     "both": ({"x": X, "z": K}, r"lacks k and has z"),
     "misshapen": ({"x": X[:, :3], "k": K}, r"'x' must have the shape nx4, not 2x3"),
     "wrong rank": ({"x": X, "k": K[None]}, r"'k' must have the shape 2, not 1x2"),
-    "scalar": ({"x": X, "k": K[0]}, r"'k' must have the shape 2, not scalar"),
+    "scalar": ({"x": X, "k": np.array(1)}, r"'k' must have the shape 2, not scalar"),
+    "number": (
+        {"x": X, "k": 1},
+        r"'k' must be an array, a list or an OrtValue, not int: .*asarray\(..., numpy.int64\)",
+    ),
     "wrong type": ({"x": X.astype(np.float64), "k": K}, r"'x' must be float32, not float64: .*astype\(numpy.float32"),
-    "list of another type": ({"x": [[0.5] * 4], "k": K}, r"'x' must be float32, not float64"),
+    "list of no numbers": ({"x": [["a"] * 4], "k": K}, r"'x' must be float32, and the list .* makes no such array"),
+    "ragged list": ({"x": [[1.0], [1.0, 2.0]], "k": K}, r"'x' must be float32, and the list .* makes no such array"),
 }
 
 
