@@ -15,7 +15,8 @@ export MODEL CONFIG
 gpu = $(eval gpu := $$(shell nvidia-smi -L 2>/dev/null | grep '^GPU '))$(gpu)
 extra = $(if $(gpu),gpu,cpu)
 size = $(if $(gpu),s,t)
-default_model = models/rtmo-$(size)
+side = $(if $(gpu),640,416)
+default_model = models/rtmo-$(size)-exported
 
 ifeq ($(strip $(VENV)),)
 run = "$(PYTHON)"
@@ -36,14 +37,17 @@ venv: environment-dev ## make the environment in VENV, the tools for development
 tune: environment $(if $(MODEL),,model) ## find the fastest settings for MODEL (else for RTMO) and write them to CONFIG
 	@exec $(run) -m rtmo_optuna tune $(tuned) --config "$$CONFIG" $(ARGS)
 
-tuned = $(if $(MODEL),"$$MODEL",$(default_model).onnx --input $(default_model).npz)
+tuned = $(if $(MODEL),"$$MODEL",$(default_model).onnx --input $(default_model).npz $(shape))
+
+# Its batch is open, and what is open cannot be captured; the throughput study has a batch of its own.
+shape = $(if $(findstring --shape,$(ARGS))$(findstring throughput,$(ARGS)),,--shape 1x3x$(side)x$(side))
 
 # Built aside and moved, the model last: a build that was cut off is begun anew.
-model: environment ## build the default model: RTMO-s where there is an NVIDIA GPU, else RTMO-t
+model: environment ## build the default model: RTMO-s where there is an NVIDIA GPU, else RTMO-t, as PyTorch exports it
 	@test -e $(default_model).onnx || { \
 		echo "Building $(default_model).onnx, with random weights, and an input for it ..." && mkdir -p models/.new && \
-		$(run) scripts/build_rtmo.py $(size) --output models/.new/rtmo-$(size).onnx >/dev/null && \
-		mv models/.new/rtmo-$(size).npz $(default_model).npz && mv models/.new/rtmo-$(size).onnx $(default_model).onnx && \
+		$(run) scripts/build_rtmo.py $(size) --exported --output models/.new/rtmo.onnx >/dev/null && \
+		mv models/.new/rtmo.npz $(default_model).npz && mv models/.new/rtmo.onnx $(default_model).onnx && \
 		rmdir models/.new; }
 
 dashboard: environment ## show the studies in a browser

@@ -195,6 +195,8 @@ def bench(  # noqa: PLR0917 - one parameter an option
         return
     print_table(("", "first", "second"), comparison_rows(found))
     typer.echo(f"{found.sentence}\nverdict:  {found.verdict}\noutputs:  {found.outputs}")
+    for note in found.notes:
+        typer.echo(f"note:     {note}")
 
 
 @app.command()

@@ -47,7 +47,8 @@ class Side:
 class Comparison:
     """What the pairs say: how many times as fast `first` is as `second`, with the 98 % interval, and the verdict.
 
-    `outputs` says whether the outputs are equal to the last bit, or how far apart they are.
+    `outputs` says whether the outputs are equal to the last bit, or how far apart they are; `notes` what did not run as
+    the settings ask.
     """
 
     first: Side
@@ -59,6 +60,7 @@ class Comparison:
     verdict: str
     sentence: str
     outputs: str
+    notes: tuple[str, ...] = ()
 
 
 def compare(
@@ -148,6 +150,11 @@ def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs
         verdict=verdict,
         sentence=f"{first}: {told.sentence}",
         outputs=outputs,
+        notes=tuple(
+            dict.fromkeys(
+                f"{settings}: {note}" for settings, told in measured.items() for one in told for note in one.notes
+            )
+        ),
     )
 
 

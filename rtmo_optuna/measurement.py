@@ -127,7 +127,8 @@ class Measurement:
     windows that were repeated, by reason, `left_out` the calls of the others that ran on a slow core; `spin_ns` is the
     shortest spin of the canary. Where there was a second process, `latency_ns` and `quantiles_ns` are the mean of both,
     `second_ns` is the latency in the second and `costs` are what either cost by the study's objective (empty in studies
-    of earlier versions). `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
+    of earlier versions). `notes` say what did not run as the settings ask. `samples_ns` are the calls of each window,
+    `warmup_samples_ns` those of the warm-up.
     """
 
     outcome: Outcome
@@ -148,6 +149,7 @@ class Measurement:
     second_ns: float | None = None
     costs: tuple[float, ...] = ()
     log_tail: str = ""
+    notes: tuple[str, ...] = ()
     provider_options: Mapping[str, str] = field(default_factory=dict)
     samples_ns: tuple[tuple[int, ...], ...] = ()
     warmup_samples_ns: tuple[int, ...] = ()

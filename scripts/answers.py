@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PADDING = 114
 SURE = 0.1  # a row of padding scores less
 SHOWN = 10  # wrong answers told apart
-ROUNDS = 4  # a graph is captured when a number of rows comes again, and replayed after that
+ROUNDS = 4
 FAST = {"prefer_nhwc": True, "fuse_conv_bias": True}
 BOUND = {"io_binding": True}
 SPLIT = {**BOUND, "enable_cuda_graph": True, "split_capture": True}

@@ -32,9 +32,10 @@ from onnx import TensorProto, helper
 from answers import BOUND, CUT, FAST, SPLIT, equal, feed_of, soak, spec_of
 from bench_canary import neighbours
 from rtmo_optuna.engine import ort
-from rtmo_optuna.engine.calls import Buffers, Device
 from rtmo_optuna.engine.capture import cut
+from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.dropin import Session
+from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.runtime import open_session
 from rtmo_optuna.machine import gpu
 from rtmo_optuna.machine.canary import QuietCore
@@ -110,16 +111,23 @@ def speed(args: argparse.Namespace) -> None:
 def limit(spec: SessionSpec, feed: Feed) -> dict[str, Callable[[], object]]:
     """Return what cannot be gone below: the head's graph alone, and the copy of a page-locked input."""
     parts, runtime = cut(spec.model, spec.shapes), ort.load(spec.provider)
-    device = Device(runtime.ort, spec.provider, spec.device)
-    head = runtime.open(parts.head, spec.settings, device=spec.device)
-    binding, buffers = head.io_binding(), Buffers(device)
-    buffers.fill(feed, lambda name, value, again: binding.bind_ortvalue_input(name, value))  # noqa: ARG005
-    for output in head.get_outputs():
-        binding.bind_output(output.name, spec.provider, spec.device)
-    head.run_with_iobinding(binding)
+    device = Device.captured(runtime.ort, spec.provider, spec.device)
+    session = runtime.open(parts.head, spec.settings, device=spec.device, stream=device.stream.handle)
+    inputs = Inputs(device, ort.specs(session.get_inputs()))
+    head = FixedSession(session, device, inputs.values)
+    head.capture()
+
+    def wait_for(work: Callable[[], None]) -> None:
+        work()
+        device.stream.synchronize()
+
+    def fill() -> None:
+        with inputs.holding(feed):
+            device.stream.synchronize()
+
     return {
-        "limit: head's graph alone": partial(head.run_with_iobinding, binding),
-        "limit: copy of the input": partial(buffers.fill, feed, lambda *_, **__: None),
+        "limit: head's graph alone": partial(wait_for, head.run),
+        "limit: copy of the input": fill,
     }
 
 

@@ -9,6 +9,7 @@ scores are shifted so that the input holds as many people as wanted. Takes onnx 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +20,20 @@ import numpy.typing as npt
 import onnx
 
 from rtmo_graph.backbone import backbone
-from rtmo_graph.decoder import decode
 from rtmo_graph.graph import CONSTANT_PREFIX, Dimension, Graph, Tensor
 from rtmo_graph.head import head, priors
 from rtmo_graph.neck import neck
 from rtmo_graph.picture import letterboxed_picture
 from rtmo_graph.sizes import KEYPOINTS, SIZES
-from rtmo_graph.suppression import MOST_KEPT, kept_priors
+from rtmo_graph.styles import STYLES
+from rtmo_graph.suppression import MOST_KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PEOPLE = 38
+_EXPORTED = {11: "exported", 17: "opset17"}
+"""Styles by the opset in which PyTorch exports them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +46,45 @@ class BuiltModel:
     """[1, 3, side, side], blue, green, red from 0 to 255, padded with 114 below."""
 
 
-def build(size: str, *, seed: int = 0, raw: bool = False, dynamic: bool = False, people: int = PEOPLE) -> BuiltModel:
+def build(
+    size: str,
+    *,
+    seed: int = 0,
+    raw: bool = False,
+    dynamic: bool | None = None,
+    people: int = PEOPLE,
+    style: str = "plain",
+) -> BuiltModel:
     """Build RTMO-`size` ("t", "s", "m" or "l"), which finds `people` (1 to 50) people in the image that comes with it.
 
     The whole model has the outputs `dets` [batch, kept, 5] (left, top, right, bottom in pixels, and score) and
     `keypoints` [batch, kept, 17, 3] (x, y in pixels, and visibility), with the people first and, where there is room, a
     row of padding after them, which scores less than 0.1. With `raw` it ends before the non-maximum suppression, with
     the outputs `boxes` [batch, priors, 4], `scores` [batch, priors, 1], `pose` [batch, priors, channels] and
-    `visibility` [batch, priors, 17]; up to there it is the whole model, weights and names included. With `dynamic` the
-    batch has any size, else 1. Equal arguments give equal weights on one machine; another, or another number of threads
-    for NumPy, may round them differently. Raises KeyError for an unknown size.
+    `visibility` [batch, priors, 17]; up to there it is the whole model, weights and names included.
+
+    The `style` is "plain", in as few nodes as do; "exported", as PyTorch exports RTMO at opset 11, with all arithmetic
+    with shapes; or "opset17", as it does at opset 17. With `dynamic` the batch has any size, else 1: plain models are
+    either, of 1 by default, exported ones are dynamic, those of opset 17 are not. Equal arguments give equal weights on
+    one machine, and other styles the same up to rounding; another machine, or another number of threads for NumPy, may
+    round them differently. Raises KeyError for an unknown size or style, ValueError where they do not go together.
     """
-    spec = SIZES[size]
+    spec, written = SIZES[size], STYLES[style]
+    dynamic = min(written.batches) if dynamic is None else dynamic
+    if dynamic not in written.batches or (raw and style != "plain"):
+        message = f"There is no model of style {style} with raw={raw} and dynamic={dynamic}."
+        raise ValueError(message)
     picture_rng, weight_rng = np.random.default_rng(seed).spawn(2)
     image = letterboxed_picture(spec.side, picture_rng)
     batch: Dimension = "batch" if dynamic else 1
 
-    graph = Graph(weight_rng)
+    graph = Graph(weight_rng, written.dialect)
     x = graph.input("input", image, [batch, *image.shape[1:]])
-    predictions = head(graph, spec, neck(graph, spec, backbone(graph, spec, x)), people)
-    count = len(priors(spec)[0])
+    maps = neck(graph, spec, backbone(graph, spec, x, written.focus), written.mix)
+    predictions = head(graph, spec, maps, people, flatten=written.flatten, corners=written.corners)
     outputs: list[tuple[Tensor, Sequence[Dimension]]]
     if raw:
+        count = len(priors(spec)[0])
         outputs = [
             (predictions.boxes, [batch, count, 4]),
             (predictions.scores, [batch, count, 1]),
@@ -72,17 +92,17 @@ def build(size: str, *, seed: int = 0, raw: bool = False, dynamic: bool = False,
             (predictions.visibility, [batch, count, KEYPOINTS]),
         ]
     else:
-        kept = kept_priors(graph, predictions.boxes, predictions.scores, count, dynamic=dynamic)
-        detections, keypoints = decode(graph, spec, predictions, kept)
-        outputs = [(detections, [batch, "kept", 5]), (keypoints, [batch, "kept", KEYPOINTS, 3])]
+        detections, keypoints = written.tail(graph, spec, predictions, dynamic=dynamic)
+        outputs = [(detections, [batch, "kept", written.detection]), (keypoints, [batch, "kept", KEYPOINTS, 3])]
     return BuiltModel(graph.model(outputs), image)
 
 
 def count_parameters(model: onnx.ModelProto) -> int:
     """How many trained numbers a model of `build` has: position encodings, tables of priors and the like left out."""
-    return sum(
-        int(np.prod(tensor.dims)) for tensor in model.graph.initializer if not tensor.name.startswith(CONSTANT_PREFIX)
-    )
+    sizes = {tensor.name: tensor.dims for tensor in model.graph.initializer} | {
+        node.output[0]: node.attribute[0].t.dims for node in model.graph.node if node.op_type == "Constant"
+    }
+    return sum(math.prod(dims) for name, dims in sizes.items() if not name.startswith(CONSTANT_PREFIX))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,6 +127,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--raw", action="store_true", help="end before NonMaxSuppression, with outputs of fixed shapes")
     parser.add_argument("--dynamic", action="store_true", help="take any number of images at once, not one")
     parser.add_argument(
+        "--exported",
+        action="store_true",
+        help="write the graph as PyTorch exports it, with all its arithmetic with shapes, for any number of images",
+    )
+    parser.add_argument(
+        "--opset",
+        type=int,
+        choices=sorted(_EXPORTED),
+        help="opset of what is written as PyTorch exports it: 11 (default), or 17, for one image",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, help="seed of the weights and of the image (default: %(default)s)"
     )
     parser.add_argument(
@@ -120,6 +151,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"{path} has to end in {suffix}.")
         if not path.parent.is_dir():
             parser.error(f"there is no folder {path.parent} to write {path.name} to.")
+    options.style = _EXPORTED[options.opset or 11] if options.exported or options.opset else "plain"
+    if options.raw and options.style != "plain":
+        parser.error("--raw ends before what --exported and --opset are about: leave it out, or leave them out.")
+    if options.dynamic and True not in STYLES[options.style].batches:
+        parser.error(f"--dynamic does not go with --opset {options.opset}, which is for one image.")
     if options.seed < 0:
         parser.error(f"--seed has to be 0 or more, not {options.seed}.")
     if not 1 <= options.people <= MOST_KEPT:
@@ -130,7 +166,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     options = _options(arguments)
-    built = build(options.size, seed=options.seed, raw=options.raw, dynamic=options.dynamic, people=options.people)
+    built = build(
+        options.size,
+        seed=options.seed,
+        raw=options.raw,
+        dynamic=options.dynamic or None,
+        people=options.people,
+        style=options.style,
+    )
     try:
         onnx.save(built.model, options.output)
         np.savez_compressed(options.input, input=built.image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib.util
 import os
 import subprocess
@@ -13,12 +14,17 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
 import pytest
 
+import build_rtmo
 from rtmo_optuna.machine.gpu import gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 _OCR_PACKAGE = "rapidocr-onnxruntime==1.4.4"
 _CLIENTS = ["rtmlib==0.0.16", "rtmo-ort==0.1.0.post1", "rapidocr==3.10.0", _OCR_PACKAGE]
@@ -45,6 +51,24 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def rtmo_t(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, NDArray[np.float32]]]:
+    """Return what gives the path of RTMO-t in a style, written once, and the image that comes with it.
+
+    The styles are those of `build_rtmo.build`, and "plain, dynamic".
+    """
+    folder = tmp_path_factory.mktemp("rtmo")
+
+    @functools.cache
+    def written(style: str) -> tuple[Path, NDArray[np.float32]]:
+        name, dynamic = style.removesuffix(", dynamic"), True if style.endswith(", dynamic") else None
+        built = build_rtmo.build("t", style=name, dynamic=dynamic)
+        onnx.save(built.model, folder / f"{style}.onnx")
+        return folder / f"{style}.onnx", built.image
+
+    return written
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def main(me: Path, arguments: list[str]) -> int:
             return int(package != os.environ.get("INSTALLED"))
         case ["-m", "pip", *_]:
             return int(os.environ.get("PIP_STATUS", "0"))
-        case ["scripts/build_rtmo.py", _, "--output", output]:
+        case ["scripts/build_rtmo.py", _, "--exported", "--output", output]:
             return _build_model(Path(output))
     return _run_slowly() if "SLOW" in os.environ else int(os.environ.get("STATUS", "0"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,14 @@ import pytest
 from onnx import TensorProto, helper
 
 import models
-from rtmo_optuna.engine.calls import BoundCall, Call, Device, PlainCall
+from calling import CALLED, assembled
+from rtmo_optuna.engine import turns
+from rtmo_optuna.engine.calls import BoundCall, Call, GraphCall, PlainCall
 from rtmo_optuna.engine.capture import Cut, cut
+from rtmo_optuna.engine.cudart import HostStream
+from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.feed import Signature
-from rtmo_optuna.engine.split import SplitCall, Variants
+from rtmo_optuna.engine.fixed import FixedSession
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
 from rtmo_optuna.wire import TensorSpec
 
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
-CPU = Device(onnxruntime, "cpu", 0)
 NAMES = ["early", "places", "sums", "values"]
 
 
@@ -42,46 +45,62 @@ def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> Any:  #
     return helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
 
 
-def selective(path: Path) -> Path:
-    """Write a model that computes with the positive ones of 40 numbers, and gives an output from each of its parts."""
+def selective(path: Path, *, mixed: bool = False) -> Path:
+    """Write a model that computes with the positive ones of 150 numbers, and gives an output from each of its parts.
+
+    Each is computed with alone, unless they are `mixed`: then one sum is of all.
+    """
     nodes = [
         node("Mul", "x two", "early"),
+        node("Relu", "early", "flags"),
         node("NonZero", "flags", "places"),
         node("Transpose", "places", "rows", perm=[1, 0]),
         node("GatherND", "early rows", "c0"),
         *(node("Add" if step % 2 else "Mul", f"c{step} two", f"c{step + 1}") for step in range(11)),
         node("Mul", "c11 shift", "values"),
-        node("ReduceSum", "values", "sums", keepdims=1),
+        node("Unsqueeze", "values one", "column"),
+        node("ReduceSum", "column" if mixed else "column one", "sums", keepdims=1),
     ]
-    nodes.insert(1, node("Relu", "early", "flags"))
     outputs = {
-        "early": (FLOAT, (40,)), "places": (INT64, (1, "n")), "sums": (FLOAT, (1,)), "values": (FLOAT, ("n",)),
+        "early": (FLOAT, (150,)), "places": (INT64, (1, "n")), "sums": (FLOAT, (1, 1) if mixed else ("n", 1)),
+        "values": (FLOAT, ("n",)),
     }  # fmt: skip
-    inputs = {"x": (FLOAT, (40,)), "shift": (FLOAT, (1,))}
-    return models.save(path, nodes, inputs, outputs, {"two": np.array([2], np.float32)})
+    inputs = {"x": (FLOAT, (150,)), "shift": (FLOAT, (1,))}
+    weights = {"two": np.array([2], np.float32), "one": np.array([1])}
+    return models.save(path, nodes, inputs, outputs, weights)
 
 
 def feed_of(count: int, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Return an input of which `count` numbers are positive."""
     random = np.random.default_rng(seed)
-    x = -random.random(40).astype(np.float32)
-    chosen = random.permutation(40)[:count]
+    x = -random.random(150).astype(np.float32)
+    chosen = random.permutation(150)[:count]
     x[chosen] *= -1
     return {"x": x, "shift": np.array([seed + 3], np.float32)}
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cut]:
-    """Return the model and its parts."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the model in both kinds."""
     folder = tmp_path_factory.mktemp("cuts")
-    path = selective(folder / "m.onnx")
-    return path, cut(str(path), {}, str(folder))
+    selective(folder / "apart.onnx")
+    selective(folder / "mixed.onnx", mixed=True)
+    return folder
 
 
-def split_call(parts: Cut, limit: int, *, on_host: bool = False) -> SplitCall:
-    """Return what calls all three."""
-    ends = (session(parts.head), session(parts.select), CPU, NAMES, session(parts.finish))
-    return SplitCall(*ends, on_host=on_host, limit=limit)
+def parts(folder: Path, kind: str = "apart") -> Cut:
+    """Return the parts of the model."""
+    return cut(str(folder / f"{kind}.onnx"), {}, str(folder))
+
+
+def host(provider_stream: HostStream | None = None) -> Device:
+    """Return the host as a device, on a stream that may be another one than its own."""
+    return Device(onnxruntime, "cpu", 0, provider_stream or HostStream())
+
+
+def opened(path: Path, how: str) -> Call:
+    """Return what calls the model at `path`."""
+    return assembled(path, how).call
 
 
 def assert_equal(wanted: list[NDArray[Any]], found: list[NDArray[Any]]) -> None:
@@ -90,74 +109,53 @@ def assert_equal(wanted: list[NDArray[Any]], found: list[NDArray[Any]]) -> None:
     assert [array.tobytes() for array in wanted] == [array.tobytes() for array in found]
 
 
-def test_every_part_gives_an_output(parts: tuple[Path, Cut]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "rows", "why"), [("apart", 64, ""), ("mixed", 0, "ReduceSum 'sums' brings rows together")]
+)
+def test_every_part_gives_an_output(folder: Path, kind: str, rows: int, why: str) -> None:
     """The model for these tests has all that can be handed over: tensors, an input, outputs of each part."""
-    found = parts[1]
+    found = parts(folder, kind)
     gives = [[end.name for end in session(path).get_outputs()] for path in (found.select, found.finish)]
     assert gives == [["places"], ["sums", "values"]]
     assert (found.direct, found.fed, found.selected) == (("early",), ("shift",), ("places",))
+    assert found.rows == rows
+    assert found.why.startswith(why)
+    assert bool(found.why) == (kind == "mixed")
 
 
-@pytest.mark.parametrize("limit", [0, 3, 64])
-@pytest.mark.parametrize("whole_tail", [False, True])
-@pytest.mark.parametrize("on_host", [False, True])
-def test_split_calls_give_what_the_whole_gives(
-    parts: tuple[Path, Cut], limit: int, *, whole_tail: bool, on_host: bool
-) -> None:
-    """Counts that come once, twice and often, more than there are graphs for, and none at all: all to the last bit."""
-    path, found = parts
-    plain = PlainCall(session(path))
-    call = split_call(found, limit, on_host=on_host)
-    if whole_tail:
-        call = SplitCall(session(found.head), session(found.tail), CPU, NAMES, on_host=on_host)
+@pytest.mark.parametrize("kind", ["apart", "mixed"])
+@pytest.mark.parametrize("how", ["split", "split+host"])
+def test_split_calls_give_what_the_whole_gives(folder: Path, kind: str, how: str) -> None:
+    """Counts that come once and often, fewer and more than one graph takes, and none at all: all to the last bit."""
+    path = folder / f"{kind}.onnx"
+    plain, call = opened(path, "plain"), opened(path, how)
     random = np.random.default_rng(1)
-    counts = [0, 0, 0, 40, 40, 40, 1, *random.integers(0, 8, 60).tolist(), *range(9, 30), 0, 40]
+    counts = [0, 0, 150, 150, 1, *random.integers(0, 8, 40).tolist(), *range(55, 75), 128, 129, 0, 40]
     for seed, count in enumerate(counts):
         feed = feed_of(count, seed)
         assert_equal(plain.run(NAMES, feed), call.run(NAMES, feed))
     assert_equal(plain.run(["values", "early"], feed_of(5)), call.run(["values", "early"], feed_of(5)))
 
 
-def test_graphs_are_for_what_comes_again(parts: tuple[Path, Cut]) -> None:
-    """The second call with a count makes the graph, up to the limit; none is made for no rows."""
-    _, found = parts
-    finish = session(found.finish)
-    variants = Variants(finish, CPU, ["places"], limit=2)
-    for name, values in (("early", np.ones(40, np.float32)), ("shift", np.ones(1, np.float32))):
-        buffer = CPU.value(np.float32, values.shape)
-        buffer.update_inplace(values)
-        variants.hold(name, buffer)
-    made = []
-    for count in (3, 0, 0, 3, 3, 5, 7, 7, 5, 7):
-        variants.run({"places": np.arange(count)[None]})
-        made.append(variants.captured)
-    assert made == [0, 0, 0, 1, 1, 1, 1, 1, 2, 2]
-
-
-def test_outputs_are_the_callers_own(parts: tuple[Path, Cut]) -> None:
+@pytest.mark.parametrize("how", CALLED)
+def test_outputs_are_the_callers_own(folder: Path, how: str) -> None:
     """What a call returned does not change with later calls, whichever way it was computed."""
-    path, found = parts
-    splits = [split_call(found, 64, on_host=on_host) for on_host in (False, True)]
-    calls: list[Call] = [PlainCall(session(path)), BoundCall(session(path), CPU, captured=False), *splits]
-    for call in calls:
-        results = [call.run(NAMES, feed_of(6, seed)) for seed in range(5)]
-        copies = [[array.copy() for array in result] for result in results]
-        for seed in range(5, 9):
-            for array in call.run(NAMES, feed_of(6, seed)):
-                array[...] = 7
-        for result, copy in zip(results, copies, strict=True):
-            assert_equal(copy, result)
-        assert_equal(copies[0], call.run(NAMES, feed_of(6, 0)))
+    call = opened(folder / "apart.onnx", how)
+    results = [call.run(NAMES, feed_of(6, seed)) for seed in range(5)]
+    copies = [[array.copy() for array in result] for result in results]
+    for seed in range(5, 9):
+        for array in call.run(NAMES, feed_of(6, seed)):
+            array[...] = 7
+    for result, copy in zip(results, copies, strict=True):
+        assert_equal(copy, result)
+    assert_equal(copies[0], call.run(NAMES, feed_of(6, 0)))
 
 
-@pytest.mark.parametrize("kind", ["bound", "split", "split+host"])
-def test_eight_threads_on_one_call(parts: tuple[Path, Cut], kind: str) -> None:
+@pytest.mark.parametrize("how", ["bound", "split", "split+host"])
+def test_eight_threads_on_one_call(folder: Path, how: str) -> None:
     """Threads that call at once each get the answer to their own input."""
-    path, found = parts
-    call: Call = split_call(found, 4, on_host=kind == "split+host")
-    if kind == "bound":
-        call = BoundCall(session(path), CPU, captured=False)
-    plain = PlainCall(session(path))
+    path = folder / "apart.onnx"
+    plain, call = opened(path, "plain"), opened(path, how)
     feeds = [feed_of(seed % 9, seed) for seed in range(24)]
     wanted = [plain.run(NAMES, feed) for feed in feeds]
     wrong: list[int] = []
@@ -176,44 +174,138 @@ def test_eight_threads_on_one_call(parts: tuple[Path, Cut], kind: str) -> None:
     assert wrong == []
 
 
-def test_options_are_passed_on(parts: tuple[Path, Cut]) -> None:
-    """A user's RunOptions hold: a call that is told to terminate does not run."""
+def test_the_number_of_rows_is_open_in_the_outputs(folder: Path) -> None:
+    """A session tells the shapes of the model, not of its parts."""
+    shapes = {end.name: end.shape for end in assembled(folder / "apart.onnx", "split+host").outputs}
+    assert shapes["early"] == (150,)
+    assert shapes["values"] == (None,)
+    assert shapes["sums"] == (None, 1)
+
+
+@pytest.mark.parametrize("how", ["plain", "split"])
+def test_options_are_passed_on(folder: Path, how: str) -> None:
+    """A user's RunOptions hold for what no graph holds: a call that is told to terminate does not run."""
     options = onnxruntime.RunOptions()
-    call = split_call(parts[1], 64)
+    call = opened(folder / "apart.onnx", how)
     assert len(call.run(NAMES, feed_of(3), options)) == 4
     options.terminate = True
     with pytest.raises(Exception, match="terminate"):
         call.run(NAMES, feed_of(3), options)
 
 
+def test_products_are_not_moved_to_the_host(tmp_path: Path) -> None:
+    """A tail of matrix products that cannot be told from the selection stays on the device, and it is said."""
+    nodes = [
+        node("Relu", "x", "r"),
+        node("NonZero", "r", "places"),
+        node("Cast", "places", "p", to=FLOAT),
+        node("MatMul", "p w", "y"),
+    ]
+    weights = {"w": np.ones((5, 4), np.float32)}
+    path = models.save(tmp_path / "m.onnx", nodes, {"x": (FLOAT, (8,))}, {"y": (FLOAT, (1, 4))}, weights)
+    assert opened(path, "split")
+    with pytest.raises(SettingsRefusedError, match="split_on_host would run MatMul on the host"):
+        opened(path, "split+host")
+
+
 def test_bound_calls_follow_the_shapes_of_a_dynamic_model(tmp_path: Path) -> None:
     """Buffers change with the shape, there and back again."""
     path = models.dense(tmp_path / "m.onnx", ("n", 8))
-    plain, call = PlainCall(session(path)), BoundCall(session(path), CPU, captured=False)
+    plain, call = PlainCall(session(path)), BoundCall(session(path), host())
     for rows in (2, 5, 5, 1, 2):
         feed = {"x": np.random.default_rng(rows).random((rows, 8), np.float32)}
         assert_equal(plain.run(["y"], feed), call.run(["y"], feed))
 
 
-def test_a_captured_call_keeps_its_shape(tmp_path: Path) -> None:
-    """A captured model refuses another shape than the first, and goes on with that; a free output is refused."""
-    path = models.save(
-        tmp_path / "m.onnx", [node("ReduceSum", "x", "y")], {"x": (FLOAT, ("n", 8))}, {"y": (FLOAT, (1, 1))}
-    )
-    call = BoundCall(session(path), CPU, captured=True)
-    (first,) = call.run(["y"], {"x": np.ones((2, 8), np.float32)})
-    with pytest.raises(UsageError, match="captured with another shape of the input 'x' than 3x8"):
-        call.run(["y"], {"x": np.ones((3, 8), np.float32)})
-    assert_equal([first], call.run(["y"], {"x": np.ones((2, 8), np.float32)}))
-    with pytest.raises(SettingsRefusedError, match="its output y has no fixed shape"):
-        BoundCall(session(models.dense(tmp_path / "d.onnx", ("n", 8))), CPU, captured=True)
+def test_a_graph_needs_fixed_shapes(tmp_path: Path) -> None:
+    """A whole model is called on buffers that stay; a free dimension is refused by the name of its tensor."""
+    fixed, free = (models.dense(tmp_path / f"{n}.onnx", (n, 8)) for n in (2, "n"))
+    plain, call = PlainCall(session(fixed)), GraphCall(session(fixed), host())
+    for seed in range(3):
+        feed = {"x": np.random.default_rng(seed).random((2, 8), np.float32)}
+        assert_equal(plain.run(["y"], feed), call.run(["y"], feed))
+    with pytest.raises(SettingsRefusedError, match=r"cannot be captured: x \(tensor\(float\)\) has no fixed shape"):
+        GraphCall(session(free), host())
 
 
-def test_a_head_of_no_fixed_shape_is_refused(tmp_path: Path, parts: tuple[Path, Cut]) -> None:
+class BrokenStream(HostStream):
+    """One on which the first captures are broken, as others in the process break them."""
+
+    def __init__(self, times: int) -> None:
+        """Break so many."""
+        self.left, self.tried, self.launched = times, 0, 0
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Raise, or return what runs `work`."""
+        self.tried += 1
+        if self.tried <= self.left:
+            message = "operation not permitted when stream is capturing"
+            raise RuntimeError(message)
+
+        def launch() -> None:
+            self.launched += 1
+            work()
+
+        return launch
+
+
+@pytest.mark.parametrize(("times", "tried", "launched"), [(0, 1, 3), (2, 3, 3), (99, 5, 0)])
+def test_a_broken_capture_is_tried_again(tmp_path: Path, times: int, tried: int, launched: int) -> None:
+    """What others break is captured at last, or runs without a graph: the answers are right, and it is said."""
+    path, stream = models.dense(tmp_path / "m.onnx", (2, 8)), BrokenStream(times)
+    plain, call = PlainCall(session(path)), GraphCall(session(path), host(stream))
+    assert bool(call.broken) == (launched == 0)
+    for seed in range(3):
+        feed = {"x": np.random.default_rng(seed).random((2, 8), np.float32)}
+        assert_equal(plain.run(["y"], feed), call.run(["y"], feed))
+    assert (stream.tried, stream.launched) == (tried, launched)
+
+
+def test_captures_and_calls_take_turns() -> None:
+    """A capture waits for the calls under way and for other captures; calls wait for it, and run side by side."""
+    events: list[str] = []
+    inside, go = threading.Event(), threading.Event()
+
+    def call() -> None:
+        with turns.calls:
+            events.append("call")
+            inside.set()
+            go.wait(5)
+            events.append("called")
+
+    def capture() -> None:
+        with turns.capture():
+            events.append("capture")
+            time.sleep(0.05)
+            events.append("captured")
+
+    def late() -> None:
+        with turns.calls:
+            events.append("late")
+
+    first = threading.Thread(target=call)
+    first.start()
+    inside.wait(5)
+    captures = [threading.Thread(target=capture) for _ in range(2)]
+    for thread in captures:
+        thread.start()
+    time.sleep(0.05)
+    last = threading.Thread(target=late)
+    last.start()
+    go.set()
+    for thread in (first, *captures, last):
+        thread.join(5)
+    assert events[:2] == ["call", "called"]
+    told = [event for event in events if event.startswith("capture")]
+    assert told == ["capture", "captured"] * 2
+    assert events.index("late") > events.index("captured")
+
+
+def test_a_head_of_no_fixed_shape_is_refused(tmp_path: Path) -> None:
     """A file that was cut otherwise cannot be bound."""
     head = session(models.dense(tmp_path / "d.onnx", ("n", 8)))
-    with pytest.raises(SettingsRefusedError, match="cannot be cut: y, which its first part hands over"):
-        SplitCall(head, session(parts[1].tail), CPU, NAMES)
+    with pytest.raises(SettingsRefusedError, match="cannot be captured: x"):
+        FixedSession(head, host(), {})
 
 
 SIGNATURE = Signature([TensorSpec("x", "tensor(float)", ("n", 4)), TensorSpec("k", "tensor(int64)", (2,))])
@@ -269,13 +361,14 @@ def test_arrays_in_order_are_not_copied() -> None:
     assert SIGNATURE.checked({"x": X, "k": K})["x"] is X
 
 
-def test_odd_layouts_through_calls(parts: tuple[Path, Cut]) -> None:
+@pytest.mark.parametrize("how", CALLED)
+def test_odd_layouts_through_calls(folder: Path, how: str) -> None:
     """A call on checked arrays gives the same for whatever layout they had."""
-    path, found = parts
-    taken = Signature([TensorSpec("x", "tensor(float)", (40,)), TensorSpec("shift", "tensor(float)", (1,))])
+    taken = Signature([TensorSpec("x", "tensor(float)", (150,)), TensorSpec("shift", "tensor(float)", (1,))])
     feed = feed_of(9)
     odd = {"shift": feed["shift"].astype(">f4"), "x": np.repeat(feed["x"], 3)[::3]}
-    wanted = PlainCall(session(path)).run(NAMES, feed)
-    calls: list[Call] = [BoundCall(session(path), CPU, captured=False), split_call(found, 64)]
-    for run in [partial(call.run, NAMES) for call in calls for _ in range(3)]:
-        assert_equal(wanted, run(taken.checked(odd)))
+    path = folder / "apart.onnx"
+    wanted = opened(path, "plain").run(NAMES, feed)
+    call = opened(path, how)
+    for _ in range(3):
+        assert_equal(wanted, call.run(NAMES, taken.checked(odd)))

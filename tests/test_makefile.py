@@ -143,11 +143,15 @@ def test_the_extra_and_the_default_model_follow_the_gpu(make: Make, answer: str,
     make.nvidia_smi(answer)
     assert make("tune", "ARGS=--quick")[0] == 0
     assert make.installs() == [f".[{extra}]"]
-    model = f"models/rtmo-{size}"
+    model = f"models/rtmo-{size}-exported"
+    side = {"s": 640, "t": 416}[size]
     assert make.calls()[-1][2:] == [
-        *("rtmo_optuna", "tune", f"{model}.onnx", "--input", f"{model}.npz", "--config", "config.yaml", "--quick")
+        *("rtmo_optuna", "tune", f"{model}.onnx", "--input", f"{model}.npz", "--shape", f"1x3x{side}x{side}"),
+        *("--config", "config.yaml", "--quick"),
     ]
-    assert sorted(path.name for path in (make.root / "models").iterdir()) == [f"rtmo-{size}.npz", f"rtmo-{size}.onnx"]
+    assert sorted(path.name for path in (make.root / "models").iterdir()) == [
+        f"rtmo-{size}-exported.npz", f"rtmo-{size}-exported.onnx",
+    ]  # fmt: skip
 
 
 def test_a_new_gpu_replaces_onnx_runtime(make: Make) -> None:
@@ -167,10 +171,30 @@ def test_a_new_gpu_replaces_onnx_runtime(make: Make) -> None:
 def test_the_default_model_is_built_once_and_whole(make: Make) -> None:
     """A build that was cut off leaves no model behind; one that is there is kept."""
     assert make("model", CUT_OFF="1")[0] == 2
-    assert not (make.root / "models/rtmo-t.onnx").exists()
-    assert make("model")[1].startswith("Building models/rtmo-t.onnx")
+    assert not (make.root / "models/rtmo-t-exported.onnx").exists()
+    assert make("model")[1].startswith("Building models/rtmo-t-exported.onnx")
     assert make("model") == (0, "")
     assert make.calls("scripts/build_rtmo.py") == []
+
+
+def test_a_plain_default_model_of_before_is_left_alone(make: Make) -> None:
+    """What `make model` built once, and studies tell of, stays as it is; the default of now is built beside it."""
+    (make.root / "models").mkdir()
+    for suffix in (".onnx", ".npz"):
+        (make.root / f"models/rtmo-t{suffix}").write_bytes(b"before")
+    assert make("tune")[0] == 0
+    assert make.calls()[-1][4] == "models/rtmo-t-exported.onnx"
+    assert (make.root / "models/rtmo-t.onnx").read_bytes() == b"before"
+    assert len(list((make.root / "models").iterdir())) == 4
+
+
+@pytest.mark.parametrize("arguments", ["--shape 4x3x416x416", "--study throughput --quick"])
+def test_the_default_model_takes_another_batch(make: Make, arguments: str) -> None:
+    """A shape of the user's, or a study with a batch of its own, takes the place of one image."""
+    assert make("tune", f"ARGS={arguments}")[0] == 0
+    call = make.calls()[-1]
+    assert call[-len(arguments.split()) :] == arguments.split()
+    assert "1x3x416x416" not in call
 
 
 def test_an_old_python3_makes_way_for_a_newer_python_on_the_path(make: Make) -> None:

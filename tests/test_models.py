@@ -36,12 +36,14 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_rtmo_t_from_build_to_config() -> None:
+@pytest.mark.parametrize("style", ["plain", "exported"])
+def test_rtmo_t_from_build_to_config(style: str) -> None:
     """The builder's model and input: default, two more trials, a configuration that ONNX Runtime takes, a report."""
-    built = build_rtmo.build("t")
+    built = build_rtmo.build("t", style=style)
     onnx.save(built.model, "rtmo-t.onnx")
     np.savez("rtmo-t.npz", input=built.image)
-    record = tune(Path("rtmo-t.onnx"), "--input", "rtmo-t.npz")
+    record = tune(Path("rtmo-t.onnx"), "--input", "rtmo-t.npz", "--shape", "1x3x416x416")
+    assert record.inputs.fixed
     assert [trial.origin for trial in record.runs] == [Origin.DEFAULT, Origin.SAMPLER, Origin.SAMPLER]
     assert record.runs[0].measurement.outcome is Outcome.MEASURED
     assert record.runs[0].measurement.calls == 3

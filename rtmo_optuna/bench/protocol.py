@@ -64,12 +64,13 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The session stands, its options read back as they were given."""
+    """The session stands, its options read back as they were given; `notes` say what does not run as they ask."""
 
     import_ns: int
     preload_ns: int
     build_ns: int
     provider_options: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

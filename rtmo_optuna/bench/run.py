@@ -104,6 +104,7 @@ def measure(
     limits = request.limits
     times = StageTimes()
     options: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
     outcome, stage, reason, outputs, memory, gate = Outcome.FAILED, None, "", "", None, None
     warmup: tuple[int, ...] = ()
     with pool.take(log) if pool else Child(log) as child:
@@ -113,7 +114,7 @@ def measure(
             times = replace(times, start_ns=_since(child))
             child.send(protocol.dump(request))
             opened = life.expect(protocol.Opened, Stage.BUILD, limits.build_s)
-            options = dict(opened.provider_options)
+            options, notes = dict(opened.provider_options), opened.notes
             times = replace(times, import_ns=opened.import_ns, preload_ns=opened.preload_ns, build_ns=opened.build_ns)
             ran = life.expect(protocol.Ran, Stage.FIRST_RUN, limits.first_run_s)
             times = replace(times, first_run_ns=ran.first_run_ns)
@@ -153,6 +154,7 @@ def measure(
         dropped=dict(life.dropped),
         left_out=life.left_out,
         log_tail=tail(log) if outcome is Outcome.FAILED else "",
+        notes=notes,
         provider_options=options,
         samples_ns=samples,
         warmup_samples_ns=warmup,

@@ -64,9 +64,10 @@ class Worker:
         samples = load(request.inputs)
         self.stage = Stage.BUILD
         engine = open_engine(request.session)
-        self.answer(
-            protocol.Opened(engine.import_ns, engine.preload_ns, engine.build_ns, dict(engine.provider_options))
-        )
+        for note in engine.notes:
+            print(note, flush=True)  # noqa: T201 - to the trial's log
+        options = dict(engine.provider_options)
+        self.answer(protocol.Opened(engine.import_ns, engine.preload_ns, engine.build_ns, options, engine.notes))
         self.stage = Stage.FIRST_RUN
         start = time.perf_counter_ns()
         engine.run(samples[0])

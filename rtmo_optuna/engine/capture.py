@@ -10,7 +10,8 @@ is handed over that a dynamic one does not need as well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +19,18 @@ from rtmo_optuna.engine import cuts
 from rtmo_optuna.engine.finish import divide
 from rtmo_optuna.engine.graph import read_graph
 from rtmo_optuna.engine.pieces import Piece, make_piece, save_piece
+from rtmo_optuna.engine.rows import fix_rows
 from rtmo_optuna.engine.static import Analysis, analyse, forbidding, reads
 from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: TC004 - no codec reads Cut
 
     from onnx import ModelProto, NodeProto, TypeProto
 
-_VERSION = 3
+    from rtmo_optuna.engine.cuts import Parts
+
+_VERSION = 4
 _INLINE_BYTES = 2**30
 """Weights of more bytes go to a file beside the piece: an ONNX file cannot hold more than 2 GB."""
 _HEAD, _TAIL, _SELECT, _FINISH = "head.onnx", "tail.onnx", "select.onnx", "finish.onnx"
@@ -44,8 +48,12 @@ class Cut:
 
     `select` and `finish` are paths too, and do together what the tail does: `selected` are the tensors handed from the
     one to the other, few and small, outputs of `select` besides those of the model's that it gives, inputs of `finish`
-    besides those of `passed` and `fed` that it needs. Once their shapes are fixed, all of `finish` is: it can be
-    captured for each. Where that is not worth it, all three are empty. The tail is there in any case.
+    besides those of `passed` and `fed` that it needs. Where that is not worth it, all three are empty. The tail is
+    there in any case. `rows` is the number of rows that `finish` is made for, with all shapes fixed, and `axes` tells
+    which axis they are of each tensor that it is handed or gives; 0 where its shapes change with what it is handed, and
+    then `why` says what stands in the way.
+
+    `operators` are the kinds of nodes in each file, by its name without the suffix.
     """
 
     head: str
@@ -58,6 +66,10 @@ class Cut:
     select: str = ""
     finish: str = ""
     selected: tuple[str, ...] = ()
+    rows: int = 0
+    axes: Mapping[str, int] = field(default_factory=dict)
+    why: str = ""
+    operators: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def obstacles(model: str) -> dict[str, int]:
@@ -87,17 +99,35 @@ def cut(
         analysis = analyse(whole, shapes, path.parent)
         head, tail, parts = _divided(path, analysis, [output.name for output in whole.graph.output])
         pieces = {_HEAD: make_piece(whole, analysis, head), _TAIL: make_piece(whole, analysis, tail)}
-        selected, ends = _divided_again(whole, analysis, tail, pieces[_TAIL])
-        parts, pieces = {**parts, "selected": selected}, {**pieces, **ends}
+        suppose = partial(analyse, whole, shapes, path.parent)
+        again, ends = _divided_again(whole, analysis, tail, pieces[_TAIL], suppose)
+        pieces |= ends
+        kinds = {Path(name).stem: sorted({node.op_type for node in piece.graph.node}) for name, piece in pieces.items()}
+        parts = {**parts, **again, "operators": kinds}
 
         def write(scratch: Path) -> None:
             for name, piece in pieces.items():
                 save_piece(piece, scratch / name, path.parent, inline_bytes)
 
         cuts.store(place, parts, write)
-    named = {part: tuple(names) for part, names in parts.items()}
-    select, finish = (str(place / name) if named["selected"] else "" for name in (_SELECT, _FINISH))
-    return Cut(str(place / _HEAD), str(place / _TAIL), select=select, finish=finish, **named)
+    return _told(place, parts)
+
+
+def _told(place: Path, parts: Parts) -> Cut:
+    """Return the cut whose files lie at `place`; `parts` is what was kept of it."""
+    lists = {name: tuple(parts[name]) for name in ("passed", "direct", "fed", "inputs", "outputs", "selected")}
+    select, finish = (str(place / name) if lists["selected"] else "" for name in (_SELECT, _FINISH))
+    return Cut(
+        str(place / _HEAD),
+        str(place / _TAIL),
+        select=select,
+        finish=finish,
+        rows=int(parts["rows"]),
+        axes={name: int(axis) for name, axis in parts["axes"].items()},
+        why=str(parts["why"]),
+        operators={name: frozenset(kinds) for name, kinds in parts["operators"].items()},
+        **lists,
+    )
 
 
 def _read(path: Path) -> ModelProto:
@@ -112,9 +142,7 @@ def _read(path: Path) -> ModelProto:
     return model
 
 
-def _divided(
-    path: Path, analysis: Analysis, outputs: Sequence[str]
-) -> tuple[Piece, Piece, Mapping[str, Sequence[str]]]:
+def _divided(path: Path, analysis: Analysis, outputs: Sequence[str]) -> tuple[Piece, Piece, Parts]:
     """Return head and tail, and what is handed over."""
     made = {name for node in analysis.static for name in node.output}
     late = [name for name in outputs if name not in made]
@@ -147,26 +175,43 @@ def _divided(
 
 
 def _divided_again(
-    whole: ModelProto, analysis: Analysis, tail: Piece, made: ModelProto
-) -> tuple[Sequence[str], Mapping[str, ModelProto]]:
-    """Return what select hands to finish, and the two by file name; nothing where that is not worth it."""
+    whole: ModelProto,
+    analysis: Analysis,
+    tail: Piece,
+    made: ModelProto,
+    suppose: Callable[[Mapping[str, Sequence[int]]], Analysis],
+) -> tuple[Parts, dict[str, ModelProto]]:
+    """Return what is kept of select and finish, and the two by file name; no files where that is not worth it.
+
+    `made` is the tail as a model; `suppose` analyses the whole again, with shapes that some tensors are supposed to
+    have.
+    """
     types = {**_inferred(made), **analysis.types}
     known = {*analysis.constants, *(name for node in analysis.constant for name in node.output)}
     division = divide(tail.nodes, known, types)
     if division is None:
-        return [], {}
+        return {"selected": [], "rows": 0, "axes": {}, "why": ""}, {}
     given = {name for node in division.select for name in node.output}
     late = [name for name in tail.outputs if name in given]
-    ends = {
-        _SELECT: (division.select, (), (*dict.fromkeys([*division.handed, *late]),)),
-        _FINISH: (division.finish, division.handed, tuple(name for name in tail.outputs if name not in given)),
-    }
-    pieces = {}
-    for file, (nodes, before, outputs) in ends.items():
-        used = _uses(nodes) | _uses(_needed(analysis.constant, _uses(nodes)))
-        taken = tuple(name for name in tail.inputs if name in used)
-        pieces[file] = make_piece(whole, replace(analysis, types=types), Piece(nodes, (*before, *taken), outputs))
-    return division.handed, pieces
+    outputs = tuple(name for name in tail.outputs if name not in given)
+    free = replace(analysis, types=types)
+    select = Piece(division.select, tail.inputs, (*dict.fromkeys([*division.handed, *late]),))
+    finish = Piece(division.finish, tail.inputs, outputs)
+    kept: Parts = {"selected": division.handed, "rows": 0, "axes": {}, "why": ""}
+    fixed = fix_rows(analysis, suppose, division, outputs)
+    if isinstance(fixed, str):
+        kept, last = {**kept, "why": fixed}, _end(whole, free, finish, division.handed)
+    else:
+        kept = {**kept, "rows": fixed.count, "axes": fixed.axes}
+        last = _end(whole, fixed.analysis, replace(finish, nodes=fixed.nodes), division.handed)
+    return kept, {_SELECT: _end(whole, free, select, ()), _FINISH: last}
+
+
+def _end(whole: ModelProto, analysis: Analysis, piece: Piece, handed: tuple[str, ...]) -> ModelProto:
+    """Return `piece` as a model that takes what it is `handed`, and those of its inputs that it needs."""
+    used = _uses(piece.nodes) | _uses(_needed(analysis.constant, _uses(piece.nodes)))
+    taken = (*handed, *(name for name in piece.inputs if name in used))
+    return make_piece(whole, analysis, replace(piece, inputs=taken))
 
 
 def _inferred(model: ModelProto) -> dict[str, TypeProto]:

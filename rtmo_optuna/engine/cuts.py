@@ -21,8 +21,9 @@ from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
-    Parts = Mapping[str, Sequence[str]]
+    Parts = Mapping[str, Any]
 
 _ABOUT = "cut.json"
 _SETTLED_NS = 2 * 10**9  # a file that changed later may change again without its times telling
@@ -74,7 +75,7 @@ def load(place: Path) -> Parts | None:
     try:
         about = json.loads((place / _ABOUT).read_bytes())
         whole = all(_is_as_written(place / name, *stamp) for name, stamp in about["files"].items())
-        parts = {str(part): [str(name) for name in names] for part, names in about["parts"].items()}
+        parts: Parts = {**about["parts"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return parts if whole else None

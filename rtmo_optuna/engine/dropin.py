@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from rtmo_optuna.engine.cudart import page_locked
 from rtmo_optuna.engine.feed import DTYPES, OPTIONAL, Signature, is_fixed, shape_of, shown, takes
-from rtmo_optuna.engine.pinned import page_locked
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
 
@@ -48,8 +49,9 @@ class Session:
     """A drop-in for `onnxruntime.InferenceSession`, opened with tuned settings; `open_session` returns one.
 
     Any number of threads may call `run` at once. Where the settings bind buffers (`io_binding`, CUDA graphs), calls
-    wait for each other, since they share them; what they return is the caller's own. On a CUDA graph, each thread that
-    calls for the first time captures the graph again, so keep threads rather than start one for each call.
+    wait for each other, since they share them; what they return is the caller's own. CUDA graphs are captured while the
+    session is opened and never after; meanwhile calls of other sessions of ours wait. What cannot be captured runs
+    without a graph, and a warning says so.
 
     Where shapes were fixed for tuning, inputs of those shapes run exactly what was tuned. Without a CUDA graph others
     are taken as the model takes them: the first one opens a second session, with the same settings and open shapes.
@@ -65,6 +67,8 @@ class Session:
         self._spec, self._opening = spec, opening
         self._model_path = spec.model  # as InferenceSession names it
         self._engine = opening(spec)
+        for note in self._engine.notes:
+            warnings.warn(note, stacklevel=3)
         self._behind = next((name for name in _BEHIND if spec.settings.get(name)), "")
         self._captured = bool(spec.settings.get("enable_cuda_graph"))
         fixes = self._captured or spec.free_dimensions
@@ -103,11 +107,11 @@ class Session:
         return self._engine_for(input_feed).run_some(names, input_feed, run_options)
 
     def warm_up(self, feed: Mapping[str, Any] | None = None) -> None:
-        """Run once on `feed`, so that nothing is left to be captured, compiled or allocated when it matters.
+        """Run once on `feed`, so that nothing is left to be chosen or allocated when it matters.
 
-        Without `feed` the inputs are zeros of the shapes that are fixed. In a model with NonMaxSuppression what is
-        prepared follows from how many boxes it finds, so feed a real image. Raises UsageError where shapes are open and
-        nothing is fed, and as `run` does.
+        CUDA graphs are captured already. Without `feed` the inputs are zeros of the shapes that are fixed. In a model
+        with NonMaxSuppression what is prepared follows from how many boxes it finds, so feed a real image. Raises
+        UsageError where shapes are open and nothing is fed, and as `run` does.
         """
         if feed is None:
             feed = {spec.name: self._zeros(spec) for spec in self._engine.inputs if not spec.dtype.startswith(OPTIONAL)}

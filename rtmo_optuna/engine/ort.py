@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
-from rtmo_optuna.space.knobs import FREE_SHARE, PROVIDERS, Knob, Provider, knob_table
+from rtmo_optuna.space.knobs import FREE_SHARE, PROVIDERS, Knob, Provider
 from rtmo_optuna.wire import Scope, Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _RECORD_NODES = "session.record_ep_graph_assignment_info"
+_STREAM = "user_compute_stream"
 _NO_FALLBACK = 0
 _BAD_INPUT = {"InvalidArgument", "InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel"}
 _REFUSED = re.compile("graph capture|cuda ?graph", re.IGNORECASE)
@@ -45,11 +46,13 @@ class Runtime:
         *,
         device: int = 0,
         free_dimensions: Mapping[str, int] | None = None,
+        stream: int = 0,
         record_nodes: bool = False,
     ) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
         """Return an InferenceSession of the file `model` on this provider alone.
 
-        `free_dimensions` fixes symbolic dimensions of its inputs by name. Raises UsageError where the provider or the
+        `free_dimensions` fixes symbolic dimensions of its inputs by name. `stream` is the CUDA stream that it runs on
+        (0: one of its own). Raises UsageError where the provider or the
         model cannot be used, SettingsRefusedError where the settings are not taken or are read back otherwise.
         """
         options, given = self.options(settings, device=device, free_dimensions=free_dimensions)
@@ -60,7 +63,7 @@ class Runtime:
                 model,
                 options,
                 providers=[self.provider.ort_name],
-                provider_options=[given],
+                provider_options=[given | ({_STREAM: str(stream)} if stream else {})],
                 enable_fallback=_NO_FALLBACK,
             )
         except Exception as error:
@@ -78,7 +81,7 @@ class Runtime:
         self, settings: Settings, *, device: int = 0, free_dimensions: Mapping[str, int] | None = None
     ) -> tuple[Any, dict[str, str]]:
         """Return the SessionOptions and the provider options for `settings`, as `open` gives them."""
-        table = knob_table(self.provider.name)
+        table = {knob.name: knob for knob in self.provider.knobs}
         options = self.ort.SessionOptions()
         given: dict[str, str] = {"device_id": str(device)} if self.provider.name == "cuda" else {}
         for name, value in settings:
@@ -89,7 +92,8 @@ class Runtime:
 
     def read_back(self, session: Any) -> dict[str, str]:  # noqa: ANN401
         """Return the provider's options as the session reads them back."""
-        return dict(session.get_provider_options().get(self.provider.ort_name, {}))
+        told = session.get_provider_options().get(self.provider.ort_name, {})
+        return {name: value for name, value in told.items() if not name.endswith(_STREAM)}
 
     def versions(self) -> dict[str, str]:
         """Return the versions of ONNX Runtime and, on `cuda`, of the CUDA and cuDNN libraries that it loaded."""
@@ -130,6 +134,17 @@ def start_driver(provider: str) -> None:
 def specs(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:
     """Return ONNX Runtime's inputs or outputs as ours."""
     return tuple(TensorSpec(node.name, node.type, tuple(node.shape)) for node in nodes)
+
+
+def nodes_on_host(session: Any) -> list[str]:  # noqa: ANN401
+    """Return the nodes, by operator and name, that a session that recorded its nodes runs on the CPU."""
+    tell = getattr(session, "get_provider_graph_assignment_info", list)
+    return [
+        f"{node.op_type} {node.name!r}"
+        for part in tell()
+        if part.ep_name == PROVIDERS["cpu"].ort_name
+        for node in part.get_nodes()
+    ]
 
 
 def translated(error: Exception) -> Exception:

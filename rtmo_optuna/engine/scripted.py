@@ -2,7 +2,8 @@
 
 Its model is a JSON file: `base_ms`, `within` and `between` (relative spread of calls, and of processes),
 `effects` ({"knob=value": factor on the latency}), `warmup` ({"calls": n, "factor": f}), `start_ms`, `build_ms`,
-`first_run_ms`, and `faults` ([{"when": {"knob": value}, "fault": name}]; an empty `when` always fits).
+`first_run_ms`, `notes` (sentences), and `faults` ([{"when": {"knob": value}, "fault": name}]; an empty `when` always
+fits).
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class ScriptedEngine:
         self.inputs = (TensorSpec("input", "tensor(float)", (1,)),)
         self.outputs = (TensorSpec("output", "tensor(float)", (1,)),)
         self.output_names = ["output"]
+        self.notes = tuple(self._script.get("notes", ()))
 
     def _stage(self, stage: str, duration: str) -> int:
         start = time.perf_counter_ns()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.engine.folding import FOLDED_BYTES, dimensions, fold, sizes, unwrapped
@@ -65,7 +66,7 @@ class Analysis:
     host. `dynamic` nodes cannot, or need something of a node that cannot. `constant` nodes depend on no input, but are
     too large or too inexact to be computed ahead. All are in the model's order. `inputs` are the model's, in order;
     `types` holds the type and the full shape of everything that is not dynamic, `constants` the initializers and what
-    was computed.
+    was computed, whose names are in `folded`.
     """
 
     static: tuple[NodeProto, ...]
@@ -74,15 +75,22 @@ class Analysis:
     inputs: tuple[str, ...]
     types: Mapping[str, TypeProto]
     constants: Mapping[str, TensorProto]
+    folded: frozenset[str]
 
 
-def analyse(model: ModelProto, shapes: Mapping[str, Sequence[int]], base: Path) -> Analysis:
+def analyse(
+    model: ModelProto,
+    shapes: Mapping[str, Sequence[int]],
+    base: Path,
+    supposed: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> Analysis:
     """Return which nodes of `model`, which has no functions and its external weights in the folder `base`, are static.
 
     Reads no weights but the small ones that shapes are computed from. `shapes` fixes the inputs that have free
-    dimensions. Raises UsageError where a shape does not fit its input, or is missing.
+    dimensions. `supposed` are shapes that outputs of dynamic nodes are supposed to have, by name: what follows from
+    these is static then. Raises UsageError where a shape does not fit its input, or is missing.
     """
-    walk = _Walk(model, base)
+    walk = _Walk(model, base, supposed)
     inputs = {value.name: value.type for value in model.graph.input if value.name not in walk.constants}
     for name in shapes:
         if name not in inputs:
@@ -99,7 +107,8 @@ def analyse(model: ModelProto, shapes: Mapping[str, Sequence[int]], base: Path) 
         else:
             waiting += reversed(taken)
     static, dynamic, constant = (tuple(kinds[kind]) for kind in ("static", "dynamic", "constant"))
-    return Analysis(static, dynamic, constant, tuple(inputs), walk.types, walk.constants)
+    folded = frozenset(name for node in kinds["folded"] for name in node.output)
+    return Analysis(static, dynamic, constant, tuple(inputs), walk.types, walk.constants, folded)
 
 
 def forbidding(operators: Mapping[str, int]) -> dict[str, int]:
@@ -128,8 +137,8 @@ def has_bodies(node: NodeProto) -> bool:
 class _Walk:
     """One pass over the nodes, in their order; keeps what is known of the tensors so far."""
 
-    def __init__(self, model: ModelProto, base: Path) -> None:
-        self._base = base
+    def __init__(self, model: ModelProto, base: Path, supposed: Mapping[str, Sequence[int]]) -> None:
+        self._base, self._supposed = base, supposed
         self._opsets = list(model.opset_import)
         self._ir_version = model.ir_version
         self._declared = {value.name: value.type for value in (*model.graph.value_info, *model.graph.output)}
@@ -144,6 +153,7 @@ class _Walk:
         needed = reads(node)
         obstacle = node.op_type in OBSTACLES or has_bodies(node)
         if obstacle or any(dimensions(self.types.get(name)) is None for name in needed):
+            self._suppose(node)
             return "dynamic"
         inferred = self._inferred(node)
         values = {name: self._value(name) for name in needed}
@@ -176,6 +186,12 @@ class _Walk:
         for tensor in tensors:
             self._add(tensor)
         return nodes
+
+    def _suppose(self, node: NodeProto) -> None:
+        from onnx import TensorProto, helper  # noqa: PLC0415
+
+        for name in self._supposed.keys() & {*node.output}:  # of the operators for which shapes are supposed
+            self.types[name] = helper.make_tensor_type_proto(TensorProto.INT64, self._supposed[name])
 
     def _add(self, tensor: TensorProto) -> None:
         from onnx import helper  # noqa: PLC0415

@@ -99,6 +99,14 @@ def state(gpu: Gpu) -> GpuState:
     return GpuState(clock, int(reasons or 0), celsius)
 
 
+def power_w(gpu: Gpu) -> float | None:
+    """Return the power that `gpu` draws now, in watts; None where the driver is mute."""
+    nvml = _nvml()
+    handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, gpu.uuid) if nvml else None
+    drawn = _ask(nvml, nvml.nvmlDeviceGetPowerUsage, handle) if handle else None
+    return None if drawn is None else drawn / 1e3
+
+
 def visible(value: str | None, uuids: Sequence[str]) -> tuple[int, ...]:
     """Return which of the GPUs with `uuids` CUDA shows, by position in `uuids`, in CUDA's order.
 

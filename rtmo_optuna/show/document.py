@@ -43,6 +43,7 @@ def document(record: StudyRecord, applied: str = "") -> tuple[Section, ...]:
         Section("Noise of this host", tuple(findings.noise(record))),
         Section("Outputs", tuple(findings.outputs(record))),
         Section("What left the space, and why", filled(tables.left_out(record))),
+        Section("What ran otherwise than asked", filled(tables.notes(record))),
         Section("What failed, and why", filled(tables.failures(record))),
         Section("Where the time went", (*pictures(Chapter.TIME), *filled(*_times(record)), *_pruning(record))),
         Section("How to go on", tuple(_resumption(record))),

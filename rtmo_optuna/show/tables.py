@@ -189,6 +189,18 @@ def left_out(record: StudyRecord) -> Table | None:
     return Table((Column("Knob or choice"), Column("Reason", wide=True)), rows) if rows else None
 
 
+def notes(record: StudyRecord) -> Table | None:
+    """Return what did not run as the settings asked, the most frequent first; None where all did."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in record.runs:
+        for note in trial.measurement.notes:
+            groups.setdefault(note, []).append(trial)
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    rows = tuple((str(len(trials)), words.sentence(note), _settings(record, trials)) for note, trials in ordered)
+    columns = (Column("Runs", number=True), Column("What", wide=True), Column("Settings", wide=True))
+    return Table(columns, rows) if rows else None
+
+
 def failures(record: StudyRecord) -> Table | None:
     """Return the failed runs by stage and reason, the most frequent first; None where none failed."""
     groups: dict[tuple[str, str], list[TrialRecord]] = {}

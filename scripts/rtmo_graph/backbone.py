@@ -9,16 +9,18 @@ import numpy as np
 from .layers import conv_silu
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .graph import Graph, Tensor
     from .sizes import Size
 
 
-def backbone(graph: Graph, size: Size, image: Tensor) -> list[Tensor]:
-    """Feature maps at strides 8, 16 and 32 of an image [batch, 3, side, side]."""
+def backbone(graph: Graph, size: Size, image: Tensor, focus: Callable[[Graph, Tensor], Tensor]) -> list[Tensor]:
+    """Feature maps at strides 8, 16 and 32 of an image [batch, 3, side, side], of which `focus` makes 12 channels."""
     channels = int(64 * size.widen)
     maps = []
     with graph.scope("backbone"):
-        x = conv_silu(graph, "stem", _focus(graph, image), channels, kernel=3)
+        x = conv_silu(graph, "stem", focus(graph, image), channels, kernel=3)
         for stage, blocks in enumerate(size.blocks, start=1):
             last = stage == len(size.blocks)
             channels *= 2
@@ -31,8 +33,8 @@ def backbone(graph: Graph, size: Size, image: Tensor) -> list[Tensor]:
     return maps[1:]
 
 
-def _focus(graph: Graph, image: Tensor) -> Tensor:
-    """Each 2x2 patch of pixels as channels of one."""
+def focus(graph: Graph, image: Tensor) -> Tensor:
+    """Each 2x2 patch of pixels as channels of one, [batch, 12, side / 2, side / 2]."""
 
     def every_second(x: Tensor, axis: int, start: int) -> Tensor:
         starts, ends, axes, steps = (graph.constant(np.array([number])) for number in (start, 2**31 - 1, axis, 2))

@@ -13,6 +13,8 @@ from .people import score_shift
 from .sizes import KEYPOINTS, STRIDES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .graph import Graph
     from .kernels import Array
     from .sizes import Size
@@ -43,15 +45,26 @@ class Predictions:
     """[batch, priors, 17], 0 to 1."""
 
 
-def head(graph: Graph, size: Size, maps: list[Tensor], people: int) -> Predictions:
-    """Predictions from the neck's maps, with scores such that the graph's example input holds `people` people."""
+def head(
+    graph: Graph,
+    size: Size,
+    maps: list[Tensor],
+    people: int,
+    *,
+    flatten: Callable[[Graph, Tensor], Tensor],
+    corners: Callable[[Graph, Size, Tensor], Tensor],
+) -> Predictions:
+    """Predictions from the neck's maps, with scores such that the graph's example input holds `people` people.
+
+    `flatten` makes rows [batch, height * width, channels] of a map, `corners` boxes of raw ones [batch, priors, 4].
+    """
     with graph.scope("head"):
         levels = []
         for stride, filler, x in zip(STRIDES, _FILLERS, maps, strict=True):
             with graph.scope(f"stride{stride}"):
-                levels.append([_flatten(graph, y) for y in _level(graph, size, x, filler)])
+                levels.append([flatten(graph, y) for y in _level(graph, size, x, filler)])
         scores, raw_boxes, visibility, pose = zip(*levels, strict=True)
-        boxes = _decode_boxes(graph, size, graph.op("Concat", *raw_boxes, axis=1))
+        boxes = corners(graph, size, graph.op("Concat", *raw_boxes, axis=1))
         logits = graph.op("Concat", *scores, axis=1)
 
         shift = score_shift(boxes.example[0], logits.example[0, :, 0], people)
@@ -94,13 +107,13 @@ def _level(graph: Graph, size: Size, x: Tensor, filler: int) -> tuple[Tensor, ..
     )
 
 
-def _flatten(graph: Graph, x: Tensor) -> Tensor:
+def flatten(graph: Graph, x: Tensor) -> Tensor:
     """[batch, height * width, channels] of [batch, channels, height, width]."""
     rows = graph.op("Transpose", x, perm=[0, 2, 3, 1])
     return graph.op("Reshape", rows, np.array([0, -1, x.example.shape[1]]))
 
 
-def _decode_boxes(graph: Graph, size: Size, raw: Tensor) -> Tensor:
+def corners(graph: Graph, size: Size, raw: Tensor) -> Tensor:
     """Left, top, right, bottom from raw boxes: offset of the centre in strides, logarithm of the sides in strides."""
     centre, stride = map(graph.constant, priors(size))
     offset, log_sides = graph.ops("Split", raw, outputs=2, split=[2, 2], axis=2)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
+from onnx import helper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,9 +63,9 @@ def _softmax(x: Array, *, axis: int) -> Array:
     return shares
 
 
-def _slice(x: Array, starts: Array, ends: Array, axes: Array, steps: Array) -> Array:
+def _slice(x: Array, starts: Array, ends: Array, axes: Array, steps: Array | None = None) -> Array:
     cut = [slice(None)] * x.ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+    for start, end, axis, step in zip(starts, ends, axes, [1] * len(axes) if steps is None else steps, strict=True):
         cut[axis] = slice(start, end, step)
     part: Array = x[tuple(cut)]
     return part
@@ -79,25 +80,51 @@ def _resize(x: Array, _roi: Array, scales: Array, **_modes: str) -> Array:
     return x.repeat(down, axis=2).repeat(across, axis=3)
 
 
+def _divide(x: Array, y: Array) -> Array:
+    quotient: Array = x // y if x.dtype.kind == "i" else x / y
+    return quotient
+
+
+def _layer_normalization(x: Array, scale: Array, bias: Array, *, axis: int, epsilon: float) -> Array:
+    centred = x - x.mean(axis, keepdims=True)
+    normal: Array = centred / np.sqrt(np.square(centred).mean(axis, keepdims=True) + np.float32(epsilon))
+    return normal * scale + bias
+
+
+def _top_k(x: Array, k: Array, *, axis: int, largest: int = 1, sorted: int = 1) -> list[Array]:  # noqa: A002 - ONNX's
+    del largest, sorted
+    order = np.argsort(-x, axis, kind="stable").take(np.arange(k[0]), axis)
+    return [np.take_along_axis(x, order, axis), order]
+
+
 KERNELS: Mapping[str, Callable[..., Array | list[Array]]] = {
     "Add": np.add,
+    "Cast": lambda x, *, to: x.astype(helper.tensor_dtype_to_np_dtype(to)),
     "Concat": lambda *parts, axis: np.concatenate(parts, axis),
-    "Div": np.divide,
+    "Div": _divide,
     "Erf": lambda x: np.asarray(_ERF(x), np.float32),
     "Exp": np.exp,
+    "Gather": lambda x, places, *, axis: np.take(x, places, axis),
+    "Gemm": lambda x, weight, bias, *, transB: x @ (weight.T if transB else weight) + bias,  # noqa: N803 - ONNX's name
+    "LayerNormalization": _layer_normalization,
     "MatMul": np.matmul,
     "MaxPool": _max_pool,
     "Mul": np.multiply,
     "Pow": np.power,
+    "ReduceMax": lambda x, *, axes, keepdims: x.max(tuple(axes), keepdims=bool(keepdims)),
     "ReduceMean": lambda x, *, axes, keepdims: x.mean(tuple(axes), keepdims=bool(keepdims)),
     "Reshape": _reshape,
     "Resize": _resize,
+    "Shape": lambda x: np.array(x.shape),
     "Sigmoid": _sigmoid,
     "Slice": _slice,
     "Softmax": _softmax,
     "Split": lambda x, *, split, axis: np.split(x, np.cumsum(split[:-1]), axis),
     "Sqrt": np.sqrt,
+    "Squeeze": lambda x, *, axes: x.squeeze(tuple(axes)),
     "Sub": np.subtract,
+    "TopK": _top_k,
     "Transpose": lambda x, *, perm: x.transpose(perm),
+    "Unsqueeze": lambda x, *, axes: np.expand_dims(x, tuple(axes)),
 }
 """By ONNX operator."""

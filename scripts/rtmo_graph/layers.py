@@ -54,7 +54,7 @@ def conv(
         weight = graph.weight("weight", drawn * scale[:, None, None, None])
         bias = graph.weight("bias", offset)
         value = product * scale[:, None, None] + offset[:, None, None]
-        return graph.op("Conv", x, weight, bias, value=value.astype(np.float32), **geometry)
+        return graph.op("Conv", x, weight, bias, example=value.astype(np.float32), **geometry)
 
 
 def silu(graph: Graph, x: Tensor) -> Tensor:
@@ -98,11 +98,16 @@ def linear(
 ) -> Tensor:
     """A linear map of the last axis, which keeps unit variance but for the factor `deviation`."""
     with graph.scope(name):
-        draw = graph.rng.standard_normal((inputs, outputs), np.float32)
-        y = graph.op("MatMul", x, graph.weight("weight", deviation * inputs**-0.5 * draw))
+        y = graph.op("MatMul", x, graph.weight("weight", matrix(graph, inputs, outputs, deviation)))
         return graph.op("Add", y, near(graph, "bias", 0.0, outputs)) if bias else y
 
 
-def near(graph: Graph, name: str, centre: float, *shape: int) -> Tensor:
+def matrix(graph: Graph, inputs: int, outputs: int, deviation: float = 1.0) -> Array:
+    """Draw a matrix [inputs, outputs] that keeps unit variance but for the factor `deviation`."""
+    drawn: Array = deviation * inputs**-0.5 * graph.rng.standard_normal((inputs, outputs), np.float32)
+    return drawn
+
+
+def near(graph: Graph, name: str, centre: float, *shape: int, computed: bool = False) -> Tensor:
     """A weight close to `centre`, but not equal to it: no optimizer may find that it does nothing."""
-    return graph.weight(name, centre + 0.05 * graph.rng.standard_normal(shape, np.float32))
+    return graph.weight(name, centre + 0.05 * graph.rng.standard_normal(shape, np.float32), computed=computed)

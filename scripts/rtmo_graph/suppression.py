@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .graph import Graph, Tensor
     from .kernels import Array
 
-_CANDIDATES = 2000
-_SUPPRESSED_TO = 200
+CANDIDATES = 2000
+SUPPRESSED_TO = 200
 MOST_KEPT = 50
 
 
@@ -24,7 +24,7 @@ def kept_priors(graph: Graph, boxes: Tensor, scores: Tensor, count: int, *, dyna
     images that have fewer people than all images together are filled up with index 0.
     """
     with graph.scope("suppression"):
-        candidates = np.array([min(_CANDIDATES, count)])
+        candidates = np.array([min(CANDIDATES, count)])
         select = _select_of_many if dynamic else _select_of_one
         rows, indices = select(graph, boxes, scores, candidates)
         row_scores = graph.op("Gather", rows, 4, axis=2)
@@ -83,4 +83,4 @@ def _select_of_many(graph: Graph, boxes: Tensor, scores: Tensor, candidates: Arr
 def _suppress(graph: Graph, boxes: Tensor, scores: Tensor) -> Tensor:
     """Image, class and place [found, 3] of each box that is left."""
     by_class = graph.op("Transpose", scores, perm=[0, 2, 1])
-    return graph.op("NonMaxSuppression", boxes, by_class, np.array([_SUPPRESSED_TO]), MAX_OVERLAP, MIN_SCORE)
+    return graph.op("NonMaxSuppression", boxes, by_class, np.array([SUPPRESSED_TO]), MAX_OVERLAP, MIN_SCORE)
