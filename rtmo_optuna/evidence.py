@@ -121,5 +121,5 @@ class Screening:
     @property
     def left_out(self) -> str:
         """All that was left out, in sentences; empty where nothing was."""
-        time_up = f"{self.untried} flips were not tried: the screening's share of the time was spent."
+        time_up = f"{self.untried} flips were not tried: the screening's share of time and trials was spent."
         return " ".join(filter(None, [time_up if self.untried else "", self.note]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -110,6 +112,14 @@ class Study(Kept):
             return [] if cost is None else [cost]
         second = cost * found.second_ns / found.latency_ns
         return [2 * cost - second, second]
+
+    def cost(self, settings: Settings) -> float | None:
+        """Return what `settings` cost: None where no trial ran them, infinite where it failed or was given up."""
+        trial = self._known.get(settings)
+        if trial is None:
+            return None
+        costs = self.costs(trial) if trial.measurement.outcome is Outcome.MEASURED else []
+        return statistics.fmean(costs) if costs else math.inf
 
     def freeze(self, names: Iterable[str]) -> None:
         """Leave the dimensions `names` at the default settings' choices from now on: `live` is what is left."""
