@@ -90,7 +90,8 @@ def test_each_rung_stands_on_what_helped(
     wanted: list[Mapping[str, Value]],
 ) -> None:
     """One part that fails or is slower here hides none of the others; what the space lacks is passed over."""
-    assert climbed(space_of(*knobs, uncapturable=uncapturable), {**FAST, **slow}) == [Settings.of(one) for one in wanted]
+    found = climbed(space_of(*knobs, uncapturable=uncapturable), {**FAST, **slow})
+    assert found == [Settings.of(one) for one in wanted]
 
 
 def test_the_ladder_stands_on_the_default() -> None:
