@@ -18,6 +18,7 @@ class Purpose(enum.StrEnum):
     LEVEL = "default among the flips"
     SCREENING = "screening"
     RACE = "race"
+    PLAIN = "the winner made plain"
     CONFIRMATION = "confirmation"
 
 

@@ -19,7 +19,8 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -91,7 +92,11 @@ def _known(on: Mapping[str, Value]) -> float:
 
 
 def _unknown(on: Mapping[str, Value]) -> float:
-    gains = ((1.3, on["use_tf32"] is False), (1.05, not on["enable_mem_pattern"]), (1.04, not on["enable_cpu_mem_arena"]))
+    gains = (
+        (1.3, on["use_tf32"] is False),
+        (1.05, not on["enable_mem_pattern"]),
+        (1.04, not on["enable_cpu_mem_arena"]),
+    )
     return 1 / math.prod(gain for gain, held in gains if held)
 
 
@@ -120,6 +125,15 @@ class Clock:
     def __call__(self) -> float:
         """Return the time in seconds, as `time.monotonic` does."""
         return self.real() + self.skipped_s
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Have the whole program look at this clock."""
+        time.monotonic = self
+        try:
+            yield
+        finally:
+            time.monotonic = self.real
 
 
 @dataclass
@@ -161,7 +175,9 @@ def _study(case: Case, folder: str, trials: int, timeout_s: float, sampler: str)
     gpu = Gpu(0, "GPU-0", "a GPU", 80 * 2**30, "580.1", "9.0")
     machine: Machine = replace(host(), gpu=gpu)
     operators = {"Conv": 72, "NonMaxSuppression": 1}
-    model = ModelFacts((), (), 17, operators, {}, "cuda", {"onnxruntime": "99.0"}, uncapturable={"NonMaxSuppression": 1})
+    model = ModelFacts(
+        (), (), 17, operators, {}, "cuda", {"onnxruntime": "99.0"}, uncapturable={"NonMaxSuppression": 1}
+    )
     about = StudyRecord(
         name="s",
         definition=definition,
@@ -197,8 +213,7 @@ class Exported:
 def exported(case: Case, spread: float, seed: int, args: argparse.Namespace) -> Exported:
     """Return what the study number `seed` exports."""
     clock = Clock()
-    time.monotonic = clock
-    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
+    with clock.told(), tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
         study = _study(case, folder, args.trials, args.timeout, args.sampler)
         space, fixed = study.about.space, study.about.space.fixed
         default = params_of(space, fixed) or {}
@@ -234,8 +249,8 @@ def exported(case: Case, spread: float, seed: int, args: argparse.Namespace) -> 
         return Exported(off == case.best, len(off), idle, loss, told.confirmed, (clock() - begun) / 60, spent)
 
 
-def main() -> None:
-    """Print a line for each spread and case."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--spreads", type=float, nargs="+", default=[0.01, 0.02])
@@ -243,7 +258,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds of the clock; default: %(default)s")
     parser.add_argument("--sampler", default="auto", help="default: %(default)s, a Gaussian process")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Print a line for each spread and case."""
+    args = parser().parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     for name in args.case:

@@ -128,10 +128,10 @@ def unfit(definition: StudyDefinition, space: SearchSpace) -> str:
 def plainer(space: SearchSpace, settings: Settings, effects: Sequence[KnobEffect]) -> Settings:
     """Return `settings` with every choice at its default that was not seen to matter alone.
 
-    Left as they are: choices that were faster, slower or failed by themselves, and untried ones, but for those that are
-    known to do nothing on many machines (`hints.WHY`); with one that stays, the one that it needs (`hints.TOGETHER`);
-    and such a pair that was faster together.
-    It is a guess, to be measured: what nobody can tell from the default should not be in anybody's configuration.
+    Left as they are: choices that were faster, slower or failed by themselves; of the others those that were not tried
+    and are not known to do nothing on many machines (`hints.WHY`), and those that nobody can tell from the default by
+    themselves but that were worth something elsewhere (`hints.WORTH`: HEURISTIC is, beside a cut); with one that stays,
+    the one that it needs (`hints.TOGETHER`); and such a pair that was faster together. It is a guess, to be measured.
     """
     params, default = params_of(space, settings), params_of(space, space.fixed)
     if params is None or default is None:
@@ -140,7 +140,8 @@ def plainer(space: SearchSpace, settings: Settings, effects: Sequence[KnobEffect
 
     def matters(option: Option) -> bool:
         reading = read.get(option)
-        return option[0] not in WHY if reading is None else reading in _MATTERS
+        known = reading is Reading.UNDECIDED and worth(*option) > 1
+        return option[0] not in WHY if reading is None else known or reading in _MATTERS
 
     pairs = [dict(found.options) for found in effects if len(found.options) > 1 and found.reading is Reading.FASTER]
     kept = dict(option for option in params.items() if matters(option))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.records import (
@@ -35,6 +33,7 @@ from rtmo_optuna.space.resolve import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from rtmo_optuna.records import Event, TrialRecord
     from rtmo_optuna.search.study import Proposal
@@ -206,21 +205,11 @@ class Tune:
         """Run a proposal as trial `place` of `total`, tell the study and whoever watches."""
         left = max(0.0, self._until() - time.monotonic())
         self.observer(TrialStarted(place, total, proposal.settings, proposal.origin, left))
-        record = self._run(proposal)
+        record = self.study.run(proposal, partial(self._measure, proposal))
         self._walls_s.append(record.wall_s)
         best = judge.best(self.study.trials, self.study.objective)
         self.observer(TrialEnded(record, place, total, best, self.study.default))
         return record
-
-    def _run(self, proposal: Proposal) -> TrialRecord:
-        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
-            folder = Path(name)
-            try:
-                measurement = self._measure(proposal, folder)
-            except BaseException:
-                self.study.interrupt(proposal)
-                raise
-            return self.study.tell(proposal, measurement, folder)
 
     def _measure(self, proposal: Proposal, folder: Path) -> Measurement:
         study, steps = self.study, itertools.count(1)
