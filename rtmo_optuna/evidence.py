@@ -18,6 +18,7 @@ class Purpose(enum.StrEnum):
     LEVEL = "default among the flips"
     SCREENING = "screening"
     RACE = "race"
+    PLAIN = "the winner made plain"
     CONFIRMATION = "confirmation"
 
 
@@ -121,5 +122,5 @@ class Screening:
     @property
     def left_out(self) -> str:
         """All that was left out, in sentences; empty where nothing was."""
-        time_up = f"{self.untried} flips were not tried: the screening's share of the time was spent."
+        time_up = f"{self.untried} flips were not tried: the screening's share of time and trials was spent."
         return " ".join(filter(None, [time_up if self.untried else "", self.note]))

@@ -32,6 +32,7 @@ _ORIGINS: Mapping[Origin, str] = {
     Origin.WON: " (what won elsewhere)",
     Origin.SCREENING: " (screening)",
     Origin.PLAINER: " (the best, without what does nothing by itself)",
+    Origin.PLAIN: " (the winner, without what nothing speaks for)",
 }
 _PLAIN_WIDTH = 160
 

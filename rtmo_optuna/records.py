@@ -99,6 +99,7 @@ class Origin(enum.StrEnum):
     SCREENING = "screening"
     SAMPLER = "sampler"
     PLAINER = "the best, made plainer"
+    PLAIN = "the winner, made plain"
 
 
 @dataclass(frozen=True, slots=True)

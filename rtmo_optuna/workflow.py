@@ -24,7 +24,6 @@ from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show import report as show
 from rtmo_optuna.space import configfile
-from rtmo_optuna.space.advice import advised, won_elsewhere
 from rtmo_optuna.space.knobs import knob_table
 
 if TYPE_CHECKING:
@@ -70,10 +69,6 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             )
             study.enqueue(study.about.space.fixed, Origin.DEFAULT)
             study.enqueue(incumbent, Origin.CONFIG)
-            if guide := advised(study.about.space, study.about.machine.gpu):
-                study.enqueue(guide, Origin.ADVICE)
-            if won := won_elsewhere(study.about.space):
-                study.enqueue(won, Origin.WON)
             baseline = QUICK_BASELINE if options.quick else BASELINE
             outcomes, interrupted = None, False
             try:

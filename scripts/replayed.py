@@ -21,8 +21,8 @@ from rtmo_optuna.bench.run import Decision
 from rtmo_optuna.codec import encode
 from rtmo_optuna.records import Measurement, Measuring, Outcome, SearchSpace, Settings, Window
 from rtmo_optuna.search import confirm, judge, noise, race, screening
+from rtmo_optuna.search.ladder import next_rung
 from rtmo_optuna.search.sampler import SAMPLERS, distributions
-from rtmo_optuna.space.advice import won_elsewhere
 from rtmo_optuna.space.resolve import params_of, settings_of
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ Make: TypeAlias = Callable[[SearchSpace, int], optuna.samplers.BaseSampler]
 class Strategy:
     """A way to search: a sampler, whether it may run the same settings again, and whether a trial may be pruned.
 
-    With `won`, what won elsewhere comes right after the default; with `flips`, each choice is flipped alone before the
-    sampler has its turn, and the default runs again before every few of them and after the last. A tune does both.
+    With `won`, what won elsewhere comes right after the default, rung by rung; with `flips`, each choice is flipped
+    alone before the sampler has its turn, and the default runs again before every few of them and after the last. A
+    tune does both.
     """
 
     make: Make
@@ -54,16 +55,16 @@ class Strategy:
     won: bool = False
     flips: bool = False
 
-    def first(self, space: SearchSpace) -> Iterator[Settings]:
-        """Yield the settings that are tried before the sampler is asked."""
-        yield space.fixed
-        if self.won and (won := won_elsewhere(space)):
-            yield won
-        yield from self.flipped(space)
+    def first(self, space: SearchSpace, cost_of: Callable[[Settings], float | None]) -> Iterator[tuple[Settings, bool]]:
+        """Yield the settings that come before the sampler's, each when the one before was tried, and if it is a flip.
 
-    def flipped(self, space: SearchSpace) -> tuple[Settings, ...]:
-        """Return the settings of the flips, in their order."""
-        return tuple(flip.settings for flip in screening.flips(space)) if self.flips else ()
+        `cost_of` says what settings cost, as `search.ladder` takes it.
+        """
+        yield space.fixed, False
+        while self.won and (rung := next_rung(space, cost_of)):
+            yield rung, False
+        if self.flips:
+            yield from ((flip.settings, True) for flip in screening.flips(space) if cost_of(flip.settings) is None)
 
 
 def _guide(space: SearchSpace, seed: int) -> optuna.samplers.BaseSampler:
@@ -118,6 +119,10 @@ class _Search:
     def draw(self, settings: Settings) -> Process:
         return self.rng.choice(self.entries[settings].processes)
 
+    def cost(self, settings: Settings) -> float | None:
+        """Return what `settings` cost: None where they were not tried, infinite where there is nothing to be had."""
+        return self.values.get(settings) if settings in self.entries else math.inf
+
     def baseline(self, count: int) -> None:
         """Run the default as the preflight does."""
         drawn = [self.draw(self.grid.fixed) for _ in range(count)]
@@ -136,7 +141,7 @@ class _Search:
             return None
         return judge.prune_limit(self.known_ms, self.spread, MOST_TIMES)
 
-    def trial(self, settings: Settings, *, prunes: bool) -> tuple[Process, float | None, float | None]:
+    def trial(self, settings: Settings, *, prunes: bool, rung: bool) -> tuple[Process, float | None, float | None]:
         """Run a trial; return its process, its value (None: pruned or failed), and the value of a second process."""
         first, limit_ns = self.draw(settings), self.limit_ns(settings, prunes=prunes)
         early = [Window((round(ms * 1e6),)) for ms in first.windows_ms[: judge.PRUNE_AFTER]]
@@ -145,6 +150,9 @@ class _Search:
             return first, None, None
         self.spent_s += first.wall_s
         if first.latency_ms is None or first.latency_ms >= min(self.values.values(), default=math.inf):
+            return first, first.latency_ms, None
+        if rung:
+            self.known_ms.append(first.latency_ms)
             return first, first.latency_ms, None
         second = self.draw(settings)
         self.spent_s += second.wall_s
@@ -167,16 +175,17 @@ def replay(
     space, best_ms = grid.space, grid.best_ms
     study = optuna.create_study(sampler=strategy.make(space, seed))
     whole: dict[str, BaseDistribution] = {**distributions(space)}
-    first = [one for one in dict.fromkeys(strategy.first(space)) if one in search.entries]
-    for settings in first:
-        study.enqueue_trial(params_of(space, settings) or {})
-    flipped = strategy.flipped(space)
-    flips = [place for place, one in enumerate(first) if one in flipped]
-    levels = {*flips[:: screening.AGAIN], *(place + 1 for place in flips[-1:])}
+    first, ran = strategy.first(space, search.cost), 0
     steps: list[tuple[float, float]] = []
     searched: dict[Settings, float] = {}
     good_s, pruned, best_true = math.inf, False, math.inf
     for _ in range(2 * len(grid.entries)):
+        queued, flips = next(first, (None, False))
+        if ran % screening.AGAIN == 0 if flips else ran:
+            search.again()
+        ran = ran + 1 if flips else 0
+        if queued:
+            study.enqueue_trial(params_of(space, queued) or {})
         trial = study.ask(whole)
         settings = settings_of(space, trial.params)
         if settings not in search.entries:
@@ -185,9 +194,8 @@ def replay(
         if settings in search.values and not strategy.repeats:
             break
         true_ms = search.entries[settings].true_ms
-        if len(steps) in levels:
-            search.again()
-        process, value, second = search.trial(settings, prunes=strategy.prunes)
+        rung = queued is not None and not flips and settings != space.fixed
+        process, value, second = search.trial(settings, prunes=strategy.prunes, rung=rung)
         _tell(study, trial, process, value, second)
         search.values[settings] = math.inf if value is None else value
         pruned |= true_ms == best_ms and value is None

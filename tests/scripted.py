@@ -63,9 +63,9 @@ def tune_options(folder: Path, definition: str, *, script: dict[str, Any], **mor
     )
 
 
-def opened(folder: Path, definition: StudyDefinition, machine: Machine) -> Study:
-    """Create or resume a study by `definition` in `folder`, of a model that nobody runs."""
-    model = ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
+def opened(folder: Path, definition: StudyDefinition, machine: Machine, model: ModelFacts | None = None) -> Study:
+    """Create or resume a study by `definition` in `folder`, of a `model` that nobody runs."""
+    model = model or ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
     about = StudyRecord(
         name="s",
         definition=definition,

@@ -372,3 +372,26 @@ def test_odd_layouts_through_calls(folder: Path, how: str) -> None:
     call = opened(path, how)
     for _ in range(3):
         assert_equal(wanted, call.run(NAMES, taken.checked(odd)))
+
+
+def test_bound_calls_take_what_is_no_number(tmp_path: Path) -> None:
+    """Strings in and out, and an output of which not even the rank is known, which ONNX Runtime tells as a scalar's."""
+    strings = models.text(tmp_path / "strings.onnx")
+    spelt = models.spelt(tmp_path / "spelt.onnx")
+    shaped = models.save(
+        tmp_path / "shaped.onnx",
+        [node("Reshape", "x shape", "y")],
+        {"x": (FLOAT, (6,)), "shape": (INT64, ("rank",))},
+        {"y": (FLOAT, None)},  # type: ignore[dict-item]
+    )
+    feeds: list[tuple[Path, dict[str, NDArray[Any]], list[str]]] = [
+        (strings, {"x": np.array(["a word"], object)}, ["y"]),
+        (spelt, {"x": np.arange(4, dtype=np.float32)[None]}, ["y", "words"]),
+        (shaped, {"x": np.arange(6, dtype=np.float32), "shape": np.array([2, 3])}, ["y"]),
+    ]
+    for path, feed, names in feeds:
+        call = BoundCall(session(path), host())
+        for _ in range(2):
+            for found, wanted in zip(call.run(names, feed), session(path).run(names, feed), strict=True):
+                assert found.shape == wanted.shape
+                assert found.tolist() == wanted.tolist()

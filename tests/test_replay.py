@@ -19,7 +19,6 @@ import replayed
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import Outcome, SearchSpace, Settings, Value
 from rtmo_optuna.search import screening
-from rtmo_optuna.space.advice import won_elsewhere
 from rtmo_optuna.space.resolve import every_params, settings_of
 
 if TYPE_CHECKING:
@@ -200,9 +199,14 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_tunes_own_order() -> None:
-    """The default, what won elsewhere, then each choice alone: nothing of it twice."""
-    space = landscape_grid().space
-    first = list(dict.fromkeys(replayed.STRATEGIES["won, flips, gp"].first(space)))
+    """The default, what won elsewhere part upon part, then each choice alone: nothing of it twice."""
+    space, costs = landscape_grid().space, dict[Settings, float]()
+    told = list[tuple[Settings, bool]]()
+    for settings, flip in replayed.STRATEGIES["won, flips, gp"].first(space, costs.get):
+        told.append((settings, flip))
+        costs[settings] = 1.0 / (1 + len(told))
     flips = [flip.settings for flip in screening.flips(space)]
-    assert first == list(dict.fromkeys([space.fixed, won_elsewhere(space), *flips]))
-    assert won_elsewhere(space)
+    both = Settings.of({"fuse_conv_bias": True, "prefer_nhwc": True})
+    assert told[:2] == [(space.fixed, False), (both, False)]
+    assert [settings for settings, flip in told if flip] == [settings for settings in flips if settings != both]
+    assert len(costs) == len(told)

@@ -40,6 +40,7 @@ limits: {build_s: 3, first_run_s: 3, window_s: 3}
 FOUR = DEFINITION.replace("  intra_op_num_threads: [0, 1]\n", "").replace(
     "  session.intra_op.allow_spinning: all\n", ""
 )
+UNSCREENED = DEFINITION + "sampler: exhaustive\n"
 FASTER = {"enable_cpu_mem_arena=False": 0.5}
 COMMON = ["--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu", "--quick"]
 
@@ -113,6 +114,7 @@ def test_the_default_comes_first_and_what_the_file_holds_second(run: Callable[..
 def test_the_same_command_resumes(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--trials` counts the whole study: four trials, then four more, then none."""
     write_script(tmp_path)
+    Path("small.yaml").write_text(UNSCREENED, encoding="utf-8")
     assert search(run, "--trials", "4") == 0
     assert search(run, "--trials", "8") == 0
     assert "Resuming" in capsys.readouterr().out
@@ -291,6 +293,7 @@ def children_of(pid: int) -> list[int]:
 def test_ctrl_c_keeps_what_was_found(run: Callable[..., int], tmp_path: Path) -> None:
     """Exit 130, the child dead, config.yaml untouched, a report; the same command goes on."""
     write_script(tmp_path, base_ms=50.0)
+    Path("small.yaml").write_text(UNSCREENED, encoding="utf-8")
     with start(tmp_path) as process:
         wait_for_trials(process, 2)
         assert children_of(process.pid)
@@ -309,6 +312,7 @@ def test_ctrl_c_keeps_what_was_found(run: Callable[..., int], tmp_path: Path) ->
 def test_kill_9_loses_the_running_trial_only(run: Callable[..., int], tmp_path: Path) -> None:
     """No orphan is left, no finished trial is lost, and the running one is run again first."""
     write_script(tmp_path, base_ms=50.0)
+    Path("small.yaml").write_text(UNSCREENED, encoding="utf-8")
     with start(tmp_path) as process:
         wait_for_trials(process, 2)
         workers = children_of(process.pid)

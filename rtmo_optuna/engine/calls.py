@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 _NOTHING: tuple[None, Any] = (None, None)
+_NUMBERS = frozenset(DTYPES.values())
 
 
 class Call(Protocol):
@@ -57,7 +58,8 @@ class BoundCall:
         self._binding = session.io_binding()
         self._inputs: dict[str, tuple[tuple[int, ...] | None, Any]] = {}
         outputs = specs(session.get_outputs())
-        self._dynamic = [spec.name for spec in outputs if not is_fixed(spec.shape)]
+        # ONNX Runtime tells a shape of unknown rank as that of a scalar.
+        self._dynamic = [s.name for s in outputs if not s.shape or not is_fixed(s.shape) or s.dtype not in DTYPES]
         for spec in outputs:
             if spec.name in self._dynamic:
                 self._binding.bind_output(spec.name, "cpu")
@@ -77,7 +79,10 @@ class BoundCall:
         return [made[name] for name in names]
 
     def _fill(self, name: str, array: NDArray[Any]) -> None:
-        """Copy `array` into its buffer, which is allocated anew only when the shape changes."""
+        """Copy `array` into its buffer, which is allocated anew only when the shape changes; strings stay where they are."""
+        if array.dtype not in _NUMBERS:
+            self._binding.bind_cpu_input(name, array)
+            return
         shape, value = self._inputs.get(name, _NOTHING)
         if shape != array.shape:
             value = self._device.value(array.dtype.type, array.shape)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
-from rtmo_optuna.records import Claim, Noise, Note, Outcome, Purpose, Reading, Settings
+from rtmo_optuna.records import Claim, Noise, Note, Origin, Outcome, Purpose, Reading, Settings
 from rtmo_optuna.search import confirm, judge, noise, race, screening
+from rtmo_optuna.search.plainer import Plainer
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.race import RaceRules
 from rtmo_optuna.search.study import Study
@@ -26,7 +27,8 @@ _PAIRS_SHARE = 0.5
 class Outcomes:
     """What race and confirmation came to, as the study keeps it.
 
-    They belong to a study of `trials` runs and to what config.yaml held then; with more trials they begin anew.
+    They belong to a study of `trials` runs and to what config.yaml held then; with more trials they begin anew. `raced`
+    won the race, `winner` is what is left of it without what nothing speaks for.
     `rules` and `pairs` are fixed before the first process, so that a resumed race decides as an uninterrupted one.
     `over` is whether nothing is left to run.
     """
@@ -35,6 +37,7 @@ class Outcomes:
     incumbent: Settings
     rules: RaceRules
     blocks: int = 0
+    raced: Settings | None = None
     winner: Settings | None = None
     pairs: int | None = None
     claims: tuple[Claim, ...] = ()
@@ -56,7 +59,7 @@ def kept_outcomes(study: Study) -> Outcomes | None:
         kept = decode(Outcomes, held) if held else None
     except (TypeError, ValueError, KeyError):
         return None
-    return kept if kept and kept.trials == study.runs else None
+    return kept if kept and kept.trials == study.searched else None
 
 
 def noise_of(study: Study, outcomes: Outcomes | None = None) -> Noise:
@@ -116,11 +119,11 @@ class Finals:
         default = self.study.about.space.fixed
         rivals = tuple(rival for rival in dict.fromkeys((default, kept.incumbent)) if not self.study.failed(rival))
         state = self._race(kept.rules, self._least_pairs())
-        winner = state.winner
+        winner = self._plain(kept, state)
         if kept.winner not in {None, winner}:  # another version's race, or a screening that went on: no pair fits
             self.study.forget(Purpose.CONFIRMATION)
             kept = replace(kept, pairs=None, claims=())
-        kept = replace(kept, blocks=state.blocks, winner=winner)
+        kept = replace(kept, blocks=state.blocks, raced=state.winner, winner=winner)
         self.study.put("finals", kept)
         if winner is not None:
             others = tuple(rival for rival in rivals if rival != winner)
@@ -138,11 +141,9 @@ class Finals:
         kept = kept_outcomes(self.study)
         if kept and self._holds(kept):
             return kept
-        self.study.forget(Purpose.RACE, Purpose.CONFIRMATION)
-        left = self._processes_left()
-        reserved = max(self._least_pairs(), min(2 * confirm.ConfirmRules().most_pairs, int(left * _PAIRS_SHARE)))
-        rules = RaceRules().fitted(len(self._contenders()), left - reserved)
-        kept = Outcomes(self.study.runs, self.incumbent, rules)
+        self.study.forget(Purpose.RACE, Purpose.PLAIN, Purpose.CONFIRMATION)
+        rules = RaceRules().fitted(len(self._contenders()), self._processes_left() - self._pairs_share())
+        kept = Outcomes(self.study.searched, self.incumbent, rules)
         self.study.put("finals", kept)
         return kept
 
@@ -155,6 +156,11 @@ class Finals:
         """Return how many processes the fewest pairs take that a claim needs: of the winner and each rival."""
         rivals = len({self.study.about.space.fixed, self.incumbent})
         return (rivals + 1) * min(confirm.LOOKS)
+
+    def _pairs_share(self) -> int:
+        """Return how many of the processes that there is time for are left to the pairs."""
+        share = int(self._processes_left() * _PAIRS_SHARE)
+        return max(self._least_pairs(), min(2 * confirm.ConfirmRules().most_pairs, share))
 
     def _processes_left(self) -> int:
         """Return how many processes end before the deadline, if they take as long as the latest ones did."""
@@ -173,7 +179,8 @@ class Finals:
         effects = self.study.screening.effects if self.study.screening else ()
         inert = {found.settings for found in effects if found.reading is Reading.INERT} - {self.incumbent}
         plain = {plain_settings(self.study)} - {self.study.about.space.fixed}
-        ran = (t for t in self.study.trials if t.run and t.settings not in inert)
+        raced = (t for t in self.study.trials if t.run and t.origin is not Origin.PLAIN)
+        ran = (t for t in raced if t.settings not in inert)
         measured = (t for t in ran if t.measurement.outcome is Outcome.MEASURED)
         return baseline + [self._contender(trial, plain) for trial in measured]
 
@@ -199,6 +206,23 @@ class Finals:
             }
             state = race.after(state, values)
         return state
+
+    def _plain(self, kept: Outcomes, state: race.RaceState) -> Settings | None:
+        """Return the race's winner without what nothing speaks for, in so far as there is time to see that.
+
+        What config.yaml holds is no winner to be made plainer: without a proven gain it stays. Once pairs of the winner
+        were run, it stays what it is.
+        """
+        if state.winner is None or state.winner == kept.incumbent or not state.over:
+            return state.winner
+        if kept.pairs is not None and state.winner == (kept.raced or kept.winner):
+            return kept.winner
+        if kept.raced not in {None, state.winner}:
+            self.study.forget(Purpose.PLAIN)
+        reserved = self._pairs_share()
+        return Plainer(self.study, self.runner, lambda: self._processes_left() - reserved).run(
+            state.winner, state.spread
+        )
 
     def _process(self, purpose: Purpose, index: int, settings: Settings) -> float | None:
         record, _ = self.runner.record(purpose, index, settings)

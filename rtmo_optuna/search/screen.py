@@ -89,18 +89,20 @@ class Screen:
         return Level(tuple(costs), frozenset(hashes - {""}), again)
 
     def _flips(self) -> tuple[tuple[KnobEffect, ...], int]:
-        """Try each flip that was not tried yet, while time lasts; return what they did, and how many are left.
+        """Try what flips were not tried yet, while time and trials last; return what they did, and how many are left.
 
         The default runs again before each block of flips that are tried, and after the last.
         """
-        every = screening.flips(self.study.about.space)
+        about = self.study.about
+        every = screening.flips(about.space, about.model)
+        most = screening.room(about.definition, len(every)) - self._tried()
         effects: list[KnobEffect] = []
         blocks: dict[int, int] = dict(self.study.get("flip_blocks") or ())
         first, ran = _APART + max(blocks.values(), default=-_APART), 0
         for place, flip in enumerate(every, 1):
             self.study.catch_up()
             if self.study.known(flip.settings) is None and not self.study.under_way(flip.settings):
-                if self._late(1) or judge.hopeless(self.study.trials):
+                if ran >= most or self._late(1) or judge.hopeless(self.study.trials):
                     continue
                 block, inside = divmod(ran, screening.AGAIN)
                 if not inside:
@@ -120,6 +122,9 @@ class Screen:
                 costs, beside = self.study.costs(tried), blocks.get(tried.number)
                 effects.append(screening.effect(flip, tried.measurement, costs, default, beside))
         return tuple(effects), len(every) - len(effects)
+
+    def _tried(self) -> int:
+        return sum(trial.run > 0 and trial.origin is Origin.SCREENING for trial in self.study.trials)
 
     def _again(self, block: int) -> None:
         """Run the default before the flips of `block`, where there is time."""

@@ -11,7 +11,7 @@ from rtmo_optuna import stats
 from rtmo_optuna.records import Frozen, KnobEffect, Outcome, Reading, Settings
 from rtmo_optuna.search import noise
 from rtmo_optuna.search.inertness import Option
-from rtmo_optuna.space.hints import TOGETHER, WHY, WON
+from rtmo_optuna.space.hints import TOGETHER, WHY, worth
 from rtmo_optuna.space.resolve import params_of, settings_of, size
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ AGAIN = 6
 percent within minutes."""
 NEAR = 3
 """How many standard errors a flip may be from the default to be tested for doing nothing."""
+FAR = 0.2
+"""A larger difference (of logs) is no change of the host's within the minutes of a screening (docs/benchmarks.md)."""
 LEAST = 0.01
 """A smaller difference is no reading, however quiet the host seemed in the few processes that told."""
 SMALL = 60
@@ -70,44 +72,55 @@ class Level:
         return tuple(self.again[place] for place in places if place in self.again)
 
 
-def flips(space: SearchSpace) -> tuple[Flip, ...]:
+def flips(space: SearchSpace, model: ModelFacts | None = None) -> tuple[Flip, ...]:
     """Return each choice off the default, alone, and those of `hints.TOGETHER` with the one that they need.
 
-    What won elsewhere (`hints.WON`) comes first and what is known to do nothing on many machines (`hints.WHY`) last,
-    since time may not do for all. A choice that means nothing alone is left out. Empty where the default settings lie
-    outside of the space.
+    What may be worth most to `model` (None: a model with any operator) comes first (`hints.WORTH`), of equals the
+    larger number, and what is known to do nothing on many machines (`hints.WHY`) last, since time and trials may not do
+    for all. A choice that means nothing alone is left out. Empty where the default settings lie outside of the space.
     """
     default = params_of(space, space.fixed)
-    return tuple(_flips(space, default)) if default is not None else ()
+    if default is None:
+        return ()
+
+    def order(flip: Flip) -> tuple[bool, float, float]:
+        name, label = flip.options[0]
+        times = 1.0 if len(flip.options) == 1 and flip.options[0] in TOGETHER else worth(name, label, model)
+        return name in WHY, -times, -label if isinstance(label, int) else 0
+
+    options = (
+        (d.name, choice.label) for d in space.dimensions for choice in d.choices if choice.label != default[d.name]
+    )
+    return tuple(sorted((flip for option in options for flip in _flips(space, default, option)), key=order))
 
 
-def _flips(space: SearchSpace, default: Mapping[str, Value]) -> Iterator[Flip]:
-    labels = {dimension.name: {choice.label for choice in dimension.choices} for dimension in space.dimensions}
-    won = list(WON)
-    order = {name: won.index(name) if name in won else len(won) + (name in WHY) for name in labels}
-    for name, choices in ((d.name, d.choices) for d in sorted(space.dimensions, key=lambda d: order[d.name])):
-        for option in ((name, choice.label) for choice in choices if choice.label != default[name]):
-            settings = settings_of(space, {**default, **dict([option])})
-            if settings != space.fixed:
-                yield Flip((option,), settings)
-            needed = TOGETHER.get(option)
-            if needed and needed[1] in labels.get(needed[0], ()) and default[needed[0]] != needed[1]:
-                both = (option, needed)
-                yield Flip(both, settings_of(space, {**default, **dict(both)}))
+def _flips(space: SearchSpace, default: Mapping[str, Value], option: Option) -> Iterator[Flip]:
+    settings = settings_of(space, {**default, **dict([option])})
+    if settings != space.fixed:
+        yield Flip((option,), settings)
+    needed = TOGETHER.get(option)
+    labels = {(dimension.name, choice.label) for dimension in space.dimensions for choice in dimension.choices}
+    if needed in labels and default[needed[0]] != needed[1]:
+        both = (option, needed)
+        yield Flip(both, settings_of(space, {**default, **dict(both)}))
+
+
+def room(definition: StudyDefinition, count: int) -> int:
+    """Return how many of `count` flips a study has room for: beside few trials, fewer than half as many as those."""
+    return count if definition.trials >= 2 * (count + 1) else max(0, definition.trials // 2 - 1)
 
 
 def unfit(definition: StudyDefinition, space: SearchSpace) -> str:
     """Return why a study is not screened; empty where it is.
 
-    A space whose every settings is measured anyway has nothing to gain, nor has a search of hardly more trials than
-    there are flips.
+    A space whose every settings is measured anyway has nothing to gain, nor has a search of hardly any trials.
     """
     count = len(flips(space))
     if definition.sampler == "exhaustive" or size(space) <= min(SMALL, definition.trials):
         return "the search measures every settings anyway"
     if not count:
         return "the space does not hold the default settings"
-    if definition.trials < 2 * (count + 1):
+    if not room(definition, count):
         return f"{count} flips are too many beside {definition.trials} trials"
     return ""
 
@@ -115,10 +128,10 @@ def unfit(definition: StudyDefinition, space: SearchSpace) -> str:
 def plainer(space: SearchSpace, settings: Settings, effects: Sequence[KnobEffect]) -> Settings:
     """Return `settings` with every choice at its default that was not seen to matter alone.
 
-    Left as they are: choices that were faster, slower or failed by themselves, and untried ones, but for those that are
-    known to do nothing on many machines (`hints.WHY`); with one that stays, the one that it needs (`hints.TOGETHER`);
-    and such a pair that was faster together.
-    It is a guess, to be measured: what nobody can tell from the default should not be in anybody's configuration.
+    Left as they are: choices that were faster, slower or failed by themselves; of the others those that were not tried
+    and are not known to do nothing on many machines (`hints.WHY`), and those that nobody can tell from the default by
+    themselves but that were worth something elsewhere (`hints.WORTH`: HEURISTIC is, beside a cut); with one that stays,
+    the one that it needs (`hints.TOGETHER`); and such a pair that was faster together. It is a guess, to be measured.
     """
     params, default = params_of(space, settings), params_of(space, space.fixed)
     if params is None or default is None:
@@ -127,7 +140,8 @@ def plainer(space: SearchSpace, settings: Settings, effects: Sequence[KnobEffect
 
     def matters(option: Option) -> bool:
         reading = read.get(option)
-        return option[0] not in WHY if reading is None else reading in _MATTERS
+        known = reading is Reading.UNDECIDED and worth(*option) > 1
+        return option[0] not in WHY if reading is None else known or reading in _MATTERS
 
     pairs = [dict(found.options) for found in effects if len(found.options) > 1 and found.reading is Reading.FASTER]
     kept = dict(option for option in params.items() if matters(option))
@@ -145,7 +159,8 @@ def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: L
     flip's own spread is taken to be the same), and its interval that times t(0.99) of their degrees of freedom; a
     pruned trial has none. Faster or slower it is called from three standard errors on; what is nearer is undecided
     until the test of search/inertness.py. So is a trial beside which no default ran (None: it ran before the screening,
-    or for another driver), unless it was so slow that it was pruned: the host may have changed.
+    as a rung of the ladder for instance, or for another driver), since the host may have changed; unless it was so slow
+    that it was pruned, or is further off than hosts change.
     """
     blank = KnobEffect(flip.options, flip.settings, Reading.FAILED)
     if measured.outcome not in {Outcome.MEASURED, Outcome.PRUNED} or not costs or not default.costs:
@@ -155,7 +170,7 @@ def effect(flip: Flip, measured: Measurement, costs: Sequence[float], default: L
     gap = sum(math.log(cost) for cost in costs) / len(costs) - noise.location([math.log(cost) for cost in near])
     error = None if spread is None else spread * math.sqrt(1 / len(costs) + 1 / len(near))
     reading = Reading.UNDECIDED
-    told = beside or measured.outcome is Outcome.PRUNED
+    told = beside or measured.outcome is Outcome.PRUNED or abs(gap) > FAR
     if told and error is not None and abs(gap) > max(NEAR * error, LEAST):
         reading = Reading.SLOWER if gap > 0 else Reading.FASTER
     found = replace(

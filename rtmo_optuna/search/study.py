@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
@@ -31,15 +35,14 @@ from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
     from optuna.storages import RDBStorage
 
     from rtmo_optuna.search.pool import OverSpace, Params
 
 _BEAT_S = 30.0
-_UNCOUNTED = {Origin.ADVICE, Origin.WON, Origin.PLAINER, Origin.SCREENING}
+_UNCOUNTED = {Origin.ADVICE, Origin.WON, Origin.PLAINER, Origin.PLAIN, Origin.SCREENING}
 
 
 @dataclass
@@ -111,6 +114,14 @@ class Study(Kept):
         second = cost * found.second_ns / found.latency_ns
         return [2 * cost - second, second]
 
+    def cost(self, settings: Settings) -> float | None:
+        """Return what `settings` cost: None where no trial ran them, infinite where it failed or was given up."""
+        trial = self._known.get(settings)
+        if trial is None:
+            return None
+        costs = self.costs(trial) if trial.measurement.outcome is Outcome.MEASURED else []
+        return statistics.fmean(costs) if costs else math.inf
+
     def freeze(self, names: Iterable[str]) -> None:
         """Leave the dimensions `names` at the default settings' choices from now on: `live` is what is left."""
         frozen = set(names)
@@ -140,6 +151,11 @@ class Study(Kept):
     def counted(self) -> int:
         """How many of those count as the search's own: not the screening's, nor what it was told to begin with."""
         return sum(trial.run > 0 and trial.origin not in _UNCOUNTED for trial in self._trials.values())
+
+    @property
+    def searched(self) -> int:
+        """How many trials race and confirmation are about: all that ran but the winner made plain."""
+        return sum(trial.run > 0 and trial.origin is not Origin.PLAIN for trial in self._trials.values())
 
     @property
     def waiting(self) -> bool:
@@ -182,6 +198,12 @@ class Study(Kept):
                 self._claims.leave(trial, first)
         return None
 
+    def propose(self, settings: Settings, origin: Origin) -> Proposal:
+        """Return a new trial of `settings`, which lie in the space and were not tried; the queue does not matter."""
+        begun, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        trial = self._claims.make(params_of(self.about.space, settings) or {}, origin=origin.value)
+        return Proposal(trial, settings, origin, date, begun, begun)
+
     def _made(self) -> optuna.Trial | None:
         """Return a new trial of what the sampler proposes, or of the first that is left; None where nothing is."""
         proposed = cast("OverSpace", self._study.sampler).propose(self._study)
@@ -214,6 +236,17 @@ class Study(Kept):
         if (now := time.monotonic()) - proposal.beaten > _BEAT_S:
             self._claims.beat(proposal.trial)
             proposal.beaten = now
+
+    def run(self, proposal: Proposal, measure: Callable[[Path], Measurement]) -> TrialRecord:
+        """Run a trial in a folder for its files and return it; broken off, it waits in the queue again."""
+        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
+            folder = Path(name)
+            try:
+                measurement = measure(folder)
+            except BaseException:
+                self.interrupt(proposal)
+                raise
+            return self.tell(proposal, measurement, folder)
 
     def tell(self, proposal: Proposal, measurement: Measurement, folder: Path) -> TrialRecord:
         """Keep the outcome, with the files of `folder` (its log, its samples) as artifacts; return the trial."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.records import (
@@ -17,6 +15,7 @@ from rtmo_optuna.records import (
     Note,
     Observer,
     Origin,
+    Outcome,
     ProcessRecord,
     Settings,
     TrialEnded,
@@ -25,14 +24,17 @@ from rtmo_optuna.records import (
 from rtmo_optuna.search import judge, screening
 from rtmo_optuna.search.confirm import LOOKS
 from rtmo_optuna.search.finals import Finals, Outcomes, plain_settings
+from rtmo_optuna.search.ladder import next_rung
 from rtmo_optuna.search.preflight import Preflight, take_own
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.screen import SHARE, Screen
 from rtmo_optuna.search.study import Study
+from rtmo_optuna.space.advice import advised
 from rtmo_optuna.space.resolve import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from rtmo_optuna.records import Event, TrialRecord
     from rtmo_optuna.search.study import Proposal
@@ -148,22 +150,30 @@ class Tune:
             self.study.enqueue(plain, Origin.PLAINER)
             self._run_queued(until)
 
+    def _queued(self) -> bool:
+        """Whether a trial is queued, the next rung of what won elsewhere with it."""
+        if rung := next_rung(self.study.about.space, self.study.cost):
+            self.study.enqueue(rung, Origin.WON)
+        return self.study.waiting
+
     def _run_queued(self, until: float) -> None:
-        while self.study.waiting and not self._late(until) and self._next():
+        while self._queued() and not self._late(until) and self._next():
             pass
 
     def _search(self, deadline: float) -> None:
-        """Run what is queued, screen the knobs, then sample; say why the search ended.
+        """Run what is queued, rung by rung what won elsewhere, screen the knobs, then sample; say why the search ended.
 
         One driver screens; the others sample meanwhile.
         """
         definition = self.study.about.definition
-        while self.study.waiting and not (self._ended() or self._late(deadline)) and self._next():
+        while self._queued() and not (self._ended() or self._late(deadline)) and self._next():
             pass
         if not (self._ended() or self._late(deadline)) and self.study.crew.leads("screening"):
             now = time.monotonic()
             until = now + min((deadline - now) / 2, SHARE * definition.timeout_s)
             Screen(self.study, self.runner, until, self._trial).run()
+        if guide := advised(self.study.about.space, self.study.about.machine.gpu):
+            self.study.enqueue(guide, Origin.ADVICE)
         late = False
         while not (why := self._ended()):
             if late := self._late(deadline):
@@ -179,6 +189,7 @@ class Tune:
     def _next(self) -> bool:
         """Run the trial that the study asks for next; False where nothing is left to try."""
         self.study.catch_up()
+        self._queued()
         proposal = self.study.ask()
         if proposal is not None:
             self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)
@@ -204,21 +215,11 @@ class Tune:
         """Run a proposal as trial `place` of `total`, tell the study and whoever watches."""
         left = max(0.0, self._until() - time.monotonic())
         self.observer(TrialStarted(place, total, proposal.settings, proposal.origin, left))
-        record = self._run(proposal)
+        record = self.study.run(proposal, partial(self._measure, proposal))
         self._walls_s.append(record.wall_s)
         best = judge.best(self.study.trials, self.study.objective)
         self.observer(TrialEnded(record, place, total, best, self.study.default))
         return record
-
-    def _run(self, proposal: Proposal) -> TrialRecord:
-        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
-            folder = Path(name)
-            try:
-                measurement = self._measure(proposal, folder)
-            except BaseException:
-                self.study.interrupt(proposal)
-                raise
-            return self.study.tell(proposal, measurement, folder)
 
     def _measure(self, proposal: Proposal, folder: Path) -> Measurement:
         study, steps = self.study, itertools.count(1)
@@ -231,7 +232,8 @@ class Tune:
         )
         if proposal.settings == study.about.space.fixed:
             take_own(study, self.runner, measurement)
-        if study.objective.so_far and judge.leads(measurement, study.trials, study.objective):
+        once = proposal.origin is Origin.WON or not study.objective.so_far
+        if not once and judge.leads(measurement, study.trials, study.objective):
             second_log = folder / "second.txt"
             second = self.runner.run(proposal.settings, second_log, on_window=lambda *_: study.beat(proposal))
             measurement = judge.joined(measurement, second, study.objective)
@@ -240,15 +242,17 @@ class Tune:
     def _prune_limit(self, origin: Origin) -> float | None:
         """Return the window median in ns above which a trial is given up, None where windows do not foretell its score.
 
-        The reference is the best of the baseline and of the leaders, which were all confirmed in a second process; of
-        the screening's trials it is the baseline, since they are to tell what a knob does to the default. The default
-        and what config.yaml holds are measured whatever they take: all others are compared with them.
+        The reference is the best of the baseline, of the leaders, which were all confirmed in a second process, and of
+        the ladder's rungs; of the screening's trials it is the baseline, since they are to tell what a knob does to the
+        default. The default and what config.yaml holds are measured whatever they take: all others are compared with
+        them.
         """
         if self.study.objective.so_far is None or origin in {Origin.DEFAULT, Origin.CONFIG}:
             return None
         baseline = [process.latency_ms for process in self.study.baseline if process.cost]
-        twice = [t.measurement.latency_ms for t in self.study.trials if t.run and t.measurement.second_ns]
-        leaders = [] if origin is Origin.SCREENING else twice
-        known = [*leaders, *([statistics.median(filter(None, baseline))] if len(baseline) > 1 else [])]
+        known = (t for t in self.study.trials if t.run and (t.measurement.second_ns or t.origin is Origin.WON))
+        whole = [t.measurement.latency_ms for t in known if t.measurement.outcome is Outcome.MEASURED]
+        leaders = [] if origin is Origin.SCREENING else whole
+        reference = [*leaders, *([statistics.median(filter(None, baseline))] if len(baseline) > 1 else [])]
         ratio = self.study.about.definition.prune_ratio
-        return judge.prune_limit([value for value in known if value], self.runner.spread, ratio)
+        return judge.prune_limit([value for value in reference if value], self.runner.spread, ratio)

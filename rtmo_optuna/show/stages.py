@@ -26,7 +26,7 @@ _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
 
 STAGES = (*_TIMES, Role.REST)
 TRIALS = "trials"
-AFTER = (Purpose.RACE, Purpose.CONFIRMATION)
+AFTER = (Purpose.RACE, Purpose.PLAIN, Purpose.CONFIRMATION)
 BEFORE = tuple(purpose for purpose in Purpose if purpose not in AFTER)
 """What processes beside the trials are for, that run before or among them and after them."""
 

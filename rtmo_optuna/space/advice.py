@@ -1,4 +1,4 @@
-"""Where a search starts from, never a result: what a tuning guide for RTMO advises by GPU, and what won elsewhere.
+"""What a tuning guide for RTMO advises by GPU, which a search tries and never takes for a result.
 
 The guide, which is pure data here, was written for ONNX Runtime 1.18 and cuDNN 8.
 """
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.records import Value
-from rtmo_optuna.space.hints import TOGETHER, WON
 from rtmo_optuna.space.knobs import FREE_SHARE
 from rtmo_optuna.space.resolve import params_of, settings_of
 
@@ -91,18 +90,3 @@ def advised(space: SearchSpace, gpu: Gpu | None) -> Settings | None:
 def _best(row: Advice, dimension: Dimension, default: Value) -> Value:
     fitting = [(fit, choice.label) for choice in dimension.choices if (fit := row.fit(choice)) is not None]
     return max(fitting, key=lambda one: one[0])[1] if fitting else default
-
-
-def won_elsewhere(space: SearchSpace) -> Settings | None:
-    """Return the settings that `hints.WON` comes to in `space`; None where it has none of them, or no default settings.
-
-    A choice whose partner the space lacks (`hints.TOGETHER`) stays as in the default settings.
-    """
-    default = params_of(space, space.fixed)
-    if default is None:
-        return None
-    labels = {dimension.name: {choice.label for choice in dimension.choices} for dimension in space.dimensions}
-    found = {name: next((v for v in WON.get(name, ()) if v in labels[name]), default[name]) for name in labels}
-    lacking = {name for name, label in found.items() if TOGETHER.get((name, label), (name, label)) not in found.items()}
-    settings = settings_of(space, {**found, **{name: default[name] for name in lacking}})
-    return settings if settings != space.fixed else None

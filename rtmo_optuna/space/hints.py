@@ -1,16 +1,20 @@
-"""What is known of knobs beforehand: which won, which matter only together, why one may do nothing. Pure data.
+"""What is known of knobs beforehand: which won, what they may be worth, why one may do nothing. Pure data.
 
-Sources: ONNX Runtime's CUDA provider since 1.20 (onnxruntime/core/providers/cuda), where the options are read.
+Sources: recorded grids (docs/data), and ONNX Runtime's CUDA provider since 1.20 (onnxruntime/core/providers/cuda),
+where the options are read.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rtmo_optuna.records import ModelFacts, Value
+
+ANY = "any"
 
 TOGETHER: Mapping[tuple[str, Value], tuple[str, Value]] = {
     ("fuse_conv_bias", True): ("prefer_nhwc", True),
@@ -21,13 +25,47 @@ The screening tries it alone and with that one. (A CUDA graph and its IO binding
 """
 
 
-WON: Mapping[str, tuple[Value, ...]] = {
-    "capture": ("split+host", "split", "graph"),
-    "prefer_nhwc": (True,),
-    "fuse_conv_bias": (True,),
+LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
+    ({"capture": "split+host"}, {"capture": "split"}, {"capture": "graph"}),
+    ({"prefer_nhwc": True, "fuse_conv_bias": True}, {"prefer_nhwc": True}),
+    ({"cudnn_conv_algo_search": "HEURISTIC"},),
+)
+"""What was fastest together on GPUs of compute capability 9.0 (docs/benchmarks.md), as rungs: each is tried upon what
+helped of those before it, its first part that helps is kept, and believed no more than any other settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What a choice may be worth: how many `times` as fast as without it, at best, where that was recorded.
+
+    `operators`: it acts on those only, so that in a model with none of them it is worth nothing. Empty: on any model.
+    """
+
+    times: float
+    operators: tuple[str, ...] = ()
+
+
+_CONV = ("Conv", "ConvTranspose", "FusedConv")
+
+WORTH: Mapping[str, Mapping[Value, Worth]] = {
+    "capture": {"split+host": Worth(1.43), "split": Worth(1.35), "graph": Worth(1.35), "binding": Worth(1.0)},
+    "fuse_conv_bias": {True: Worth(1.07, _CONV)},
+    "prefer_nhwc": {True: Worth(1.05, _CONV)},
+    "cudnn_conv_algo_search": {"HEURISTIC": Worth(1.04, _CONV), "DEFAULT": Worth(0.36, _CONV)},
+    "graph_optimization_level": {"ORT_ENABLE_BASIC": Worth(0.93), "ORT_DISABLE_ALL": Worth(0.9)},
+    "use_tf32": {False: Worth(0.77)},
+    "intra_op_num_threads": {ANY: Worth(1.3)},
+    "session.intra_op.allow_spinning": {False: Worth(1.1)},
+    "execution": {ANY: Worth(1.05)},
+    "enable_cpu_mem_arena": {False: Worth(0.95)},
+    "enable_mem_pattern": {False: Worth(0.95)},
 }
-"""What was fastest together on GPUs of compute capability 9.0 (docs/benchmarks.md): dimensions, the most telling first,
-and their choices, the most wanted first. Tried early, and believed no more than any other settings."""
+"""What each choice of a dimension (`ANY`: each other one) may be worth; what is not here is taken to be worth nothing.
+
+On the GPU: the most seen on the recorded grids of RTMO-s and m (docs/data/grid_*.json), from the default or beside what
+was best there; `graph` as `split`, whose head is one; HEURISTIC on an exported RTMO-s (docs/benchmarks.md). On the CPU
+no grid is recorded: the order is that of ONNX Runtime's page "Thread management", and the figures are no more than it.
+"""
 
 
 def _acts_on(*operators: str, what: str) -> Callable[[ModelFacts], str]:
@@ -50,3 +88,12 @@ WHY: Mapping[str, Callable[[ModelFacts], str]] = {
     "session.use_device_allocator_for_initializers": lambda _model: "weights are placed once, when a session is built",
 }
 """Why a dimension may do nothing, by name: shown where it was found to do nothing, and never believed before."""
+
+
+def worth(name: str, label: Value, model: ModelFacts | None = None) -> float:
+    """Return how many times as fast a choice may make `model` (None: one with any operator); 1 where unknown."""
+    choices = WORTH.get(name, {})
+    found = choices.get(label, choices.get(ANY))
+    if found is None or (model and found.operators and not model.operators.keys() & set(found.operators)):
+        return 1.0
+    return found.times
