@@ -21,7 +21,7 @@ from rtmo_optuna.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RTMO = ("t", "--dynamic")
+RTMO = ("t", "--exported")
 """What is asked of scripts/build_rtmo.py."""
 ROOT = Path(__file__).parents[1]
 PARTS = ("text_det", "text_cls", "text_rec")
@@ -34,7 +34,7 @@ OPEN = {
 
 @pytest.fixture(scope="module")
 def rtmo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an RTMO model of an open batch, with random weights."""
+    """Return an RTMO model as PyTorch exports it, of an open batch, with random weights."""
     path = tmp_path_factory.mktemp("rtmo") / "rtmo-t.onnx"
     build_rtmo.main([*RTMO, "--output", str(path)])
     return path
