@@ -9,6 +9,7 @@ from rtmo_optuna.engine import turns
 from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.ort import specs
+from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 _NOTHING: tuple[None, Any] = (None, None)
-_NUMBERS = frozenset(DTYPES.values())
 
 
 class Call(Protocol):
@@ -52,7 +52,10 @@ class BoundCall:
     """
 
     def __init__(self, session: Any, device: Device) -> None:  # noqa: ANN401
-        """Call `session`."""
+        """Call `session`; raise SettingsRefusedError where an input is of a type that cannot be bound, such as strings."""
+        if odd := next((spec for spec in specs(session.get_inputs()) if spec.dtype not in DTYPES), None):
+            message = f"The model cannot have bound buffers: its input {odd.name} is a {odd.dtype}."
+            raise SettingsRefusedError(message)
         self._session, self._device = session, device
         self._lock = threading.Lock()
         self._binding = session.io_binding()
@@ -79,10 +82,7 @@ class BoundCall:
         return [made[name] for name in names]
 
     def _fill(self, name: str, array: NDArray[Any]) -> None:
-        """Copy `array` into its buffer, which is allocated anew only when the shape changes; strings stay where they are."""
-        if array.dtype not in _NUMBERS:
-            self._binding.bind_cpu_input(name, array)
-            return
+        """Copy `array` into its buffer, which is allocated anew only when the shape changes."""
         shape, value = self._inputs.get(name, _NOTHING)
         if shape != array.shape:
             value = self._device.value(array.dtype.type, array.shape)
