@@ -52,17 +52,17 @@ class BoundCall:
     """
 
     def __init__(self, session: Any, device: Device) -> None:  # noqa: ANN401
-        """Call `session`; raise SettingsRefusedError where an input is of a type that cannot be bound, such as strings."""
-        if odd := next((spec for spec in specs(session.get_inputs()) if spec.dtype not in DTYPES), None):
-            message = f"The model cannot have bound buffers: its input {odd.name} is a {odd.dtype}."
+        """Call `session`; raise SettingsRefusedError where a tensor cannot be bound, as one of strings cannot."""
+        outputs = specs(session.get_outputs())
+        if odd := next((s for s in (*specs(session.get_inputs()), *outputs) if s.dtype not in DTYPES), None):
+            message = f"The model cannot have bound buffers: {odd.name} is a {odd.dtype}."
             raise SettingsRefusedError(message)
         self._session, self._device = session, device
         self._lock = threading.Lock()
         self._binding = session.io_binding()
         self._inputs: dict[str, tuple[tuple[int, ...] | None, Any]] = {}
-        outputs = specs(session.get_outputs())
         # ONNX Runtime tells a shape of unknown rank as that of a scalar.
-        self._dynamic = [s.name for s in outputs if not s.shape or not is_fixed(s.shape) or s.dtype not in DTYPES]
+        self._dynamic = [s.name for s in outputs if not s.shape or not is_fixed(s.shape)]
         for spec in outputs:
             if spec.name in self._dynamic:
                 self._binding.bind_output(spec.name, "cpu")
