@@ -91,11 +91,11 @@ class Graph:
 
     def constant(self, value: Array | float) -> Tensor:
         """Add a constant that is no parameter of the model: integers as int64, all else as float32."""
-        return self._constant(f"{CONSTANT_PREFIX}{self._size()}", _typed(value))
+        return self._constant(f"{CONSTANT_PREFIX}{self._unused_number()}", _typed(value))
 
     def table(self, value: Array) -> Tensor:
         """Add a constant that is an initializer in every dialect."""
-        return self._initializer(f"{CONSTANT_PREFIX}{self._size()}", _typed(value))
+        return self._initializer(f"{CONSTANT_PREFIX}{self._unused_number()}", _typed(value))
 
     def shared(self, name: str, value: Array | float) -> Tensor:
         """Return the constant of that name, which is added the first time that it is asked for."""
@@ -155,7 +155,7 @@ class Graph:
             self.initializers[name] = value
         return Tensor(name, value, constant=True)
 
-    def _size(self) -> int:
+    def _unused_number(self) -> int:
         """Return a number that no constant before had."""
         return len(self.initializers) + (len(self._nodes) if self.dialect.constant_nodes else 0)
 
