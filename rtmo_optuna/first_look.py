@@ -62,8 +62,19 @@ def _as_usage(error: ChildError, session: SessionSpec) -> UsageError:
     )
 
 
-def warnings(model: ModelFacts, inputs: InputFacts) -> tuple[str, ...]:
-    """Return what the user should know of inputs that are made up."""
+def warnings(model: ModelFacts, inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]:
+    """Return what the user should know of the inputs: that they are made up, that their shapes keep graphs out."""
+    return (*_made_up(model, inputs), *_open_shapes(inputs, chosen))
+
+
+def _open_shapes(inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]:
+    if inputs.fixed or "capture" not in chosen.knobs:
+        return ()
+    shapes = " ".join(f"--shape {name}={'x'.join(map(str, shape))}" for name, shape in inputs.shapes.items())
+    return (f"The model leaves shapes open, so no CUDA graph is tried, which gains most. To fix them: {shapes}",)
+
+
+def _made_up(model: ModelFacts, inputs: InputFacts) -> tuple[str, ...]:
     if inputs.real:
         return ()
     speed = " In this model speed depends on it too: NonMaxSuppression's cost follows the number of boxes." * (

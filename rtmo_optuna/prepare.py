@@ -128,7 +128,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     told = first_look.reference(session, inputs, chosen, gate, content)
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
-    warnings = first_look.warnings(model, inputs) + told
+    warnings = first_look.warnings(model, inputs, chosen) + told
     machine = host.host(device if chosen.provider == "cuda" else None)
     about = StudyRecord(
         name=name,

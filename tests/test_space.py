@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from models import facts
+from rtmo_optuna import first_look
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Frozen, Gpu, Machine, ModelFacts, SearchSpace, Settings, StudyDefinition, Value
+from rtmo_optuna.records import (
+    Frozen,
+    Gpu,
+    InputFacts,
+    Machine,
+    ModelFacts,
+    SearchSpace,
+    Settings,
+    StudyDefinition,
+    Value,
+)
 from rtmo_optuna.space import definition, resolve
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
 
@@ -191,3 +202,13 @@ def test_a_graph_without_binding_means_nothing() -> None:
     values: dict[str, Value] = {"split_capture": True, "enable_cuda_graph": True}
     assert canonical("cuda", values) == Settings()
     assert len(canonical("cuda", {**values, "io_binding": True})) == 3
+
+
+@pytest.mark.parametrize(("fixed", "name", "told"), [(False, "cuda", 1), (True, "cuda", 0), (False, "cpu", 0)])
+def test_open_shapes_that_keep_graphs_out_are_told(name: str, told: int, *, fixed: bool) -> None:
+    """Who leaves the batch open learns what it costs, and what to say; nobody else does."""
+    inputs = InputFacts("", "", {"input": (1, 3, 640, 640)}, 1, "photos", real=True, fixed=fixed)
+    chosen = definition.load(definition.find(name), samplers=SAMPLERS)
+    found = first_look.warnings(FACTS, inputs, chosen)
+    assert len(found) == told
+    assert all("--shape input=1x3x640x640" in sentence for sentence in found)
