@@ -23,6 +23,7 @@ import statistics
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ SESSIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "cpu": {"default": {}, "one thread": {"intra_op_num_threads": 1}},
 }
 PARTS = {
-    "copy": ("_inputs", "fill"),
+    "copy": ("_inputs._main", "fill"),
     "head": ("_head", "run"),
     "select": ("_selection", "run"),
     "finish": ("_finish", "run"),
@@ -113,9 +114,11 @@ def timed_parts(session: Session) -> dict[str, list[int]]:
     call = session._engine._call  # noqa: SLF001 - nobody else wants to know
     found: dict[str, list[int]] = {}
     for name, (attribute, method) in PARTS.items():
-        if hasattr(getattr(call, attribute, None), method) and hasattr(call, "_head"):
+        if hasattr(call, "_head"):
             found[name] = []
-            setattr(call, attribute, TimedPart(getattr(call, attribute), method, found[name]))
+            owner, _, last = attribute.rpartition(".")
+            held = attrgetter(owner)(call) if owner else call
+            setattr(held, last, TimedPart(getattr(held, last), method, found[name]))
     return found
 
 
