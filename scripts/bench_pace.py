@@ -114,10 +114,10 @@ def timed_parts(session: Session) -> dict[str, list[int]]:
     call = session._engine._call  # noqa: SLF001 - nobody else wants to know
     found: dict[str, list[int]] = {}
     for name, (attribute, method) in PARTS.items():
-        if hasattr(call, "_head"):
+        owner, _, last = attribute.rpartition(".")
+        held = attrgetter(owner)(call) if owner and hasattr(call, "_head") else call
+        if hasattr(getattr(held, last, None), method) and hasattr(call, "_head"):
             found[name] = []
-            owner, _, last = attribute.rpartition(".")
-            held = attrgetter(owner)(call) if owner else call
             setattr(held, last, TimedPart(getattr(held, last), method, found[name]))
     return found
 
