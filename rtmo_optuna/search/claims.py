@@ -79,9 +79,9 @@ class Claims:
 
     def make(self, params: Params, **attributes: str) -> Trial:
         """Return a running trial of `params`, this driver's, with `attributes`."""
-        attributes = {"settings": encode(settings_of(self._space, params)), "driver": driver(), **attributes}
+        held = {"settings": encode(settings_of(self._space, params)), "driver": driver(), **attributes}
         made = create_trial(
-            state=TrialState.RUNNING, params=params, distributions={**self._distributions}, user_attrs=attributes
+            state=TrialState.RUNNING, params=params, distributions={**self._distributions}, user_attrs=held
         )
         number = self._study._storage.create_new_trial(self._study._study_id, template_trial=made)  # noqa: SLF001
         trial = Trial(self._study, number)
