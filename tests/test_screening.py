@@ -638,7 +638,7 @@ def test_pruning_accounts_for_itself() -> None:
 
 
 def test_the_best_is_made_plainer() -> None:
-    """What was seen to matter stays; what changed nothing goes, and so does what nobody tried and nothing speaks for."""
+    """What was seen to matter stays; what changed nothing goes, and so does what nobody tried and nobody recorded."""
     names = ("prefer_nhwc", "use_tf32", "tunable_op", "graph_optimization_level", "arena_extend_strategy")
     space = space_for(gpu("NVIDIA H200", "9.0", 141), replace(CUDA, knobs=dict.fromkeys(names)))
     best = Settings.of(
