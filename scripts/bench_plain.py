@@ -2,6 +2,7 @@
 
     python scripts/bench_plain.py --studies 100 --spreads 0.01 0.02
     python scripts/bench_plain.py --studies 100 --timeout 1800 --case unknown
+    python scripts/bench_plain.py --studies 100 --trials 12 --timeout 180 --baseline 3 --process 4
 
 Everything is the program's own but the processes: each takes 3.3 s of the clock and comes to what was planted, times
 noise between processes (normal logarithms). Eight knobs do nothing. In the case "known" three do what they did on GPUs:
@@ -22,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import optuna
@@ -45,6 +45,7 @@ from rtmo_optuna.records import (
     Settings,
     StudyDefinition,
     StudyRecord,
+    Value,
     Verdict,
 )
 from rtmo_optuna.search.library import open_study
@@ -56,14 +57,12 @@ from rtmo_optuna.space.resolve import params_of, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from rtmo_optuna.records import Value
     from rtmo_optuna.search.study import Study
 
 Truth: TypeAlias = Callable[[Mapping[str, "Value"]], float]
 
-PROCESS_S = 3.3
-BASELINE = 6
 IDLE: Mapping[str, tuple[Value, ...] | None] = {
     "gpu_mem_limit_gb": (None, 8),
     "arena_extend_strategy": None,
@@ -100,9 +99,10 @@ def _unknown(on: Mapping[str, Value]) -> float:
     return 1 / math.prod(gain for gain, held in gains if held)
 
 
+_SEARCH: Mapping[str, tuple[Value, ...]] = {"cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC")}
 CASES: Mapping[str, Case] = {
     "known": Case(
-        {"capture": ("off", "split", "split+host"), "prefer_nhwc": None, "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC")},
+        {"capture": ("off", "split", "split+host"), "prefer_nhwc": None, **_SEARCH},
         _known,
         frozenset({("capture", "split+host"), ("prefer_nhwc", True), ("cudnn_conv_algo_search", "HEURISTIC")}),
     ),
@@ -111,8 +111,8 @@ CASES: Mapping[str, Case] = {
         _unknown,
         frozenset({("use_tf32", False), ("enable_mem_pattern", False), ("enable_cpu_mem_arena", False)}),
     ),
-    "nothing": Case({"prefer_nhwc": None, "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC")}, lambda _on: 1.0, frozenset()),
-}  # fmt: skip
+    "nothing": Case({"prefer_nhwc": None, **_SEARCH}, lambda _on: 1.0, frozenset()),
+}
 
 
 @dataclass
@@ -138,12 +138,13 @@ class Clock:
 
 @dataclass
 class Planted(Runner):
-    """Runs no process: each takes `PROCESS_S` of the clock, and has the case's latency with noise."""
+    """Runs no process: each takes `takes_s` seconds of the clock, and has the case's latency with noise."""
 
     clock: Clock = field(default_factory=Clock)
     cost: Callable[[Settings], float] = lambda _settings: 1.0
     noise: random.Random = field(default_factory=random.Random)
     between: float = 0.01
+    takes_s: float = 3.3
     ran: int = 0
 
     def run(
@@ -156,8 +157,8 @@ class Planted(Runner):
     ) -> Measurement:
         """Return what a process of `settings` comes to."""
         self.ran += 1
-        self.clock.skipped_s += PROCESS_S
-        self.walls_s.append(PROCESS_S)
+        self.clock.skipped_s += self.takes_s
+        self.walls_s.append(self.takes_s)
         latency_ns = 4e6 * self.cost(settings) * math.exp(self.noise.gauss(0.0, self.between))
         changed = sorted(knob for knob in ("prefer_nhwc", "cudnn_conv_algo_search", "use_tf32") if settings.get(knob))
         return Measurement(
@@ -198,7 +199,7 @@ def _study(case: Case, folder: str, trials: int, timeout_s: float, sampler: str)
 class Exported:
     """What one study came to: is only what is real off its default, how many dimensions are, what was lost, the cost.
 
-    `loss` is how much slower than the best the exported settings truly are; `spent` counts processes by what they ran for.
+    `loss` is how much slower than the best the exported settings truly are; `spent` counts processes by what for.
     """
 
     exact: bool
@@ -234,10 +235,11 @@ def exported(case: Case, spread: float, seed: int, args: argparse.Namespace) -> 
             cost=cost,
             noise=random.Random(f"{seed}/{spread}"),  # noqa: S311 - no secret
             between=spread,
+            takes_s=args.process,
         )
         begun = clock()
         study.enqueue(fixed, Origin.DEFAULT)
-        told = verdict(study, Tune(study, runner, fixed, BASELINE, lambda _event: None, begun).run())
+        told = verdict(study, Tune(study, runner, fixed, args.baseline, lambda _event: None, begun).run())
         chosen = told.best.settings if told.best else fixed
         params = params_of(space, chosen) or {}
         off = {(name, label) for name, label in params.items() if label != default[name]}
@@ -257,6 +259,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--case", choices=CASES, nargs="+", default=["known"])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds of the clock; default: %(default)s")
+    parser.add_argument("--baseline", type=int, default=6, help="processes of the preflight; default: %(default)s")
+    parser.add_argument("--process", type=float, default=3.3, help="seconds of one; default: %(default)s")
     parser.add_argument("--sampler", default="auto", help="default: %(default)s, a Gaussian process")
     return parser
 

@@ -252,7 +252,7 @@ def test_pairs_of_another_winner_are_forgotten(tmp_path: Path, planted: Planted)
     with pytest.raises(KeyboardInterrupt):
         tune(study)
     assert kept(study, Purpose.CONFIRMATION)
-    study.put("finals", {**study.get("finals"), "winner": encode(PATTERN)})
+    study.put("finals", {**study.get("finals"), "raced": encode(PATTERN), "winner": encode(PATTERN)})
     planted.stop = lambda: False
     found = tune(opened(tmp_path))
     assert set(ARENA.items) <= set((found.winner or DEFAULT).items)

@@ -72,7 +72,7 @@ def flip(option: tuple[str, Value], reading: Reading, ratio: float = 1.0) -> Kno
 
 
 def run_out(state: Plain, worth: Mapping[str, float], spread: float = 0.0, seed: int = 0) -> tuple[Plain, int]:
-    """Return the end of `state`, where a dimension off its default makes things `worth` times as fast, and the blocks."""
+    """Return the end of `state`, where a dimension is `worth` so many times, and the blocks."""
     rng, blocks = random.Random(seed), 0  # noqa: S311 - no secret
 
     def cost(settings: Settings) -> float:
@@ -116,7 +116,7 @@ def test_one_that_matters_among_those_that_do_not_is_found() -> None:
 
 
 def test_small_losses_do_not_add_up() -> None:
-    """Four choices worth 0.4 % each are no loss one by one; each is compared with the winner, and so two stay at least."""
+    """Four choices worth 0.4 % each are no loss one by one; compared with the winner, two stay at least."""
     state, _ = run_out(begun({**IDLE, **REAL}), {**dict.fromkeys(IDLE, 1.004), **dict.fromkeys(REAL, 1.05)}, seed=1)
     assert 0 < len(state.back) <= 2
 
@@ -212,7 +212,7 @@ def finished(study: Study, seconds: float = 600.0) -> Outcomes:
 
 @pytest.mark.usefixtures("planted")
 def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path) -> None:
-    """It was no trial before; it runs as one, which is none of the search's, and the same command again runs nothing."""
+    """It was no trial before and runs as one, which is none of the search's; the same command again runs nothing."""
     study = searched(tmp_path)
     found = finished(study)
     assert (found.raced, found.winner, found.over) == (LUCKY, WANTED, True)
@@ -267,7 +267,8 @@ def test_a_plain_winner_with_wrong_outputs_is_not_taken(tmp_path: Path, planted:
     assert study.failed(WANTED)
 
 
-def test_a_screening_counts(tmp_path: Path, planted: Planted) -> None:
+@pytest.mark.usefixtures("planted")
+def test_a_screening_counts(tmp_path: Path) -> None:
     """What was clearly faster alone takes no process to be kept."""
     study = searched(tmp_path)
     effects = tuple(

@@ -1,26 +1,27 @@
 """Which choices of the race's winner does nothing speak for? Pure decisions on pairs of fresh processes.
 
-They are put back to their defaults, group by group, and each time what is left is compared with the winner itself, so that
-small losses cannot add up. Like the race this claims nothing: what is left is confirmed in pairs of its own.
+They are put back to their defaults, group by group, and each time what is left is compared with the winner itself, so
+that small losses cannot add up. Like the race this claims nothing: what is left is confirmed in pairs of its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from rtmo_optuna.records import Reading
+from rtmo_optuna.records import Reading, SearchSpace, Value
 from rtmo_optuna.search import noise
-from rtmo_optuna.space.hints import TOGETHER, WHY, worth
+from rtmo_optuna.space.hints import TOGETHER, WHY, gained, worth
 from rtmo_optuna.space.resolve import params_of, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from rtmo_optuna.records import KnobEffect, ModelFacts, SearchSpace, Settings, Value
+    from rtmo_optuna.records import KnobEffect, ModelFacts, Settings
 
-    Group = tuple[str, ...]
+Group: TypeAlias = tuple[str, ...]
 
 CLEAR = 0.1
 """A choice that was faster by more (of logs), tried alone beside the default, is not put back."""
@@ -31,10 +32,10 @@ class PlainRules:
     """When the settings without some choices are as fast as the winner, and when they are slower.
 
     A block is a fresh process of both. With n blocks the standard error of their gap is s_b sqrt(2/n). As fast is whose
-    gap is within that error, `tie` at the least and `most_tie` at the most, after so many blocks that the error is `error`
-    at the most, `least_blocks` in any case. Slower is whose gap is further than the tie by one error then, by `sure`
-    errors from two blocks on, or by anything after `longer` times as many blocks. `failures` failed processes of the
-    winner end it all.
+    gap is within that error, `tie` at the least and `most_tie` at the most, after so many blocks that the error is
+    `error` at the most, `least_blocks` in any case. Slower is whose gap is further than the tie by one error then, by
+    `sure` errors from two blocks on, or by anything after `longer` times as many blocks. `failures` failed processes of
+    the winner end it all.
     """
 
     tie: float = 0.005
@@ -123,9 +124,8 @@ def _speaking(option: tuple[str, Value], effects: Sequence[KnobEffect], model: M
         return _CLEARLY if much > CLEAR else _FASTER, much
     if any(option in found.options and found.reading is Reading.FASTER for found in effects):
         return _FASTER, much
-    known = worth(*option, model)
-    if option in TOGETHER or (known > 1 and reading is not Reading.INERT):
-        return _SOMETHING, known
+    if option in TOGETHER or (gained(*option, model) and reading is not Reading.INERT):
+        return _SOMETHING, worth(*option, model)
     return _NOTHING, much - (option[0] in WHY)
 
 

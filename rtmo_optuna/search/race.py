@@ -34,8 +34,8 @@ class RaceRules:
     But two stay until `least_blocks`, so that no single process decides, and no one drops within `tie` of the leader.
     `failures` failed processes drop as well. At the end the simplest settings within `tie` of the best win.
 
-    A `plain` contender has a place in the field and stays until `least_blocks` too. After five blocks it wins within
-    one standard error, `plain_tie` at the most, so that what it lacks has to show its worth.
+    A `plain` contender has a place in the field and stays until `least_blocks` too. It wins within one standard error,
+    from five blocks on `plain_tie` at the most, so that what it lacks has to show its worth.
 
     It is successive halving on all values so far (Karnin, Koren and Somekh, ICML 2013) in small steps. The figures are
     from simulated studies (scripts/simulated.py): a gain as large as the spread between processes is the tenth of 40
@@ -145,9 +145,10 @@ class RaceState:
     def _tie(self, lane: Lane, first: Lane) -> float:
         """Return how far behind `first` is no difference for `lane`."""
         tie, most = math.log1p(self.rules.tie), math.log1p(self.rules.plain_tie)
-        if not lane.contender.plain or self.spread is None or self.blocks < _LEAST_BLOCKS:
+        if not lane.contender.plain or self.spread is None:
             return tie
-        return max(tie, min(most, _error(self.spread, lane, first)))
+        error = _error(self.spread, lane, first)
+        return max(tie, error if self.blocks < _LEAST_BLOCKS else min(most, error))
 
     @property
     def _left(self) -> tuple[Lane, ...]:

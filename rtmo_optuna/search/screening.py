@@ -11,7 +11,7 @@ from rtmo_optuna import stats
 from rtmo_optuna.records import Frozen, KnobEffect, Outcome, Reading, Settings
 from rtmo_optuna.search import noise
 from rtmo_optuna.search.inertness import Option
-from rtmo_optuna.space.hints import TOGETHER, WHY, worth
+from rtmo_optuna.space.hints import TOGETHER, WHY, gained, worth
 from rtmo_optuna.space.resolve import params_of, settings_of, size
 
 if TYPE_CHECKING:
@@ -128,10 +128,10 @@ def unfit(definition: StudyDefinition, space: SearchSpace) -> str:
 def plainer(space: SearchSpace, settings: Settings, effects: Sequence[KnobEffect]) -> Settings:
     """Return `settings` with every choice at its default that was not seen to matter alone.
 
-    Left as they are: choices that were faster, slower or failed by themselves; of the others those that were not tried
-    and are not known to do nothing on many machines (`hints.WHY`), and those that nobody can tell from the default by
-    themselves but that were worth something elsewhere (`hints.WORTH`: HEURISTIC is, beside a cut); with one that stays,
-    the one that it needs (`hints.TOGETHER`); and such a pair that was faster together. It is a guess, to be measured.
+    Left as they are: choices that were faster, slower or failed by themselves; of those that were not tried, or that
+    nobody can tell from the default by themselves, what was worth something elsewhere (`hints.WORTH`: HEURISTIC was,
+    beside a cut); with one that stays, the one that it needs (`hints.TOGETHER`); and such a pair that was faster
+    together. It is a guess, to be measured.
     """
     params, default = params_of(space, settings), params_of(space, space.fixed)
     if params is None or default is None:
@@ -139,9 +139,8 @@ def plainer(space: SearchSpace, settings: Settings, effects: Sequence[KnobEffect
     read = {found.options[0]: found.reading for found in effects if len(found.options) == 1}
 
     def matters(option: Option) -> bool:
-        reading = read.get(option)
-        known = reading is Reading.UNDECIDED and worth(*option) > 1
-        return option[0] not in WHY if reading is None else known or reading in _MATTERS
+        reading = read.get(option, Reading.UNDECIDED)
+        return reading in _MATTERS or (reading is Reading.UNDECIDED and gained(*option))
 
     pairs = [dict(found.options) for found in effects if len(found.options) > 1 and found.reading is Reading.FASTER]
     kept = dict(option for option in params.items() if matters(option))

@@ -46,6 +46,8 @@ SEARCH_UNTIL = 0.6
 LEAST_SEARCH = 0.35
 LEAST_FINALS = 36
 """Processes that a race of two and ten confirming pairs take, and some to spare."""
+_SPARE = 2
+"""So many processes more are left for the pairs when a last trial begins: one that takes the lead runs twice."""
 REPORT_S, REPORT_SHARE = 8.0, 0.05
 """What is left of the time at the end, in seconds, for the report; no more than that share of it."""
 
@@ -95,10 +97,14 @@ class Tune:
         self.study.refresh()
         if judge.best(self.study.trials, self.study.objective) is None:
             return None
-        self._simplify(deadline - 2 * min(LOOKS) * self.runner.each_s)
+        self._simplify(deadline - (self._least_pairs() + _SPARE) * self.runner.each_s)
         if self.search_only:
             return None
         return Finals(self.study, self.runner, self.incumbent, deadline).run()
+
+    def _least_pairs(self) -> int:
+        """Return how many processes the fewest pairs take that a claim needs."""
+        return (1 + len({self.study.about.space.fixed, self.incumbent})) * min(LOOKS)
 
     def _go_on(self, check: Callable[[], None]) -> None:
         self.study.crew.renew()

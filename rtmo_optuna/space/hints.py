@@ -36,13 +36,15 @@ helped of those before it, its first part that helps is kept, and believed no mo
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What a choice may be worth: how many `times` as fast as without it, at best, where that was recorded.
+    """What a choice may be worth: how many `times` as fast as without it, at best.
 
     `operators`: it acts on those only, so that in a model with none of them it is worth nothing. Empty: on any model.
+    `recorded` says whether that was measured somewhere; else it is an order only.
     """
 
     times: float
     operators: tuple[str, ...] = ()
+    recorded: bool = True
 
 
 _CONV = ("Conv", "ConvTranspose", "FusedConv")
@@ -54,11 +56,11 @@ WORTH: Mapping[str, Mapping[Value, Worth]] = {
     "cudnn_conv_algo_search": {"HEURISTIC": Worth(1.04, _CONV), "DEFAULT": Worth(0.36, _CONV)},
     "graph_optimization_level": {"ORT_ENABLE_BASIC": Worth(0.93), "ORT_DISABLE_ALL": Worth(0.9)},
     "use_tf32": {False: Worth(0.77)},
-    "intra_op_num_threads": {ANY: Worth(1.3)},
-    "session.intra_op.allow_spinning": {False: Worth(1.1)},
-    "execution": {ANY: Worth(1.05)},
-    "enable_cpu_mem_arena": {False: Worth(0.95)},
-    "enable_mem_pattern": {False: Worth(0.95)},
+    "intra_op_num_threads": {ANY: Worth(1.3, recorded=False)},
+    "session.intra_op.allow_spinning": {False: Worth(1.1, recorded=False)},
+    "execution": {ANY: Worth(1.05, recorded=False)},
+    "enable_cpu_mem_arena": {False: Worth(0.85, recorded=False)},
+    "enable_mem_pattern": {False: Worth(0.8, recorded=False)},
 }
 """What each choice of a dimension (`ANY`: each other one) may be worth; what is not here is taken to be worth nothing.
 
@@ -92,8 +94,16 @@ WHY: Mapping[str, Callable[[ModelFacts], str]] = {
 
 def worth(name: str, label: Value, model: ModelFacts | None = None) -> float:
     """Return how many times as fast a choice may make `model` (None: one with any operator); 1 where unknown."""
+    found = _row(name, label)
+    acts = not (model and found.operators) or model.operators.keys() & set(found.operators)
+    return found.times if acts else 1.0
+
+
+def gained(name: str, label: Value, model: ModelFacts | None = None) -> bool:
+    """Return whether a choice was recorded to make a model with what it acts on faster."""
+    return worth(name, label, model) > 1 and _row(name, label).recorded
+
+
+def _row(name: str, label: Value) -> Worth:
     choices = WORTH.get(name, {})
-    found = choices.get(label, choices.get(ANY))
-    if found is None or (model and found.operators and not model.operators.keys() & set(found.operators)):
-        return 1.0
-    return found.times
+    return choices.get(label, choices.get(ANY, Worth(1.0, recorded=False)))
