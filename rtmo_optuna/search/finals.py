@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rtmo_optuna.records import TrialRecord
 
 _PAIRS_SHARE = 0.5
+_CAUTION = 1.2
+"""Pairs are given so many times the median of the latest processes: some take twice as long, few are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,15 @@ def plain_settings(study: Study) -> Settings | None:
     return screening.plainer(study.about.space, best.settings, effects) if best else None
 
 
+def least_pairs(study: Study, incumbent: Settings) -> int:
+    """Return for how many processes there has to be time where a claim is to come of it.
+
+    Those are the fewest pairs of a winner with the default and with what config.yaml holds, taken with caution.
+    """
+    rivals = len({study.about.space.fixed, incumbent})
+    return math.ceil(_CAUTION * (rivals + 1) * min(confirm.LOOKS))
+
+
 @dataclass
 class Finals:
     """The last part of a study: who is best of those that looked good, and is that a gain over what there was?"""
@@ -118,7 +130,7 @@ class Finals:
             return kept
         default = self.study.about.space.fixed
         rivals = tuple(rival for rival in dict.fromkeys((default, kept.incumbent)) if not self.study.failed(rival))
-        state = self._race(kept.rules, self._least_pairs())
+        state = self._race(kept.rules, least_pairs(self.study, self.incumbent))
         winner = self._plain(kept, state)
         if kept.winner not in {None, winner}:  # another version's race, or a screening that went on: no pair fits
             self.study.forget(Purpose.CONFIRMATION)
@@ -152,15 +164,10 @@ class Finals:
         known = {kept.winner, self.study.about.space.fixed} if kept.over else set()
         return self.incumbent in {kept.incumbent, *known}
 
-    def _least_pairs(self) -> int:
-        """Return how many processes the fewest pairs take that a claim needs: of the winner and each rival."""
-        rivals = len({self.study.about.space.fixed, self.incumbent})
-        return (rivals + 1) * min(confirm.LOOKS)
-
     def _pairs_share(self) -> int:
         """Return how many of the processes that there is time for are left to the pairs."""
         share = int(self._processes_left() * _PAIRS_SHARE)
-        return max(self._least_pairs(), min(2 * confirm.ConfirmRules().most_pairs, share))
+        return max(least_pairs(self.study, self.incumbent), min(2 * confirm.ConfirmRules().most_pairs, share))
 
     def _processes_left(self) -> int:
         """Return how many processes end before the deadline, if they take as long as the latest ones did."""

@@ -23,6 +23,8 @@ PRUNE_SPREADS = 5
 LEAST_SPREADS = 3
 HOPELESS_AFTER = 5
 PATIENCE = 15
+_LEAST_PATIENCE = 4
+_PATIENCE_SHARE = 3 / 8
 LEAST_GAIN = 0.01
 _MOST_TIMES = 5
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
@@ -142,8 +144,16 @@ def hopeless(trials: Sequence[TrialRecord]) -> bool:
     return len(runs) >= HOPELESS_AFTER and all(trial.measurement.outcome is Outcome.FAILED for trial in runs)
 
 
-def stalled(trials: Iterable[TrialRecord], objective: Objective) -> bool:
-    """Whether the last `PATIENCE` trials of the sampler were not `LEAST_GAIN` better than the best before them."""
+def patience(trials: int) -> int:
+    """Return after how many settings without a gain a search of so many `trials` ends: `PATIENCE` of 40, 4 of 12.
+
+    A small search has its time for seeing which of what it found matters, and for the pairs.
+    """
+    return min(PATIENCE, max(_LEAST_PATIENCE, int(_PATIENCE_SHARE * trials)))
+
+
+def stalled(trials: Iterable[TrialRecord], objective: Objective, most: int = PATIENCE) -> bool:
+    """Whether the last `most` trials of the sampler were not `LEAST_GAIN` better than the best before them."""
     best, since = math.inf, 0
     for trial in trials:
         if not trial.run:
@@ -154,4 +164,4 @@ def stalled(trials: Iterable[TrialRecord], objective: Objective) -> bool:
         if gained or (trial.origin is not Origin.SAMPLER and cost is not None):
             best = min(best, cost or math.inf)
         since = 0 if gained or trial.origin is not Origin.SAMPLER else since + 1
-    return since >= PATIENCE
+    return since >= most

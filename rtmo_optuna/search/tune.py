@@ -23,7 +23,7 @@ from rtmo_optuna.records import (
 )
 from rtmo_optuna.search import judge, screening
 from rtmo_optuna.search.confirm import LOOKS
-from rtmo_optuna.search.finals import Finals, Outcomes, plain_settings
+from rtmo_optuna.search.finals import Finals, Outcomes, least_pairs, plain_settings
 from rtmo_optuna.search.ladder import next_rung
 from rtmo_optuna.search.preflight import Preflight, take_own
 from rtmo_optuna.search.process import Runner
@@ -46,8 +46,6 @@ SEARCH_UNTIL = 0.6
 LEAST_SEARCH = 0.35
 LEAST_FINALS = 36
 """Processes that a race of two and ten confirming pairs take, and some to spare."""
-_SPARE = 2
-"""So many processes more are left for the pairs when a last trial begins: one that takes the lead runs twice."""
 REPORT_S, REPORT_SHARE = 8.0, 0.05
 """What is left of the time at the end, in seconds, for the report; no more than that share of it."""
 
@@ -97,14 +95,10 @@ class Tune:
         self.study.refresh()
         if judge.best(self.study.trials, self.study.objective) is None:
             return None
-        self._simplify(deadline - (self._least_pairs() + _SPARE) * self.runner.each_s)
+        self._simplify(deadline - least_pairs(self.study, self.incumbent) * self.runner.each_s)
         if self.search_only:
             return None
         return Finals(self.study, self.runner, self.incumbent, deadline).run()
-
-    def _least_pairs(self) -> int:
-        """Return how many processes the fewest pairs take that a claim needs."""
-        return (1 + len({self.study.about.space.fixed, self.incumbent})) * min(LOOKS)
 
     def _go_on(self, check: Callable[[], None]) -> None:
         self.study.crew.renew()
@@ -172,9 +166,9 @@ class Tune:
         One driver screens; the others sample meanwhile.
         """
         definition = self.study.about.definition
-        while self._queued() and not (self._ended() or self._late(deadline)) and self._next():
+        while self._queued() and not (self._spent() or self._late(deadline)) and self._next():
             pass
-        if not (self._ended() or self._late(deadline)) and self.study.crew.leads("screening"):
+        if not (self._spent() or self._late(deadline)) and self.study.crew.leads("screening"):
             now = time.monotonic()
             until = now + min((deadline - now) / 2, SHARE * definition.timeout_s)
             Screen(self.study, self.runner, until, self._trial).run()
@@ -201,16 +195,24 @@ class Tune:
             self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)
         return proposal is not None
 
-    def _ended(self) -> str:
-        """Return why no more trials are to be run; empty where there may be."""
-        definition, trials = self.study.about.definition, self.study.trials
-        if judge.hopeless(trials):
+    def _spent(self) -> str:
+        """Return why no more trials are to be run at all; empty where there may be."""
+        definition = self.study.about.definition
+        if judge.hopeless(self.study.trials):
             return "The first trials all failed, so the fault is not in the settings."
         if self.study.counted >= definition.trials:
             return f"The search has had its {definition.trials} trials."
+        return ""
+
+    def _ended(self) -> str:
+        """Return why nothing more is to be sampled; empty where something may be."""
+        if why := self._spent():
+            return why
+        definition, trials = self.study.about.definition, self.study.trials
         whole = definition.sampler == "exhaustive" or size(self.study.live) <= screening.SMALL
-        if not whole and judge.stalled(trials, self.study.objective):
-            return f"The last {judge.PATIENCE} settings gained less than {judge.LEAST_GAIN:.0%}: the search ends."
+        patience = judge.patience(definition.trials)
+        if not whole and judge.stalled(trials, self.study.objective, patience):
+            return f"The last {patience} settings gained less than {judge.LEAST_GAIN:.0%}: the search ends."
         return ""
 
     def _late(self, deadline: float) -> bool:
