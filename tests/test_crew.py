@@ -65,7 +65,7 @@ from rtmo_optuna import workflow
 folder = Path({folder!r})
 script = {{"base_ms": 2.0, "build_ms": 30.0}}
 wanted = scripted.tune_options(
-    folder / sys.argv[1], {study!r}, script=script, study_name="s", trials=16, timeout_s=20.0
+    folder / sys.argv[1], {study!r}, script=script, study_name="s", trials=24, timeout_s=30.0
 )
 shared = replace(wanted, storage=f"sqlite:///{{folder}}/studies.db", config=folder / "config.yaml")
 told = []
