@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
     from rtmo_optuna.records import StudyDefinition
 
+NO_VERDICT = 4
 INTERRUPTED = 130
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 nothing could be measured; 2 bad usage or input, nothing was written; 4 no verdict (too "
+    "little was tried, or not confirmed), the YAML file was left alone; 130 interrupted, after the report."
+)
 _DEFAULT_STORAGE = "sqlite:///studies/studies.db"
 _CONFIG = Path("config.yaml")
 _GATES = one_of("auto", "elementwise", "detections", "off")
@@ -54,7 +59,7 @@ Rate = Annotated[
 Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 
-@app.command()
+@app.command(epilog=_EXIT_CODES)
 def tune(  # noqa: PLR0917 - one parameter an option
     model: Annotated[Path, typer.Argument(help="ONNX file to tune.")],
     config: Annotated[Path, _option("--config", path("FILE"), "YAML file that takes the best settings.")] = _CONFIG,
@@ -152,6 +157,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
     if result.interrupted:
         typer.echo("Interrupted; the configuration file was left alone. The same command goes on from here.")
         raise typer.Exit(INTERRUPTED)
+    if result.undecided:
+        typer.echo("No verdict; the configuration file was left alone.")
+        raise typer.Exit(NO_VERDICT)
 
 
 @app.command()

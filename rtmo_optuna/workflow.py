@@ -23,6 +23,7 @@ from rtmo_optuna.search.preflight import first_process, keep_states
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show import report as show
+from rtmo_optuna.show.evidence import VERDICTS, status
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import knob_table
 
@@ -40,13 +41,17 @@ _PACES = ("rate_hz", "optimized_fps")
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
-    """What a tune left behind; `config` is None where the configuration file was not touched."""
+    """What a tune left behind; `config` is None where the configuration file was not touched.
+
+    `undecided` says that race and confirmation had their turn, and there is no verdict for want of trials or time.
+    """
 
     record: StudyRecord
     files: tuple[Path, ...]
     config: Path | None
     backup: Path | None
     interrupted: bool
+    undecided: bool
 
 
 def tune(options: TuneOptions, observer: Observer) -> TuneResult:
@@ -127,9 +132,14 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
         message = f"Nothing could be measured{why}. Nothing was exported."
         raise NothingMeasuredError(message)
     config = backup = refused = None
+    told = status(record)
     why = "the run was interrupted" if interrupted else "race and confirmation are not finished"
-    applied = f"Nothing was exported: {why}. The same command goes on from here."
-    if winner and outcomes and outcomes.decided:
+    applied = (
+        f"Nothing was exported: {why}. The same command goes on from here."
+        if record.verdict.compared
+        else f"Nothing was exported: {told}."
+    )
+    if winner and told in VERDICTS:
         knobs = _written(study, planned.config, winner.settings)
         try:
             held = configfile.read_info(planned.config.path, planned.config.target)
@@ -144,7 +154,8 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
     study.conclude(record, f"**{record.verdict.sentence}**\n\n{applied}")
     if refused:
         raise refused
-    return TuneResult(record, files, config, backup, interrupted)
+    undecided = outcomes is not None and told not in VERDICTS
+    return TuneResult(record, files, config, backup, interrupted, undecided)
 
 
 def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> dict[str, Value]:
@@ -187,7 +198,7 @@ def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
         "latency_range_ms": [round(min(latencies), 3), round(max(latencies), 3)] if latencies else None,
         **_speedup("speedup", claim),
         **(_speedup("speedup_over_previous", over_held) if over_held else {}),
-        "status": "confirmed" if record.verdict.confirmed else "no proven gain" if record.complete else "not confirmed",
+        "status": told.value if (told := status(record)) else None,
         "benchmark_date": datetime.now(UTC).date().isoformat(),
         "onnxruntime_version": record.model.versions["onnxruntime"],
         "provider": record.definition.provider,

@@ -29,6 +29,8 @@ _SOURCES = (
     ("the confirmation", (Purpose.CONFIRMATION,)),
     ("the race", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),
 )
+_ALONE = "the baseline"
+"""What the race's source is called where none of its processes was in the race itself."""
 _ROLES = {"exported": Role.BEST, "best measured": Role.BEST, "default": Role.DEFAULT, "config.yaml": Role.CONFIG}
 
 
@@ -162,7 +164,8 @@ def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical
         ran = [process for process in record.comparable if process.purpose in purposes and process.cost]
         groups = [[process for process in ran if process.settings == trial.settings] for trial in trials]
         if all(groups):
-            return tuple(_typical(record, group, source) for group in groups)
+            met = any(process.purpose is purposes[0] for group in groups for process in group)
+            return tuple(_typical(record, group, source if met else _ALONE) for group in groups)
     values = [(score(record, trial), trial.measurement.latency_ms) for trial in trials]
     return tuple(None if value is None else Typical(value, ms, "one trial") for value, ms in values)
 
