@@ -71,6 +71,13 @@ def alternatives_met(record: StudyRecord) -> bool:
     return any(p.settings not in rivals for p in ran(record, Purpose.RACE, Purpose.CONFIRMATION))
 
 
+def findable(record: StudyRecord) -> float | None:
+    """Return the gain that such a study mostly finds; None where nothing new was compared, or less is proven."""
+    found = record.noise and record.noise.found
+    proven = [claim.ratio - 1 for claim in record.verdict.claims if claim.decided == FASTER and claim.ratio]
+    return found if found and alternatives_met(record) and all(gain >= found for gain in proven) else None
+
+
 def ran(record: StudyRecord, *purposes: Purpose) -> tuple[ProcessRecord, ...]:
     """Return the processes beside the trials that ran for `purposes`, in order."""
     return tuple(process for process in record.processes if process.purpose in purposes)

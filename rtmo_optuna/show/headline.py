@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.digits import written
 from rtmo_optuna.records import ENOUGH_TRIED, Outcome, StudyRecord
 from rtmo_optuna.show import words
-from rtmo_optuna.show.evidence import FASTER, Status, alternatives_met, duels, status
+from rtmo_optuna.show.evidence import FASTER, Status, duels, findable, status
 from rtmo_optuna.show.scores import default_of, objective, typical, with_unit
 from rtmo_optuna.show.stages import study_stages
 from rtmo_optuna.show.words import NBSP, TIMES, number
@@ -46,7 +47,7 @@ def _no_gain(record: StudyRecord) -> str:
     best = record.verdict.best
     default = best is not None and best.settings == record.space.fixed
     stays = "ONNX Runtime's defaults are" if default and not len(record.space.fixed) else "What there was is"
-    found = record.noise and record.noise.found if alternatives_met(record) else None
+    found = findable(record)
     sure = f" A gain of {100 * found:.1f}{NBSP}% would have been found in four studies of five." if found else ""
     every = size(record.space)
     few = record.tried < min(ENOUGH_TRIED, every)
@@ -139,8 +140,8 @@ def _gains(record: StudyRecord) -> Iterator[tuple[str, str]]:
             # One claim more than duels is of the default settings, where they are taken in the winner's place.
             claim = record.verdict.claims[-1] if len(record.verdict.claims) > len(duels(record)) else duel.claim
             if claim and claim.ratio and claim.low and claim.high:
-                interval = f"{claim.low:.3f}{NBSP}to{NBSP}{claim.high:.3f}"
-                yield f"Speed-up over {_WHOM[duel.name]}", f"{claim.ratio:.3f}{TIMES} ({interval})"
+                ratio, low, high = written(claim.ratio, claim.low, claim.high)
+                yield f"Speed-up over {_WHOM[duel.name]}", f"{ratio}{TIMES} ({low}{NBSP}to{NBSP}{high})"
     elif found:
         yield "Gain", found.value
 

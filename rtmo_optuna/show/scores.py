@@ -147,11 +147,12 @@ def as_score(record: StudyRecord, cost: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """The typical score and latency of settings, and what they are from."""
+    """The typical score and latency of settings, what they are from, and the range of its processes' latencies."""
 
     score: float
     latency_ms: float | None
     source: str
+    range_ms: tuple[float, float] | None = None
 
 
 def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical | None, ...]:
@@ -173,7 +174,21 @@ def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical
 def _typical(record: StudyRecord, processes: Sequence[ProcessRecord], source: str) -> Typical:
     cost = stats.median([p.cost for p in processes if p.cost])
     known = [p.latency_ms for p in processes if p.latency_ms]
-    return Typical(as_score(record, cost), stats.median(known) if known else None, source)
+    if not known:
+        return Typical(as_score(record, cost), None, source)
+    return Typical(as_score(record, cost), stats.median(known), source, (min(known), max(known)))
+
+
+def exported(record: StudyRecord) -> Typical | None:
+    """Return what is typical of the verdict's best, by the processes that its figures are from in every place.
+
+    They are of the best source that knows the default too; None where there is no best.
+    """
+    best, default = record.verdict.best, default_of(record)
+    if best is None:
+        return None
+    beside = [default] if default is not None and default.settings != best.settings else []
+    return typical(record, [best, *beside])[0]
 
 
 def effects(record: StudyRecord) -> tuple[Effect, ...]:
