@@ -94,7 +94,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         _option("--gate", _GATES, "How outputs are compared with the CPU's. Default: the study definition's, auto."),
     ] = None,
     allow_busy: Annotated[
-        bool, typer.Option("--allow-busy", help="Measure though other processes are on the GPU.")
+        bool, typer.Option("--allow-busy", help="Measure though others compute on the GPU, or the CPU.")
     ] = False,
     search_only: Annotated[
         bool, typer.Option("--search-only", help="Stop before race and confirmation, and leave the YAML file alone.")
