@@ -18,14 +18,17 @@ from rtmo_optuna.machine.host import device_lock
 from rtmo_optuna.records import EngineKind, Note, Origin, Purpose, Settings
 from rtmo_optuna.search import budget
 from rtmo_optuna.search.confirm import LOOKS
+from rtmo_optuna.search.finals import Finals
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show.evidence import Status, status
 from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SPINNING = Settings.of({"session.intra_op.allow_spinning": False})
 EIGHT = """
 provider: cpu
 knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all, session.intra_op.allow_spinning: all}
@@ -99,7 +102,7 @@ def test_a_confirmation_that_found_no_time_is_no_verdict(tmp_path: Path, planted
 
 def test_a_whole_space_that_is_slower_is_a_verdict(tmp_path: Path, planted: Planted) -> None:
     """All of eight settings were tried and the others are far slower: there is nothing to change."""
-    planted.factors = {ARENA: 3.0, PATTERN: 3.0, Settings.of({"session.intra_op.allow_spinning": False}): 3.0}
+    planted.factors = {ARENA: 3.0, PATTERN: 3.0, SPINNING: 3.0}
     found = planned(tmp_path)
     assert not found.undecided
     assert found.config is not None
@@ -124,7 +127,22 @@ def test_an_interruption_right_after_the_default_compares_it_with_nothing(tmp_pa
     assert found.interrupted
     assert not found.undecided
     assert "against" not in found.record.verdict.sentence
-    assert "1 of 8 settings" in found.record.verdict.sentence
+    assert "1 of 8 settings, and no race. The same command goes on from here." in found.record.verdict.sentence
+
+
+def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Planted) -> None:
+    """The default leads after two blocks of a race that has no time for more: that is no answer yet."""
+    planted.factors = {ARENA: 1.03, PATTERN: 1.03, SPINNING: 1.03}
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    planted.stop = lambda: 2 in study.results(Purpose.RACE)
+    with pytest.raises(KeyboardInterrupt):
+        Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic()).run()
+    planted.stop = lambda: False
+    outcomes = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    assert 0 < outcomes.blocks < 5
+    assert (outcomes.winner, outcomes.decided) == (DEFAULT, False)
+    assert verdict(study, outcomes).sentence.startswith(f"Not confirmed: the time allowed {outcomes.blocks} blocks")
 
 
 @pytest.mark.parametrize(

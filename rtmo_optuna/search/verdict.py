@@ -52,7 +52,7 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
     proven = against_default is not None and against_default.decided == Decided.FASTER
     speedup = against_default.ratio if against_default and proven else None
     if not any(claim.decided == Decided.FASTER for claim in claims) and not _compared(study, outcomes):
-        return _too_little(study, held, raced=outcomes.blocks > 0, claims=claims)
+        return _too_little(study, held, outcomes)
     if study.failed(held):
         sentence = f"{_words(study, held).capitalize()} failed. Fastest of the others: {winner}. {told}".strip()
         return Verdict(sentence, _trial(study, winner), study.default, speedup, confirmed=proven, claims=claims)
@@ -97,16 +97,18 @@ def _tried_of(study: Study) -> str:
     return f"{_tried(study)} of {every:,} settings" if _tried(study) <= every else f"{_tried(study)} settings"
 
 
-def _too_little(study: Study, held: Settings, *, raced: bool = False, claims: tuple[Claim, ...] = ()) -> Verdict:
-    """Return that there is no verdict, and what brings one."""
+def _too_little(study: Study, held: Settings, outcomes: Outcomes | None = None) -> Verdict:
+    """Return that there is no verdict, and what brings one: where race and confirmation had no turn, to go on."""
     definition, advice = study.about.definition, list[str]()
     if study.counted >= definition.trials and _tried(study) < size(study.about.space):
         advice.append(f"more --trials than {definition.trials}")
-    if study.get("cut_short") or not advice:
+    if outcomes and (study.get("cut_short") or not advice):
         enough = enough_minutes(statistics.median(study.walls_s or [0.0]))
         advice.append(f"--timeout {max(enough, math.floor(definition.timeout_s / 60) + 1)}m or more")
-    tried = f"{_tried_of(study)}{'' if raced else ', and no race'}"
-    told = f"Too little was tried for a verdict: {tried}. Give {' and '.join(advice)}. {_stays(study, held)}"
+    tried = f"{_tried_of(study)}{'' if outcomes and outcomes.blocks else ', and no race'}"
+    what = f"Give {' and '.join(advice)}." if advice else "The same command goes on from here."
+    told = f"Too little was tried for a verdict: {tried}. {what} {_stays(study, held)}"
+    claims = outcomes.claims if outcomes else ()
     return Verdict(told, _trial(study, held), study.default, None, claims=claims, compared=False)
 
 
