@@ -13,7 +13,7 @@ import typer
 
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.progress import Progress, comparison_rows, print_table, space_rows
-from rtmo_optuna.show.words import number, pace, without_password
+from rtmo_optuna.show.words import count, number, pace, without_password
 from rtmo_optuna.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
 
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
     from rtmo_optuna.records import StudyDefinition
 
+NO_VERDICT = 4
 INTERRUPTED = 130
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 nothing could be measured; 2 bad usage or input, nothing was written; 4 no verdict (too "
+    "little was tried, or not confirmed), the YAML file was left alone; 130 interrupted, after the report."
+)
 _DEFAULT_STORAGE = "sqlite:///studies/studies.db"
 _CONFIG = Path("config.yaml")
 _GATES = one_of("auto", "elementwise", "detections", "off")
@@ -54,7 +59,7 @@ Rate = Annotated[
 Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 
-@app.command()
+@app.command(epilog=_EXIT_CODES)
 def tune(  # noqa: PLR0917 - one parameter an option
     model: Annotated[Path, typer.Argument(help="ONNX file to tune.")],
     config: Annotated[Path, _option("--config", path("FILE"), "YAML file that takes the best settings.")] = _CONFIG,
@@ -89,7 +94,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         _option("--gate", _GATES, "How outputs are compared with the CPU's. Default: the study definition's, auto."),
     ] = None,
     allow_busy: Annotated[
-        bool, typer.Option("--allow-busy", help="Measure though other processes are on the GPU.")
+        bool, typer.Option("--allow-busy", help="Measure though others compute on the GPU, or the CPU.")
     ] = False,
     search_only: Annotated[
         bool, typer.Option("--search-only", help="Stop before race and confirmation, and leave the YAML file alone.")
@@ -152,6 +157,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
     if result.interrupted:
         typer.echo("Interrupted; the configuration file was left alone. The same command goes on from here.")
         raise typer.Exit(INTERRUPTED)
+    if result.undecided:
+        typer.echo("No verdict; the configuration file was left alone.")
+        raise typer.Exit(NO_VERDICT)
 
 
 @app.command()
@@ -282,7 +290,7 @@ def _show_plan(plan: Any) -> None:  # noqa: ANN401 - workflow is imported late
     budget = about.definition
     typer.echo(f"model:    {about.model_path} ({', '.join(f'{n} {s}' for n, s in about.inputs.shapes.items())})")
     typer.echo(f"machine:  {device}, {about.definition.provider}, ONNX Runtime {about.model.versions['onnxruntime']}")
-    typer.echo(f"budget:   {budget.trials} trials, {budget.timeout_s:g} s")
+    typer.echo(f"budget:   {count(budget.trials, 'trial')}, {budget.timeout_s:g} s")
     _tell_pace(budget)
     typer.echo(f"study:    {about.name} in {without_password(about.storage)}")
     typer.echo(f"settings: {plan.config.path}, now {plan.config.settings}")

@@ -122,5 +122,6 @@ class Screening:
     @property
     def left_out(self) -> str:
         """All that was left out, in sentences; empty where nothing was."""
-        time_up = f"{self.untried} flips were not tried: the screening's share of time and trials was spent."
+        flips = "One flip was" if self.untried == 1 else f"{self.untried} flips were"
+        time_up = f"{flips} not tried: the screening's share of time and trials was spent."
         return " ".join(filter(None, [time_up if self.untried else "", self.note]))

@@ -17,7 +17,7 @@ from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.shapes import parse_shapes
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
-from rtmo_optuna.machine import host
+from rtmo_optuna.machine import host, load
 from rtmo_optuna.records import (
     EngineKind,
     GateMode,
@@ -37,6 +37,9 @@ from rtmo_optuna.search.sampler import SAMPLERS
 from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.space.objectives import OBJECTIVES
 
+ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
+"""The environment variable that stands for `--allow-busy`, for hosts that never are idle."""
+_NAMED = 3
 _QUICK_TRIALS = 12
 _QUICK_TIMEOUT_S = 180.0
 
@@ -107,8 +110,8 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     report = _report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine)
-    if chosen.provider == "cuda" and device and not options.allow_busy:
-        _check_idle(device)
+    if not (options.allow_busy or os.environ.get(ALLOW_BUSY)):
+        _check_idle(device if chosen.provider == "cuda" else None)
     model = first_look.describe(session, chosen)
     _check_comparable(model, chosen)
     inputs = engine_inputs.prepare(
@@ -282,11 +285,20 @@ def _check_time(chosen: StudyDefinition, samples: int) -> None:
         raise UsageError(message)
 
 
-def _check_idle(device: Gpu) -> None:
-    others = [process for process in gpus.processes(device) if process.pid != os.getpid()]
+def _check_idle(device: Gpu | None) -> None:
+    """Refuse a GPU, or without one a processor, that others compute on."""
+    if device:
+        name, most = device.name, ""
+        others = [(process.name, process.pid) for process in gpus.processes(device) if process.pid != os.getpid()]
+    else:
+        cores = host.host().cores
+        loads = load.busy_with(cores)
+        name, most = "The processor", f", on {sum(one.cores for one in loads):.1f} of {cores} cores"
+        others = [(one.name, one.pid) for one in loads]
     if others:
-        who = ", ".join(f"{process.name or 'a process'} (pid {process.pid})" for process in others)
-        message = f"{device.name} is busy with {who}: end that, or say --allow-busy and believe the figures less."
+        who = ", ".join(f"{called or 'a process'} (pid {pid})" for called, pid in others[:_NAMED])
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        message = f"{name} is busy with {who}{more}{most}: end that, or say --allow-busy and believe the figures less."
         raise UsageError(message)
 
 

@@ -127,9 +127,9 @@ def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:
 def _best(best: TrialRecord | None, default: TrialRecord | None) -> str:
     if best is None or best.measurement.latency_ms is None:
         return ""
-    text = f"best {number(best.measurement.latency_ms)} ms"
+    text = f"best run {number(best.measurement.latency_ms)} ms"
     if default and default.measurement.latency_ms and best.number != default.number:
-        text += f" ({default.measurement.latency_ms / best.measurement.latency_ms:.2f}x default)"
+        text += f", unconfirmed (default's run {number(default.measurement.latency_ms)} ms)"
     return text
 
 

@@ -89,6 +89,10 @@ __all__ = [
 ]
 
 
+ENOUGH_TRIED = 10
+"""Settings that say something of a space by single trials alone; all of it where it has fewer."""
+
+
 class Origin(enum.StrEnum):
     """Why these settings were tried."""
 
@@ -121,7 +125,8 @@ class TrialRecord:
 class Verdict:
     """What the study may claim: `best` is what is exported; `speedup`, against the default, is the confirmed estimate.
 
-    Where nothing is `confirmed`, `best` is what was there before, and a study that was cut off has no `speedup`.
+    Where nothing is `confirmed`, `best` is what was there before, and a study that was cut off has no `speedup`. Where
+    nothing was `compared` with that, too little was tried for a verdict.
     """
 
     sentence: str
@@ -130,6 +135,7 @@ class Verdict:
     speedup: float | None
     confirmed: bool = False
     claims: tuple[Claim, ...] = ()
+    compared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +177,11 @@ class StudyRecord:
     def runs(self) -> tuple[TrialRecord, ...]:
         """The trials that were really run, in order."""
         return tuple(trial for trial in self.trials if trial.run)
+
+    @property
+    def tried(self) -> int:
+        """How many different settings were really run."""
+        return len({trial.settings for trial in self.runs})
 
     @property
     def batch(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode
+from rtmo_optuna.digits import written
 from rtmo_optuna.errors import NothingMeasuredError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
@@ -23,6 +23,9 @@ from rtmo_optuna.search.preflight import first_process, keep_states
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show import report as show
+from rtmo_optuna.show.evidence import VERDICTS, status
+from rtmo_optuna.show.scores import exported
+from rtmo_optuna.show.words import count
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import knob_table
 
@@ -40,13 +43,17 @@ _PACES = ("rate_hz", "optimized_fps")
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
-    """What a tune left behind; `config` is None where the configuration file was not touched."""
+    """What a tune left behind; `config` is None where the configuration file was not touched.
+
+    `undecided` says that race and confirmation had their turn, and there is no verdict for want of trials or time.
+    """
 
     record: StudyRecord
     files: tuple[Path, ...]
     config: Path | None
     backup: Path | None
     interrupted: bool
+    undecided: bool
 
 
 def tune(options: TuneOptions, observer: Observer) -> TuneResult:
@@ -99,9 +106,9 @@ def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
 def _greet(study: Study, observer: Observer) -> None:
     lost = study.recover()
     if lost:
-        observer(Note(f"{lost} trial(s) of a run that died are queued again."))
+        observer(Note(f"{count(lost, 'trial')} of a run that died will run again."))
     if study.runs:
-        observer(Note(f"Resuming study {study.name} after {study.runs} trials."))
+        observer(Note(f"Resuming study {study.name} after {count(study.runs, 'trial')}."))
     for warning in study.about.warnings:
         observer(Note(warning, warning=True))
 
@@ -127,9 +134,14 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
         message = f"Nothing could be measured{why}. Nothing was exported."
         raise NothingMeasuredError(message)
     config = backup = refused = None
+    told = status(record)
     why = "the run was interrupted" if interrupted else "race and confirmation are not finished"
-    applied = f"Nothing was exported: {why}. The same command goes on from here."
-    if winner and outcomes and outcomes.decided:
+    applied = (
+        f"Nothing was exported: {why}. The same command goes on from here."
+        if record.verdict.compared
+        else f"Nothing was exported: {told}."
+    )
+    if winner and told in VERDICTS:
         knobs = _written(study, planned.config, winner.settings)
         try:
             held = configfile.read_info(planned.config.path, planned.config.target)
@@ -144,7 +156,8 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
     study.conclude(record, f"**{record.verdict.sentence}**\n\n{applied}")
     if refused:
         raise refused
-    return TuneResult(record, files, config, backup, interrupted)
+    undecided = outcomes is not None and told not in VERDICTS
+    return TuneResult(record, files, config, backup, interrupted, undecided)
 
 
 def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> dict[str, Value]:
@@ -158,10 +171,10 @@ def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> d
 def _speedup(name: str, claim: Claim | None) -> dict[str, Any]:
     """Return a claim's ratio and interval under `name`; None for both where nothing is claimed."""
     found = claim if claim and claim.ratio and claim.low and claim.high else None
-    return {
-        name: round(found.ratio, 3) if found and found.ratio else None,
-        f"{name}_interval": [round(end, 3) for end in (found.low, found.high) if end] if found else None,
-    }
+    if found is None or not (found.ratio and found.low and found.high):
+        return {name: None, f"{name}_interval": None}
+    ratio, *interval = (float(text) for text in written(found.ratio, found.low, found.high))
+    return {name: ratio, f"{name}_interval": interval}
 
 
 def _pace(record: StudyRecord, latency_ms: float | None) -> dict[str, Any]:
@@ -173,21 +186,20 @@ def _pace(record: StudyRecord, latency_ms: float | None) -> dict[str, Any]:
 
 
 def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
-    best, machine, claims = record.verdict.best, record.machine, record.verdict.claims
+    machine, claims = record.machine, record.verdict.claims
     proven = [claim for claim in claims if record.verdict.confirmed and claim.decided == Decided.FASTER]
     claim = next((one for one in proven if one.ratio == record.verdict.speedup), None)
     over_held = next((one for one in reversed(proven) if one is not claim), None)
-    settings = best.settings if best else None
-    latencies = [p.latency_ms for p in record.comparable if p.settings == settings and p.cost and p.latency_ms]
-    latency_ms = statistics.median(latencies) if latencies else best.measurement.latency_ms if best else None
+    found = exported(record)
+    latency_ms, ends_ms = (found.latency_ms, found.range_ms) if found else (None, None)
     return {
         **({"gpu_name": machine.gpu.name} if machine.gpu else {"cpu_name": machine.cpu}),
         **_pace(record, latency_ms),
         "latency_ms": round(latency_ms, 3) if latency_ms else None,
-        "latency_range_ms": [round(min(latencies), 3), round(max(latencies), 3)] if latencies else None,
+        "latency_range_ms": [round(end, 3) for end in ends_ms] if ends_ms else None,
         **_speedup("speedup", claim),
         **(_speedup("speedup_over_previous", over_held) if over_held else {}),
-        "status": "confirmed" if record.verdict.confirmed else "no proven gain" if record.complete else "not confirmed",
+        "status": told.value if (told := status(record)) else None,
         "benchmark_date": datetime.now(UTC).date().isoformat(),
         "onnxruntime_version": record.model.versions["onnxruntime"],
         "provider": record.definition.provider,

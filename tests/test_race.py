@@ -298,7 +298,8 @@ def test_the_first_look_spans_all_differences() -> None:
     assert (found.low, found.high) == pytest.approx((min(ratios), max(ratios)))
     assert found.ratio == pytest.approx(1.3, rel=0.05)
     assert (found.pairs, found.decided, found.over) == (10, Decided.FASTER, True)
-    assert found.sentence.startswith(f"{found.ratio:.3f} times as fast as the default settings (98 % interval ")
+    assert (found.ratio, found.low, found.high) == pytest.approx((1.2588, 1.0678, 1.4352), abs=1e-4)
+    assert found.sentence.startswith("1.26 times as fast as the default settings (98 % interval 1.07 to 1.44, 10 pairs")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from rtmo_optuna.digits import written
 from rtmo_optuna.search.noise import walsh
 
 if TYPE_CHECKING:
@@ -148,12 +149,13 @@ def _look(gains: Sequence[float], cut: int, rules: ConfirmRules, versus: str) ->
         decided = Decided.SLOWER
     hopeless = ratio <= 1 and not rules.two_sided
     over = decided is not Decided.UNPROVEN or hopeless or len(gains) == rules.most_pairs
-    interval = f"(98 % interval {low:.3f} to {high:.3f}, {len(gains)} pairs of fresh processes)"
-    sentence = f"{ratio:.3f} times as fast as {versus} {interval}."
+    told, least, most = written(ratio, low, high)
+    interval = f"(98 % interval {least} to {most}, {len(gains)} pairs of fresh processes)"
+    sentence = f"{told} times as fast as {versus} {interval}."
     if decided is Decided.UNPROVEN:
         what = "difference from" if rules.two_sided else "gain over"
         small = "" if low <= 1 <= high else f" Under {rules.least_gain:.0%} nothing is claimed."
-        sentence = f"No proven {what} {versus}: {ratio:.3f} times as fast {interval}.{small}"
+        sentence = f"No proven {what} {versus}: {told} times as fast {interval}.{small}"
     return Confirmation(ratio, low, high, len(gains), decided, sentence, over)
 
 

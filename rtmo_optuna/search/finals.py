@@ -144,7 +144,8 @@ class Finals:
                 kept = replace(kept, pairs=min(rounds, max(confirm.LOOKS)))
                 self.study.put("finals", kept)
             claims, over = self._confirm(winner, others, kept.pairs or 0)
-            kept = replace(kept, claims=claims, over=over)
+            raced = bool(others) or state.over or state.blocks >= kept.rules.least_blocks
+            kept = replace(kept, claims=claims, over=over and raced)
         self.study.put("finals", kept)
         return kept
 

@@ -94,10 +94,9 @@ class Preflight:
         found = noise_of(self.study)
         self.runner.spread = found.between
         if found.noisy and found.between is not None and found.found is not None:
-            text = (
-                f"Noisy host: processes of the same settings differ by {found.between:.1%}; gains under "
-                f"{found.found:.1%} will mostly not be found."
-            )
+            least = f"{float(f'{100 * found.found:.2g}'):g} %"
+            differ = f"processes of the same settings differ by {found.between:.1%}"
+            text = f"Noisy host: {differ}; gains under about {least} will mostly not be found."
             self.observer(Note(text, warning=True))
 
     def _steadier_pinned(self) -> bool:

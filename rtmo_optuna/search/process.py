@@ -60,7 +60,8 @@ class Runner:
     raises where the user has interrupted the run. `first_state` and `last_state` are the GPU's after the first window
     of the study and after the latest one: at rest its clock would say nothing. A process that takes more than
     `max_memory_gb` (GiB) of the GPU's memory has failed. `hot` says that the GPU held itself back
-    however long one waited, and still does. `paced_s` is what a process takes at the least where calls come at a rate.
+    however long one waited, and still does. `waited_s` is how long others had the device, which is no process's time.
+    `paced_s` is what a process takes at the least where calls come at a rate.
     """
 
     session: SessionSpec
@@ -85,6 +86,7 @@ class Runner:
     spins_ns: list[int] = field(default_factory=list)
     walls_s: list[float] = field(default_factory=list)
     dropped: int = 0
+    waited_s: float = 0.0
     _waited: bool = False
     _foretold: bool = False
 
@@ -121,7 +123,7 @@ class Runner:
         self, settings: Settings, log: Path, prune_above_ns: float | None, on_window: Callable[[float, int], None]
     ) -> Measurement:
         self.check()
-        begun = time.monotonic()
+        asked = time.monotonic()
         precision = max(LEAST_PRECISION, (self.spread or 0.0) / 3, self.measuring.precision)
         rules = replace(self.measuring, precision=precision)
         medians: list[float] = []
@@ -147,6 +149,8 @@ class Runner:
             gate={} if gate.rules.mode is GateMode.OFF else encode(gate),
         )
         with device_lock(self.gpu.uuid if self.gpu else "cpu", self._wait):
+            begun = time.monotonic()
+            self.waited_s += begun - asked
             measurement = measure(
                 request,
                 log=log,
@@ -169,7 +173,7 @@ class Runner:
         self, purpose: Purpose, index: int, settings: Settings, *, prune_above_ns: float | None = None
     ) -> tuple[ProcessRecord, Measurement]:
         """Run one process beside the trials and return it as the study keeps it, and its whole Measurement."""
-        begun = time.monotonic()
+        begun, waited_s = time.monotonic(), self.waited_s
         with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
             measurement = self.run(settings, Path(folder, "log.txt"), prune_above_ns=prune_above_ns)
         measured = measurement.outcome is Outcome.MEASURED
@@ -184,7 +188,7 @@ class Runner:
             reason="" if measured else measurement.reason,
             dropped=sum(measurement.dropped.values()),
             left_out=measurement.left_out,
-            wall_s=round(time.monotonic() - begun, 2),
+            wall_s=round(time.monotonic() - begun - (self.waited_s - waited_s), 2),
             outputs_sha256=measurement.outputs_sha256,
         )
         return kept, measurement

@@ -121,7 +121,8 @@ def unfit(definition: StudyDefinition, space: SearchSpace) -> str:
     if not count:
         return "the space does not hold the default settings"
     if not room(definition, count):
-        return f"{count} flips are too many beside {definition.trials} trials"
+        trials = "one trial" if definition.trials == 1 else f"{definition.trials} trials"
+        return f"{count} flips are too many beside {trials}"
     return ""
 
 

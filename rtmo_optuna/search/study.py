@@ -122,6 +122,12 @@ class Study(Kept):
         costs = self.costs(trial) if trial.measurement.outcome is Outcome.MEASURED else []
         return statistics.fmean(costs) if costs else math.inf
 
+    @property
+    def walls_s(self) -> list[float]:
+        """How long processes took, in seconds, in order: those beside the trials, or those of trials that had one."""
+        beside = [process.wall_s for process in self.processes if process.wall_s]
+        return beside or [t.wall_s for t in self._trials.values() if t.run and t.wall_s and not t.measurement.second_ns]
+
     def freeze(self, names: Iterable[str]) -> None:
         """Leave the dimensions `names` at the default settings' choices from now on: `live` is what is left."""
         frozen = set(names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from rtmo_optuna.records import (
     TrialEnded,
     TrialStarted,
 )
-from rtmo_optuna.search import judge, screening
+from rtmo_optuna.search import budget, judge, screening
 from rtmo_optuna.search.confirm import LOOKS
 from rtmo_optuna.search.finals import Finals, Outcomes, least_pairs, plain_settings
 from rtmo_optuna.search.ladder import next_rung
@@ -38,16 +37,6 @@ if TYPE_CHECKING:
 
     from rtmo_optuna.records import Event, TrialRecord
     from rtmo_optuna.search.study import Proposal
-
-PREFLIGHT_SHARE = 0.2
-"""The share of the time after which the preflight runs no more processes than it must."""
-SEARCH_UNTIL = 0.6
-"""The share of the time after which the search ends; `LEAST_SEARCH` is what it has in any case."""
-LEAST_SEARCH = 0.35
-LEAST_FINALS = 36
-"""Processes that a race of two and ten confirming pairs take, and some to spare."""
-REPORT_S, REPORT_SHARE = 8.0, 0.05
-"""What is left of the time at the end, in seconds, for the report; no more than that share of it."""
 
 
 @dataclass
@@ -67,6 +56,7 @@ class Tune:
     first: tuple[ProcessRecord, Measurement] | None = None
     _walls_s: list[float] = field(default_factory=list)
     _foretold: bool = False
+    _pairs_come: bool = True
 
     def run(self) -> Outcomes | None:
         """Return what race and confirmation came to; None where they were not to run, or had nothing to run.
@@ -81,10 +71,9 @@ class Tune:
             self.study.crew.leave()
 
     def _whole(self) -> Outcomes | None:
-        timeout_s = self.study.about.definition.timeout_s
-        deadline = self.begun + timeout_s - min(REPORT_S, REPORT_SHARE * timeout_s)
-        if self.first:
-            self._foretell(deadline)
+        deadline = budget.deadline(self.begun, self.study.about.definition.timeout_s)
+        self.runner.walls_s[:0] = self.study.walls_s
+        self._foretell(deadline)
         self._preflight()
         self._foretell(deadline)
         self._search(self._until())
@@ -95,7 +84,8 @@ class Tune:
         self.study.refresh()
         if judge.best(self.study.trials, self.study.objective) is None:
             return None
-        self._simplify(deadline - least_pairs(self.study, self.incumbent) * self.runner.each_s)
+        needed = least_pairs(self.study, self.incumbent) if self._pairs_come else 0
+        self._simplify(budget.pairs_from(deadline, self.runner.each_s, needed))
         if self.search_only:
             return None
         return Finals(self.study, self.runner, self.incumbent, deadline).run()
@@ -119,25 +109,31 @@ class Tune:
             self.runner.check()
             crew.wait()
         self.study.refresh()
-        until = self.begun + PREFLIGHT_SHARE * self.study.about.definition.timeout_s
+        until = self.begun + budget.PREFLIGHT_SHARE * self.study.about.definition.timeout_s
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until, self.first).run()
 
     def _foretell(self, deadline: float) -> None:
-        """Say beforehand where the time cannot do for what a claim takes."""
+        """See whether the time does for what a claim takes, and say beforehand where it cannot."""
+        if not self.runner.walls_s:
+            return
         each_s, pairs = self.runner.each_s, min(LOOKS)
-        in_time = time.monotonic() + (2 * pairs + 1) * each_s <= deadline
-        if self.search_only or self._foretold or in_time:
+        self._pairs_come = not self.search_only and budget.in_time(
+            time.monotonic(), deadline, each_s, least_pairs(self.study, self.incumbent)
+        )
+        if self._pairs_come or self.search_only or self._foretold:
             return
         self._foretold = True
-        enough = math.ceil(LEAST_FINALS / (1 - SEARCH_UNTIL) * each_s / 60)
         text = f"A process takes {each_s:.3g} s here, so that the {pairs} pairs that prove a gain will find no time"
-        self.observer(Note(f"{text}: give --timeout {enough}m or more.", warning=True))
+        advice = f"give --timeout {budget.enough_minutes(each_s)}m or more"
+        self.observer(Note(f"{text}, and the search takes it all: {advice}.", warning=True))
 
     def _until(self) -> float:
         """Return when the search ends: it leaves time for a short race and the least confirmation, where it can."""
         timeout_s = self.study.about.definition.timeout_s
-        finals_s = LEAST_FINALS * (statistics.median(self.runner.walls_s) if self.runner.walls_s else 0.0)
-        return self.begun + min(SEARCH_UNTIL * timeout_s, max(LEAST_SEARCH * timeout_s, timeout_s - finals_s))
+        if not self._pairs_come:
+            return budget.deadline(self.begun, timeout_s)
+        each_s = statistics.median(self.runner.walls_s) if self.runner.walls_s else 0.0
+        return budget.search_until(self.begun, timeout_s, each_s, least_pairs(self.study, self.incumbent))
 
     def _simplify(self, until: float) -> None:
         """Try what is still queued, then the best settings without what does nothing by itself.
@@ -201,7 +197,8 @@ class Tune:
         if judge.hopeless(self.study.trials):
             return "The first trials all failed, so the fault is not in the settings."
         if self.study.counted >= definition.trials:
-            return f"The search has had its {definition.trials} trials."
+            had = f"{definition.trials} trials" if definition.trials > 1 else "one trial"
+            return f"The search has had its {had}."
         return ""
 
     def _ended(self) -> str:
@@ -230,7 +227,7 @@ class Tune:
         return record
 
     def _measure(self, proposal: Proposal, folder: Path) -> Measurement:
-        study, steps = self.study, itertools.count(1)
+        study, steps, waited_s = self.study, itertools.count(1), self.runner.waited_s
         limit = self._prune_limit(proposal.origin)
         measurement = self.runner.run(
             proposal.settings,
@@ -245,6 +242,7 @@ class Tune:
             second_log = folder / "second.txt"
             second = self.runner.run(proposal.settings, second_log, on_window=lambda *_: study.beat(proposal))
             measurement = judge.joined(measurement, second, study.objective)
+        proposal.started += self.runner.waited_s - waited_s
         return measurement
 
     def _prune_limit(self, origin: Origin) -> float | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Claim, Purpose, Settings, TrialRecord, Verdict
+from rtmo_optuna.records import ENOUGH_TRIED, Claim, Purpose, Settings, TrialRecord, Verdict
 from rtmo_optuna.search import confirm, judge
+from rtmo_optuna.search.budget import enough_minutes
 from rtmo_optuna.search.confirm import LOOKS, Decided
 from rtmo_optuna.search.finals import claim_of
+from rtmo_optuna.space.resolve import size
 
 if TYPE_CHECKING:
     from rtmo_optuna.search.finals import Outcomes
@@ -24,7 +28,7 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
     Only the confirmation's estimate is a claim. Exported is its winner where that is proven faster than what
     config.yaml held (the default settings where it held none), or where that failed; else what it held. Where the
     default settings are proven faster than that too, and the winner no faster than they, they are exported. Before a
-    confirmation the best measured is named, and called so.
+    confirmation the best measured is named, and called so. Where next to nothing was tried, there is no verdict.
     """
     best = judge.best(study.trials, study.objective)
     if best is None:
@@ -47,6 +51,8 @@ def verdict(study: Study, outcomes: Outcomes | None) -> Verdict:  # noqa: PLR091
     told = " ".join([*(claim.sentence for claim in claims), *([] if outcomes.over else [_TIME_UP])])
     proven = against_default is not None and against_default.decided == Decided.FASTER
     speedup = against_default.ratio if against_default and proven else None
+    if not any(claim.decided == Decided.FASTER for claim in claims) and not _compared(study, outcomes):
+        return _too_little(study, held, outcomes)
     if study.failed(held):
         sentence = f"{_words(study, held).capitalize()} failed. Fastest of the others: {winner}. {told}".strip()
         return Verdict(sentence, _trial(study, winner), study.default, speedup, confirmed=proven, claims=claims)
@@ -72,8 +78,47 @@ def _by_default(study: Study, held: Settings) -> Claim | None:
     return claim_of(f"{_HELD}, by the default settings", told) if told.decided is Decided.FASTER else None
 
 
+def _compared(study: Study, outcomes: Outcomes) -> bool:
+    """Whether anything new was compared with what there was: in fresh processes, or in trials where nobody was near."""
+    tried, every = {trial.settings for trial in study.trials if trial.run}, size(study.about.space)
+    if not tried - {study.about.space.fixed, outcomes.incumbent}:
+        return len(tried) >= every
+    if outcomes.claims or outcomes.blocks:
+        return True
+    return outcomes.rules.blocks > 0 and len(tried) >= min(ENOUGH_TRIED, every)
+
+
+def _tried(study: Study) -> int:
+    return len({trial.settings for trial in study.trials if trial.run})
+
+
+def _tried_of(study: Study) -> str:
+    every = size(study.about.space)
+    return f"{_tried(study)} of {every:,} settings" if _tried(study) <= every else f"{_tried(study)} settings"
+
+
+def _too_little(study: Study, held: Settings, outcomes: Outcomes | None = None) -> Verdict:
+    """Return that there is no verdict, and what brings one: where race and confirmation had no turn, to go on."""
+    definition, advice = study.about.definition, list[str]()
+    if study.counted >= definition.trials and _tried(study) < size(study.about.space):
+        advice.append(f"more --trials than {definition.trials}")
+    if outcomes and (study.get("cut_short") or not advice):
+        enough = enough_minutes(statistics.median(study.walls_s or [0.0]))
+        advice.append(f"--timeout {max(enough, math.floor(definition.timeout_s / 60) + 1)}m or more")
+    tried = f"{_tried_of(study)}{'' if outcomes and outcomes.blocks else ', and no race'}"
+    what = f"Give {' and '.join(advice)}." if advice else "The same command goes on from here."
+    told = f"Too little was tried for a verdict: {tried}. {what} {_stays(study, held)}"
+    claims = outcomes.claims if outcomes else ()
+    return Verdict(told, _trial(study, held), study.default, None, claims=claims, compared=False)
+
+
 def _unconfirmed(study: Study, best: TrialRecord) -> Verdict:
     unit, default = study.objective.unit, study.default
+    if default is not None and best.settings == default.settings:
+        if _tried(study) == 1:
+            return _too_little(study, default.settings)
+        reached = f"no other of the {_tried(study)} settings tried was measured faster than the default settings"
+        return Verdict(f"Not confirmed: {reached} ({_short(best.value)} {unit}).", best, default, None)
     sentence = f"Best measured, not confirmed: {_short(best.value)} {unit}"
     if default is None or default.value is None:
         return Verdict(f"{sentence}; the default settings could not be measured.", best, None, None)

@@ -127,7 +127,7 @@ def knobs(record: StudyRecord) -> Chart | None:
     )
     good = [e for e in kept if e.proven and ((e.ratio or 1) < 1) == lower]
     best = max(good, key=lambda e: abs(math.log(e.ratio or 1)), default=None)
-    headline = f"{words.shown(best.knob, best.choice)} helps most: {change(best.ratio or 1)}" if best else ""
+    headline = f"Most in the trials: {words.shown(best.knob, best.choice)}, {change(best.ratio or 1)}" if best else ""
     hidden = (
         (len(every) - len(known), "not shown because the runs cannot tell their effects apart"),
         (len(known) - len(kept), "smaller effects not shown"),
@@ -135,7 +135,7 @@ def knobs(record: StudyRecord) -> Chart | None:
     notes = "".join(f"; {amount} {what}" for amount, what in hidden if amount)
     return Chart(
         name="knobs",
-        title=headline or "No choice is proven better than its default",
+        title=headline or "No choice stands out in the trials",
         subtitle=f"Change of {goal.name} against the knob's default; grey where the 95{NBSP}% interval holds 0{notes}",
         x=Axis(f"change of {goal.name}", math.exp(-left), math.exp(right), log=True, ticks=_ratio_ticks(left, right)),
         y=Axis(""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
+from rtmo_optuna.digits import written
 from rtmo_optuna.records import Purpose
 from rtmo_optuna.show import evidence, words
 from rtmo_optuna.show.layout import apart, spaced, ticks
@@ -148,7 +149,8 @@ def _title(rivals: Sequence[Duel]) -> str:
         claim, whom = duel.claim, "the default" if duel.name == "default" else duel.name
         if claim and claim.ratio and claim.low and claim.high:
             doubt = "" if claim.decided == evidence.FASTER else f"{claim.decided}: ".capitalize()
-            return f"{doubt}{claim.ratio:.3f} ({claim.low:.3f} to {claim.high:.3f}) times as fast as {whom}"
+            ratio, low, high = written(claim.ratio, claim.low, claim.high)
+            return f"{doubt}{ratio} ({low} to {high}) times as fast as {whom}"
     return "Too few pairs for a claim"
 
 

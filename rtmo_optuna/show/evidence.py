@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Claim, Purpose, Settings
+from rtmo_optuna.records import Claim, Origin, Purpose, Settings
 
 if TYPE_CHECKING:
     from rtmo_optuna.records import ProcessRecord, StudyRecord
@@ -23,6 +23,11 @@ class Status(enum.StrEnum):
     NO_GAIN = "no proven gain"
     UNCONFIRMED = "not confirmed"
     MEASURED = "best measured, not confirmed"
+    TOO_LITTLE = "too little was tried"
+
+
+VERDICTS = frozenset({Status.CONFIRMED, Status.NO_GAIN})
+"""Where the study says something; in every other state it has no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ def status(record: StudyRecord) -> Status | None:
     verdict = record.verdict
     if verdict.best is None:
         return None
+    if not verdict.compared:
+        return Status.TOO_LITTLE
     if verdict.confirmed:
         return Status.CONFIRMED
     if not record.complete or not record.processes:
@@ -56,6 +63,19 @@ def status(record: StudyRecord) -> Status | None:
     if any(claim.decided == OPEN for claim in verdict.claims) or not (verdict.claims or verdict.speedup):
         return Status.UNCONFIRMED
     return Status.NO_GAIN
+
+
+def alternatives_met(record: StudyRecord) -> bool:
+    """Whether fresh processes of anything but the default, and what config.yaml holds, ran side by side with others."""
+    rivals = {t.settings for t in record.trials if t.origin is Origin.CONFIG} | {record.space.fixed}
+    return any(p.settings not in rivals for p in ran(record, Purpose.RACE, Purpose.CONFIRMATION))
+
+
+def findable(record: StudyRecord) -> float | None:
+    """Return the gain that such a study mostly finds; None where nothing new was compared, or less is proven."""
+    found = record.noise and record.noise.found
+    proven = [claim.ratio - 1 for claim in record.verdict.claims if claim.decided == FASTER and claim.ratio]
+    return found if found and alternatives_met(record) and all(gain >= found for gain in proven) else None
 
 
 def ran(record: StudyRecord, *purposes: Purpose) -> tuple[ProcessRecord, ...]:

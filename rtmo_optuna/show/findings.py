@@ -75,12 +75,11 @@ def noise(record: StudyRecord) -> Iterator[Block]:
     if table is None:
         return
     found = record.noise
-    if found and found.noisy and found.between is not None and found.found is not None:
-        yield Paragraph(
-            f"Noisy host: processes of the same settings differ by {100 * found.between:.1f}{NBSP}%, so gains under "
-            f"{100 * found.found:.1f}{NBSP}% will mostly not be found.",
-            strong=True,
-        )
+    if found and found.noisy and found.between is not None:
+        findable = evidence.findable(record)
+        power = f", so gains under {100 * findable:.1f}{NBSP}% will mostly not be found" if findable else ""
+        differ = f"processes of the same settings differ by {100 * found.between:.1f}{NBSP}%"
+        yield Paragraph(f"Noisy host: {differ}{power}.", strong=True)
     yield table
     yield from pictures(Chapter.NOISE)
 

@@ -8,7 +8,7 @@ from rtmo_optuna.records import GateMode, Outcome
 from rtmo_optuna.show import words
 from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
 from rtmo_optuna.show.scores import differing
-from rtmo_optuna.show.words import NBSP, number
+from rtmo_optuna.show.words import number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,4 +112,4 @@ def _worst(results: list[GateResult]) -> dict[tuple[str, str], float]:
 def _shown(value: float | None, *, share: bool) -> str:
     if value is None:
         return ""
-    return f"{100 * value:.2g}{NBSP}%" if share else number(value)
+    return percent(value) if share else number(value)

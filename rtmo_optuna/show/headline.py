@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Outcome, StudyRecord
+from rtmo_optuna.digits import written
+from rtmo_optuna.records import ENOUGH_TRIED, Outcome, StudyRecord
 from rtmo_optuna.show import words
-from rtmo_optuna.show.evidence import FASTER, Status, duels, status
+from rtmo_optuna.show.evidence import FASTER, Status, duels, findable, status
 from rtmo_optuna.show.scores import default_of, objective, typical, with_unit
 from rtmo_optuna.show.stages import study_stages
 from rtmo_optuna.show.words import NBSP, TIMES, number
+from rtmo_optuna.space.resolve import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,9 +47,15 @@ def _no_gain(record: StudyRecord) -> str:
     best = record.verdict.best
     default = best is not None and best.settings == record.space.fixed
     stays = "ONNX Runtime's defaults are" if default and not len(record.space.fixed) else "What there was is"
-    found = record.noise and record.noise.found
+    found = findable(record)
     sure = f" A gain of {100 * found:.1f}{NBSP}% would have been found in four studies of five." if found else ""
-    end = ", but the search had no time for more" if record.cut_short else ": there is nothing to change"
+    every = size(record.space)
+    few = record.tried < min(ENOUGH_TRIED, every)
+    end = (
+        f", but only {record.tried} of {every:,} settings were" if few
+        else ", but the search had no time for more" if record.cut_short
+        else ": there is nothing to change"
+    )  # fmt: skip
     return f"{stays} as fast as anything tried here{end}.{sure}"
 
 
@@ -65,11 +73,16 @@ def _measured(_record: StudyRecord) -> str:
     )
 
 
+def _too_little(_record: StudyRecord) -> str:
+    return "Nothing was compared with what there was, so nothing can be said of it, and the settings stay as they are."
+
+
 _STATUS: Mapping[Status, Callable[[StudyRecord], str]] = {
     Status.CONFIRMED: _confirmed,
     Status.NO_GAIN: _no_gain,
     Status.UNCONFIRMED: _unconfirmed,
     Status.MEASURED: _measured,
+    Status.TOO_LITTLE: _too_little,
 }
 
 
@@ -110,7 +123,12 @@ def _latencies(record: StudyRecord) -> Iterator[tuple[str, str]]:
             yield "FPS", number(record.batch * 1e3 / first.latency_ms)
 
 
-_SOURCES: Mapping[str, str] = {"the confirmation": "", "the race": " (race)", "one trial": " (one trial)"}
+_SOURCES: Mapping[str, str] = {
+    "the confirmation": "",
+    "the race": " (race)",
+    "the baseline": " (baseline)",
+    "one trial": " (one trial)",
+}
 
 
 def _gains(record: StudyRecord) -> Iterator[tuple[str, str]]:
@@ -122,8 +140,8 @@ def _gains(record: StudyRecord) -> Iterator[tuple[str, str]]:
             # One claim more than duels is of the default settings, where they are taken in the winner's place.
             claim = record.verdict.claims[-1] if len(record.verdict.claims) > len(duels(record)) else duel.claim
             if claim and claim.ratio and claim.low and claim.high:
-                interval = f"{claim.low:.3f}{NBSP}to{NBSP}{claim.high:.3f}"
-                yield f"Speed-up over {_WHOM[duel.name]}", f"{claim.ratio:.3f}{TIMES} ({interval})"
+                ratio, low, high = written(claim.ratio, claim.low, claim.high)
+                yield f"Speed-up over {_WHOM[duel.name]}", f"{ratio}{TIMES} ({low}{NBSP}to{NBSP}{high})"
     elif found:
         yield "Gain", found.value
 

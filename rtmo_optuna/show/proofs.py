@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
+from rtmo_optuna.digits import written
 from rtmo_optuna.records import Purpose
 from rtmo_optuna.show import evidence, words
 from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
 from rtmo_optuna.show.contest import axis_name, listed
 from rtmo_optuna.show.scores import differing, titles
-from rtmo_optuna.show.words import NBSP, change, number
+from rtmo_optuna.show.words import NBSP, change, number, percent
 
 if TYPE_CHECKING:
     from rtmo_optuna.records import Claim, StudyRecord
@@ -32,11 +33,14 @@ def claims(record: StudyRecord) -> Table | None:
 
 
 def _claim(claim: Claim) -> tuple[Inline, ...]:
-    known = claim.ratio is not None and claim.low is not None and claim.high is not None
+    ratio, interval = "not known", ""
+    if claim.ratio is not None and claim.low is not None and claim.high is not None:
+        ratio, low, high = written(claim.ratio, claim.low, claim.high)
+        interval = f"{low} to {high}"
     return (
         claim.against,
-        f"{claim.ratio:.3f}" if known else "not known",
-        f"{claim.low:.3f} to {claim.high:.3f}" if known else "",
+        ratio,
+        interval,
         str(claim.pairs),
         claim.decided,
     )
@@ -84,13 +88,13 @@ def noise(record: StudyRecord) -> Table | None:
     rows: list[tuple[Inline, ...]] = []
     if found and found.between is not None:
         text = "How far fresh processes of the same settings differ (standard deviation)."
-        rows.append(("Between processes, s_b", _percent(found.between), text))
+        rows.append(("Between processes, s_b", percent(found.between), text))
     if found and found.within is not None:
         text = "How far the windows of one process differ: what a longer measurement could average out."
-        rows.append(("Within a process, s_w", _percent(found.within), text))
-    if found and found.found is not None:
+        rows.append(("Within a process, s_w", percent(found.within), text))
+    if findable := evidence.findable(record):
         text = "A gain as large is found in four studies of five; smaller ones mostly not."
-        rows.append(("Gain that can be found", _percent(found.found), text))
+        rows.append(("Gain that can be found", percent(findable), text))
     baseline = evidence.ran(record, Purpose.BASELINE)
     if baseline:
         rows.append(("Baseline", str(len(baseline)), "Fresh processes of the default settings, before the search."))
@@ -108,7 +112,3 @@ def noise(record: StudyRecord) -> Table | None:
         rows.append(("Calls left out", str(left_out), text))
     columns = (Column("Figure"), Column("Value", number=True), Column("What it says", wide=True))
     return Table(columns, tuple(rows)) if rows else None
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g}{NBSP}%"

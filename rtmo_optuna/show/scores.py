@@ -29,6 +29,8 @@ _SOURCES = (
     ("the confirmation", (Purpose.CONFIRMATION,)),
     ("the race", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),
 )
+_ALONE = "the baseline"
+"""What the race's source is called where none of its processes was in the race itself."""
 _ROLES = {"exported": Role.BEST, "best measured": Role.BEST, "default": Role.DEFAULT, "config.yaml": Role.CONFIG}
 
 
@@ -145,11 +147,12 @@ def as_score(record: StudyRecord, cost: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """The typical score and latency of settings, and what they are from."""
+    """The typical score and latency of settings, what they are from, and the range of its processes' latencies."""
 
     score: float
     latency_ms: float | None
     source: str
+    range_ms: tuple[float, float] | None = None
 
 
 def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical | None, ...]:
@@ -162,7 +165,8 @@ def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical
         ran = [process for process in record.comparable if process.purpose in purposes and process.cost]
         groups = [[process for process in ran if process.settings == trial.settings] for trial in trials]
         if all(groups):
-            return tuple(_typical(record, group, source) for group in groups)
+            met = any(process.purpose is purposes[0] for group in groups for process in group)
+            return tuple(_typical(record, group, source if met else _ALONE) for group in groups)
     values = [(score(record, trial), trial.measurement.latency_ms) for trial in trials]
     return tuple(None if value is None else Typical(value, ms, "one trial") for value, ms in values)
 
@@ -170,7 +174,21 @@ def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical
 def _typical(record: StudyRecord, processes: Sequence[ProcessRecord], source: str) -> Typical:
     cost = stats.median([p.cost for p in processes if p.cost])
     known = [p.latency_ms for p in processes if p.latency_ms]
-    return Typical(as_score(record, cost), stats.median(known) if known else None, source)
+    if not known:
+        return Typical(as_score(record, cost), None, source)
+    return Typical(as_score(record, cost), stats.median(known), source, (min(known), max(known)))
+
+
+def exported(record: StudyRecord) -> Typical | None:
+    """Return what is typical of the verdict's best, by the processes that its figures are from in every place.
+
+    They are of the best source that knows the default too; None where there is no best.
+    """
+    best, default = record.verdict.best, default_of(record)
+    if best is None:
+        return None
+    beside = [default] if default is not None and default.settings != best.settings else []
+    return typical(record, [best, *beside])[0]
 
 
 def effects(record: StudyRecord) -> tuple[Effect, ...]:

@@ -46,6 +46,12 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / whole if whole else 0:.0f}{NBSP}%"
 
 
+def percent(part: float) -> str:
+    """Return a share as a percentage with two significant digits, and never an exponent."""
+    text = number(float(f"{100 * part:.2g}"), 2)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{NBSP}%"
+
+
 def seconds(value: float) -> str:
     """Return a duration given in seconds: `0.42 s`, `38 s`, `2 min 31 s`, `1 h 5 min`."""
     if value < PRECISE_S:

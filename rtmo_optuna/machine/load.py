@@ -1,0 +1,97 @@
+"""Who else computes on the processor: the time that foreign processes take of it over a short while."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+BUSY = 0.25
+"""The share of the cores from which others' work is told from that of a desktop at rest."""
+_PROC = Path("/proc")
+_SAMPLE_S = 0.3
+_SAMPLES = 3
+_OURS = frozenset({"rtmo-optuna", "rtmo_optuna", "rtmo_optuna.bench.worker"})
+"""How this program, and its children, are called on their command lines."""
+_SELDOM = 0.05
+"""Who takes less of a core is not named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A process and how many cores it kept busy."""
+
+    pid: int
+    name: str
+    cores: float
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process as /proc/<pid>/stat tells it; `ticks` is its processor time, in clock ticks."""
+
+    parent: int
+    name: str
+    start: int
+    ticks: int
+
+
+def busy_with(cores: int) -> tuple[Load, ...]:
+    """Return the foreign processes that keep a quarter of `cores` busy or more together, the busiest first; else none.
+
+    Foreign is what is neither this process, nor its child, nor another process of this program: those take turns. They
+    have to be as busy in each of up to three samples of 0.3 s, so that what ends within a second is no matter. None
+    where the kernel does not tell, as without /proc.
+    """
+    found: tuple[Load, ...] = ()
+    for _ in range(_SAMPLES):
+        before, begun = processes(), time.monotonic()
+        time.sleep(_SAMPLE_S)
+        found = foreign(before, processes(), time.monotonic() - begun)
+        if sum(load.cores for load in found) < BUSY * cores:
+            return ()
+    return found
+
+
+def foreign(before: dict[int, Process], after: dict[int, Process], spent_s: float) -> tuple[Load, ...]:
+    """Return the processes of others that were busy between two looks, the busiest first."""
+    second = spent_s * os.sysconf("SC_CLK_TCK")
+    loads = []
+    for pid, now in after.items():
+        then = before.get(pid)
+        ticks = now.ticks - (then.ticks if then and then.start == now.start else 0)
+        if ticks > _SELDOM * second and not _is_ours(pid, after):
+            loads.append(Load(pid, now.name, ticks / second))
+    return tuple(sorted(loads, key=lambda load: -load.cores))
+
+
+def processes() -> dict[int, Process]:
+    """Return every process that this one may see, by its id."""
+    entries = _PROC.iterdir() if _PROC.joinpath("self/stat").exists() else ()
+    return {int(entry.name): found for entry in entries if entry.name.isdecimal() and (found := _process(entry))}
+
+
+def _process(entry: Path) -> Process | None:
+    """Return a process as proc(5) tells it (fields 4, 14, 15 and 22); None where it has ended."""
+    try:
+        head, _, rest = entry.joinpath("stat").read_text(errors="replace").rpartition(")")
+        fields = rest.split()
+        return Process(int(fields[1]), head.partition("(")[2], int(fields[19]), int(fields[11]) + int(fields[12]))
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _is_ours(pid: int, every: dict[int, Process]) -> bool:
+    """Whether a process is this one or comes from it, or is one of this program that waits for its turn."""
+    known, at = {os.getpid()}, pid
+    while at in every and at not in known:
+        known.add(at)
+        at = every[at].parent
+    if at == os.getpid():
+        return True
+    try:
+        command = _PROC.joinpath(str(pid), "cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return False
+    return not _OURS.isdisjoint(Path(word).name for word in command)

@@ -1,0 +1,217 @@
+"""Where too little was tried there is no verdict: nothing is claimed, nothing is written, and it is said what to do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from functools import partialmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import scripted
+from rtmo_optuna import cli, workflow
+from rtmo_optuna.machine.host import device_lock
+from rtmo_optuna.records import EngineKind, Note, Origin, Purpose, Settings
+from rtmo_optuna.search import budget
+from rtmo_optuna.search.confirm import LOOKS
+from rtmo_optuna.search.finals import Finals
+from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.search.verdict import verdict
+from rtmo_optuna.show.evidence import Status, status
+from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened, runner_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SPINNING = Settings.of({"session.intra_op.allow_spinning": False})
+EIGHT = """
+provider: cpu
+knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all, session.intra_op.allow_spinning: all}
+sampler: exhaustive
+measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
+"""
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
+    """Return what every process of this test comes to."""
+    bench = Planted()
+    monkeypatch.setattr(Runner, "run", partialmethod(bench))
+    return bench
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Return a function that tunes a script in a folder of its own by the command line and gives the exit code."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(EIGHT, encoding="utf-8")
+    scripted.write_script(tmp_path, base_ms=2.0)
+
+    def call(*arguments: str) -> int:
+        known = ["--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu", "--quick"]
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["tune", "script.json", *known, *arguments])
+        return int(ended.value.code or 0)
+
+    return call
+
+
+def test_one_trial_is_no_verdict(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    """The default alone: exit code 4, the file left alone, what to do, and no word of what would have been found."""
+    Path("config.yaml").write_text("onnx: {}\n", encoding="utf-8")
+    assert run("--trials", "1") == 4
+    told = capsys.readouterr().out
+    assert "Too little was tried for a verdict: 1 of 8 settings, and no race. Give more --trials than 1." in told
+    report = Path("results/s/report.md").read_text(encoding="utf-8")
+    assert "Status: too little was tried." in report
+    for untrue in ("No proven gain", "nothing was faster", "nothing to change", "would have been found", "(race)"):
+        assert untrue not in told + report
+    assert "1 trials" not in told + report
+    assert Path("config.yaml").read_text(encoding="utf-8") == "onnx: {}\n"
+    assert not list(Path().glob("config.yaml.bak-*"))
+
+
+def planned(folder: Path, **more: Any) -> workflow.TuneResult:  # noqa: ANN401 - options
+    """Return what a whole tune of eight settings comes to, all within `folder`."""
+    return workflow.tune(scripted.tune_options(folder, EIGHT, script={}, **more), lambda _event: None)
+
+
+def test_what_the_file_holds_and_the_default_alone_are_no_verdict(tmp_path: Path, planted: Planted) -> None:
+    """They were compared with one another, but nothing new was tried: the file stays as it is."""
+    (tmp_path / "config.yaml").write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
+    found = planned(tmp_path, trials=1)
+    assert planted.ran[ARENA] > 10
+    assert (found.undecided, found.config) == (True, None)
+    assert status(found.record) is Status.TOO_LITTLE
+    assert found.record.verdict.sentence.startswith("Too little was tried for a verdict: 2 of 8 settings. Give more")
+    assert "benchmark_info" not in (tmp_path / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_a_confirmation_that_found_no_time_is_no_verdict(tmp_path: Path, planted: Planted) -> None:
+    """Not confirmed: the file is left alone, and the command line is to say so."""
+    planted.factors, planted.fails = {ARENA: 0.7}, lambda settings, count: len(settings) > 0 and count > 0
+    found = planned(tmp_path)
+    assert (found.undecided, found.config) == (True, None)
+    assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_whole_space_that_is_slower_is_a_verdict(tmp_path: Path, planted: Planted) -> None:
+    """All of eight settings were tried and the others are far slower: there is nothing to change."""
+    planted.factors = {ARENA: 3.0, PATTERN: 3.0, SPINNING: 3.0}
+    found = planned(tmp_path)
+    assert not found.undecided
+    assert found.config is not None
+    assert status(found.record) is Status.NO_GAIN
+    assert "there is nothing to change" in (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> None:
+    """Two of eight settings raced and met in pairs: no gain is proven, but that there is none is not said."""
+    assert planted.spread
+    found = planned(tmp_path, trials=2)
+    report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
+    assert status(found.record) is Status.NO_GAIN
+    assert "but only 2 of 8 settings were." in report
+    assert "nothing to change" not in report
+
+
+def test_an_interruption_right_after_the_default_compares_it_with_nothing(tmp_path: Path, planted: Planted) -> None:
+    """Not "5.00 ms against 5.00 ms with the default settings"."""
+    planted.stop = lambda: planted.ran[DEFAULT] == 7
+    found = planned(tmp_path)
+    assert found.interrupted
+    assert not found.undecided
+    assert "against" not in found.record.verdict.sentence
+    assert "1 of 8 settings, and no race. The same command goes on from here." in found.record.verdict.sentence
+
+
+def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Planted) -> None:
+    """The default leads after two blocks of a race that has no time for more: that is no answer yet."""
+    planted.factors = {ARENA: 1.03, PATTERN: 1.03, SPINNING: 1.03}
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    planted.stop = lambda: 2 in study.results(Purpose.RACE)
+    with pytest.raises(KeyboardInterrupt):
+        Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic()).run()
+    planted.stop = lambda: False
+    outcomes = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    assert 0 < outcomes.blocks < 5
+    assert (outcomes.winner, outcomes.decided) == (DEFAULT, False)
+    assert verdict(study, outcomes).sentence.startswith(f"Not confirmed: the time allowed {outcomes.blocks} blocks")
+
+
+@pytest.mark.parametrize(
+    ("each_s", "until"),
+    [(1.0, 144.0), (5.0, 172.0 - 22 * 5.0), (6.5, 172.0 - 22 * 6.5)],
+)
+def test_the_search_ends_when_the_pairs_have_to_begin(each_s: float, until: float) -> None:
+    """Of three minutes, where the pairs can come: the rest is theirs."""
+    assert budget.in_time(0.0, budget.deadline(0.0, 180.0), each_s, 2 * min(LOOKS))
+    found = budget.search_until(0.0, 180.0, each_s, 2 * min(LOOKS))
+    assert found == pytest.approx(min(until, 0.6 * 180))
+
+
+def test_time_for_pairs_that_cannot_come_goes_to_the_search(tmp_path: Path, planted: Planted) -> None:
+    """Processes of a fifteenth of the time: twenty do not fit, so all of eight settings are tried."""
+    study, events = opened(tmp_path), list[Any]()
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    runner = runner_of(study)
+    begun, each_s = time.monotonic(), study.about.definition.timeout_s / 15
+
+    def ran() -> bool:
+        runner.walls_s.extend([each_s] * 3)
+        return False
+
+    planted.stop = ran
+    Tune(study, runner, DEFAULT, 2, events.append, begun - 6 * each_s).run()
+    assert study.runs == 8
+    assert [event for event in events if isinstance(event, Note) and "and the search takes it all" in event.text]
+
+
+def test_a_run_that_goes_on_knows_how_long_its_processes_took(tmp_path: Path, planted: Planted) -> None:
+    """Nothing is said of the time that processes take before one was run; a resumed study has run some."""
+    first, later = list[Any](), list[Any]()
+    study = opened(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    planted.stop = lambda: bool(planted.ran)
+    with pytest.raises(KeyboardInterrupt):
+        Tune(study, runner_of(study), DEFAULT, 2, first.append, time.monotonic() - 560.0).run()
+    assert not [event for event in first if isinstance(event, Note) and "A process takes" in event.text]
+    (process,) = study.processes
+    study.forget(process.purpose)
+    study.keep(replace(process, wall_s=77.0))
+    with pytest.raises(KeyboardInterrupt):
+        Tune(study, runner_of(study), DEFAULT, 2, later.append, time.monotonic()).run()
+    assert [event for event in later if isinstance(event, Note) and event.text.startswith("A process takes 77 s here")]
+
+
+def test_waiting_for_another_tune_is_no_process_s_time(tmp_path: Path) -> None:
+    """What a process of the study took does not count the second that another one held the device."""
+    study = opened(tmp_path)
+    runner = runner_of(study)
+    runner.session = replace(runner.session, model=str(scripted.write_script(tmp_path)), engine=EngineKind.SCRIPTED)
+    np.savez(tmp_path / "inputs.npz", input=np.zeros((1, 1), np.float32))
+    runner.inputs, runner.measuring = str(tmp_path / "inputs.npz"), scripted.SHORT
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with device_lock("cpu"):
+            held.set()
+            done.wait(4.0)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    begun = time.monotonic()
+    record, _ = runner.record(Purpose.BASELINE, 0, DEFAULT)
+    spent_s = time.monotonic() - begun
+    other.join()
+    assert record.cost is not None
+    assert runner.waited_s > 3.0
+    assert record.wall_s == pytest.approx(spent_s - runner.waited_s, abs=0.2)
+    assert runner.walls_s[0] <= spent_s - runner.waited_s
