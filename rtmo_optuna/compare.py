@@ -187,18 +187,20 @@ def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, s
     if measurement.gate is None:
         message = f"{first} cannot be run: {measurement.why}"
         raise NothingMeasuredError(message)
-    return _apart(measurement.gate)
+    return apart(measurement.gate)
 
 
-def _apart(gate: GateResult) -> str:
+def apart(gate: GateResult) -> str:
     figures = {
         f"{error.name}: {name}": max(values)
         for error in gate.errors
         for name, values in error.figures.items()
         if values and max(values) > 0
     }
+    empty = ", ".join(error.name for error in gate.errors if gate.passed and not error.figures)
     if not figures and gate.passed:
-        return "equal"
+        same = "" if all(not error.figures for error in gate.errors) else "equal, but "
+        return f"{same}nothing to compare in {empty}, which is empty" if empty else "equal"
     told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
     return told if gate.passed else f"{gate.reason} ({told})" if told else gate.reason
 

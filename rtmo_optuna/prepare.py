@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Mapping
@@ -111,7 +112,8 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         _check_idle(device)
     model = first_look.describe(session, chosen)
     _check_comparable(model, chosen)
-    inputs = engine_inputs.prepare(
+    made = functools.partial(
+        engine_inputs.prepare,
         model.inputs,
         source=options.input,
         shapes=parse_shapes(options.shapes, model.inputs),
@@ -119,13 +121,14 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         target=scratch / "inputs.npz",
         batch=chosen.batch,
     )
+    inputs = made()
     _check_time(chosen, inputs.samples)
     chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.samples))
     session = replace(session, free_dimensions=inputs.free_dimensions, shapes=inputs.shapes if inputs.fixed else {})
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
     model_sha256 = hash_model(options.model, model.external_files)
-    content = {"model": model_sha256, "input": inputs.sha256, "onnxruntime": model.versions["onnxruntime"]}
-    told = first_look.reference(session, inputs, chosen, gate, content)
+    content = {"model": model_sha256, "onnxruntime": model.versions["onnxruntime"]}
+    inputs, told = first_look.reference(session, inputs, chosen, gate, content, lambda guess: made(guess=guess))
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
     warnings = first_look.warnings(model, inputs, chosen) + told
