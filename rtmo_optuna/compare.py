@@ -191,6 +191,7 @@ def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, s
 
 
 def apart(gate: GateResult) -> str:
+    """Return in words how far apart the outputs were that `gate` compared: "equal", figures, or that all were empty."""
     figures = {
         f"{error.name}: {name}": max(values)
         for error in gate.errors

@@ -15,7 +15,16 @@ from rtmo_optuna.codec import encode
 from rtmo_optuna.engine import guesses
 from rtmo_optuna.engine.feed import shown
 from rtmo_optuna.errors import ChildError, UsageError
-from rtmo_optuna.records import GateMode, GateRequest, InputFacts, Limits, ModelFacts, SessionSpec, Stage, StudyDefinition
+from rtmo_optuna.records import (
+    GateMode,
+    GateRequest,
+    InputFacts,
+    Limits,
+    ModelFacts,
+    SessionSpec,
+    Stage,
+    StudyDefinition,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,7 +53,7 @@ def _patience(chosen: StudyDefinition) -> Limits:
     return replace(limits, build_s=min(limits.build_s, most_s), first_run_s=min(limits.first_run_s, most_s))
 
 
-def reference(
+def reference(  # noqa: PLR0917 - what a plan has at hand
     session: SessionSpec,
     inputs: InputFacts,
     chosen: StudyDefinition,
@@ -76,7 +85,8 @@ def reference(
             raise _as_usage(error, session) from error
         sentence = f"The model does not run on the CPU, so its outputs have no reference and were not compared: {error}"
         return inputs, (sentence,)
-    return inputs, () if made.finite else ("The model's outputs for this input are not all finite (NaN or infinity).",)
+    infinite = ("The model's outputs for this input are not all finite (NaN or infinity).",)
+    return inputs, () if made.finite else infinite
 
 
 def _again(
@@ -123,7 +133,7 @@ def _as_usage(error: ChildError, session: SessionSpec) -> UsageError:
 
 def warnings(model: ModelFacts, inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]:
     """Return what the user should know of the inputs: that they are made up, that their shapes keep graphs out."""
-    return (*_made_up(model, inputs), *_open_shapes(inputs, chosen))
+    return (*made_up(model, inputs), *_open_shapes(inputs, chosen))
 
 
 def _open_shapes(inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]:
@@ -142,7 +152,8 @@ _BY_VALUES = {
 """Operators whose cost depends on the input, and how."""
 
 
-def _made_up(model: ModelFacts, inputs: InputFacts) -> tuple[str, ...]:
+def made_up(model: ModelFacts, inputs: InputFacts) -> tuple[str, ...]:
+    """Return what is to be known of an input that was made; nothing where the user gave one."""
     if inputs.real:
         return ()
     reasons = [why for operator, why in _BY_VALUES.items() if operator in model.operators]

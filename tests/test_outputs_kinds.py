@@ -110,7 +110,9 @@ def test_samples_with_sequences_of_several_lengths_are_compared_as_one() -> None
     assert "1/o[1]" in judge(reference, shorter, GateRules()).reason
 
 
-@pytest.mark.parametrize(("other", "passed"), [(["cat", "dog"], True), (["cat", "eel"], False), (["cat", "doge"], False)])
+@pytest.mark.parametrize(
+    ("other", "passed"), [(["cat", "dog"], True), (["cat", "eel"], False), (["cat", "doge"], False)]
+)
 def test_texts_are_compared_by_what_they_say(other: list[str], passed: bool) -> None:  # noqa: FBT001
     """Texts of the same words are equal wherever they lie in memory; others are not."""
     reference = [flat(["o"], [np.array(["cat", "dog"], object)])]

@@ -25,7 +25,7 @@ def flat(names: Iterable[str], values: Iterable[Any]) -> Arrays:
 
 
 def even(runs: list[Arrays]) -> list[Arrays]:
-    """Return `runs`, one mapping a sample; `together` where names differ, as a sequence's length may follow the input."""
+    """Return `runs`, one mapping a sample; `together` where names differ, as with sequences of several lengths."""
     return runs if len({frozenset(run) for run in runs}) == 1 else [together(runs)]
 
 

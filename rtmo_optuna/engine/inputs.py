@@ -46,12 +46,12 @@ def prepare(
 
     `specs` is the model's signature, `shapes` what `parse_shapes` returned (a dynamic dimension's name stands for one
     size in all inputs), `batch` the size of leading dimensions that neither gives, `scale` what pixels are multiplied
-    by. Without a `source` the arrays are made: a drawn picture
-    (0 to 255) where an input looks like one, else normally distributed floats, alternating booleans, and for integers
-    and dynamic dimensions what `guess` says: at first ones (valid as index, mask and length alike), 640 for a picture's
-    height and width, 1 for a batch, 64 for others. A `source` is an .npz file with one array for each input, an .npy file for a model with
-    one input, or a picture or folder of pictures (the first 16 by name), letterboxed, for a model with one input that
-    takes pictures. Pictures, and arrays of one item, are repeated to fill the batch.
+    by. Without a `source` the arrays are made: a drawn picture (0 to 255) where an input looks like one, else normally
+    distributed floats, alternating booleans, and for integers and dynamic dimensions what `guess` says: at first ones
+    (valid as index, mask and length alike), 640 for a picture's height and width, 1 for a batch, 64 for others. A
+    `source` is an .npz file with one array for each input, an .npy file for a model with one input, or a picture or
+    folder of pictures (the first 16 by name), letterboxed, for a model with one input that takes pictures. Pictures,
+    and arrays of one item, are repeated to fill the batch.
 
     `target` becomes, atomically, an uncompressed .npz file with one array for each input, each with a leading axis of
     samples. The facts' shapes are those of one sample; their hash covers names, types, shapes and values. Raises
@@ -86,7 +86,10 @@ def _completed(specs: Sequence[TensorSpec], guess: Guess = FIRST) -> tuple[dict[
     shapes: dict[str, Shape] = {}
     for spec in specs:
         roles = _roles(spec, guess)
-        shape = [d if isinstance(d, int) else sizes.setdefault(d or roles[n][0], roles[n][1]) for n, d in enumerate(spec.shape)]
+        shape = [
+            d if isinstance(d, int) else sizes.setdefault(d or roles[n][0], roles[n][1])
+            for n, d in enumerate(spec.shape)
+        ]
         shapes[spec.name] = tuple(shape)
     needed = sum(math.prod(shapes[spec.name]) * DTYPES[spec.dtype].itemsize for spec in specs)
     if needed > _MOST_BYTES:
@@ -101,8 +104,7 @@ def _roles(spec: TensorSpec, guess: Guess) -> list[tuple[str, int]]:
     layout = images.layout_of(spec)
     planes = dict(zip(layout.plane, (("height", guess.height), ("width", guess.width)), strict=True)) if layout else {}
     return [
-        planes.get(axis)
-        or (("batch", 1) if is_batch(spec, axis) else (f"{spec.name}[{axis}]", guess.size))
+        planes.get(axis) or (("batch", 1) if is_batch(spec, axis) else (f"{spec.name}[{axis}]", guess.size))
         for axis in range(len(spec.shape))
     ]
 
@@ -116,9 +118,7 @@ def _made(specs: Sequence[TensorSpec], scale: float, guess: Guess) -> tuple[Arra
     return arrays, f"made from the signature{note}"
 
 
-def _values(
-    spec: TensorSpec, shape: Shape, scale: float, rng: np.random.Generator, guess: Guess
-) -> NDArray[Any]:
+def _values(spec: TensorSpec, shape: Shape, scale: float, rng: np.random.Generator, guess: Guess) -> NDArray[Any]:
     dtype = DTYPES[spec.dtype]
     if layout := images.layout_of(spec):
         return images.as_tensor(images.drawn(shape, layout, rng), layout, dtype, scale)
@@ -126,8 +126,9 @@ def _values(
         "f": lambda: rng.standard_normal(shape),
         "c": lambda: rng.standard_normal(shape) + 1j * rng.standard_normal(shape),
         "b": lambda: np.arange(math.prod(shape)).reshape(shape) % 2 == 0,
+        **dict.fromkeys("iu", lambda: np.full(shape, guess.integer)),
     }
-    return np.asarray(values.get(dtype.kind, lambda: np.full(shape, guess.integer))(), dtype)
+    return np.asarray(values[dtype.kind](), dtype)
 
 
 def _refuse_scale(scale: float, reason: str) -> None:

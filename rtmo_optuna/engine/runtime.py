@@ -16,6 +16,7 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, knob_table
+from rtmo_optuna.space.tuned import tuned_dimensions, tuned_shapes
 from rtmo_optuna.wire import Scope, SessionSpec, Settings
 
 if TYPE_CHECKING:
@@ -112,12 +113,11 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
         raise UsageError(message)
     config = configfile.read(path, chosen, config_path)
     configfile.check_settings(config, config_path)
-    fixed = info.get("free_dimensions") or {}
     return _Held(
         provider=chosen,
         settings=config.settings,
-        shapes={name: tuple(map(int, shape.split("x"))) for name, shape in (info.get("shapes") or {}).items() if shape},
-        free_dimensions={name: int(size) for name, size in fixed.items()},
+        shapes=tuned_shapes(info, path),
+        free_dimensions=tuned_dimensions(info, path),
         info=info,
     )
 
