@@ -116,8 +116,8 @@ def _refusal(first: InputFacts, refused: ChildError, tried: int) -> str:
     why = _LOGGED.split(str(refused).rpartition("Status Message: ")[2])[0].strip().rstrip(".")
     change = f"give real sizes, as in {shapes}, or real" if shapes else "give real"
     return (
-        f"The model refuses the input that was made for it ({assumed}; {first.source}){others}: {why}. Instead, {change}"
-        f" arrays: --input FILE.npz, with {', '.join(first.shapes)} in it."
+        f"The model refuses the input that was made for it ({assumed}; {first.source}){others}: {why}. Instead, "
+        f"{change} arrays: --input FILE.npz, with {', '.join(first.shapes)} in it."
     )
 
 
