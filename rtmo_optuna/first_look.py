@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -35,6 +36,11 @@ _LEAST_LOOK_S = 30.0
 _MOST_GUESSING_S = 30.0
 _LOGGED = re.compile(r" \d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 """How a line of ONNX Runtime's log begins, which some of its errors quote."""
+_VARIABLES = (
+    "ORT_INTRA_OP_NUM_THREADS ORT_INTER_OP_NUM_THREADS OMP_NUM_THREADS OMP_WAIT_POLICY KMP_AFFINITY "
+    "NVIDIA_TF32_OVERRIDE CUDA_MODULE_LOADING CUDA_LAUNCH_BLOCKING CUBLAS_WORKSPACE_CONFIG "
+    "ORT_DISABLE_FLASH_ATTENTION ORT_DISABLE_MEMORY_EFFICIENT_ATTENTION ORT_DISABLE_FUSED_ATTENTION"
+)
 _INTEGERS = re.compile(r"int(16|32|64)")
 
 
@@ -134,6 +140,19 @@ def _as_usage(error: ChildError, session: SessionSpec) -> UsageError:
 def warnings(model: ModelFacts, inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]:
     """Return what the user should know of the inputs: that they are made up, that their shapes keep graphs out."""
     return (*made_up(model, inputs), *_open_shapes(inputs, chosen))
+
+
+def fixed_options(session: SessionSpec) -> tuple[str, ...]:
+    """Return what is to be known of options that the configuration holds and no knob stands for."""
+    if not session.extras:
+        return ()
+    held = ", ".join(f"{name}={value}" for name, value in session.extras.items())
+    return (f"Every session here, the default's too, has what the configuration holds beside its settings: {held}.",)
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that are set and change what ONNX Runtime does, as a part of a study's identity."""
+    return {name: os.environ[name] for name in _VARIABLES.split() if name in os.environ}
 
 
 def _open_shapes(inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]:

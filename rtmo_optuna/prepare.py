@@ -107,7 +107,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
     report = _report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
-    session = SessionSpec(str(options.model), chosen.provider, engine=options.engine)
+    session = SessionSpec(str(options.model), chosen.provider, engine=options.engine, extras=config.extras)
     if chosen.provider == "cuda" and device and not options.allow_busy:
         _check_idle(device)
     model = first_look.describe(session, chosen)
@@ -131,7 +131,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     inputs, told = first_look.reference(session, inputs, chosen, gate, content, lambda guess: made(guess=guess))
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
-    warnings = first_look.warnings(model, inputs, chosen) + told
+    warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session), *told)
     machine = host.host(device if chosen.provider == "cuda" else None)
     about = StudyRecord(
         name=name,
@@ -147,7 +147,8 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         storage=options.storage,
         warnings=warnings,
     )
-    return Plan(about, session, config, report, gate, identity(about))
+    same = identity(about) | ({"other options": key(config.extras)} if config.extras else {}) | first_look.environment()
+    return Plan(about, session, config, report, gate, same)
 
 
 def runner_of(planned: Plan, observer: Observer) -> Runner:
