@@ -16,6 +16,7 @@ from rtmo_optuna.codec import encode
 from rtmo_optuna.engine import inputs as engine_inputs
 from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.shapes import parse_shapes
+from rtmo_optuna.engine.watch import ModelWatch
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host
@@ -169,6 +170,7 @@ def runner_of(planned: Plan, observer: Observer) -> Runner:
         fixed=about.space.fixed,
         paced_s=least_s(measuring, about.inputs.samples, objective.least_calls),
         pool=_pool(planned),
+        unchanged=ModelWatch(Path(about.model_path), about.model.external_files, about.model_sha256),
     )
 
 

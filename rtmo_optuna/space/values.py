@@ -41,8 +41,9 @@ def parse_value(knob: Knob, raw: object) -> Value:
     """Return the value of `knob` that `raw`, a scalar or its text, stands for.
 
     Case does not matter, `ORT_` and `ORT_ENABLE_` may be left out, an enumeration's number stands for its name, true,
-    yes, on and 1 are one, and so are none, null and 0 where a knob may be None. An `open` knob takes other positive numbers than its choices too: whole ones where
-    its default is one. Raises UsageError, without a place, for anything else.
+    yes, on and 1 are one, and so are none, null and 0 where a knob may be None. An `open` knob takes other positive
+    numbers than its choices too: whole ones where its default is one. Raises UsageError, without a place, for anything
+    else.
     """
     number = _number(raw)
     whole = isinstance(knob.default, int)
