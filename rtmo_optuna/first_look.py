@@ -28,7 +28,7 @@ from rtmo_optuna.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rtmo_optuna.engine.guesses import Guess
 
@@ -66,12 +66,13 @@ def reference(  # noqa: PLR0917 - what a plan has at hand
     gate: GateRequest,
     content: Mapping[str, str],
     remake: Callable[[Guess], InputFacts],
+    widths: Sequence[int] = (),
 ) -> tuple[InputFacts, tuple[str, ...]]:
     """Run the model once on the CPU, so that an input it refuses is known before anything is written.
 
     Where that was done before, with the same `content`, its outputs are known. A made input that the model refuses is
-    made again by `remake`, from other guesses, for half a minute at most. Returns the input that runs, and warnings;
-    raises UsageError where the model cannot be run on the CPU and has to be.
+    made again by `remake`, from other guesses (the model's `widths` among them), for half a minute at most. Returns the
+    input that runs, and warnings; raises UsageError where the model cannot be run on the CPU and has to be.
     """
     rules = {} if gate.rules.mode is GateMode.OFF else encode(gate.rules)
     request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, gate.reference, rules)
@@ -85,7 +86,7 @@ def reference(  # noqa: PLR0917 - what a plan has at hand
         except ChildError as refused:
             if inputs.real or refused.stage != Stage.FIRST_RUN:
                 raise
-            inputs, made = _again(inputs, refused, run, remake)
+            inputs, made = _again(inputs, refused, run, remake, widths)
     except ChildError as error:
         if error.bad_input or chosen.provider == "cpu":
             raise _as_usage(error, session) from error
@@ -100,10 +101,11 @@ def _again(
     refused: ChildError,
     run: Callable[[InputFacts], ReferenceMade],
     remake: Callable[[Guess], InputFacts],
+    widths: Sequence[int],
 ) -> tuple[InputFacts, ReferenceMade]:
     """Return the first input of other guesses that the model takes; raise ChildError where it takes none of them."""
     tried, end_s = {first.sha256}, time.monotonic() + _MOST_GUESSING_S
-    for guess in guesses.others(str(refused)):
+    for guess in guesses.others(str(refused), widths):
         candidate = remake(guess)
         if candidate.sha256 in tried or time.monotonic() > end_s:
             continue

@@ -129,7 +129,9 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
     model_sha256 = hash_model(options.model, model.external_files)
     content = {"model": model_sha256, "onnxruntime": model.versions["onnxruntime"]}
-    inputs, told = first_look.reference(session, inputs, chosen, gate, content, lambda guess: made(guess=guess))
+    inputs, told = first_look.reference(
+        session, inputs, chosen, gate, content, lambda guess: made(guess=guess), model.widths
+    )
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
     warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session), *told)

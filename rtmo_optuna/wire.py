@@ -97,7 +97,8 @@ class TensorSpec:
 class ModelFacts:
     """What a child found out about a model on one provider.
 
-    `uncapturable` counts the operators that a CUDA graph cannot hold.
+    `uncapturable` counts the operators that a CUDA graph cannot hold. `widths` are sizes that its weights want of what
+    they multiply.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -111,6 +112,7 @@ class ModelFacts:
     random_operators: tuple[str, ...] = ()
     provider_options: tuple[str, ...] = ()
     uncapturable: Mapping[str, int] = field(default_factory=dict)
+    widths: tuple[int, ...] = ()
 
     @property
     def suppresses(self) -> bool:

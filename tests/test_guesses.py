@@ -53,6 +53,13 @@ def _wide(path: Path) -> None:
     models.save(path, nodes, {"x": (_FLOAT, ("batch", "features"))}, {"y": (_FLOAT, ("batch", 4))}, weights)
 
 
+def _product(path: Path) -> None:
+    """Write the same product as MatMul, whose refusal names no size."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    weights = {"w": np.ones((23, 4), np.float32)}
+    models.save(path, nodes, {"x": (_FLOAT, ("batch", "features"))}, {"y": (_FLOAT, ("batch", 4))}, weights)
+
+
 def _recurrent(path: Path) -> None:
     """Write an LSTM over [steps, batch, 8] with its state as inputs, whose batch has no name."""
     nodes = [helper.make_node("LSTM", ["x", "w", "r", "", "", "h0", "c0"], ["y", "h", "c"], hidden_size=4)]
@@ -78,6 +85,7 @@ def _text_line(path: Path) -> None:
         (_lookup, {"ids": (1, 64)}, True),
         (_graph_network, {"x": (64, 4), "edge_index": (2, 64)}, False),
         (_wide, {"x": (1, 23)}, True),
+        (_product, {"x": (1, 23)}, True),
         (_recurrent, {"x": (64, 1, 8), "h0": (1, 1, 4), "c0": (1, 1, 4)}, False),
         (_text_line, {"x": (1, 3, 48, 320)}, True),
     ],

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _ROUNDS = 3
+_MOST_WIDTHS = 3
 _NEEDED = ("hashlib", "rtmo_optuna.codec", "rtmo_optuna.engine.outputs", "rtmo_optuna.records")
 """What a benchmark imports after its first run, to compare outputs."""
 
@@ -118,6 +119,7 @@ class Worker:
             uncapturable=uncapturable,
             external_files=graph.external_files if graph else (),
             random_operators=graph.random if graph else (),
+            widths=graph.widths[:_MOST_WIDTHS] if graph else (),
         )
         self.answer(protocol.Described(facts))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rtmo_optuna.wire import TensorSpec
 
@@ -48,11 +48,11 @@ _OTHERS = (
 )
 
 
-def others(refusal: str) -> Iterator[Guess]:
-    """Yield what to try after the first guess, given the words in which the model refused it."""
+def others(refusal: str, widths: Sequence[int] = ()) -> Iterator[Guess]:
+    """Yield what to try next: sizes in the words of the refusal, the weights' `widths`, then what others wanted."""
     named = dict.fromkeys(int(number) for number in _NUMBER.findall(_CLOCK.sub(" ", refusal)))
     sizes = [size for size in named if size > 1 and size != FIRST.size]
-    yield from (Guess(size=size) for size in sizes[:_MOST_TOLD])
+    yield from (Guess(size=size) for size in (*sizes[:_MOST_TOLD], *widths))
     yield from _OTHERS
 
 
