@@ -182,8 +182,14 @@ def bench(  # noqa: PLR0917 - one parameter an option
     rate: Rate = None,
     provider: Provider = "auto",
     input: Annotated[Path | None, _option("--input", path("PATH"), "As for tune.")] = None,  # noqa: A002
-    shape: Annotated[list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="As for tune.")] = None,
+    input_scale: Annotated[float, _option("--input-scale", FACTOR, "As for tune.")] = 1.0,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=1x3x640x640", help="As for tune. Default: what config.yaml was tuned for."),
+    ] = None,
     gate: Annotated[str, _option("--gate", _GATES, "As for tune.")] = "auto",
+    timeout: Annotated[float | None, _option("--timeout", TIME, "When to stop, such as 90s or 10m.")] = None,
+    allow_busy: Annotated[bool, typer.Option("--allow-busy", help="As for tune.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     engine: Engine = "onnxruntime",
 ) -> None:
@@ -201,8 +207,11 @@ def bench(  # noqa: PLR0917 - one parameter an option
         rate_hz=rate,
         provider=provider,
         input=input,
+        input_scale=input_scale,
         shapes=tuple(shape or ()),
         gate=GateMode(gate),
+        timeout_s=timeout,
+        allow_busy=allow_busy,
         engine=EngineKind(engine),
     )
     with Progress(quiet=as_json) as progress:
@@ -214,6 +223,9 @@ def bench(  # noqa: PLR0917 - one parameter an option
         return
     print_table(("", "first", "second"), comparison_rows(found))
     typer.echo(f"{found.sentence}\nverdict:  {found.verdict}\noutputs:  {found.outputs}")
+    if found.made_of:
+        shapes = ", ".join(f"{name} {list(shape)}" for name, shape in found.made_of.shapes.items())
+        typer.echo(f"input:    {found.made_of.input} ({shapes})")
     if found.rate_hz is not None:
         typer.echo(f"pace:     {pace(found.rate_hz)}")
     for note in found.notes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench import run as bench
 from rtmo_optuna.bench.protocol import ReferenceRequest
+from rtmo_optuna.circumstances import Circumstances, circumstances, with_tuned_shapes
 from rtmo_optuna.errors import ChildError, NothingMeasuredError, UsageError
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.records import GateMode, GateRequest, GateResult, Measurement, Note, Outcome, Purpose, Settings, Value
@@ -46,6 +49,8 @@ class Side:
     first_run_ms: float | None
     gpu_memory_bytes: int | None
     missed: int = 0
+    processes_ms: tuple[float, ...] = ()
+    """The latency of each process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,8 @@ class Comparison:
     """What the pairs say: how many times as fast `first` is as `second`, with the 98 % interval, and the verdict.
 
     `outputs` says whether the outputs are equal to the last bit, or how far apart they are; `notes` what did not run as
-    the settings ask. `rate_hz` is how many calls began each second, None where one followed the other.
+    the settings ask, and what is to be known of the input. `rate_hz` is how many calls began each second, None where
+    one followed the other. `schema` grows when a field of these changes its meaning or goes.
     """
 
     first: Side
@@ -67,6 +73,8 @@ class Comparison:
     outputs: str
     notes: tuple[str, ...] = ()
     rate_hz: float | None = None
+    made_of: Circumstances | None = None
+    schema: int = 1
 
 
 def compare(
@@ -82,16 +90,18 @@ def compare(
 
     The first settings are what config.yaml holds, with `changes` ("knob=value"); the second ONNX Runtime's default
     with `against`, where "config" stands for what config.yaml holds. A file that was `named`, or is meant by "config",
-    must hold settings. Raises UsageError for bad input or equal settings, NothingMeasuredError where either cannot be
+    must hold settings; the shapes that it was tuned for are the input's. No pair begins after `options.timeout_s`.
+    Raises UsageError for bad input or equal settings, NothingMeasuredError where either cannot be
     run.
     """
+    end_s = math.inf if options.timeout_s is None else time.monotonic() + options.timeout_s
     with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
         scratch = Path(name)
         meant = named or _CONFIG in against
         if meant and not options.config.exists():
             message = f"The configuration {options.config} does not exist: name another, or leave it out."
             raise UsageError(message)
-        planned = plan(options, scratch)
+        planned = plan(with_tuned_shapes(options), scratch)
         if meant:
             configfile.check_settings(planned.config)
         provider, held = planned.about.definition.provider, planned.config.settings
@@ -105,7 +115,9 @@ def compare(
                 first_process(runner, planned.about.space.fixed)
             outputs = _outputs(planned, runner, first, second, scratch)
             runner.gate = GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), "")
-            return _duel(runner, first, second, pairs, outputs)
+            found = _duel(runner, first, second, pairs, outputs, end_s)
+        about = planned.about
+        return replace(found, notes=(*about.warnings, *found.notes), made_of=circumstances(planned))
 
 
 def parsed(provider: str, base: Iterable[tuple[str, Value]], changes: Iterable[str]) -> Settings:
@@ -129,12 +141,14 @@ def parsed(provider: str, base: Iterable[tuple[str, Value]], changes: Iterable[s
     return canonical(provider, {**dict(base), **values})
 
 
-def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs: str) -> Comparison:
+def _duel(  # noqa: PLR0917 - what a comparison is
+    runner: Runner, first: Settings, second: Settings, pairs: int, outputs: str, end_s: float
+) -> Comparison:
     rules = confirm.ConfirmRules(looks=confirm.looks_for(pairs), two_sided=True)
     measured: dict[Settings, list[Measurement]] = {first: [], second: []}
     values: list[tuple[float | None, float | None]] = []
     told = confirm.confirm((), rules, str(second))
-    while not told.over:
+    while not told.over and time.monotonic() < end_s:
         pair: dict[Settings, float | None] = {}
         for settings in confirm.who_first(len(values), (first, second)):
             record, measurement = runner.record(Purpose.CONFIRMATION, len(values), settings)
@@ -156,7 +170,7 @@ def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs
         high=told.high,
         pairs=told.pairs,
         verdict=verdict,
-        sentence=f"{first}: {told.sentence}",
+        sentence=f"{first}: {told.sentence}{'' if told.over else ' The time was up before that.'}",
         outputs=outputs,
         notes=tuple(
             dict.fromkeys(
@@ -187,18 +201,21 @@ def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, s
     if measurement.gate is None:
         message = f"{first} cannot be run: {measurement.why}"
         raise NothingMeasuredError(message)
-    return _apart(measurement.gate)
+    return apart(measurement.gate)
 
 
-def _apart(gate: GateResult) -> str:
+def apart(gate: GateResult) -> str:
+    """Return in words how far apart the outputs were that `gate` compared: "equal", figures, or that all were empty."""
     figures = {
         f"{error.name}: {name}": max(values)
         for error in gate.errors
         for name, values in error.figures.items()
         if values and max(values) > 0
     }
+    empty = ", ".join(error.name for error in gate.errors if gate.passed and not error.figures)
     if not figures and gate.passed:
-        return "equal"
+        same = "" if all(not error.figures for error in gate.errors) else "equal, but "
+        return f"{same}nothing to compare in {empty}, which is empty" if empty else "equal"
     told = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
     return told if gate.passed else f"{gate.reason} ({told})" if told else gate.reason
 
@@ -228,4 +245,5 @@ def _side(settings: Settings, measured: Sequence[Measurement]) -> Side:
         first_run_ms=first_run,
         gpu_memory_bytes=None if memory is None else int(memory),
         missed=sum(m.missed for m in measured),
+        processes_ms=tuple(round(m.latency_ms, 4) for m in measured if m.latency_ms is not None),
     )

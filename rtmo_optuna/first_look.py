@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench import references
 from rtmo_optuna.bench import run as bench
-from rtmo_optuna.bench.protocol import DescribeRequest, ReferenceRequest
+from rtmo_optuna.bench.protocol import DescribeRequest, ReferenceMade, ReferenceRequest
 from rtmo_optuna.codec import encode
+from rtmo_optuna.engine import guesses
+from rtmo_optuna.engine.feed import shown
 from rtmo_optuna.errors import ChildError, UsageError
-from rtmo_optuna.records import GateMode, GateRequest, InputFacts, Limits, ModelFacts, SessionSpec, StudyDefinition
+from rtmo_optuna.records import (
+    GateMode,
+    GateRequest,
+    InputFacts,
+    Limits,
+    ModelFacts,
+    SessionSpec,
+    Stage,
+    StudyDefinition,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rtmo_optuna.engine.guesses import Guess
 
 _LEAST_LOOK_S = 30.0
+_MOST_GUESSING_S = 30.0
+_LOGGED = re.compile(r" \d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+"""How a line of ONNX Runtime's log begins, which some of its errors quote."""
+_VARIABLES = (
+    "ORT_INTRA_OP_NUM_THREADS ORT_INTER_OP_NUM_THREADS OMP_NUM_THREADS OMP_WAIT_POLICY KMP_AFFINITY "
+    "NVIDIA_TF32_OVERRIDE CUDA_MODULE_LOADING CUDA_LAUNCH_BLOCKING CUBLAS_WORKSPACE_CONFIG "
+    "ORT_DISABLE_FLASH_ATTENTION ORT_DISABLE_MEMORY_EFFICIENT_ATTENTION ORT_DISABLE_FUSED_ATTENTION"
+)
+_INTEGERS = re.compile(r"int(16|32|64)")
 
 
 def describe(session: SessionSpec, chosen: StudyDefinition) -> ModelFacts:
@@ -33,23 +59,74 @@ def _patience(chosen: StudyDefinition) -> Limits:
     return replace(limits, build_s=min(limits.build_s, most_s), first_run_s=min(limits.first_run_s, most_s))
 
 
-def reference(
-    session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, gate: GateRequest, content: Mapping[str, str]
-) -> tuple[str, ...]:
+def reference(  # noqa: PLR0917 - what a plan has at hand
+    session: SessionSpec,
+    inputs: InputFacts,
+    chosen: StudyDefinition,
+    gate: GateRequest,
+    content: Mapping[str, str],
+    remake: Callable[[Guess], InputFacts],
+    widths: Sequence[int] = (),
+) -> tuple[InputFacts, tuple[str, ...]]:
     """Run the model once on the CPU, so that an input it refuses is known before anything is written.
 
-    Where that was done before, with the same `content`, its outputs are known. Returns warnings; raises UsageError
-    where the model cannot be run on the CPU and has to be.
+    Where that was done before, with the same `content`, its outputs are known. A made input that the model refuses is
+    made again by `remake`, from other guesses (the model's `widths` among them), for half a minute at most. Returns the
+    input that runs, and warnings; raises UsageError where the model cannot be run on the CPU and has to be.
     """
     rules = {} if gate.rules.mode is GateMode.OFF else encode(gate.rules)
     request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, gate.reference, rules)
+
+    def run(candidate: InputFacts) -> ReferenceMade:
+        return references.reference(request, _patience(chosen), {**content, "input": candidate.sha256})
+
     try:
-        made = references.reference(request, _patience(chosen), content)
+        try:
+            made = run(inputs)
+        except ChildError as refused:
+            if inputs.real or refused.stage != Stage.FIRST_RUN:
+                raise
+            inputs, made = _again(inputs, refused, run, remake, widths)
     except ChildError as error:
         if error.bad_input or chosen.provider == "cpu":
             raise _as_usage(error, session) from error
-        return (f"The model does not run on the CPU, so its outputs have no reference and were not compared: {error}",)
-    return () if made.finite else ("The model's outputs for this input are not all finite (NaN or infinity).",)
+        sentence = f"The model does not run on the CPU, so its outputs have no reference and were not compared: {error}"
+        return inputs, (sentence,)
+    infinite = ("The model's outputs for this input are not all finite (NaN or infinity).",)
+    return inputs, () if made.finite else infinite
+
+
+def _again(
+    first: InputFacts,
+    refused: ChildError,
+    run: Callable[[InputFacts], ReferenceMade],
+    remake: Callable[[Guess], InputFacts],
+    widths: Sequence[int],
+) -> tuple[InputFacts, ReferenceMade]:
+    """Return the first input of other guesses that the model takes; raise ChildError where it takes none of them."""
+    tried, end_s = {first.sha256}, time.monotonic() + _MOST_GUESSING_S
+    for guess in guesses.others(str(refused), widths):
+        candidate = remake(guess)
+        if candidate.sha256 in tried or time.monotonic() > end_s:
+            continue
+        tried.add(candidate.sha256)
+        with suppress(ChildError):
+            made = run(candidate)
+            return replace(candidate, source=f"{candidate.source} (after {len(tried) - 1} that it refused)"), made
+    remake(guesses.FIRST)
+    raise ChildError(_refusal(first, refused, len(tried)), stage=refused.stage, bad_input=True) from refused
+
+
+def _refusal(first: InputFacts, refused: ChildError, tried: int) -> str:
+    assumed = ", ".join(f"{name} {shown(shape)}" for name, shape in first.shapes.items())
+    shapes = " ".join(f"--shape {name}={shown(shape)}" for name, shape in first.shapes.items() if shape)
+    others = f", and {tried - 1} others with other sizes and values" if tried > 1 else ""
+    why = _LOGGED.split(str(refused).rpartition("Status Message: ")[2])[0].strip().rstrip(".")
+    change = f"give real sizes, as in {shapes}, or real" if shapes else "give real"
+    return (
+        f"The model refuses the input that was made for it ({assumed}; {first.source}){others}: {why}. Instead, "
+        f"{change} arrays: --input FILE.npz, with {', '.join(first.shapes)} in it."
+    )
 
 
 def _as_usage(error: ChildError, session: SessionSpec) -> UsageError:
@@ -64,7 +141,20 @@ def _as_usage(error: ChildError, session: SessionSpec) -> UsageError:
 
 def warnings(model: ModelFacts, inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]:
     """Return what the user should know of the inputs: that they are made up, that their shapes keep graphs out."""
-    return (*_made_up(model, inputs), *_open_shapes(inputs, chosen))
+    return (*made_up(model, inputs), *_open_shapes(inputs, chosen))
+
+
+def fixed_options(session: SessionSpec) -> tuple[str, ...]:
+    """Return what is to be known of options that the configuration holds and no knob stands for."""
+    if not session.extras:
+        return ()
+    held = ", ".join(f"{name}={value}" for name, value in session.extras.items())
+    return (f"Every session here, the default's too, has what the configuration holds beside its settings: {held}.",)
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that are set and change what ONNX Runtime does, as a part of a study's identity."""
+    return {name: os.environ[name] for name in _VARIABLES.split() if name in os.environ}
 
 
 def _open_shapes(inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]:
@@ -74,10 +164,21 @@ def _open_shapes(inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]
     return (f"The model leaves shapes open, so no CUDA graph is tried, which gains most. To fix them: {shapes}",)
 
 
-def _made_up(model: ModelFacts, inputs: InputFacts) -> tuple[str, ...]:
+_BY_VALUES = {
+    "NonMaxSuppression": "NonMaxSuppression's cost follows the number of boxes",
+    "Loop": "what Loop repeats may follow the values",
+    "Scan": "what Scan repeats follows the sizes",
+    "If": "If may take another branch",
+}
+"""Operators whose cost depends on the input, and how."""
+
+
+def made_up(model: ModelFacts, inputs: InputFacts) -> tuple[str, ...]:
+    """Return what is to be known of an input that was made; nothing where the user gave one."""
     if inputs.real:
         return ()
-    speed = " In this model speed depends on it too: NonMaxSuppression's cost follows the number of boxes." * (
-        model.suppresses
-    )
+    reasons = [why for operator, why in _BY_VALUES.items() if operator in model.operators]
+    if any(spec.shape and _INTEGERS.search(spec.dtype) for spec in model.inputs):
+        reasons.append("integers (token ids, indices) are all the same in it")
+    speed = f" In this model speed depends on it too: {'; '.join(reasons)}." if reasons else ""
     return (f"The input is {inputs.source}: the outputs say nothing about real ones.{speed} Give --input.",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from rtmo_optuna.codec import encode
 from rtmo_optuna.engine import inputs as engine_inputs
 from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.shapes import parse_shapes
+from rtmo_optuna.engine.watch import ModelWatch
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host, load
@@ -109,12 +111,13 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
     report = _report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
-    session = SessionSpec(str(options.model), chosen.provider, engine=options.engine)
+    session = SessionSpec(str(options.model), chosen.provider, engine=options.engine, extras=config.extras)
     if not (options.allow_busy or os.environ.get(ALLOW_BUSY)):
         _check_idle(device if chosen.provider == "cuda" else None)
     model = first_look.describe(session, chosen)
     _check_comparable(model, chosen)
-    inputs = engine_inputs.prepare(
+    made = functools.partial(
+        engine_inputs.prepare,
         model.inputs,
         source=options.input,
         shapes=parse_shapes(options.shapes, model.inputs),
@@ -122,16 +125,19 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         target=scratch / "inputs.npz",
         batch=chosen.batch,
     )
+    inputs = made()
     _check_time(chosen, inputs.samples)
     chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.samples))
     session = replace(session, free_dimensions=inputs.free_dimensions, shapes=inputs.shapes if inputs.fixed else {})
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
     model_sha256 = hash_model(options.model, model.external_files)
-    content = {"model": model_sha256, "input": inputs.sha256, "onnxruntime": model.versions["onnxruntime"]}
-    told = first_look.reference(session, inputs, chosen, gate, content)
+    content = {"model": model_sha256, "onnxruntime": model.versions["onnxruntime"]}
+    inputs, told = first_look.reference(
+        session, inputs, chosen, gate, content, lambda guess: made(guess=guess), model.widths
+    )
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
-    warnings = first_look.warnings(model, inputs, chosen) + told
+    warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session), *told)
     machine = host.host(device if chosen.provider == "cuda" else None)
     about = StudyRecord(
         name=name,
@@ -147,7 +153,8 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         storage=options.storage,
         warnings=warnings,
     )
-    return Plan(about, session, config, report, gate, identity(about))
+    same = identity(about) | ({"other options": key(config.extras)} if config.extras else {}) | first_look.environment()
+    return Plan(about, session, config, report, gate, same)
 
 
 def runner_of(planned: Plan, observer: Observer) -> Runner:
@@ -168,6 +175,7 @@ def runner_of(planned: Plan, observer: Observer) -> Runner:
         fixed=about.space.fixed,
         paced_s=least_s(measuring, about.inputs.samples, objective.least_calls),
         pool=_pool(planned),
+        unchanged=ModelWatch(Path(about.model_path), about.model.external_files, about.model_sha256),
     )
 
 

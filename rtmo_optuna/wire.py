@@ -97,7 +97,8 @@ class TensorSpec:
 class ModelFacts:
     """What a child found out about a model on one provider.
 
-    `uncapturable` counts the operators that a CUDA graph cannot hold.
+    `uncapturable` counts the operators that a CUDA graph cannot hold. `widths` are sizes that its weights want of what
+    they multiply.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -111,6 +112,7 @@ class ModelFacts:
     random_operators: tuple[str, ...] = ()
     provider_options: tuple[str, ...] = ()
     uncapturable: Mapping[str, int] = field(default_factory=dict)
+    widths: tuple[int, ...] = ()
 
     @property
     def suppresses(self) -> bool:
@@ -155,7 +157,8 @@ class SessionSpec:
     """All that is needed to open a session in a child.
 
     `free_dimensions` fixes symbolic dimensions of the inputs by name; `shapes` are those of all inputs where every
-    dimension is fixed, by that or by the model, else it is empty.
+    dimension is fixed, by that or by the model, else it is empty. `extras` are ONNX Runtime's options that are no
+    knobs; those of another provider are passed over.
     """
 
     model: str
@@ -165,6 +168,7 @@ class SessionSpec:
     device: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     free_dimensions: Mapping[str, int] = field(default_factory=dict)
+    extras: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

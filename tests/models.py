@@ -26,8 +26,8 @@ def facts(version: str = "1.31.1", **more: Any) -> ModelFacts:  # noqa: ANN401 -
 def save(
     path: Path,
     nodes: Sequence[onnx.NodeProto],
-    inputs: Mapping[str, tuple[int, Sequence[int | str]]],
-    outputs: Mapping[str, tuple[int, Sequence[int | str]]],
+    inputs: Mapping[str, tuple[int, Sequence[int | str | None]]],
+    outputs: Mapping[str, tuple[int, Sequence[int | str | None]]],
     weights: dict[str, np.ndarray] | None = None,
 ) -> Path:
     """Write a model of `nodes`; inputs and outputs map a name to (ONNX type, shape)."""

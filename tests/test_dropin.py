@@ -414,7 +414,7 @@ def test_shapes_of_the_call_come_before_those_of_the_file(tmp_path: Path) -> Non
         ({"y": (1, 8)}, "shapes= is given for 'y', but the model takes 'x'"),
         ({"x": (1, 8, 1)}, r"shapes= asks for 'x' \(tensor\(float\) \[1, 8, 1\]\), but the model takes .*rank"),
         ({"x": (1, 7)}, "shapes= asks for .*keep its rank and fixed sizes"),
-        ({"x": (0, 8)}, "shapes= asks for"),
+        ({"x": (-1, 8)}, "shapes= asks for"),
         ({"x": ("n", 8)}, "shapes= gives .* for 'x', which is no shape"),
         ({"x": 8}, "shapes= gives 8 for 'x', which is no shape"),
     ],

@@ -73,11 +73,11 @@ def test_shapes_are_parsed(text: str, expected: tuple[str, tuple[int, ...]]) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "input", "input=", "x=1x", "x=1x-3", "x=0x3", "x=1,3", "x=1x3.5", "x=1 x 3", "x=\u0661"]
+    "text", ["", "input", "input=", "x=1x", "x=1x-3", "x=00x3", "x=1,3", "x=1x3.5", "x=1 x 3", "x=\u0661"]
 )
 def test_what_is_no_shape_is_refused(text: str) -> None:
     """The sentence holds what was given and how it is written."""
-    with pytest.raises(UsageError, match="not a shape of positive numbers: write name=1x3x640x640") as caught:
+    with pytest.raises(UsageError, match="not a shape of whole numbers: write name=1x3x640x640") as caught:
         parse_shape(text)
     assert repr(text) in str(caught.value)
 
@@ -119,7 +119,6 @@ def test_shapes_that_do_not_fit_are_refused(
         *((TensorSpec("text", dtype, (1,)), [f"'text' ({dtype} [1])", "tensor(float16)", "tensor(bool)"])
           for dtype in ("tensor(string)", "tensor(bfloat16)", "tensor(float8e4m3fn)", "seq(tensor(float))",
                         "map(int64,tensor(float))", "optional(tensor(float))")),
-        (TensorSpec("empty", "tensor(float)", ("n", 0)), ["'empty' (tensor(float) [n, 0])", "no elements"]),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("source", [None, "some.npz"])
@@ -332,7 +331,6 @@ _FAULTS: Mapping[str, tuple[str, Sequence[TensorSpec], Callable[[Path], object],
     "text array": ("a.npz", _VECTOR, lambda p: _save(p, x=[["a"] * 4]), ["'x' as str", "float32"]),
     "rank": ("a.npz", _VECTOR, lambda p: _save(p, x=np.zeros(4, _F32)), ["float32 [4]", "float32 [n, 4]"]),
     "fixed size": ("a.npz", _VECTOR, lambda p: _save(p, x=np.zeros((1, 5), _F32)), ["[1, 5]", "[n, 4]"]),
-    "no elements": ("a.npz", _VECTOR, lambda p: _save(p, x=np.zeros((0, 4), _F32)), ["[0, 4]", "[n, 4]"]),
     "objects": ("a.npz", _VECTOR, lambda p: _save(p, x=np.array([{}])), ["cannot be read", "allow_pickle=False"]),
     "not a zip": ("a.npz", _VECTOR, lambda p: p.write_text("hello"), ["cannot be read (File is not a zip file)"]),
     "no array": ("a.npz", _VECTOR, lambda p: _zip(p, x=b"hello, this is text"), ["cannot be read", "numpy.savez"]),

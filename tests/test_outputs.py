@@ -457,9 +457,9 @@ def test_rows_with_nan_in_the_reference_have_to_have_it_too() -> None:
     assert not verdict(reference, more).passed
 
 
-@pytest.mark.parametrize("array", [np.array(["person"]), np.array([None]), np.zeros(3, "V2")])
+@pytest.mark.parametrize("array", [np.array([None]), np.zeros(3, "V2")])
 def test_an_output_without_numbers_is_refused(array: NDArray[Any]) -> None:
-    """Text and objects cannot be compared: the sentence names the output and the way out."""
+    """Objects cannot be compared: the sentence names the output and the way out."""
     with pytest.raises(UsageError, match=r"The output 'names' holds .*: run with --gate off"):
         verdict({"names": array}, {"names": array})
     assert verdict({"names": array}, {}, GateRules(mode=GateMode.OFF)).passed

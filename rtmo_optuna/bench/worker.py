@@ -14,6 +14,7 @@ from rtmo_optuna.bench import protocol
 from rtmo_optuna.bench.protocol import Blame
 from rtmo_optuna.bench.timer import timer_for
 from rtmo_optuna.engine import ort
+from rtmo_optuna.engine.flat import even, flat, together
 from rtmo_optuna.engine.inputs import load
 from rtmo_optuna.engine.session import open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _ROUNDS = 3
+_MOST_WIDTHS = 3
 _NEEDED = ("hashlib", "rtmo_optuna.codec", "rtmo_optuna.engine.outputs", "rtmo_optuna.records")
 """What a benchmark imports after its first run, to compare outputs."""
 
@@ -73,10 +75,10 @@ class Worker:
         engine.run(samples[0])
         self.answer(protocol.Ran(time.perf_counter_ns() - start))
         runs = _settled(engine, samples)
-        digest = _hash(engine, runs[0])
+        digest = _hash(runs[0])
         if request.gate:
             self.stage = Stage.GATE
-            self.answer(protocol.Gated(_gated(engine, runs, request.gate)))
+            self.answer(protocol.Gated(_gated(runs, request.gate)))
         del runs
         timer = timer_for(engine, samples, request.measuring, request.best_spin_ns if request.pin else None)
         self.stage = Stage.WARMUP
@@ -117,6 +119,7 @@ class Worker:
             uncapturable=uncapturable,
             external_files=graph.external_files if graph else (),
             random_operators=graph.random if graph else (),
+            widths=graph.widths[:_MOST_WIDTHS] if graph else (),
         )
         self.answer(protocol.Described(facts))
 
@@ -128,15 +131,15 @@ class Worker:
         self.stage = Stage.BUILD
         engine = open_engine(request.session)
         self.stage = Stage.FIRST_RUN
-        runs = [dict(zip(engine.output_names, engine.run(feed), strict=True)) for feed in samples]
+        runs = [flat(engine.output_names, engine.run(feed)) for feed in samples]
+        runs = even(runs)
         if request.gate:
+            self.stage = Stage.GATE
             from rtmo_optuna.codec import decode  # noqa: PLC0415
             from rtmo_optuna.engine.outputs import judge  # noqa: PLC0415
             from rtmo_optuna.records import GateRules  # noqa: PLC0415
 
             judge(runs, runs, decode(GateRules, request.gate))
-        else:
-            runs = [{name: array for name, array in run.items() if array.dtype.kind in "biufc"} for run in runs]
         with open(request.target, "wb") as target:  # noqa: PTH123 - pathlib is not needed otherwise
             named = {f"{n}/{name}": array for n, run in enumerate(runs) for name, array in run.items()}
             np.savez(target, allow_pickle=False, **named)
@@ -162,7 +165,7 @@ def _sentence(error: Exception) -> str:
     return text if isinstance(error, TunerError | RuntimeError) else f"{type(error).__name__}: {text}"
 
 
-def _settled(engine: Engine, samples: list[Feed]) -> list[list[NDArray[Any]]]:
+def _settled(engine: Engine, samples: list[Feed]) -> list[dict[str, NDArray[Any]]]:
     """Return each sample's outputs in the last of three rounds: what a session answers in the long run is compared.
 
     A CUDA graph is replayed by then. And one setting of ONNX Runtime 1.31 (`fuse_conv_bias` without `prefer_nhwc`, on
@@ -170,10 +173,10 @@ def _settled(engine: Engine, samples: list[Feed]) -> list[list[NDArray[Any]]]:
     """
     for _ in range(_ROUNDS):
         outputs = [engine.run(feed) for feed in samples]
-    return outputs
+    return [flat(engine.output_names, values) for values in outputs]
 
 
-def _gated(engine: Engine, outputs: list[list[NDArray[Any]]], plain: Mapping[str, Any]) -> dict[str, Any]:
+def _gated(outputs: list[dict[str, NDArray[Any]]], plain: Mapping[str, Any]) -> dict[str, Any]:
     """Compare the outputs of every sample with the reference; what that takes is loaded here, after the first run."""
     from dataclasses import replace  # noqa: PLC0415
 
@@ -185,8 +188,8 @@ def _gated(engine: Engine, outputs: list[list[NDArray[Any]]], plain: Mapping[str
 
     wanted = decode(GateRequest, plain)
     with np.load(wanted.reference) as stored:
-        reference = [{name: stored[f"{n}/{name}"] for name in engine.output_names} for n in range(len(outputs))]
-    found = [dict(zip(engine.output_names, arrays, strict=True)) for arrays in outputs]
+        reference = _by_sample(stored)
+    found = outputs if len(reference) == len(outputs) else [together(outputs)]
     result = judge(reference, found, wanted.rules, wanted.own)
     if wanted.baseline:
         final = judge(reference, found, wanted.rules, result)
@@ -194,11 +197,20 @@ def _gated(engine: Engine, outputs: list[list[NDArray[Any]]], plain: Mapping[str
     return dict(encode(result))
 
 
-def _hash(engine: Engine, outputs: list[NDArray[Any]]) -> str:
+def _by_sample(stored: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+    """Return the arrays of a file that `Worker.reference` wrote, one mapping a sample."""
+    samples: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, array in stored.items():
+        number, _, output = name.partition("/")
+        samples.setdefault(number, {})[output] = array
+    return list(samples.values())
+
+
+def _hash(outputs: Mapping[str, NDArray[Any]]) -> str:
     import hashlib  # noqa: PLC0415 - only after the first run
 
     digest = hashlib.sha256()
-    for name, array in zip(engine.output_names, outputs, strict=True):
+    for name, array in outputs.items():
         digest.update(f"{name} {array.dtype} {array.shape} ".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1
 _CHUNK_BYTES = 2**20
 _ONNX_DOMAINS = ("", "ai.onnx")
+_PRODUCTS = frozenset({"Gemm", "MatMul"})
+_MATRIX = 2
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Sampling"}
 )
@@ -32,13 +34,15 @@ class GraphFacts:
     operator, in order of name, whatever their domain; those in the bodies of If, Loop and Scan count once, and a call
     of a function of the model counts as the function's nodes. `random` names the operators that answer differently
     each time, in order of name. `external_files` are the files that hold weights, relative to the model's folder, in
-    the order of first mention.
+    the order of first mention. `widths` are the sizes that matrix products with weights want of what they multiply, in
+    the order of the nodes.
     """
 
     opset: int
     operators: Mapping[str, int]
     random: tuple[str, ...]
     external_files: tuple[str, ...]
+    widths: tuple[int, ...] = ()
 
 
 def read_graph(path: Path | str) -> GraphFacts:
@@ -62,6 +66,7 @@ def read_graph(path: Path | str) -> GraphFacts:
         operators=dict(sorted(operators.items())),
         random=tuple(sorted(operator for operator, random in counts if random)),
         external_files=_external_files(model, path),
+        widths=_widths(model.graph),
     )
 
 
@@ -150,6 +155,18 @@ def _count(model: ModelProto) -> Counter[tuple[str, bool]]:
         return counts
 
     return total(model.graph.node)
+
+
+def _widths(graph: GraphProto) -> tuple[int, ...]:
+    """Return the inner sizes of products with a weight on the right, each once."""
+    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
+    found: list[int] = []
+    for node in graph.node:
+        shape = weights.get(node.input[1], ()) if node.op_type in _PRODUCTS and len(node.input) > 1 else ()
+        if len(shape) == _MATRIX:
+            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+            found.append(shape[1 if transposed else 0])
+    return tuple(dict.fromkeys(found))
 
 
 def _drops(node: NodeProto, off: set[str]) -> bool:

@@ -27,7 +27,6 @@ _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _DTYPES = ("tensor(float16)", "tensor(float)", "tensor(double)", "tensor(uint8)")
 _MODES = {1: "L", 3: "RGB"}
 _MOST = 16
-_SIDE = 640
 _PADDING = 114
 _SHAPES = 40
 _NOISE = 4.0
@@ -44,11 +43,6 @@ class Layout:
     def plane(self) -> tuple[int, int]:
         """The axes of height and width."""
         return (2, 3) if self.channel_axis == 1 else (1, 2)
-
-    @property
-    def defaults(self) -> dict[int, tuple[str, int]]:
-        """What the axes of height and width are called, and their sizes where the model leaves them open."""
-        return {axis: (name, _SIDE) for axis, name in zip(self.plane, ("height", "width"), strict=True)}
 
 
 def layout_of(spec: TensorSpec) -> Layout | None:

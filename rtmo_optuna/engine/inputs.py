@@ -13,6 +13,7 @@ import numpy as np
 
 from rtmo_optuna.engine import images
 from rtmo_optuna.engine.feed import DTYPES, is_fixed
+from rtmo_optuna.engine.guesses import FIRST, Guess, is_batch
 from rtmo_optuna.engine.shapes import batched, bound, dims_text, fits, named, nearest, quoted, told
 from rtmo_optuna.errors import UsageError
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     Arrays: TypeAlias = dict[str, NDArray[Any]]
     Shape: TypeAlias = tuple[int, ...]
 
-_OTHER_SIZE = 64
 _MOST_BYTES = 4 * 2**30
 
 
@@ -40,24 +40,25 @@ def prepare(
     scale: float,
     target: Path,
     batch: int | None = None,
+    guess: Guess = FIRST,
 ) -> InputFacts:
     """Write the model's input arrays to `target`, and return what they are.
 
     `specs` is the model's signature, `shapes` what `parse_shapes` returned (a dynamic dimension's name stands for one
     size in all inputs), `batch` the size of leading dimensions that neither gives, `scale` what pixels are multiplied
-    by. Without a `source` the arrays are made: a drawn picture
-    (0 to 255) where an input looks like one, else normally distributed floats, ones for integers (valid as index, mask
-    and length alike), alternating booleans; dynamic dimensions are then 1 for the first, 640 for a picture's height
-    and width, 64 for others. A `source` is an .npz file with one array for each input, an .npy file for a model with
-    one input, or a picture or folder of pictures (the first 16 by name), letterboxed, for a model with one input that
-    takes pictures. Pictures, and arrays of one item, are repeated to fill the batch.
+    by. Without a `source` the arrays are made: a drawn picture (0 to 255) where an input looks like one, else normally
+    distributed floats, alternating booleans, and for integers and dynamic dimensions what `guess` says: at first ones
+    (valid as index, mask and length alike), 640 for a picture's height and width, 1 for a batch, 64 for others. A
+    `source` is an .npz file with one array for each input, an .npy file for a model with one input, or a picture or
+    folder of pictures (the first 16 by name), letterboxed, for a model with one input that takes pictures. Pictures,
+    and arrays of one item, are repeated to fill the batch.
 
     `target` becomes, atomically, an uncompressed .npz file with one array for each input, each with a leading axis of
     samples. The facts' shapes are those of one sample; their hash covers names, types, shapes and values. Raises
     UsageError where the signature, the source, a shape or the scale cannot be used.
     """
     bounded = [batched(spec, batch) for spec in bound(specs, shapes)]
-    arrays, words = _made(bounded, scale) if source is None else _reader(source)(source, bounded, scale)
+    arrays, words = _made(bounded, scale, guess) if source is None else _reader(source)(source, bounded, scale)
     _write(arrays, target)
     from rtmo_optuna.records import InputFacts  # noqa: PLC0415 - a child needs `load` only
 
@@ -69,7 +70,7 @@ def prepare(
         source=words,
         real=source is not None,
         free_dimensions=named(specs, bounded),
-        fixed=all(is_fixed(spec.shape) for spec in bounded),
+        fixed=all(is_fixed(spec.shape) and arrays[spec.name].ndim == len(spec.shape) + 1 for spec in bounded),
     )
 
 
@@ -79,17 +80,16 @@ def load(path: Path | str) -> list[Arrays]:
     return [{name: array[n, ...] for name, array in arrays.items()} for n in range(_samples(arrays))]
 
 
-def _completed(specs: Sequence[TensorSpec]) -> tuple[dict[str, Shape], str]:
+def _completed(specs: Sequence[TensorSpec], guess: Guess = FIRST) -> tuple[dict[str, Shape], str]:
     """Return each input's shape, and the words for the sizes that its dynamic dimensions were given."""
     sizes: dict[str, int] = {}
     shapes: dict[str, Shape] = {}
     for spec in specs:
-        layout = images.layout_of(spec)
-        defaults = {0: ("batch", 1)} | (layout.defaults if layout else {})
-        shape: list[int] = []
-        for axis, dim in enumerate(spec.shape):
-            role, size = defaults.get(axis, (f"{spec.name}[{axis}]", _OTHER_SIZE))
-            shape.append(dim if isinstance(dim, int) else sizes.setdefault(dim or role, size))
+        roles = _roles(spec, guess)
+        shape = [
+            d if isinstance(d, int) else sizes.setdefault(d or roles[n][0], roles[n][1])
+            for n, d in enumerate(spec.shape)
+        ]
         shapes[spec.name] = tuple(shape)
     needed = sum(math.prod(shapes[spec.name]) * DTYPES[spec.dtype].itemsize for spec in specs)
     if needed > _MOST_BYTES:
@@ -99,16 +99,26 @@ def _completed(specs: Sequence[TensorSpec]) -> tuple[dict[str, Shape], str]:
     return shapes, f"; dynamic dimensions: {words}" if words else ""
 
 
-def _made(specs: Sequence[TensorSpec], scale: float) -> tuple[Arrays, str]:
+def _roles(spec: TensorSpec, guess: Guess) -> list[tuple[str, int]]:
+    """Return what each dimension of an input is called, and its size, where the model leaves it open."""
+    layout = images.layout_of(spec)
+    planes = dict(zip(layout.plane, (("height", guess.height), ("width", guess.width)), strict=True)) if layout else {}
+    return [
+        planes.get(axis) or (("batch", 1) if is_batch(spec, axis) else (f"{spec.name}[{axis}]", guess.size))
+        for axis in range(len(spec.shape))
+    ]
+
+
+def _made(specs: Sequence[TensorSpec], scale: float, guess: Guess) -> tuple[Arrays, str]:
     if not any(map(images.layout_of, specs)):
         _refuse_scale(scale, "no input of the model takes pictures")
-    shapes, note = _completed(specs)
+    shapes, note = _completed(specs, guess)
     rng = np.random.default_rng(0)
-    arrays = {spec.name: _values(spec, shapes[spec.name], scale, rng)[np.newaxis] for spec in specs}
+    arrays = {spec.name: _values(spec, shapes[spec.name], scale, rng, guess)[np.newaxis] for spec in specs}
     return arrays, f"made from the signature{note}"
 
 
-def _values(spec: TensorSpec, shape: Shape, scale: float, rng: np.random.Generator) -> NDArray[Any]:
+def _values(spec: TensorSpec, shape: Shape, scale: float, rng: np.random.Generator, guess: Guess) -> NDArray[Any]:
     dtype = DTYPES[spec.dtype]
     if layout := images.layout_of(spec):
         return images.as_tensor(images.drawn(shape, layout, rng), layout, dtype, scale)
@@ -116,8 +126,9 @@ def _values(spec: TensorSpec, shape: Shape, scale: float, rng: np.random.Generat
         "f": lambda: rng.standard_normal(shape),
         "c": lambda: rng.standard_normal(shape) + 1j * rng.standard_normal(shape),
         "b": lambda: np.arange(math.prod(shape)).reshape(shape) % 2 == 0,
+        **dict.fromkeys("iu", lambda: np.full(shape, guess.integer)),
     }
-    return np.asarray(values.get(dtype.kind, lambda: np.ones(shape))(), dtype)
+    return np.asarray(values[dtype.kind](), dtype)
 
 
 def _refuse_scale(scale: float, reason: str) -> None:

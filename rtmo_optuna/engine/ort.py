@@ -10,15 +10,17 @@ import ctypes
 import os
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
+from rtmo_optuna.space.extras import EXTRAS, Extra
 from rtmo_optuna.space.knobs import FREE_SHARE, PROVIDERS, Knob, Provider
 from rtmo_optuna.wire import Scope, Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 _RECORD_NODES = "session.record_ep_graph_assignment_info"
 _STREAM = "user_compute_stream"
@@ -38,6 +40,8 @@ class Runtime:
     provider: Provider
     import_ns: int
     preload_ns: int
+    extras: Mapping[str, Value] = field(default_factory=dict)
+    """Options that are no knobs, given to every session on top of its settings."""
 
     def open(
         self,
@@ -86,6 +90,9 @@ class Runtime:
         given: dict[str, str] = {"device_id": str(device)} if self.provider.name == "cuda" else {}
         for name, value in settings:
             _APPLY[table[name].scope](self.ort, options, given, table[name], _resolved(value, device))
+        for name, value in self.extras.items():
+            if EXTRAS[name].provider in {"", self.provider.name}:
+                _APPLY[EXTRAS[name].scope](self.ort, options, given, EXTRAS[name], value)
         for name, size in (free_dimensions or {}).items():
             options.add_free_dimension_override_by_name(name, size)
         return options, given
@@ -182,23 +189,23 @@ def _require_provider(ort: Any, name: str) -> None:  # noqa: ANN401
         raise UsageError(message)
 
 
-def _set_provider_option(_ort: Any, _options: Any, given: dict[str, str], knob: Knob, value: Value) -> None:  # noqa: ANN401
+def _set_provider_option(_ort: Any, _options: Any, given: dict[str, str], knob: Knob | Extra, value: Value) -> None:  # noqa: ANN401
     if knob.name == "gpu_mem_limit_gb":
         given["gpu_mem_limit"] = str(int(float(value or 0) * 2**30))
     else:
         given[knob.name] = _text(value)
 
 
-def _set_attribute(ort: Any, options: Any, _: dict[str, str], knob: Knob, value: Value) -> None:  # noqa: ANN401
+def _set_attribute(ort: Any, options: Any, _: dict[str, str], knob: Knob | Extra, value: Value) -> None:  # noqa: ANN401
     enums = {"graph_optimization_level": ort.GraphOptimizationLevel, "execution_mode": ort.ExecutionMode}
     setattr(options, knob.name, getattr(enums[knob.name], str(value)) if knob.name in enums else value)
 
 
-def _set_entry(_ort: Any, options: Any, _given: dict[str, str], knob: Knob, value: Value) -> None:  # noqa: ANN401
+def _set_entry(_ort: Any, options: Any, _given: dict[str, str], knob: Knob | Extra, value: Value) -> None:  # noqa: ANN401
     options.add_session_config_entry(knob.name, _text(value))
 
 
-_APPLY: Mapping[Scope, Callable[[Any, Any, dict[str, str], Knob, Value], None]] = {
+_APPLY: Mapping[Scope, Callable[[Any, Any, dict[str, str], Knob | Extra, Value], None]] = {
     Scope.PROVIDER: _set_provider_option,
     Scope.SESSION: _set_attribute,
     Scope.ENTRY: _set_entry,

@@ -111,19 +111,24 @@ def judge(
     reason = next((f"wrong output: {error.wrong}" for error in errors if error.wrong), "")
     mode = GateMode.DETECTIONS if boxes else GateMode.ELEMENTWISE
     warnings = tuple(_warnings(reference, rows, known.get(boxes, {}), rules))
-    return GateResult(not reason, mode, tuple(errors), rows < rules.min_rows, reason, warnings)
+    return GateResult(not reason, mode, tuple(errors), rows < rules.min_rows or is_empty(reference), reason, warnings)
+
+
+def is_empty(samples: Sequence[Sample]) -> bool:
+    """Whether no output of any sample has an element, so that there is nothing to compare."""
+    return not any(array.size for sample in samples for array in sample.values())
 
 
 def _boxes(reference: Sequence[Sample], rules: GateRules) -> str:
     """Name the list of boxes, empty where outputs are compared number by number; raises UsageError as `judge` says."""
     for name, array in reference[0].items():
-        if array.dtype.kind not in "biufc":
+        if array.dtype.kind not in "biufcU":
             message = (
-                f"The output {name!r} holds {array.dtype}, no numbers, so it cannot be compared with a reference: run "
-                "with --gate off, and check the outputs yourself."
+                f"The output {name!r} holds {array.dtype}, no numbers or texts, so it cannot be compared with a "
+                "reference: run with --gate off, and check the outputs yourself."
             )
             raise UsageError(message)
-        if array.size and not any(np.isfinite(sample[name]).any() for sample in reference):
+        if array.size and array.dtype.kind != "U" and not any(np.isfinite(sample[name]).any() for sample in reference):
             message = (
                 f"The output {name!r} is NaN or infinite everywhere for this input, so nothing can be compared: give "
                 "another --input, or run with --gate off and check the outputs yourself."
@@ -148,10 +153,12 @@ def _fault(name: str, samples: Sequence[tuple[Sample, Sample]], boxes: str) -> s
         shape = wanted.shape
         if boxes:
             shape = shape[:1] + other.get(boxes, found).shape[1:2] + shape[2:]
-        if found.dtype != wanted.dtype:
+        if found.dtype != wanted.dtype and {found.dtype.kind, wanted.dtype.kind} != {"U"}:
             return f"{name} holds {found.dtype} instead of {wanted.dtype}"
         if found.shape != shape:
             return f"{name} has the shape {list(found.shape)} instead of {list(shape)}"
+        if wanted.dtype.kind == "U":
+            continue
         expected, strange = (np.where(np.isfinite(array), 0, array) for array in (wanted, found))
         if strange.any() and not expected.any() if boxes else not np.array_equal(expected, strange, equal_nan=True):
             return f"{name} holds NaN or infinity where the reference has none, or lacks those that it has"
@@ -227,7 +234,14 @@ def _complaint(name: str, figures: Figures, counts: Mapping[str, int], known: Fi
 
 def _warnings(reference: Sequence[Sample], rows: int, known: Figures, rules: GateRules) -> Iterator[str]:
     """Yield what makes the gate weaker than it looks, given the rows to judge by and the default's figures of them."""
+    if empty := [name for name in reference[0] if not any(sample[name].size for sample in reference)]:
+        yield (
+            f"There was nothing to compare in {', '.join(empty)}, which the model leaves empty for this input: give an "
+            "--input in which it finds something."
+        )
     for name in reference[0]:
+        if reference[0][name].dtype.kind == "U":
+            continue
         if strange := sum(int((~np.isfinite(sample[name])).sum()) for sample in reference):
             yield f"The reference's {name} holds NaN or infinity in {strange} places, where sizes cannot be compared."
     if rows < rules.min_rows:

@@ -16,7 +16,8 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, knob_table
-from rtmo_optuna.wire import Scope, SessionSpec, Settings
+from rtmo_optuna.space.tuned import tuned_dimensions, tuned_shapes
+from rtmo_optuna.wire import Scope, SessionSpec, Settings, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ def open_session(
         device=device,
         shapes=held.shapes,
         free_dimensions=held.free_dimensions,
+        extras=held.extras,
     )
     if told := _differences(held.info, spec):
         sentence = f"{config} was tuned for something else ({'; '.join(told)}): tune again here"
@@ -75,14 +77,15 @@ def provider_options(
     options out. Raises UsageError as `open_session` does for the file.
     """
     held = _held(Path(config), config_path, provider)
-    runtime = ort.load(held.provider)
+    runtime = replace(ort.load(held.provider), extras=held.extras)
     return [(runtime.provider.ort_name, runtime.options(_for_plain_calls(held), device=device)[1])]
 
 
 def session_options(config: str | Path = "config.yaml", *, config_path: str = "", provider: str = "auto") -> Any:  # noqa: ANN401
     """Return `onnxruntime.SessionOptions` with the session's settings that `config` holds."""
     held = _held(Path(config), config_path, provider)
-    options, _ = ort.load(held.provider).options(_for_plain_calls(held), free_dimensions=held.free_dimensions)
+    runtime = replace(ort.load(held.provider), extras=held.extras)
+    options, _ = runtime.options(_for_plain_calls(held), free_dimensions=held.free_dimensions)
     return options
 
 
@@ -95,6 +98,7 @@ class _Held:
     shapes: Mapping[str, tuple[int, ...]]
     free_dimensions: Mapping[str, int]
     info: Mapping[str, Any]
+    extras: Mapping[str, Value]
 
 
 def _held(path: Path, config_path: str, provider: str) -> _Held:
@@ -112,13 +116,13 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
         raise UsageError(message)
     config = configfile.read(path, chosen, config_path)
     configfile.check_settings(config, config_path)
-    fixed = info.get("free_dimensions") or {}
     return _Held(
         provider=chosen,
         settings=config.settings,
-        shapes={name: tuple(map(int, shape.split("x"))) for name, shape in (info.get("shapes") or {}).items() if shape},
-        free_dimensions={name: int(size) for name, size in fixed.items()},
+        shapes=tuned_shapes(info, path),
+        free_dimensions=tuned_dimensions(info, path),
         info=info,
+        extras=config.extras,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rtmo_optuna.engine import ort
@@ -44,7 +45,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, spec: SessionSpec, *, record_nodes: bool = False) -> None:
         """Import ONNX Runtime, load what CUDA needs, build the session; each is timed apart."""
-        self.runtime = ort.load(spec.provider)
+        self.runtime = replace(ort.load(spec.provider), extras=spec.extras)
         begun = time.perf_counter_ns()
         ort.start_driver(spec.provider)
         started = time.perf_counter_ns()

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     Shape: TypeAlias = tuple[int, ...]
 
-_SIZES = re.compile(r"[1-9][0-9]{0,11}(x[1-9][0-9]{0,11})*", re.IGNORECASE)
+_SIZES = re.compile(r"(0|[1-9][0-9]{0,11})(x(0|[1-9][0-9]{0,11}))*", re.IGNORECASE)
 
 
 def parse_shape(text: str) -> tuple[str, Shape]:
     """Return (input name, shape) of a `--shape` such as `input=1x3x640x640`; the name is empty where it is left out.
 
-    Raises UsageError where `text` is no shape of positive dimensions.
+    A dimension may be 0, as a decoder's past is that has none yet. Raises UsageError where `text` is no shape.
     """
     name, _, sizes = text.rpartition("=")
     if not _SIZES.fullmatch(sizes):
-        message = f"--shape {text!r} is not a shape of positive numbers: write name=1x3x640x640, or 1x3x640x640 alone."
+        message = f"--shape {text!r} is not a shape of whole numbers: write name=1x3x640x640, or 1x3x640x640 alone."
         raise UsageError(message)
     return name, tuple(int(size) for size in sizes.lower().split("x"))
 
@@ -70,7 +70,7 @@ def bound(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape], option: str 
             wanted = told(replace(spec, shape=given))
             message = f"{option} asks for {wanted}, but the model takes {told(spec)}: keep its rank and fixed sizes."
             raise UsageError(message)
-        for dim, size in zip(spec.shape, given, strict=True):
+        for dim, size in zip(spec.shape, given, strict=False):
             if isinstance(dim, str) and isinstance(size, int) and sizes.setdefault(dim, size) != size:
                 message = f"{option} makes the dimension {dim!r} both {sizes[dim]} and {size}: give it one size."
                 raise UsageError(message)
@@ -98,7 +98,7 @@ def named(specs: Sequence[TensorSpec], fixed: Sequence[TensorSpec]) -> dict[str,
     """
     sizes: dict[str, set[int | str | None]] = {}
     for one, other in zip(specs, fixed, strict=True):
-        for name, size in zip(one.shape, other.shape, strict=True):
+        for name, size in zip(one.shape, other.shape, strict=False):
             if isinstance(name, str):
                 sizes.setdefault(name, set()).add(size)
     single = {name: next(iter(found)) for name, found in sizes.items() if len(found) == 1}
@@ -111,16 +111,20 @@ def _size_or_name(dim: int | str | None) -> int | str | None:
 
 
 def _check_usable(spec: TensorSpec) -> None:
-    if spec.dtype not in DTYPES or 0 in spec.shape:
-        fault = "has no elements" if spec.dtype in DTYPES else f"is of none of the types {', '.join(DTYPES)}"
+    if spec.dtype not in DTYPES:
+        fault = f"is of none of the types {', '.join(DTYPES)}"
         message = f"The input {told(spec)} {fault}, so it cannot be fed: export the model with another input."
         raise UsageError(message)
 
 
 def fits(shape: Sequence[int | str | None], dims: Sequence[int | str | None]) -> bool:
-    """Whether `shape` has the rank and the fixed sizes of `dims`, and no size under 1."""
+    """Whether `shape` has the rank and the fixed sizes of `dims`, and no negative size.
+
+    Empty `dims` stand for a scalar and for an unknown rank alike: any shape may fit.
+    """
     same = all(size == dim for size, dim in zip(shape, dims, strict=False) if isinstance(dim, int))
-    return same and len(shape) == len(dims) and all(size > 0 for size in shape if isinstance(size, int))
+    known = not dims or len(shape) == len(dims)
+    return same and known and all(size >= 0 for size in shape if isinstance(size, int))
 
 
 def dims_text(dims: Iterable[int | str | None]) -> str:

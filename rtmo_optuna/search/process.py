@@ -57,8 +57,9 @@ class Runner:
     `fixed` are the study's default settings, the only ones whose outputs may tell how far from the reference is near.
     `spread` is s_b once it is known: a process is then measured to a third of it, not finer. `pin` has each window run
     on a quiet core; the preflight sets it where that steadies the host. `check` is asked before each process, and
-    raises where the user has interrupted the run. `first_state` and `last_state` are the GPU's after the first window
-    of the study and after the latest one: at rest its clock would say nothing. A process that takes more than
+    raises where the user has interrupted the run; `unchanged` is asked before and after it, and raises where the model
+    is another one now: what ran meanwhile says nothing. `first_state` and `last_state` are the GPU's after the first
+    window of the study and after the latest one: at rest its clock would say nothing. A process that takes more than
     `max_memory_gb` (GiB) of the GPU's memory has failed. `hot` says that the GPU held itself back
     however long one waited, and still does. `waited_s` is how long others had the device, which is no process's time.
     `paced_s` is what a process takes at the least where calls come at a rate.
@@ -81,6 +82,7 @@ class Runner:
     paced_s: float = 0.0
     pool: ChildPool | None = None
     check: Callable[[], None] = lambda: None
+    unchanged: Callable[[], None] = lambda: None
     first_state: GpuState | None = None
     last_state: GpuState | None = None
     spins_ns: list[int] = field(default_factory=list)
@@ -151,6 +153,7 @@ class Runner:
         with device_lock(self.gpu.uuid if self.gpu else "cpu", self._wait):
             begun = time.monotonic()
             self.waited_s += begun - asked
+            self.unchanged()
             measurement = measure(
                 request,
                 log=log,
@@ -161,6 +164,7 @@ class Runner:
                 batch=self.batch,
                 pool=self.pool,
             )
+        self.unchanged()
         measurement = judge.with_score(judge.within_memory(measurement, self.max_memory_gb), self.objective)
         if measurement.outcome is not Outcome.INTERRUPTED:
             self.walls_s.append(time.monotonic() - begun)

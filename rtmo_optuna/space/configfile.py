@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,8 @@ check_writable = files.check_writable
 class ConfigFile:
     """What a configuration file holds: the dotted path of the settings' mapping, its knobs, and what they amount to.
 
-    `empty` says that the mapping holds no knob of any provider, or is not there.
+    `empty` says that the mapping holds no knob of any provider, or is not there; `extras` are ONNX Runtime's options in
+    it that are no knobs.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class ConfigFile:
     held: Mapping[str, Value]
     settings: Settings
     empty: bool
+    extras: Mapping[str, Value] = field(default_factory=dict)
 
 
 def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
@@ -48,7 +50,8 @@ def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
     target = config_path or next(document.mappings_with(KNOBS), _NEW_TARGET)
     document.check_spelling(target)
     held = document.held(target, knob_table(provider))
-    return ConfigFile(path, data is not None, target, held, canonical(provider, held), document.is_empty(target))
+    settings, extras = canonical(provider, held), document.extras(target, provider)
+    return ConfigFile(path, data is not None, target, held, settings, document.is_empty(target), extras)
 
 
 def check_settings(config: ConfigFile, config_path: str = "") -> None:

@@ -22,7 +22,8 @@ class Knob:
     """One setting of ONNX Runtime under its own name, or the guide's.
 
     `ceiling` names the machine's amount that a choice may not exceed. `needs` is the (knob, value) without which this
-    one means nothing. `open` knobs take any positive number from a configuration file, not only the choices.
+    one means nothing. `open` knobs take any positive number from a configuration file, not only the choices; `also` is
+    what else they may hold there.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Knob:
     needs: tuple[str, Value] | None = None
     ceiling: str | None = None
     open: bool = False
+    also: tuple[Value, ...] = ()
 
     @property
     def default(self) -> Value:
@@ -66,6 +68,7 @@ _GRAPH = Knob(
     ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL"),
     "how far the graph is rewritten before it runs",
     changes_numerics=True,
+    also=("ORT_ENABLE_LAYOUT",),
 )
 _MEM_PATTERN = _flag("enable_mem_pattern", Scope.SESSION, "plan activations' memory ahead", default=True)
 _CPU_ARENA = _flag("enable_cpu_mem_arena", Scope.SESSION, "keep freed memory for the next run", default=True)

@@ -21,6 +21,16 @@ _WORDS: dict[Value, set[str]] = {
     True: {"true", "yes", "on", "1"},
     False: {"false", "no", "off", "0"},
 }
+_ENUMS = {
+    "ort_disable_all": "0",
+    "ort_enable_basic": "1",
+    "ort_enable_extended": "2",
+    "ort_enable_layout": "3",
+    "ort_enable_all": "99",
+    "ort_sequential": "0",
+    "ort_parallel": "1",
+}
+"""The numbers of ONNX Runtime's enumerations."""
 _RESERVED = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
 _PLAIN = re.compile(r"[A-Za-z_]([A-Za-z0-9_ ./+%()@-]*[A-Za-z0-9_./+%()@-])?|[0-9]+%")
 _BARE_EXPONENT = re.compile(r"^(-?[0-9]+)e")
@@ -30,16 +40,17 @@ _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 def parse_value(knob: Knob, raw: object) -> Value:
     """Return the value of `knob` that `raw`, a scalar or its text, stands for.
 
-    Case does not matter, `ORT_` and `ORT_ENABLE_` may be left out, true, yes, on and 1 are one, and so are none, null
-    and 0 where a knob may be None. An `open` knob takes other positive numbers than its choices too: whole ones where
-    its default is one. Raises UsageError, without a place, for anything else.
+    Case does not matter, `ORT_` and `ORT_ENABLE_` may be left out, an enumeration's number stands for its name, true,
+    yes, on and 1 are one, and so are none, null and 0 where a knob may be None. An `open` knob takes other positive
+    numbers than its choices too: whole ones where its default is one. Raises UsageError, without a place, for anything
+    else.
     """
     number = _number(raw)
     whole = isinstance(knob.default, int)
     if knob.open and number and not (whole and isinstance(number, float)):
         return number
     other = f", or another {'whole ' if whole else ''}number" if knob.open else ""
-    return parse_choice(knob.name, knob.choices, raw if number is None else number, other)
+    return parse_choice(knob.name, (*knob.choices, *knob.also), raw if number is None else number, other)
 
 
 def parse_choice(name: str, choices: Iterable[Value], raw: object, other: str = "") -> Value:
@@ -98,4 +109,4 @@ def _spellings(value: Value) -> set[str]:
     if value is None or isinstance(value, bool):
         return _WORDS[value]
     text = str(value).lower()
-    return {text, text.removeprefix("ort_"), text.removeprefix("ort_enable_")}
+    return {text, text.removeprefix("ort_"), text.removeprefix("ort_enable_"), _ENUMS.get(text, text)}

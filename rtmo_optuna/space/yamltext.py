@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import files, values
+from rtmo_optuna.space.extras import EXTRAS, Extra, extra_value
 from rtmo_optuna.space.knobs import PROVIDERS, Knob, knob_table
 
 if TYPE_CHECKING:
@@ -101,14 +102,23 @@ class Document:
             raise self._complaint(info.mark, f"{INFO} must be a mapping")
         return {name: self._value(table[name], child) for name, child in self._entries(node).items() if name in table}
 
+    def extras(self, target: str, provider: str) -> dict[str, Value]:
+        """Return the values of ONNX Runtime's other options for `provider` that the mapping `target` has or merges."""
+        return {
+            name: self._extra(EXTRAS[name], child)
+            for name, child in self._entries_of(target).items()
+            if name in EXTRAS and EXTRAS[name].provider in {"", provider}
+        }
+
     def is_empty(self, target: str) -> bool:
-        """Return whether the mapping `target` holds no knob of any provider, or is not there."""
-        return not KNOBS.keys() & self._entries_of(target).keys()
+        """Return whether the mapping `target` holds no knob of any provider and no other option, or is not there."""
+        return not (KNOBS.keys() | EXTRAS.keys()) & self._entries_of(target).keys()
 
     def check_spelling(self, target: str) -> None:
         """Raise UsageError for a key of the mapping `target` that is nearly a knob's name."""
         for name, child in self._entries_of(target).items():
-            if name not in {*KNOBS, INFO} and (meant := difflib.get_close_matches(name, KNOBS, 1, _NEARLY)):
+            known = {*KNOBS, *EXTRAS, INFO}
+            if name not in known and (meant := difflib.get_close_matches(name, [*KNOBS, *EXTRAS], 1, _NEARLY)):
                 mark = (child.key or child).mark
                 raise self._complaint(mark, f"there is no setting {name!r}: did you mean {meant[0]}?")
 
@@ -195,6 +205,13 @@ class Document:
         text = scalar.text if scalar.text and not scalar.event.tag else self._text[scalar.start : scalar.end]
         try:
             return values.parse_value(knob, None if scalar.is_null else text)
+        except UsageError as error:
+            raise self._complaint(node.mark, str(error)) from error
+
+    def _extra(self, extra: Extra, node: _Node) -> Value:
+        scalar = self._resolved(node)
+        try:
+            return extra_value(extra, scalar.text or "")
         except UsageError as error:
             raise self._complaint(node.mark, str(error)) from error
 

@@ -1,0 +1,81 @@
+"""The table of ONNX Runtime's own options that are no knobs: a configuration may hold them, and no study searches them.
+
+They are part of every session that the file speaks for, those of trials too. Names are those of 1.31: attributes of
+SessionOptions, keys of onnxruntime_session_options_config_keys.h, and options of the CUDA provider. Left out are those
+that write files, log, or hand over memory, streams and threads of the caller's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.errors import UsageError
+from rtmo_optuna.wire import Scope, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_NUMBER = re.compile(r"\d{1,19}")
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """An option under ONNX Runtime's own name: where it goes, what it holds, and the only provider that has it.
+
+    `kind` is "flag", "number" or "text".
+    """
+
+    name: str
+    scope: Scope
+    kind: str
+    provider: str = ""
+
+
+def _rows(scope: Scope, kind: str, names: str, provider: str = "") -> dict[str, Extra]:
+    return {name: Extra(name, scope, kind, provider) for name in names.split()}
+
+
+EXTRAS: Mapping[str, Extra] = {
+    **_rows(Scope.SESSION, "flag", "enable_mem_reuse use_deterministic_compute"),
+    **_rows(
+        Scope.ENTRY,
+        "flag",
+        "ep.enable_weightless mlas.disable_kleidiai mlas.qnbit.force_fp32 mlas.use_lut_gemm "
+        "optimization.enable_cast_chain_elimination optimization.enable_gelu_approximation "
+        "session.allow_released_opsets_only session.disable_aot_function_inlining session.disable_cpu_ep_fallback "
+        "session.disable_double_qdq_remover session.disable_prepacking session.disable_qdq_constant_folding "
+        "session.disable_quant_qdq session.enable_dq_matmulnbits_fusion session.enable_quant_qdq_cleanup "
+        "session.force_spinning_stop session.inter_op.allow_spinning session.prepack.enable_parallel "
+        "session.qdqisint8allowed session.strict_shape_type_inference session.use_env_allocators "
+        "session.x64quantprecision ep.cuda.enable_gemm_auto_tune",
+    ),
+    **_rows(
+        Scope.ENTRY,
+        "number",
+        "optimization.constant_folding_max_output_size_in_bytes session.dynamic_block_base "
+        "session.function_expansion_byte_limit session.function_expansion_node_limit "
+        "session.graph_optimizations_loop_level session.inter_op.spin_backoff_max session.inter_op.spin_duration_us "
+        "session.intra_op.spin_backoff_max session.intra_op.spin_duration_us "
+        "session.qdq_matmulnbits_accuracy_level session.qdq_matmulnbits_block_size",
+    ),
+    **_rows(Scope.ENTRY, "text", "optimization.disable_specified_optimizers session.intra_op_thread_affinities"),
+    **_rows(Scope.PROVIDER, "flag", "cudnn_conv1d_pad_to_nc1d enable_cudnn", "cuda"),
+    **_rows(Scope.PROVIDER, "number", "gpu_mem_limit sdpa_kernel tunable_op_max_tuning_duration_ms", "cuda"),
+}
+
+
+def extra_value(extra: Extra, raw: str) -> Value:
+    """Return what `raw` stands for; raises UsageError, without a place, where it does not fit."""
+    text = raw.strip().lower()
+    if extra.kind == "flag" and text in _FLAGS:
+        return _FLAGS[text]
+    if extra.kind == "number" and _NUMBER.fullmatch(text):
+        return int(text)
+    if extra.kind == "text" and raw:
+        return raw
+    wanted = {"flag": "true or false", "number": "a whole number", "text": "a text"}[extra.kind]
+    message = f"{extra.name} cannot be {raw!r}: it must be {wanted}"
+    raise UsageError(message)

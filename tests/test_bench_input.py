@@ -1,0 +1,73 @@
+"""The verb `bench`: what it ran on, for how long, and what its JSON tells to machines."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+import models
+from rtmo_optuna import cli
+from rtmo_optuna.circumstances import with_tuned_shapes
+from rtmo_optuna.prepare import TuneOptions
+from scripted import write_script
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", "--provider", "cpu", "--set", "enable_mem_pattern=off", *arguments])
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_json_tells_what_was_run_on_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Schema, date, shapes, input, machine, versions, and the latency of every process."""
+    write_script(tmp_path, base_ms=1.0)
+    found = json.loads(_bench(capsys, "script.json", "--engine", "scripted", "--timeout", "6s", "--json"))
+    assert found["schema"] == 1
+    made_of = found["made_of"]
+    assert made_of["shapes"] == {"input": [1]}
+    assert made_of["input"].startswith("made from the signature")
+    assert made_of["machine"]["cores"] >= 1
+    assert "onnxruntime" in made_of["versions"]
+    assert made_of["date"].endswith("+00:00")
+    for side in (found["first"], found["second"]):
+        assert len(side["processes_ms"]) == side["processes"]
+
+
+def test_a_time_limit_ends_it_without_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No pair begins past the limit; what cannot be said is not said; the made input is told to people too."""
+    write_script(tmp_path, base_ms=1.0)
+    told = _bench(capsys, "script.json", "--engine", "scripted", "--timeout", "1s")
+    assert "not confirmed" in told
+    assert "The time was up" in told
+    assert "input:    made from the signature" in told
+    assert "note:     The input is made from the signature" in told
+
+
+@pytest.mark.parametrize(
+    ("info", "shapes", "expected"),
+    [
+        ("shapes: {x: 3x8}", (), ("x=3x8",)),
+        ("shapes: {x: 3x8}", ("x=2x8",), ("x=2x8",)),
+        ("shapes: {x: 3x8}\n    model_sha256: '00'", (), ()),
+    ],
+)
+def test_the_shapes_that_were_tuned_are_taken(
+    tmp_path: Path, info: str, shapes: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    """Those of config.yaml, unless --shape says otherwise or the file was tuned for another model."""
+    config = tmp_path / "config.yaml"
+    config.write_text(f"onnx:\n  enable_mem_pattern: false\n  benchmark_info:\n    {info}\n", encoding="utf-8")
+    models.dense(tmp_path / "m.onnx", ("n", 8))
+    options = TuneOptions(model=tmp_path / "m.onnx", config=config, shapes=shapes)
+    assert with_tuned_shapes(options).shapes == expected
