@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.progress import Progress, comparison_rows, print_table, space_rows
-from rtmo_optuna.show.words import number, pace, without_password
+from rtmo_optuna.show.words import number, pace
 from rtmo_optuna.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ def _show_plan(plan: Any) -> None:  # noqa: ANN401 - workflow is imported late
     typer.echo(f"machine:  {device}, {about.definition.provider}, ONNX Runtime {about.model.versions['onnxruntime']}")
     typer.echo(f"budget:   {budget.trials} trials, {budget.timeout_s:g} s")
     _tell_pace(budget)
-    typer.echo(f"study:    {about.name} in {without_password(about.storage)}")
+    typer.echo(f"study:    {about.name} in {about.storage}")
     typer.echo(f"settings: {plan.config.path}, now {plan.config.settings}")
     typer.echo(f"report:   {plan.report}")
     typer.echo("Nothing was written.")
