@@ -11,13 +11,13 @@ import shutil
 import sys
 import tempfile
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
@@ -25,6 +25,11 @@ NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
     ValueError: "an escape stands for no character",
     OverflowError: "an escape stands for no character",
 }
+
+
+_MOST_BYTES = 1 << 20
+_MOST_EVENTS = 20_000
+_MOST_DEEP = 64
 
 
 class Mark(NamedTuple):
@@ -40,12 +45,38 @@ def read_bytes(path: Path) -> bytes | None:
         if path.exists() and not path.is_file():
             message = f"{path} is not a file."
             raise UsageError(message)
-        return path.read_bytes()
+        return read_all(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}."
         raise UsageError(message) from error
+
+
+def read_all(path: Path) -> bytes:
+    """Return what `path` holds; raise UsageError for more than a megabyte, which nobody wrote by hand, else OSError."""
+    with path.open("rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        message = f"{path} is larger than {_MOST_BYTES >> 20} MB, too much for settings: name another file."
+        raise UsageError(message)
+    return data
+
+
+def bounded(path: Path, events: Iterable[Any]) -> Iterator[Any]:
+    """Yield the events of a YAML text; raise UsageError once there are more than a reader should go through.
+
+    Those of PyYAML and ruamel.yaml will do; 20,000 of them take about half a second.
+    """
+    depth = 0
+    for number, event in enumerate(events):
+        name = type(event).__name__
+        depth += name.endswith("StartEvent") - name.endswith("EndEvent")
+        if depth > _MOST_DEEP:
+            raise complaint(path, event.start_mark, "this is nested too deeply")
+        if number > _MOST_EVENTS:
+            raise complaint(path, event.start_mark, "there is too much before this for a file of settings")
+        yield event
 
 
 def check_writable(path: Path) -> None:
