@@ -80,7 +80,9 @@ class Progress:
                 self._ended(event)
 
     def _note(self, note: Note) -> None:
-        self._console.print(Text(visible(f"warning: {note.text}" if note.warning else note.text), "yellow" * note.warning))
+        self._console.print(
+            Text(visible(f"warning: {note.text}" if note.warning else note.text), "yellow" * note.warning)
+        )
 
     def _started(self, started: TrialStarted) -> None:
         self._running, self._since = started, time.monotonic()

@@ -8,12 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, save
 
 from rtmo_optuna import cli, display
 from scripted import write_script
 
 SECRET = "hunter2"  # noqa: S105 - made up
+NAMED = "\x1b[2J\x1b]0;gone\x07\x9b31m"
 DEFINITION = """
 provider: cpu
 knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
@@ -29,7 +32,8 @@ def test_no_error_tells_a_password(
 ) -> None:
     """A storage that is misspelt, unknown or not to be had is told by its host, in one sentence, exit code 2."""
     monkeypatch.chdir(tmp_path)
-    for user, host, verb in itertools.product(_USERS, _HOSTS, (["studies"], ["report", "s"], ["dashboard"])):
+    verbs = itertools.cycle((["studies"], ["report", "s"], ["dashboard"], ["studies"]))
+    for (user, host), verb in zip(itertools.product(_USERS, _HOSTS), verbs, strict=False):
         with pytest.raises(SystemExit) as ended:
             cli.main([*verb, "--storage", f"{scheme}{user}@{host}"])
         told = capsys.readouterr().err
@@ -77,8 +81,11 @@ def _read(path: Path) -> str:
 
 
 def test_a_password_is_written_nowhere(tmp_path: Path) -> None:
-    """A whole tune on a database whose URL holds one: not printed, in no file, in no child's command line."""
-    write_script(tmp_path, base_ms=2.0)
+    """A whole tune on a database whose URL holds one: not printed, in no file, in no child's command line.
+
+    Its model has a node that is named to clear the screen, which its report shows.
+    """
+    write_script(tmp_path, base_ms=2.0, notes=[f"The node {NAMED} stays on the CPU."])
     (tmp_path / "small.yaml").write_text(DEFINITION, encoding="utf-8")
     storage = f"sqlite:///file:studies.db?uri=true&password={SECRET}"
     command = [sys.executable, "-m", "rtmo_optuna", "tune", "script.json", "--study=small.yaml", "--provider=cpu"]
@@ -99,4 +106,34 @@ def test_a_password_is_written_nowhere(tmp_path: Path) -> None:
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"studies.db", "report.md", "report.html"} <= {path.name for path in files}
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
-    assert "password=***" in (tmp_path / "results/script-small-quick/report.md").read_text(encoding="utf-8")
+    report = (tmp_path / "results/script-small-quick/report.md").read_text(encoding="utf-8")
+    assert "password=***" in report
+    assert not set(told + report) & set("\x1b\x07\x9b")
+    assert r"x1b\[2J" in report
+    page = (tmp_path / "results/script-small-quick/report.html").read_text(encoding="utf-8")
+    assert r"The node \x1b[2J" in page
+
+
+@pytest.mark.parametrize(("more", "code"), [(["--dry-run"], 0), (["--shape", "x=1x2"], 2), (["--input", "in.npz"], 2)])
+def test_names_in_a_model_do_not_reach_the_terminal(
+    more: list[str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are told so that one can see what is in them."""
+    monkeypatch.chdir(tmp_path)
+    sides = [helper.make_tensor_value_info(f"{name}{NAMED}", TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    node = helper.make_node("Relu", [sides[0].name], [sides[1].name], name=NAMED)
+    graph, opset = helper.make_graph([node], "g", sides[:1], sides[1:]), helper.make_opsetid("", 17)
+    save(helper.make_model(graph, opset_imports=[opset], ir_version=9), "m.onnx")
+    np.savez("in.npz", x=np.zeros((1, 2), np.float32))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tune", "m.onnx", "--provider", "cpu", *more])
+    told = "".join(capsys.readouterr())
+    assert ended.value.code == code, told
+    assert r"\x1b[2J" in told
+    assert not set(told) & set("\x1b\x07\x9b")
+
+
+def test_text_that_is_no_trick_stays() -> None:
+    """Letters of all languages, tabs and line ends."""
+    assert display.visible("Größe\t模型 🙂\n") == "Größe\t模型 🙂\n"
+    assert display.visible("\u202egnp.exe\ud800") == r"\u202egnp.exe\ud800"

@@ -10,8 +10,8 @@ import fuzz
 @pytest.mark.parametrize("kind", list(fuzz.KINDS))
 def test_nothing_escapes(kind: str) -> None:
     """`scripts/fuzz.py` runs many more; here some hundreds of each kind."""
-    found = fuzz.fuzz(kind, 300)
+    found = fuzz.fuzz(kind, 200)
     assert found.escaped == {}
     assert found.accepted > 5
-    assert found.refused > 150
-    assert found.accepted + found.refused == 300
+    assert found.refused > 100
+    assert found.accepted + found.refused == 200

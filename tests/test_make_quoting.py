@@ -30,8 +30,7 @@ def make(tmp_path: Path) -> Make:
     return made
 
 
-@pytest.mark.parametrize("name", _NAMES)
-@pytest.mark.parametrize("by", ["command line", "environment"])
+@pytest.mark.parametrize(("by", "name"), [*(("command line", n) for n in _NAMES), ("environment", "".join(_NAMES))])
 def test_a_path_arrives_as_it_is(make: Make, name: str, by: str) -> None:
     """Nothing in the names of model and configuration runs, whether make or a shell would have expanded it."""
     named = {"MODEL": name, "CONFIG": f"{name}.yaml"}
@@ -42,12 +41,11 @@ def test_a_path_arrives_as_it_is(make: Make, name: str, by: str) -> None:
     assert not list(make.root.rglob("ran"))
 
 
-@pytest.mark.parametrize("name", _NAMES[:5])
+@pytest.mark.parametrize("name", ["".join(_NAMES[:2]), _NAMES[3]])
 @pytest.mark.parametrize("target", ["help", "tune", "clean"])
 def test_the_interpreters_name_is_none_either(make: Make, name: str, target: str) -> None:
     """Nor is that of the virtual environment."""
     make(target, f"PYTHON={name}", f"VENV={name}", "MODEL=a.onnx")
-    make(target, f"PYTHON={name}", "VENV=", "MODEL=a.onnx")
     assert not list(make.root.rglob("ran"))
 
 

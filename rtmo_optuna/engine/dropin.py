@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from rtmo_optuna.display import visible
 from rtmo_optuna.engine.cudart import page_locked
 from rtmo_optuna.engine.feed import DTYPES, OPTIONAL, Signature, is_fixed, shape_of, shown, takes
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
