@@ -5,7 +5,13 @@ VENV ?= .venv
 MODEL ?=
 CONFIG ?= config.yaml
 ARGS ?=
-export MODEL CONFIG
+# What they hold is taken as it is written: make expands nothing in it, and the recipes' shell reads paths as variables.
+override PYTHON := $(value PYTHON)
+override VENV := $(value VENV)
+override MODEL := $(value MODEL)
+override CONFIG := $(value CONFIG)
+override ARGS := $(value ARGS)
+export PYTHON VENV MODEL CONFIG
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -19,16 +25,16 @@ side = $(if $(gpu),640,416)
 default_model = models/rtmo-$(size)-exported
 
 ifeq ($(strip $(VENV)),)
-run = "$(PYTHON)"
+run = "$$PYTHON"
 setup = @:
-export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+export PYTHONPATH := $(CURDIR)$(if $(value PYTHONPATH),:$(value PYTHONPATH))
 else
-run = "$(VENV)/bin/python"
-setup = @sh scripts/setup_venv.sh "$(VENV)" "$(PYTHON)" $(extra)
+run = "$$VENV/bin/python"
+setup = @sh scripts/setup_venv.sh "$$VENV" "$$PYTHON" $(extra)
 endif
 
 help: ## list the targets
-	@echo "make TARGET [PYTHON=$(PYTHON)] [VENV=$(VENV)] [MODEL=file.onnx] [CONFIG=$(CONFIG)] [ARGS='more options']"
+	@echo "make TARGET [PYTHON=$$PYTHON] [VENV=$$VENV] [MODEL=file.onnx] [CONFIG=$$CONFIG] [ARGS='more options']"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 	@echo "Each target makes the environment that it needs. With VENV= it installs nothing and takes PYTHON as it is."
 
@@ -66,7 +72,7 @@ lock: environment ## pin all dependencies anew in requirements.lock (ARGS=--upgr
 	@sh scripts/setup_lock.sh $(run) $(ARGS)
 
 clean: ## remove the environment and caches; models, studies and results stay
-	@test ! -e "$(VENV)/pyvenv.cfg" || rm -rf "$(VENV)"
+	@test ! -e "$$VENV/pyvenv.cfg" || rm -rf "$$VENV"
 	@rm -rf .cache .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	@find rtmo_optuna scripts tests -name __pycache__ -prune -exec rm -rf {} +
 

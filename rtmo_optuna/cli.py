@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from rtmo_optuna.display import visible, without_password
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.progress import Progress, comparison_rows, print_table, space_rows
-from rtmo_optuna.show.words import count, number, pace, without_password
+from rtmo_optuna.show.words import count, number, pace
 from rtmo_optuna.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
 
 if TYPE_CHECKING:
@@ -147,18 +148,18 @@ def tune(  # noqa: PLR0917 - one parameter an option
         return
     with Progress() as progress:
         result = workflow.tune(options, progress)
-    typer.echo(f"\n{result.record.verdict.sentence}")
+    _say(f"\n{result.record.verdict.sentence}")
     _tell_pace(result.record.definition)
     if result.config:
         kept = f" (the old file is {result.backup})" if result.backup else ""
-        typer.echo(f"settings: {result.config}{kept}")
+        _say(f"settings: {result.config}{kept}")
     _name_files(result.files)
-    typer.echo(f"study:    {result.record.name} in {without_password(result.record.storage)}")
+    _say(f"study:    {result.record.name} in {without_password(result.record.storage)}")
     if result.interrupted:
-        typer.echo("Interrupted; the configuration file was left alone. The same command goes on from here.")
+        _say("Interrupted; the configuration file was left alone. The same command goes on from here.")
         raise typer.Exit(INTERRUPTED)
     if result.undecided:
-        typer.echo("No verdict; the configuration file was left alone.")
+        _say("No verdict; the configuration file was left alone.")
         raise typer.Exit(NO_VERDICT)
 
 
@@ -222,14 +223,14 @@ def bench(  # noqa: PLR0917 - one parameter an option
         typer.echo(json.dumps(encode(found), indent=2))
         return
     print_table(("", "first", "second"), comparison_rows(found))
-    typer.echo(f"{found.sentence}\nverdict:  {found.verdict}\noutputs:  {found.outputs}")
+    _say(f"{found.sentence}\nverdict:  {found.verdict}\noutputs:  {found.outputs}")
     if found.made_of:
         shapes = ", ".join(f"{name} {list(shape)}" for name, shape in found.made_of.shapes.items())
-        typer.echo(f"input:    {found.made_of.input} ({shapes})")
+        _say(f"input:    {found.made_of.input} ({shapes})")
     if found.rate_hz is not None:
-        typer.echo(f"pace:     {pace(found.rate_hz)}")
+        _say(f"pace:     {pace(found.rate_hz)}")
     for note in found.notes:
-        typer.echo(f"note:     {note}")
+        _say(f"note:     {note}")
 
 
 @app.command()
@@ -279,7 +280,7 @@ def dashboard(
 
     _set_logging()
     database.open_storage(storage, create=False)
-    typer.echo(f"http://{host}:{port}/dashboard/   (Ctrl-C ends it)")
+    _say(f"http://{host}:{port}/dashboard/   (Ctrl-C ends it)")
     notes.serve(database.url_of(storage), str(database.artifacts_folder(storage)), host, port)
 
 
@@ -296,31 +297,35 @@ def _show_plan(plan: Any) -> None:  # noqa: ANN401 - workflow is imported late
     device = about.machine.gpu.name if about.machine.gpu else about.machine.cpu
     print_table(("knob", "choices"), space_rows(about.space.dimensions), f"{size(about.space)} combinations")
     for frozen in about.space.left_out:
-        typer.echo(f"left out: {frozen.name}: {frozen.reason}")
+        _say(f"left out: {frozen.name}: {frozen.reason}")
     for warning in about.warnings:
-        typer.echo(f"warning:  {warning}")
+        _say(f"warning:  {warning}")
     budget = about.definition
-    typer.echo(f"model:    {about.model_path} ({', '.join(f'{n} {s}' for n, s in about.inputs.shapes.items())})")
-    typer.echo(f"machine:  {device}, {about.definition.provider}, ONNX Runtime {about.model.versions['onnxruntime']}")
-    typer.echo(f"budget:   {count(budget.trials, 'trial')}, {budget.timeout_s:g} s")
+    _say(f"model:    {about.model_path} ({', '.join(f'{n} {s}' for n, s in about.inputs.shapes.items())})")
+    _say(f"machine:  {device}, {about.definition.provider}, ONNX Runtime {about.model.versions['onnxruntime']}")
+    _say(f"budget:   {count(budget.trials, 'trial')}, {budget.timeout_s:g} s")
     _tell_pace(budget)
-    typer.echo(f"study:    {about.name} in {without_password(about.storage)}")
-    typer.echo(f"settings: {plan.config.path}, now {plan.config.settings}")
-    typer.echo(f"report:   {plan.report}")
-    typer.echo("Nothing was written.")
+    _say(f"study:    {about.name} in {about.storage}")
+    _say(f"settings: {plan.config.path}, now {plan.config.settings}")
+    _say(f"report:   {plan.report}")
+    _say("Nothing was written.")
 
 
 def _tell_pace(definition: StudyDefinition) -> None:
     if definition.measuring.rate_hz is not None:
-        typer.echo(f"pace:     {pace(definition.measuring.rate_hz)}")
+        _say(f"pace:     {pace(definition.measuring.rate_hz)}")
 
 
 def _name_files(files: Sequence[Path]) -> None:
-    typer.echo(f"report:   {files[0]}\npage:     {files[1]}")
+    _say(f"report:   {files[0]}\npage:     {files[1]}")
+
+
+def _say(line: str, *, err: bool = False) -> None:
+    typer.echo(visible(line), err=err)
 
 
 def _fail(error: TunerError) -> NoReturn:
-    typer.echo(f"error: {error}", err=True)
+    _say(f"error: {error}", err=True)
     sys.exit(error.exit_code)
 
 
@@ -332,5 +337,5 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except TunerError as error:
         _fail(error)
     except KeyboardInterrupt:
-        typer.echo("Interrupted.", err=True)
+        _say("Interrupted.", err=True)
         sys.exit(INTERRUPTED)

@@ -56,6 +56,9 @@ def _decode(kind: Any, plain: Any) -> Any:  # noqa: ANN401, C901, PLR0911 - a ca
             raise TypeError(message)
         return typing.cast("Any", kind)(**{name: _decode(hints[name], item) for name, item in plain.items()})
     if origin is tuple:
+        if not isinstance(plain, list | tuple):
+            message = f"{plain!r} is no list."
+            raise TypeError(message)
         if arguments[-1] is Ellipsis:
             return tuple(_decode(arguments[0], item) for item in plain)
         return tuple(_decode(one, item) for one, item in zip(arguments, plain, strict=True))
@@ -63,7 +66,8 @@ def _decode(kind: Any, plain: Any) -> Any:  # noqa: ANN401, C901, PLR0911 - a ca
         return {key: _decode(arguments[1], item) for key, item in plain.items()}
     if issubclass(kind, enum.Enum):
         return kind(plain)
-    if not isinstance(plain, kind) and not (kind is float and isinstance(plain, int)):
+    fits = isinstance(plain, kind) or (kind is float and isinstance(plain, int))
+    if not fits or (isinstance(plain, bool) and kind is not bool):
         message = f"{plain!r} is no {kind.__name__}."
         raise TypeError(message)
     return plain

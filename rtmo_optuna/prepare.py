@@ -13,6 +13,7 @@ from rtmo_optuna import first_look
 from rtmo_optuna.bench.pace import least_s, limits_at
 from rtmo_optuna.bench.pool import ChildPool, size_for
 from rtmo_optuna.codec import encode
+from rtmo_optuna.display import without_password
 from rtmo_optuna.engine import inputs as engine_inputs
 from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.shapes import parse_shapes
@@ -150,7 +151,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         inputs=inputs,
         trials=(),
         verdict=Verdict("Nothing has been measured yet.", None, None, None),
-        storage=options.storage,
+        storage=without_password(options.storage),
         warnings=warnings,
     )
     same = identity(about) | ({"other options": key(config.extras)} if config.extras else {}) | first_look.environment()

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rtmo_optuna.display import visible
 from rtmo_optuna.records import Event, Note, Origin, Outcome, TrialEnded, TrialRecord, TrialStarted, WindowDone
 from rtmo_optuna.show.words import number
 
@@ -79,7 +80,9 @@ class Progress:
                 self._ended(event)
 
     def _note(self, note: Note) -> None:
-        self._console.print(Text(f"warning: {note.text}" if note.warning else note.text, "yellow" * note.warning))
+        self._console.print(
+            Text(visible(f"warning: {note.text}" if note.warning else note.text), "yellow" * note.warning)
+        )
 
     def _started(self, started: TrialStarted) -> None:
         self._running, self._since = started, time.monotonic()
@@ -113,7 +116,7 @@ class Progress:
             _shown(trial.settings.items, trial.origin),
         )
         if measurement.outcome is Outcome.FAILED:
-            line.append(f"  ({measurement.why})", "red")
+            line.append(f"  ({visible(measurement.why)})", "red")
         else:
             line.append(f"  {self._best}", "dim")
         self._console.print(line, soft_wrap=True)
@@ -121,7 +124,7 @@ class Progress:
 
 def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:
     settings = ", ".join(f"{name}={int(v) if isinstance(v, bool) else v}" for name, v in items) or "default"
-    return settings + _ORIGINS.get(origin, "")
+    return visible(settings) + _ORIGINS.get(origin, "")
 
 
 def _best(best: TrialRecord | None, default: TrialRecord | None) -> str:
@@ -135,9 +138,9 @@ def _best(best: TrialRecord | None, default: TrialRecord | None) -> str:
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:
     """Print a table on standard output, cut to the terminal's width."""
-    table = Table(*columns, title=title or None, title_justify="left")
+    table = Table(*columns, title=visible(title) or None, title_justify="left")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(visible(str(cell))) for cell in row))
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH

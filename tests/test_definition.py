@@ -131,7 +131,7 @@ _COMPLAINTS = {
     "no YAML": ("a: b: c\n", r"line 1, column 5: this is not YAML: mapping values are not allowed here\.$"),
     "a control character": ("a: 1\nb: \x07", "line 2, column 4: this is not YAML: special characters are not allowed"),
     "an impossible escape": ('a: "\\UFFFFFFFF"', "line 1, column 1: this is not YAML: an escape stands for no"),
-    "depth": ("[" * 9000, "line 1, column 1: this is not YAML: it is nested too deeply"),
+    "depth": ("[" * 9000, "line 1, column [0-9]+: this is nested too deeply"),
     "two documents": (START + "---\na: 1\n", "line 3, column 1: this is not YAML: expected a single document"),
     "an unknown alias": ("provider: *a\n", "line 1, column 11: this is not YAML: found undefined alias 'a'"),
     "a tag of Python": ("provider: !!python/name:os.system\n", "line 1, column 11: the tag !!python/name:os.system"),

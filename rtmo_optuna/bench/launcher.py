@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 _CHUNK = 1 << 20
-_LONGEST_LINE = 256 << 20
+_LONGEST_LINE = 32 << 20
+_SEND_S = 60.0
 
 
 class ChildGoneError(Exception):
@@ -49,7 +50,9 @@ class Child:
                     stderr=subprocess.STDOUT,
                     pass_fds=(write_end,),
                     start_new_session=True,
+                    bufsize=0,
                 )
+            os.set_blocking(self._orders.fileno(), False)
         except BaseException:
             os.close(read_end)
             raise
@@ -72,10 +75,11 @@ class Child:
         return bool(self._pending) or bool(select.select([self._answers], [], [], 0)[0])
 
     def send(self, line: bytes) -> None:
-        """Send one line; a child that is gone is noticed by the next `receive`."""
+        """Send one line; a child that is gone, or does not read it, is noticed by the next `receive`."""
+        orders, end = self._orders.fileno(), time.monotonic() + _SEND_S
         with contextlib.suppress(BrokenPipeError):
-            self._orders.write(line)
-            self._orders.flush()
+            while line and select.select([], [orders], [], max(0.0, end - time.monotonic()))[1]:
+                line = line[os.write(orders, line) :]
 
     def receive(self, limit_s: float) -> protocol.Answer:
         """Sleep until the next answer is there and return it.

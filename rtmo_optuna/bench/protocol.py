@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,7 +16,12 @@ from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.wire import BenchmarkRequest, ModelFacts, SessionSpec, Stage
 
 VERSION = 2
+MISFITS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What comes of reading JSON that a stranger wrote as one of our types."""
 _NEXT = b"next"
+_MOST = 1 << 63
+_MOST_DIGITS = 20
+_MOST_PARTS = 100_000
 STOP = b"stop\n"
 
 
@@ -180,23 +185,74 @@ def ordered_calls(line: bytes) -> float | None:
 
 def load_request(line: bytes) -> Request:
     """Return the request in `line`; raises ProtocolError for anything else."""
-    return _load(line, REQUESTS)
+    return _read(json.loads, line, REQUESTS)
 
 
 def load_answer(line: bytes) -> Answer:
-    """Return the answer in `line`; raises ProtocolError for anything else."""
-    return _load(line, ANSWERS)
+    """Return the answer in `line`; raises ProtocolError for anything else, and for what no child can have found.
+
+    A child has run a stranger's model, so its words are believed no further than they can be.
+    """
+    answer = _read(_stranger, line, ANSWERS)
+    if not _FITS.get(type(answer), _anything)(answer):
+        message = f"This is no answer that a child can give: {line[:200]!r}."
+        raise ProtocolError(message)
+    return answer
 
 
-def _load(line: bytes, table: Mapping[str, type[M]]) -> M:
+def _read(parse: Callable[[bytes], Any], line: bytes, table: Mapping[str, type[M]]) -> M:
     try:
-        plain = json.loads(line)
+        plain = parse(line)
         if plain["protocol"] != VERSION:
-            message = (
-                f"Protocol {plain['protocol']} was spoken, {VERSION} expected: parent and child differ in version."
-            )
+            spoken = f"{plain['protocol']!r:.20}"
+            message = f"Protocol {spoken} was spoken, {VERSION} expected: parent and child differ in version."
             raise ProtocolError(message)
         return decode(table[plain["kind"]], plain["body"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except MISFITS as error:
         message = f"This is no line of protocol {VERSION}: {line[:200]!r}."
         raise ProtocolError(message) from error
+
+
+def _stranger(line: bytes) -> Any:  # noqa: ANN401 - JSON has no better type
+    """Return the JSON in `line`; raise ValueError where it would exhaust its reader, or holds half a character."""
+    if line.count(b"[") + line.count(b"{") > _MOST_PARTS:
+        raise ValueError
+    plain = json.loads(line, parse_int=_whole)
+    if b"\\u" in line:
+        json.dumps(plain, ensure_ascii=False).encode()
+    return plain
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS or not -_MOST <= (number := int(digits)) < _MOST:
+        raise ValueError
+    return number
+
+
+def _anything(_answer: object) -> bool:
+    return True
+
+
+def _took(answer: Opened) -> bool:
+    return min(answer.import_ns, answer.preload_ns, answer.build_ns) >= 0
+
+
+def _warmed(answer: Warm) -> bool:
+    return min(answer.warmup_ns, *answer.samples_ns, 0) >= 0
+
+
+def _timed(answer: Timed) -> bool:
+    return min(answer.samples_ns, default=0) > 0 and min(answer.spin_ns, answer.left_out, answer.missed) >= 0
+
+
+def _described(answer: Described) -> bool:
+    return "onnxruntime" in answer.facts.versions
+
+
+_FITS: Mapping[type[Answer], Callable[[Any], bool]] = {
+    Opened: _took,
+    Ran: lambda answer: answer.first_run_ns >= 0,
+    Warm: _warmed,
+    Timed: _timed,
+    Described: _described,
+}

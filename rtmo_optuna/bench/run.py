@@ -72,7 +72,7 @@ class _ToldError(Exception):
 
     def __init__(self, failed: protocol.Failed) -> None:
         super().__init__(failed.text)
-        self.failed = failed
+        self.failed = replace(failed, text=failed.text[:_TAIL])
 
 
 class _ThrottledError(Exception):
@@ -120,7 +120,7 @@ def measure(
             ran = life.expect(protocol.Ran, Stage.FIRST_RUN, limits.first_run_s)
             times = replace(times, first_run_ns=ran.first_run_ns)
             if request.gate:
-                gate = decode(GateResult, life.expect(protocol.Gated, Stage.GATE, limits.first_run_s).result)
+                gate = _gate(life)
             warm = _warm(life, gate)
             outputs, warmup, times = warm.outputs_sha256, warm.samples_ns, replace(times, warmup_ns=warm.warmup_ns)
             decision = _windows(life, request.measuring, decide, on_window, throttled)
@@ -161,6 +161,19 @@ def measure(
         samples_ns=samples,
         warmup_samples_ns=warmup,
     )
+
+
+def _gate(life: _Life) -> GateResult:
+    told = life.expect(protocol.Gated, Stage.GATE, life.limits.first_run_s)
+    try:
+        gate = decode(GateResult, told.result)
+    except protocol.MISFITS as error:
+        message = f"told no result of the output gate: {told.result!s:.200}"
+        raise ChildGoneError(message) from error
+    if not all(figure.split() for output in gate.errors for figure in output.figures):
+        message = "told a figure without a name"
+        raise ChildGoneError(message)
+    return gate
 
 
 def _warm(life: _Life, gate: GateResult | None) -> protocol.Warm:

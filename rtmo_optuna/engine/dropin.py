@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from rtmo_optuna.display import visible
 from rtmo_optuna.engine.cudart import page_locked
 from rtmo_optuna.engine.feed import DTYPES, OPTIONAL, Signature, is_fixed, shape_of, shown, takes
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
@@ -68,7 +69,7 @@ class Session:
         self._model_path = spec.model  # as InferenceSession names it
         self._engine = opening(spec)
         for note in self._engine.notes:
-            warnings.warn(note, stacklevel=3)
+            warnings.warn(visible(note), stacklevel=3)
         self._behind = next((name for name in _BEHIND if spec.settings.get(name)), "")
         self._captured = bool(spec.settings.get("enable_cuda_graph"))
         fixes = self._captured or spec.free_dimensions

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import optuna
 
 from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.records import StudyLine, StudyRecord
 from rtmo_optuna.search import storage as database
@@ -69,7 +70,7 @@ def load_study(url: str, name: str) -> Study:
     studies = {study.study_name: study for study in opened.get_all_studies()}
     if name not in studies or "about" not in studies[name].user_attrs:
         known = ", ".join(sorted(studies)) or "none"
-        message = f"There is no study {name!r} in {url}; there are: {known}."
+        message = f"There is no study {name!r} in {without_password(url)}; there are: {known}."
         raise UsageError(message)
     about = decode(StudyRecord, studies[name].user_attrs["about"])
     return Study(optuna.load_study(study_name=name, storage=opened), opened, url, about)

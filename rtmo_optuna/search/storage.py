@@ -16,6 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
 
+from rtmo_optuna.display import without_password, without_secrets
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space.values import advice, nearest
 
@@ -62,26 +63,28 @@ def sqlite_file(url: str) -> Path | None:
     """
     try:
         parsed = make_url(url)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError) as error:
         raise _no_url(url) from error
     try:
         parsed.get_dialect()
     except NoSuchModuleError as error:
-        shown, kind = parsed.render_as_string(hide_password=True), parsed.drivername
-        message = f"--storage cannot be {shown!r}: {kind!r} is no database. {advice(kind, _DATABASES)}"
+        kind = parsed.drivername
+        message = f"--storage cannot be {without_password(url)!r}: {kind!r} is no database. {advice(kind, _DATABASES)}"
         raise UsageError(message) from error
     if parsed.get_backend_name() != "sqlite":
         return None
     if parsed.database in {None, "", ":memory:"}:
-        message = f"--storage cannot be {url!r}, which names no file: give one, as in {DEFAULT_STORAGE}."
+        message = (
+            f"--storage cannot be {without_password(url)!r}, which names no file: give one, as in {DEFAULT_STORAGE}."
+        )
         raise UsageError(message)
-    return Path(str(parsed.database))
+    return Path(str(parsed.database).removeprefix("file:"))
 
 
 def _no_url(storage: str) -> UsageError:
     return UsageError(
-        f"--storage cannot be {storage!r}, which is no database URL: give one like {DEFAULT_STORAGE} or "
-        "postgresql://user@host/name, or the path of an SQLite file."
+        f"--storage cannot be {without_password(storage)!r}, which is no database URL: give one like "
+        f"{DEFAULT_STORAGE} or postgresql://user@host/name, or the path of an SQLite file."
     )
 
 
@@ -93,10 +96,11 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
     """
     url = url_of(storage)
     file = sqlite_file(url)
-    shown = storage if file else make_url(url).render_as_string(hide_password=True)
+    shown = without_password(storage)
     if file and not file.exists():
         if not create:
-            message = f"There are no studies in {file}: the file does not exist. Run a tune first, or name --storage."
+            where = without_password(str(file))
+            message = f"There are no studies in {where}: the file does not exist. Run a tune first, or name --storage."
             raise UsageError(message)
         _make_folder(file.parent, storage)
     try:
@@ -110,7 +114,7 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
         raise UsageError(message) from error
     except (SQLAlchemyError, sqlite3.Error, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split("(Background on this error")[0].split())
-        message = f"The storage {shown} does not open: {reason}"
+        message = f"The storage {shown} does not open: {without_secrets(reason, storage)}"
         raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
     return opened
 
@@ -129,7 +133,7 @@ def _make_folder(folder: Path, storage: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"The storage {storage} cannot be created: {error.strerror} ({folder})."
+        message = f"The storage {without_password(storage)} cannot be created: {error.strerror} ({folder})."
         raise UsageError(message) from error
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.display import without_password
 from rtmo_optuna.records import Outcome, Scope
 from rtmo_optuna.show import findings, headline, tables, words
 from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture, Section
@@ -128,7 +129,7 @@ def _resumption(record: StudyRecord) -> Iterator[Block]:
         ". The same command goes on from there: no settings are tried twice, more trials or more time continue the "
         "search, and race and confirmation begin anew where trials were added."
     )
-    where = Code(words.without_password(record.storage))
+    where = Code(without_password(record.storage))
     yield Paragraph(("The study ", Code(record.name), " is kept in ", where, how))
 
 

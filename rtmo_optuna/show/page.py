@@ -8,6 +8,7 @@ import re
 from string import Template
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.display import visible
 from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture, Section
 from rtmo_optuna.show.cells import Code, Inline, Table
 from rtmo_optuna.show.document import document
@@ -114,9 +115,9 @@ def page(record: StudyRecord, charts: Sequence[Chart], applied: str = "") -> str
         for chart in charts
     }
     return _PAGE.substitute(
-        title=html.escape(sections[0].title),
+        title=html.escape(visible(sections[0].title)),
         style=_STYLE,
-        body="\n".join(_section(section, level, drawn) for level, section in enumerate(sections)),
+        body=visible("\n".join(_section(section, level, drawn) for level, section in enumerate(sections))),
         charts=json.dumps(figures, separators=(",", ":")).replace("<", "\\u003c"),
         plotly=re.sub(r"</(?=script)", r"<\\/", plotly_js(), flags=re.IGNORECASE),
         draw=_DRAW,

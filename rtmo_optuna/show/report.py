@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from rtmo_optuna.display import visible
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture
 from rtmo_optuna.show.cells import Code, Column, Inline, Table
@@ -38,7 +39,7 @@ def markdown(record: StudyRecord, pictures: Mapping[str, str], applied: str = ""
     for level, section in enumerate(document(record, applied)):
         parts.append(f"{'##' if level else '#'} {_inline(section.title)}")
         parts += [text for block in section.blocks if (text := _block(block, pictures))]
-    return "\n\n".join(parts) + "\n"
+    return visible("\n\n".join(parts)) + "\n"
 
 
 def _escape(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
+from rtmo_optuna.display import without_password
 from rtmo_optuna.records import Outcome, Settings
 from rtmo_optuna.show import words
 from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
@@ -66,7 +67,7 @@ def machine(record: StudyRecord) -> Table:
         ("Pace", words.pace(rate_hz) if rate_hz is not None else "each call right after the other"),
         ("Fixed in every run", Code(str(record.space.fixed)) if len(record.space.fixed) else "nothing"),
         ("Study", record.name),
-        ("Storage", Code(words.without_password(record.storage))),
+        ("Storage", Code(without_password(record.storage))),
     ]
     return Table((Column("What"), Column("Value")), tuple(rows))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.records import Settings, Value
@@ -78,12 +77,6 @@ def count(amount: int, what: str, many: str = "") -> str:
 def pace(rate_hz: float) -> str:
     """Return at which pace a study's calls came: `30 calls a second, with sleep between them`."""
     return f"{rate_hz:g} calls a second, with sleep between them"
-
-
-def without_password(storage: str) -> str:
-    """Return a database URL that may be shown."""
-    hidden = re.sub(r"(://[^:/?#@\s]*):[^@\s]*@", r"\1:***@", storage)
-    return re.sub(r"(?i)((?:password|passwd|pwd|secret|token|key)=)[^&\s]*", r"\1***", hidden)
 
 
 def listed(parts: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ The head of studies/cuda.yaml describes the format. Names that live higher up, t
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -16,7 +17,7 @@ import yaml
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.records import GateMode, GateRules, Limits, Measuring, StudyDefinition, Value
-from rtmo_optuna.space.files import NOT_YAML, Mark, complaint, decode, not_yaml
+from rtmo_optuna.space.files import NOT_YAML, Mark, bounded, complaint, decode, not_yaml, read_all
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.values import advice, nearest, parse_choice, parse_value, shown
@@ -155,12 +156,13 @@ class _Reader:
         """Read the file and check what holds for every node."""
         self._path = path
         try:
-            data = path.read_bytes()
+            data = read_all(path)
         except OSError as error:
             message = f"The study definition {path} cannot be read: {error.strerror}."
             raise UsageError(message) from error
         text = decode(path, data)
         try:
+            deque(bounded(path, yaml.parse(text, yaml.SafeLoader)), maxlen=0)
             root = yaml.compose(text, yaml.SafeLoader)
         except (yaml.YAMLError, *NOT_YAML) as error:
             raise not_yaml(path, text, error) from error
@@ -295,7 +297,8 @@ def _members(dimension: Dimension) -> set[str]:
 
 
 def _text(node: yaml.Node) -> str | None:
-    return None if node.tag == _CORE + "null" else str(node.value)
+    """Return a scalar's text, None for null; empty for others, whose aliases could make any number of values."""
+    return None if node.tag == _CORE + "null" else str(node.value) if isinstance(node, yaml.ScalarNode) else ""
 
 
 def _shape(node: yaml.Node) -> str:

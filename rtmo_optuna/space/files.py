@@ -8,14 +8,16 @@ import itertools
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import io
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
@@ -23,6 +25,11 @@ NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
     ValueError: "an escape stands for no character",
     OverflowError: "an escape stands for no character",
 }
+
+
+_MOST_BYTES = 1 << 20
+_MOST_EVENTS = 20_000
+_MOST_DEEP = 64
 
 
 class Mark(NamedTuple):
@@ -38,12 +45,38 @@ def read_bytes(path: Path) -> bytes | None:
         if path.exists() and not path.is_file():
             message = f"{path} is not a file."
             raise UsageError(message)
-        return path.read_bytes()
+        return read_all(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}."
         raise UsageError(message) from error
+
+
+def read_all(path: Path) -> bytes:
+    """Return what `path` holds; raise UsageError for more than a megabyte, which nobody wrote by hand, else OSError."""
+    with path.open("rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        message = f"{path} is larger than {_MOST_BYTES >> 20} MB, too much for settings: name another file."
+        raise UsageError(message)
+    return data
+
+
+def bounded(path: Path, events: Iterable[Any]) -> Iterator[Any]:
+    """Yield the events of a YAML text; raise UsageError once there are more than a reader should go through.
+
+    Those of PyYAML and ruamel.yaml will do; 20,000 of them take about half a second.
+    """
+    depth = 0
+    for number, event in enumerate(events):
+        name = type(event).__name__
+        depth += name.endswith("StartEvent") - name.endswith("EndEvent")
+        if depth > _MOST_DEEP:
+            raise complaint(path, event.start_mark, "this is nested too deeply")
+        if number > _MOST_EVENTS:
+            raise complaint(path, event.start_mark, "there is too much before this for a file of settings")
+        yield event
 
 
 def check_writable(path: Path) -> None:
@@ -60,25 +93,80 @@ def check_writable(path: Path) -> None:
 def replace(path: Path, old: bytes | None, text: str) -> Path | None:
     """Put `text` in place of `old`, which is what `path` holds (None: there is no file), at once.
 
-    A link stays a link; permissions and a byte order mark stay. Returns the copy of the old file, `<name>.bak-<time>`,
-    None where there was none; raises UsageError where the file cannot be written.
+    A link stays a link; owner, mode, extended attributes and a byte order mark stay, and neither the new file nor the
+    copy of the old one can be read by anybody else at any moment. A file that has other names (hard links), or whose
+    owner only root could keep, is written where it lies, once its copy is safe. Returns the copy of the old file,
+    `<name>.bak-<time>`, None where there was none; raises UsageError where the file cannot be written.
     """
     with _as_usage_error(path):
         real = path.resolve()
-        backup = None
-        bom = codecs.BOM_UTF8 if (old or b"").startswith(codecs.BOM_UTF8) else b""
-        fresh = real.with_name(f".{real.name}.{secrets.token_hex(4)}.tmp")
+        if old is None:
+            _put(real, text.encode(), None)
+            return None
+        data = (codecs.BOM_UTF8 if old.startswith(codecs.BOM_UTF8) else b"") + text.encode()
+        backup = _copy(real, old)
         try:
-            _write_new(fresh, bom + text.encode())
-            if old is not None:
-                shutil.copymode(real, fresh)
-                with contextlib.suppress(PermissionError):  # only root may give a file away
-                    os.chown(fresh, real.stat().st_uid, real.stat().st_gid)
-                backup = _copy(real, old)
-            fresh.replace(real)
-        finally:
-            fresh.unlink(missing_ok=True)
-    return backup
+            _put(real, data, old)
+        except OSError:
+            if real.read_bytes() == old:
+                backup.unlink()
+            raise
+        return backup
+
+
+def _put(path: Path, data: bytes, old: bytes | None) -> None:
+    """Put `data` into the file `path`, by a new file that takes its name where such a one can be all that it was."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        _write_new(fresh, data, private=old is not None)
+        if old is None or (path.stat().st_nlink == 1 and _made_alike(fresh, path)):
+            fresh.replace(path)
+        else:
+            _write_over(path, data, old)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _write_over(path: Path, data: bytes, old: bytes) -> None:
+    """Write `data` over what `path` holds; put `old` back where there is no room for it."""
+    with path.open("r+b", buffering=0) as file:
+        try:
+            _fill(file, data)
+        except OSError:
+            _fill(file, old)
+            raise
+
+
+def _fill(file: io.FileIO, data: bytes) -> None:
+    file.seek(0)
+    while data:
+        data = data[file.write(data) :]
+    file.truncate()
+    os.fsync(file.fileno())
+
+
+def _made_alike(fresh: Path, model: Path) -> bool:
+    """Give the private file `fresh` the owner, mode and extended attributes of `model`; return whether it has them.
+
+    Where its owner or group cannot be given to it, it stays private.
+    """
+    wanted = model.stat()
+    with contextlib.suppress(OSError):  # only root may give a file away
+        os.chown(fresh, wanted.st_uid, wanted.st_gid)
+        for name in _attributes(fresh).keys() - _attributes(model).keys():  # a folder may hand down who may read
+            os.removexattr(fresh, name)
+        shutil.copystat(model, fresh)
+        os.utime(fresh)
+    about = fresh.stat()
+    same = (about.st_uid, about.st_gid, about.st_mode) == (wanted.st_uid, wanted.st_gid, wanted.st_mode)
+    return same and _attributes(fresh) == _attributes(model)
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
+    try:
+        return {name: os.getxattr(path, name) for name in os.listxattr(path)} if sys.platform == "linux" else {}
+    except OSError:  # a file system without them
+        return {}
 
 
 @contextlib.contextmanager
@@ -95,18 +183,18 @@ def _copy(path: Path, data: bytes) -> Path:
     for number in itertools.count(1):
         backup = path.with_name(f"{path.name}.bak-{stamp}{f'-{number}' if number > 1 else ''}")
         with contextlib.suppress(FileExistsError):
-            _write_new(backup, data)
+            _write_new(backup, data, private=True)
             break
-    shutil.copystat(path, backup)
+    _made_alike(backup, path)
     return backup
 
 
-def _write_new(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
+def _write_new(path: Path, data: bytes, *, private: bool) -> None:
+    """Write a file that was not there, which nobody else can open where it is to be `private`."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
         try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            _fill(file, data)
         except OSError:
             path.unlink()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 INFO = "benchmark_info"
 KNOBS = {name: knob for provider in PROVIDERS for name, knob in knob_table(provider).items()}
 _NEARLY = 0.8
+_MOST_CHAINED = 64
+_MOST_MERGED = 100_000
 _AFTER_KEY = re.compile(r"([ \t]*:)?")
 _LINE_END = re.compile(r"\r?\n|\Z")
 _QUOTABLE = re.compile(r"(?!null$)[\w %.+-]+")
@@ -63,6 +66,10 @@ class _Node:
         return plain and self.text.lower() in {"", "~", "null"}
 
 
+def _place(node: _Node) -> int:
+    return node.start
+
+
 def _plain(node: _Node) -> Any:  # noqa: ANN401 - a text or a mapping
     return {name: _plain(child) for name, child in node.named.items()} if node.named else node.text
 
@@ -75,8 +82,10 @@ class Document:
         self._path, self._text, self._step = path, text, 2
         self._eol = next(iter(re.findall(r"\r?\n", text)), "\n")
         self._anchors: list[_Node] = []
+        self._anchored: dict[str, list[_Node]] = {}
+        self._merges = 0
         try:
-            queue = deque(YAML(typ="safe", pure=True).parse(text))
+            queue = deque(files.bounded(path, YAML(typ="safe", pure=True).parse(text)))
             queue.popleft()
             self._root = self._built(queue) if isinstance(queue.popleft(), events.DocumentStartEvent) else None
         except (YAMLError, *files.NOT_YAML) as error:
@@ -84,14 +93,18 @@ class Document:
         for event in queue:
             if isinstance(event, events.DocumentStartEvent):
                 raise self._complaint(event.start_mark, "a second document begins here; the file may hold only one")
+        for node in sorted(self._anchors, key=_place):
+            if not isinstance(node.event, events.AliasEvent):
+                self._anchored.setdefault(node.event.anchor, []).append(node)
         for node in self._anchors:
             self._resolved(node)
 
     def mappings_with(self, names: Collection[str]) -> Iterator[str]:
         """Yield the dotted path of each mapping that has one of `names`, in order, without those that others merge."""
-        walked = list(self._walk(self._root, ""))
+        walked = list(self._walk(self._root, ()))
         templates = {source.start for _, node in walked for source in self._merged(node)}
-        return (d for d, node in walked if node.start not in templates and set(names) & self._entries(node).keys())
+        own = ((path, node) for path, node in walked if node.start not in templates)
+        return (".".join(path) for path, node in own if set(names) & self._entries(node).keys())
 
     def held(self, target: str, table: Mapping[str, Knob]) -> dict[str, Value]:
         """Return the values of the knobs in `table` that the mapping `target` has or merges."""
@@ -179,11 +192,11 @@ class Document:
         """Return the node that an alias stands for, any other one as it is."""
         if not isinstance(node.event, events.AliasEvent):
             return node
-        earlier = [n for n in self._anchors if n.start < node.start and not isinstance(n.event, events.AliasEvent)]
-        anchored = [n for n in earlier if n.event.anchor == node.event.anchor]
-        if not anchored:
+        anchored = self._anchored.get(node.event.anchor, [])
+        earlier = bisect_left(anchored, node.start, key=_place)
+        if not earlier:
             raise self._complaint(node.mark, f"there is no anchor &{node.event.anchor} before this")
-        return max(anchored, key=lambda n: n.start)
+        return anchored[earlier - 1]
 
     def _merged(self, node: _Node) -> list[_Node]:
         """Return the mappings that `node` merges (`<<`), the strongest first."""
@@ -195,10 +208,16 @@ class Document:
                 raise self._complaint(value.mark, "only other mappings can be merged")
         return merged
 
-    def _entries(self, node: _Node) -> dict[str, _Node]:
-        """Return the values of a mapping by key, merged ones too."""
-        merged = [self._entries(source) for source in reversed(self._merged(node))]
-        return {label: child for entries in (*merged, node.named) for label, child in entries.items()}
+    def _entries(self, node: _Node, depth: int = 0) -> dict[str, _Node]:
+        """Return the values of a mapping by key, merged ones too; UsageError where merging has no end in sight."""
+        found: dict[str, _Node] = {}
+        for source in reversed(self._merged(node)):
+            self._merges += 1 + len(source.named)
+            if depth > _MOST_CHAINED or self._merges > _MOST_MERGED:
+                raise self._complaint(source.mark, "this is merged (<<) too often")
+            found.update(self._entries(source, depth + 1))
+        found.update(node.named)
+        return found
 
     def _value(self, knob: Knob, node: _Node) -> Value:
         scalar = self._resolved(node)
@@ -215,11 +234,11 @@ class Document:
         except UsageError as error:
             raise self._complaint(node.mark, str(error)) from error
 
-    def _walk(self, node: _Node | None, dots: str) -> Iterator[tuple[str, _Node]]:
+    def _walk(self, node: _Node | None, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], _Node]]:
         if node and node.is_mapping:
-            yield dots, node
+            yield path, node
         for label, child in node.named.items() if node else ():
-            yield from self._walk(child, f"{dots}.{label}" if dots else label)
+            yield from self._walk(child, (*path, label))
 
     def _found(self, dots: str) -> tuple[_Node | None, str]:
         """Return the deepest mapping (or nothing where one could be) on the path, and what is left of the path."""
@@ -264,7 +283,8 @@ class Document:
     def _replaced(self, node: _Node, value: object, tree: _Tree) -> Iterator[_Edit]:
         """Write a value over another; an anchor moves to its first alias that is not written over as well."""
         old, new = self._text[node.start : node.end].rstrip(), values.as_yaml(value)
-        aliases = (alias for alias in self._anchors if alias is not node and self._resolved(alias) is node)
+        alike = (other for other in self._anchors if other.event.anchor == node.event.anchor)
+        aliases = (alias for alias in alike if alias is not node and self._resolved(alias) is node)
         for alias in [alias for alias in aliases if not alias.key or alias.key.text not in tree][:1]:
             yield alias.start, alias.end, old
         if isinstance(node.event, events.ScalarEvent) and node.event.style in {"'", '"'} and _QUOTABLE.fullmatch(new):

@@ -1,0 +1,34 @@
+"""What others wrote, as it may be shown: database URLs without their passwords, names without control characters."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+_HIDDEN = "***"
+# What SQLAlchemy takes for user and password, up to the last @, since a password may hold one that is not escaped; also
+# where some of :// is missing.
+_PASSWORD = re.compile(r"^(\w[\w+.-]*://|(?!\w[\w+.-]*://)(?:\w[\w+.-]*:?/{0,3})?)([^:/]*):(.+)@", re.DOTALL)
+_SECRET = re.compile(r"(?i)([?&][^=&]*(?:password|passwd|pwd|passphrase|secret|token|key)=)([^&]+)")
+# Control characters but tabs and line ends, what turns the direction of writing, and halves of a character.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def without_password(storage: str) -> str:
+    """Return a database URL, or what was meant to be one, that may be shown."""
+    hidden = _PASSWORD.sub(lambda found: f"{found[1]}{found[2]}:{_HIDDEN}@", storage)
+    return _SECRET.sub(lambda found: found[1] + _HIDDEN, hidden)
+
+
+def without_secrets(text: str, storage: str) -> str:
+    """Return `text`, in which a library may tell parts of the database URL `storage`, without passwords."""
+    found = [match[3] for match in _PASSWORD.finditer(storage)] + [match[2] for match in _SECRET.finditer(storage)]
+    told = {form for secret in found for form in (secret, unquote(secret))}
+    for secret in sorted(told, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", _HIDDEN, text)
+    return text.replace(storage, without_password(storage))
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with every character that a terminal would obey, or that hides others, as `\x1b` and the like."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -1,0 +1,139 @@
+"""What others wrote, as it is shown: no password, and no character that a terminal obeys."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, save
+
+from rtmo_optuna import cli, display
+from scripted import write_script
+
+SECRET = "hunter2"  # noqa: S105 - made up
+NAMED = "\x1b[2J\x1b]0;gone\x07\x9b31m"
+DEFINITION = """
+provider: cpu
+knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
+measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
+"""
+_HOSTS = ("db.example:5432/studies", "db.example:54x2/studies", "127.0.0.1:1/studies?connect_timeout=1")
+_USERS = (f"user:{SECRET}", f"user@corp:{SECRET}", f":{SECRET}", f"user:{SECRET}@{SECRET}", f"user:{SECRET}/{SECRET}")
+
+
+@pytest.mark.parametrize("scheme", ["postgresql://", "postgresql+nothing://", "postgres://", "postgresql:", "pg//", ""])
+def test_no_error_tells_a_password(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A storage that is misspelt, unknown or not to be had is told by its host, in one sentence, exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    verbs = itertools.cycle((["studies"], ["report", "s"], ["dashboard"], ["studies"]))
+    for (user, host), verb in zip(itertools.product(_USERS, _HOSTS), verbs, strict=False):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*verb, "--storage", f"{scheme}{user}@{host}"])
+        told = capsys.readouterr().err
+        assert ended.value.code == 2, told
+        assert told.count("\n") == 1
+        assert SECRET not in told
+        assert "***@" in told
+
+
+@pytest.mark.parametrize(
+    ("storage", "shown"),
+    [
+        ("sqlite:///studies/studies.db", "sqlite:///studies/studies.db"),
+        ("postgresql://user@host/studies", "postgresql://user@host/studies"),
+        ("postgresql://user:pw@host:5432/studies", "postgresql://user:***@host:5432/studies"),
+        ("postgresql://host/s?user=me&password=p%26w&sslmode=on", "postgresql://host/s?user=me&password=***&sslmode=on"),
+        ("postgresql://h/s?sslpassword=a&options=b", "postgresql://h/s?sslpassword=***&options=b"),
+    ],
+)  # fmt: skip
+def test_a_url_is_shown_without_its_passwords(storage: str, shown: str) -> None:
+    """And with all the rest; shown twice it is the same."""
+    assert display.without_password(storage) == shown
+    assert display.without_password(shown) == shown
+
+
+def test_what_a_library_tells_of_a_url_is_cleaned() -> None:
+    """The password as it was given, and as the library read it; a word that only begins like it stays."""
+    told = display.without_secrets("no role p&w for 'p%26w', only p&wide", "postgresql://user:p%26w@host/studies")
+    assert told == "no role *** for '***', only p&wide"
+
+
+def _command_lines_below(pid: int) -> list[str]:
+    return [
+        (entry / "cmdline").read_bytes().decode()
+        for entry in Path("/proc").glob("[0-9]*")
+        if (stat := _read(entry / "stat")) and int(stat.rpartition(")")[2].split()[1]) == pid
+    ]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def test_a_password_is_written_nowhere(tmp_path: Path) -> None:
+    """A whole tune on a database whose URL holds one: not printed, in no file, in no child's command line.
+
+    Its model has a node that is named to clear the screen, which its report shows.
+    """
+    write_script(tmp_path, base_ms=2.0, notes=[f"The node {NAMED} stays on the CPU."])
+    (tmp_path / "small.yaml").write_text(DEFINITION, encoding="utf-8")
+    storage = f"sqlite:///file:studies.db?uri=true&password={SECRET}"
+    command = [sys.executable, "-m", "rtmo_optuna", "tune", "script.json", "--study=small.yaml", "--provider=cpu"]
+    command += ["--engine=scripted", "--quick", "--trials=2", "--verbose", "--search-only", "--storage", storage]
+    children = set[str]()
+    with Path(tmp_path, "told").open("w+", encoding="utf-8") as out:
+        running = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT)
+        while running.poll() is None:
+            children.update(_command_lines_below(running.pid))
+            time.sleep(0.02)
+        out.seek(0)
+        told = out.read()
+    assert running.returncode == 0, told
+    assert SECRET not in told
+    forked = "\0".join(command) + "\0"  # what a child is called until it runs its own program
+    assert any("rtmo_optuna.bench.worker" in child for child in children)
+    assert not [child for child in children - {forked} if SECRET in child]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"studies.db", "report.md", "report.html"} <= {path.name for path in files}
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    report = (tmp_path / "results/script-small-quick/report.md").read_text(encoding="utf-8")
+    assert "password=***" in report
+    assert not set(told + report) & set("\x1b\x07\x9b")
+    assert r"x1b\[2J" in report
+    page = (tmp_path / "results/script-small-quick/report.html").read_text(encoding="utf-8")
+    assert r"The node \x1b[2J" in page
+
+
+@pytest.mark.parametrize(("more", "code"), [(["--dry-run"], 0), (["--shape", "x=1x2"], 2), (["--input", "in.npz"], 2)])
+def test_names_in_a_model_do_not_reach_the_terminal(
+    more: list[str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are told so that one can see what is in them."""
+    monkeypatch.chdir(tmp_path)
+    sides = [helper.make_tensor_value_info(f"{name}{NAMED}", TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    node = helper.make_node("Relu", [sides[0].name], [sides[1].name], name=NAMED)
+    graph, opset = helper.make_graph([node], "g", sides[:1], sides[1:]), helper.make_opsetid("", 17)
+    save(helper.make_model(graph, opset_imports=[opset], ir_version=9), "m.onnx")
+    np.savez("in.npz", x=np.zeros((1, 2), np.float32))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tune", "m.onnx", "--provider", "cpu", *more])
+    told = "".join(capsys.readouterr())
+    assert ended.value.code == code, told
+    assert r"\x1b[2J" in told
+    assert not set(told) & set("\x1b\x07\x9b")
+
+
+def test_text_that_is_no_trick_stays() -> None:
+    """Letters of all languages, tabs and line ends."""
+    assert display.visible("Größe\t模型 🙂\n") == "Größe\t模型 🙂\n"
+    assert display.visible("\u202egnp.exe\ud800") == r"\u202egnp.exe\ud800"
