@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState, create_trial
 
 from rtmo_optuna.codec import encode
-from rtmo_optuna.records import Settings
+from rtmo_optuna.records import Outcome, Settings
+from rtmo_optuna.search import atomic
 from rtmo_optuna.search.sampler import distributions
 from rtmo_optuna.search.storage import GRACE_S
 from rtmo_optuna.search.trials import LEFT_TO, driver, is_dead
@@ -64,18 +64,26 @@ class Claims:
 
     def take(self) -> Trial | None:
         """Return the first trial of the queue, which this driver has from now on; None where nothing is queued."""
-        number = self._study._pop_waiting_trial_id()  # noqa: SLF001 - Study.ask makes a trial where it finds none
+        number = atomic.take(self._opened, self._study._study_id, driver())  # noqa: SLF001 - Optuna names the study so
         if number is None:
             return None
         trial = Trial(self._study, number)
-        trial.set_user_attr("driver", driver())
-        self.beat(trial)
         held = trial.user_attrs.get("settings")
         if held is None or params_of(self._space, Settings.from_plain(held)):
-            params = {name: trial.suggest_categorical(name, d.choices) for name, d in self._distributions.items()}
+            try:
+                params = {name: trial.suggest_categorical(name, d.choices) for name, d in self._distributions.items()}
+            except ValueError as error:
+                self._refuse(trial, f"It was queued with what is no choice of the study: {error}")
+                return self.take()
             if held is None:
                 trial.set_user_attr("settings", encode(settings_of(self._space, params)))
         return trial
+
+    def _refuse(self, trial: Trial, why: str) -> None:
+        """Fail a trial that cannot be run; the study goes on."""
+        trial.set_user_attr("outcome", "refused")
+        trial.set_user_attr("reason", why)
+        self._study.tell(trial, state=TrialState.FAIL)
 
     def make(self, params: Params, **attributes: str) -> Trial:
         """Return a running trial of `params`, this driver's, with `attributes`."""
@@ -98,23 +106,37 @@ class Claims:
         """Record the heartbeat of `trial`, which tells drivers on other hosts that this one lives."""
         self._opened.record_heartbeat(trial._trial_id)  # noqa: SLF001 - Optuna names the trial so to its storages
 
-    def lost(self) -> list[FrozenTrial]:
-        """Fail what drivers that died left running, and return it: to one only of several drivers that look at once.
+    def frozen(self, trial: Trial) -> FrozenTrial:
+        """Return `trial` as it is kept."""
+        return self._opened.get_trial(trial._trial_id)  # noqa: SLF001
 
-        A driver on this host is known to be dead at once, by its process id and start time; one on another host by
-        its heartbeats. One that died before it could say who it is leaves a trial of nobody.
+    def recover(self) -> int:
+        """Queue again what drivers that died left running, and return how many trials that were.
+
+        Of several drivers that look at once one does. A driver on this host is known to be dead at once, by its process
+        id and start time; one on another host by its heartbeats. A trial of nobody is given up after a while.
         """
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         stale = self._opened._get_stale_trial_ids(self._study._study_id)  # noqa: SLF001 - Optuna would not say which of them it failed
         dead = [trial for trial in running if trial._trial_id in stale or _orphaned(trial) or _nobodys(trial)]  # noqa: SLF001
-        return [trial for trial in dead if self._fail(trial)]
+        return sum(self.put_back(trial) for trial in dead)
 
-    def _fail(self, trial: FrozenTrial) -> bool:
-        """Return whether it was this driver that failed `trial`."""
-        try:
-            return self._opened.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # noqa: SLF001
-        except UpdateFinishedTrialError:
-            return False
+    def release(self) -> None:
+        """Put back what this driver has running, wherever it was interrupted."""
+        me = driver()
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.user_attrs.get("driver") == me:
+                self.put_back(trial, outcome=Outcome.INTERRUPTED.value)
+
+    def put_back(self, trial: FrozenTrial, **attributes: str) -> bool:
+        """Fail `trial`, with `attributes`, and queue its settings again unless they are another trial's by now.
+
+        Returns whether it was this driver that did.
+        """
+        held = trial.user_attrs.get("settings")
+        first = trial.number if held is None else self.taken().get(Settings.from_plain(held), trial.number)
+        again = first == trial.number and (held is not None or "fixed_params" in trial.system_attrs)
+        return atomic.fail(self._opened, self._study._study_id, trial, attributes, again=again)  # noqa: SLF001
 
 
 def _orphaned(trial: FrozenTrial) -> bool:

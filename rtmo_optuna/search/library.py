@@ -35,8 +35,9 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     name = about.name
     if new:
         name = next(n for n in (about.name, *(f"{about.name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
-    if name in names:
-        _check_identity(name, _identity(opened, name), identity)
+    made = name in names and not _half_made(opened, name)
+    if made:
+        _check_identity(name, _identity(opened, name) or {}, identity)
     with database.quietly():
         sampler = SAMPLERS[about.definition.sampler](about.space, None)
     study = optuna.create_study(
@@ -46,12 +47,12 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
         direction=OBJECTIVES[about.definition.objective].direction,
         load_if_exists=True,
     )
-    if name not in names:
+    if not made:
         objective = OBJECTIVES[about.definition.objective]
         with database.quietly():
             study.set_metric_names([f"{objective.name} [{objective.unit}]"])
-        study.set_user_attr("identity", dict(identity))
         study.set_user_attr("about", encode(replace(about, name=name)))
+        study.set_user_attr("identity", dict(identity))
     return Study(study, opened, url, replace(about, name=name))
 
 
@@ -60,7 +61,8 @@ def has_study(url: str, name: str) -> bool:
     file = database.sqlite_file(database.url_of(url))
     if file and not file.exists():
         return False
-    return name in {study.study_name for study in database.open_storage(url, create=False).get_all_studies()}
+    opened = database.open_storage(url, create=False)
+    return name in {study.study_name for study in opened.get_all_studies()} and not _half_made(opened, name)
 
 
 def load_study(url: str, name: str) -> Study:
@@ -91,14 +93,23 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
     return tuple(lines)
 
 
-def _identity(opened: RDBStorage, name: str) -> Mapping[str, str]:
-    """Return the identity of an existing study, which another driver may be about to write."""
+def _half_made(opened: RDBStorage, name: str) -> bool:
+    """Return whether whoever made this study died before it was complete: its identity comes last, its trials after."""
+    if _identity(opened, name) is not None:
+        return False
+    study_id = opened.get_study_id_from_name(name)
+    ours = {"about"} >= opened.get_study_user_attrs(study_id).keys()
+    return ours and not opened.get_n_trials(study_id)
+
+
+def _identity(opened: RDBStorage, name: str) -> Mapping[str, str] | None:
+    """Return the identity of an existing study, which another driver may be about to write; None where nobody is."""
     for _ in range(_TRIES):
         held = opened.get_study_user_attrs(opened.get_study_id_from_name(name))
         if "identity" in held:
             return dict(held["identity"])
         time.sleep(_PAUSE_S)
-    return {}
+    return None
 
 
 def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -282,18 +282,15 @@ class Study(Kept):
 
     def interrupt(self, proposal: Proposal) -> None:
         """Put a trial that was broken off back into the queue."""
-        proposal.trial.set_user_attr("outcome", Outcome.INTERRUPTED.value)
-        self._study.tell(proposal.trial, state=TrialState.FAIL)
-        self.enqueue(proposal.settings, proposal.origin)
+        self._claims.put_back(self._claims.frozen(proposal.trial), outcome=Outcome.INTERRUPTED.value)
 
     def recover(self) -> int:
         """Queue again what drivers that died left running; return how many trials that were."""
-        lost = self._claims.lost()
-        for trial in lost:
-            if "settings" in trial.user_attrs:
-                origin = Origin(trial.user_attrs.get("origin", Origin.SAMPLER))
-                self.enqueue(Settings.from_plain(trial.user_attrs["settings"]), origin)
-        return len(lost)
+        return self._claims.recover()
+
+    def release(self) -> None:
+        """Put back whatever this driver has running: an interruption may come between taking a trial and running it."""
+        self._claims.release()
 
     def conclude(self, record: StudyRecord, note: str) -> None:
         """Keep the study's last state and put `note` on it."""

@@ -80,6 +80,7 @@ class Tune:
         try:
             return self._whole()
         finally:
+            self.study.release()
             self.study.crew.leave()
 
     def _whole(self) -> Outcomes | None:
