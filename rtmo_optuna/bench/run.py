@@ -107,6 +107,7 @@ def measure(
     options: dict[str, str] = {}
     notes: tuple[str, ...] = ()
     outcome, stage, reason, outputs, memory, gate = Outcome.FAILED, None, "", "", None, None
+    accident = False
     warmup: tuple[int, ...] = ()
     with pool.take(log) if pool else Child(log) as child:
         life = _Life(child, limits)
@@ -131,6 +132,7 @@ def measure(
             stage, reason = error.failed.stage, error.failed.text
         except ChildGoneError as error:
             stage, reason = life.stage, f"The child {error}."
+            accident = error.killed or stage is Stage.START
         except _WrongError as error:
             stage, reason = Stage.GATE, str(error)
         except _ThrottledError as error:
@@ -142,6 +144,7 @@ def measure(
         outcome=outcome,
         stage=stage,
         reason=reason,
+        accident=accident,
         latency_ns=_quantile(sorted(medians), 0.5) if medians else None,
         windows_ns=medians,
         quantiles_ns={name: _quantile(calls, q) for name, (q, least) in _QUANTILES.items() if len(calls) >= least},

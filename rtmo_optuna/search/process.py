@@ -105,8 +105,19 @@ class Runner:
 
         `on_window` gets the running median in ms and the number of windows. A process during which the GPU held itself
         back says nothing and is run again after a while; where that does not end, that is how fast this GPU is until it
-        recovers, and no reason to give up a trial.
+        recovers, and no reason to give up a trial. What may be an accident is tried once more.
         """
+        measurement = self._cooled(settings, log, prune_above_ns, on_window)
+        if measurement.accident or (settings == self.fixed and judge.died(measurement)):
+            text = f"{measurement.why.rstrip('.')}, which need not be the settings' fault: one more try."
+            self.observer(Note(text, warning=True))
+            measurement = self._cooled(settings, log, prune_above_ns, on_window)
+        return measurement
+
+    def _cooled(
+        self, settings: Settings, log: Path, prune_above_ns: float | None, on_window: Callable[[float, int], None]
+    ) -> Measurement:
+        """Run one process, again where the GPU held itself back."""
         for pause_s in (0.0, *_COOLING_S):
             time.sleep(pause_s)
             measurement = self._once(settings, log, prune_above_ns, on_window)
