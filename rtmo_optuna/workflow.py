@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode
-from rtmo_optuna.errors import NothingMeasuredError, UsageError
+from rtmo_optuna.errors import LostError, NothingMeasuredError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
 from rtmo_optuna.records import GpuState, Note, Origin, Outcome, StudyRecord
@@ -25,6 +25,7 @@ from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show import report as show
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import knob_table
+from rtmo_optuna.space.values import as_yaml
 
 if TYPE_CHECKING:
     from rtmo_optuna.records import Claim, Measurement, Observer, ProcessRecord, Settings, Value
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 BASELINE = 6
 QUICK_BASELINE = 3
+_LAST_WAIT_S = 10.0
+"""How long the database is waited for after Ctrl-C."""
 _PACES = ("rate_hz", "optimized_fps")
 """What `benchmark_info` says of the pace, one or the other: a later study leaves nothing of it standing."""
 
@@ -67,6 +70,8 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             incumbent = configfile.merged(
                 study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
             )
+            study.patience.until = begun + planned.about.definition.timeout_s
+            study.patience.tell = lambda text: observer(Note(text, warning=True))
             study.enqueue(study.about.space.fixed, Origin.DEFAULT)
             study.enqueue(incumbent, Origin.CONFIG)
             baseline = QUICK_BASELINE if options.quick else BASELINE
@@ -75,8 +80,14 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
                 outcomes = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only, first).run()
             except KeyboardInterrupt:
                 interrupted = True
-        keep_states(study, runner)
-        return _finish(study, planned, outcomes, interrupted=interrupted)
+                study.patience.shorten(_LAST_WAIT_S)
+            except (LostError, OSError) as error:
+                raise _lost(study, planned, error) from error
+        try:
+            keep_states(study, runner)
+            return _finish(study, planned, outcomes, interrupted=interrupted)
+        except (LostError, OSError) as error:
+            raise _lost(study, planned, error) from error
 
 
 def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple[ProcessRecord, Measurement] | None:
@@ -145,6 +156,33 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
     if refused:
         raise refused
     return TuneResult(record, files, config, backup, interrupted)
+
+
+def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
+    """Return what to say where the study's database or its files are lost: it leaves a report of what is known here.
+
+    The settings are in it, and in the sentence where they were proven, since nothing is exported then.
+    """
+    study.let_go()
+    text = str(error) if isinstance(error, LostError) else _no_file(error)
+    record = _judged(study, kept_outcomes(study))
+    best = record.verdict.best
+    if best:
+        try:
+            show.write(record, planned.report, f"The run ended early. {text}")
+            text += f" What was measured until then is in {planned.report}."
+        except (UsageError, OSError) as other:
+            text += f" No report could be written either: {other}"
+    if best and record.verdict.confirmed:
+        knobs = as_yaml(_written(study, planned.config, best.settings))
+        text += f" {record.verdict.sentence} The settings, unless they are in {planned.config.path} already: {knobs}"
+    return LostError(text)
+
+
+def _no_file(error: Exception) -> str:
+    """Return one sentence for what the system says of a file or folder."""
+    where, why = getattr(error, "filename", None), getattr(error, "strerror", None) or str(error)
+    return f"{where} cannot be used any more: {why}." if where else f"A file could not be written: {why}."
 
 
 def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> dict[str, Value]:

@@ -9,6 +9,8 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState, create_trial
 
+from rtmo_optuna.search.patience import patient
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,10 +27,11 @@ def take(opened: RDBStorage, study_id: int, driver: Mapping[str, Any]) -> int | 
     return next((one._trial_id for one in waiting if _taken(opened, one._trial_id, driver)), None)  # noqa: SLF001 - Optuna's name
 
 
+@patient
 def _taken(opened: RDBStorage, trial_id: int, driver: Mapping[str, Any]) -> bool:
     """Return whether the trial still waited, and so is the `driver`'s now."""
     with _create_scoped_session(opened.scoped_session) as session:
-        trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+        trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
         if trial.state is not TrialState.WAITING:
             return False
         trial.state, trial.datetime_start = TrialState.RUNNING, datetime.now()  # noqa: DTZ005 - as Optuna keeps it
@@ -39,6 +42,7 @@ def _taken(opened: RDBStorage, trial_id: int, driver: Mapping[str, Any]) -> bool
     return True
 
 
+@patient
 def fail(
     opened: RDBStorage, study_id: int, trial: FrozenTrial, attributes: Mapping[str, Any], *, again: bool
 ) -> bool:
@@ -52,7 +56,7 @@ def fail(
     trial_id = trial._trial_id  # noqa: SLF001 - Optuna's name
     with _create_scoped_session(opened.scoped_session) as session:
         models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-        held = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+        held: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
         if held.state.is_finished():
             return False
         for name, value in attributes.items():

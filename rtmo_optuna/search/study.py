@@ -30,6 +30,7 @@ from rtmo_optuna.search.claims import Claims
 from rtmo_optuna.search.crew import lease_s
 from rtmo_optuna.search.kept import Kept
 from rtmo_optuna.search.notes import save_note
+from rtmo_optuna.search.patience import patience_of
 from rtmo_optuna.search.trials import RAN, keep_files, trial_record
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of
@@ -67,6 +68,7 @@ class Study(Kept):
         super().__init__(study, lease_s(about.definition))
         self._store = database.artifact_store(url)
         self.about = about
+        self.patience = patience_of(opened)
         self.objective = OBJECTIVES[about.definition.objective]
         self._claims = Claims(study, opened, about.space)
         self.live = about.space
@@ -249,29 +251,30 @@ class Study(Kept):
             return self.tell(proposal, measurement, folder)
 
     def tell(self, proposal: Proposal, measurement: Measurement, folder: Path) -> TrialRecord:
-        """Keep the outcome, with the files of `folder` (its log, its samples) as artifacts; return the trial."""
+        """Keep the outcome, with the files of `folder` (its log, its samples) as artifacts; return the trial.
+
+        It is known here even where the database or the files fail.
+        """
         trial = proposal.trial
         value = self.objective.score(measurement) if measurement.outcome is Outcome.MEASURED else None
-        keep_files(self._store, trial, measurement, folder)
-        if measurement.outcome is Outcome.FAILED:
-            trial.set_user_attr("reason", measurement.why)
-            save_note(trial, f"**{measurement.why}**\n\n```\n{measurement.log_tail}\n```")
-        trial.set_user_attr("outcome", measurement.outcome.value)
-        trial.set_user_attr("measurement", encode(measurement.summary()))
-        self._tell(proposal, value)
-        run = self._runs() + 1 if measurement.outcome in RAN else 0
-        wall_s = time.monotonic() - proposal.started
         record = TrialRecord(
             number=trial.number,
-            run=run,
+            run=self._runs() + 1 if measurement.outcome in RAN else 0,
             settings=proposal.settings,
             origin=proposal.origin,
             measurement=measurement,
             value=value,
             started=proposal.begun,
-            wall_s=wall_s,
+            wall_s=time.monotonic() - proposal.started,
         )
         self._remember(record)
+        if measurement.outcome is Outcome.FAILED:
+            trial.set_user_attr("reason", measurement.why)
+            save_note(trial, f"**{measurement.why}**\n\n```\n{measurement.log_tail}\n```")
+        trial.set_user_attr("outcome", measurement.outcome.value)
+        trial.set_user_attr("measurement", encode(measurement.summary()))
+        keep_files(self._store, trial, measurement, folder)
+        self._tell(proposal, value)
         return record
 
     def _tell(self, proposal: Proposal, value: float | None) -> None:
