@@ -37,6 +37,7 @@ from rtmo_optuna.search.sampler import SAMPLERS
 from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.space.objectives import OBJECTIVES
 
+_LONGEST_NAME = 200
 _QUICK_TRIALS = 12
 _QUICK_TIMEOUT_S = 180.0
 
@@ -103,7 +104,9 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     _check_rate(options, chosen)
     config = configfile.read(options.config, chosen.provider, options.config_path)
     configfile.check_writable(options.config)
+    configfile.check_layout(config, chosen.provider)
     name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
+    _check_length(name, options.study_name)
     report = _report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine)
@@ -222,6 +225,14 @@ def _check_name(study: str | None) -> None:
     """Refuse a study's name that would lead out of the results' folder, or that nobody could call it by."""
     if study is not None and (not study.strip() or study in {".", ".."} or set(study) & set("/\\\0")):
         message = f"{study!r} is no name for a study: give one without slashes, which stands for a folder of results."
+        raise UsageError(message)
+
+
+def _check_length(name: str, given: str | None) -> None:
+    """Refuse a study's name that no folder of results can have, with room for a number (`--new`)."""
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        whose = "--study-name" if given else "The model's and the study definition's names make a study's name that"
+        message = f"{whose} is too long ({len(os.fsencode(name))} bytes): give a --study-name of {_LONGEST_NAME} at most."
         raise UsageError(message)
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.space import inplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,8 @@ NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
     ValueError: "an escape stands for no character",
     OverflowError: "an escape stands for no character",
 }
+
+_STAMP = "%Y%m%d-%H%M%S"
 
 
 class Mark(NamedTuple):
@@ -53,8 +56,11 @@ def check_writable(path: Path) -> None:
         if real.exists() and not os.access(real, os.W_OK):
             message = f"{path} is read-only: allow writing to it, or name another file."
             raise UsageError(message)
+        _check_name(path, real)
         with tempfile.TemporaryFile(dir=real.parent):
             pass
+        if real.exists():
+            inplace.check_replaceable(real)
 
 
 def replace(path: Path, old: bytes | None, text: str) -> Path | None:
@@ -75,10 +81,21 @@ def replace(path: Path, old: bytes | None, text: str) -> Path | None:
                 with contextlib.suppress(PermissionError):  # only root may give a file away
                     os.chown(fresh, real.stat().st_uid, real.stat().st_gid)
                 backup = _copy(real, old)
-            fresh.replace(real)
+            if old is not None and inplace.is_mounted(real):
+                inplace.rewrite(real, old, bom + text.encode())
+            else:
+                fresh.replace(real)
         finally:
             fresh.unlink(missing_ok=True)
     return backup
+
+
+def _check_name(path: Path, real: Path) -> None:
+    """Raise UsageError where the name leaves no room for that of a backup."""
+    most = os.pathconf(real.parent, "PC_NAME_MAX") - len(f".bak-{datetime.now(UTC):{_STAMP}}-99")
+    if len(os.fsencode(real.name)) > most:
+        message = f"The name of {path} is too long for a backup beside it: give one of at most {most} bytes."
+        raise UsageError(message)
 
 
 @contextlib.contextmanager
@@ -91,7 +108,7 @@ def _as_usage_error(path: Path) -> Iterator[None]:
 
 
 def _copy(path: Path, data: bytes) -> Path:
-    stamp = datetime.now(UTC).astimezone().strftime("%Y%m%d-%H%M%S")
+    stamp = datetime.now(UTC).astimezone().strftime(_STAMP)
     for number in itertools.count(1):
         backup = path.with_name(f"{path.name}.bak-{stamp}{f'-{number}' if number > 1 else ''}")
         with contextlib.suppress(FileExistsError):
