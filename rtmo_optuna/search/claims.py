@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import Trial, TrialState, create_trial
 
@@ -12,16 +12,20 @@ from rtmo_optuna.records import Outcome, Settings
 from rtmo_optuna.search import atomic
 from rtmo_optuna.search.sampler import distributions
 from rtmo_optuna.search.storage import GRACE_S
-from rtmo_optuna.search.trials import LEFT_TO, driver, is_dead
+from rtmo_optuna.search.trials import LEFT_TO, driver
 from rtmo_optuna.space.resolve import params_of, settings_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import optuna
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
     from rtmo_optuna.records import Origin, SearchSpace
     from rtmo_optuna.search.pool import Params
+
+    HasGone = Callable[[Mapping[str, Any]], bool]
 
 
 class Claims:
@@ -31,8 +35,9 @@ class Claims:
     number was there when the other was made: it keeps them, and whoever has the other one leaves it.
     """
 
-    def __init__(self, study: optuna.Study, opened: RDBStorage, space: SearchSpace) -> None:
-        """Look after the trials of `study`, whose database is `opened`."""
+    def __init__(self, study: optuna.Study, opened: RDBStorage, space: SearchSpace, has_gone: HasGone) -> None:
+        """Look after the trials of `study`, whose database is `opened`; `has_gone` tells of a trial's driver."""
+        self._has_gone = has_gone
         self._study = study
         self._opened = opened
         self._space = space
@@ -49,13 +54,13 @@ class Claims:
         Not of those that were broken off, nor of what drivers that are known to be dead left running.
         """
         held = [t for t in self._study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL]
-        told = [(t.user_attrs["settings"], t.number) for t in held if "settings" in t.user_attrs and not _orphaned(t)]
+        told = [(t.user_attrs["settings"], t.number) for t in held if "settings" in t.user_attrs and not self._orphaned(t)]
         return {Settings.from_plain(plain): number for plain, number in reversed(told)}
 
     def under_way(self, settings: Settings) -> bool:
         """Whether a trial of `settings` is running, and not one that a dead driver left."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return encode(settings) in [trial.user_attrs.get("settings") for trial in running if not _orphaned(trial)]
+        return encode(settings) in [trial.user_attrs.get("settings") for trial in running if not self._orphaned(trial)]
 
     def enqueue(self, settings: Settings, origin: Origin) -> None:
         """Have `settings`, which may lie outside the space, tried next."""
@@ -118,7 +123,7 @@ class Claims:
         """
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         stale = self._opened._get_stale_trial_ids(self._study._study_id)  # noqa: SLF001 - Optuna would not say which of them it failed
-        dead = [trial for trial in running if trial._trial_id in stale or _orphaned(trial) or _nobodys(trial)]  # noqa: SLF001
+        dead = [trial for trial in running if trial._trial_id in stale or self._orphaned(trial) or _nobodys(trial)]  # noqa: SLF001
         return sum(self.put_back(trial) for trial in dead)
 
     def release(self) -> None:
@@ -138,10 +143,9 @@ class Claims:
         again = first == trial.number and (held is not None or "fixed_params" in trial.system_attrs)
         return atomic.fail(self._opened, self._study._study_id, trial, attributes, again=again)  # noqa: SLF001
 
-
-def _orphaned(trial: FrozenTrial) -> bool:
-    """Return whether `trial` is running by what it says, and its driver is known to be dead."""
-    return trial.state is TrialState.RUNNING and is_dead(trial.user_attrs.get("driver", {}))
+    def _orphaned(self, trial: FrozenTrial) -> bool:
+        """Return whether `trial` is running by what it says, and its driver is gone."""
+        return trial.state is TrialState.RUNNING and self._has_gone(trial.user_attrs.get("driver", {}))
 
 
 def _nobodys(trial: FrozenTrial) -> bool:

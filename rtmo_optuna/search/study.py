@@ -70,7 +70,7 @@ class Study(Kept):
         self.about = about
         self.patience = patience_of(opened)
         self.objective = OBJECTIVES[about.definition.objective]
-        self._claims = Claims(study, opened, about.space)
+        self._claims = Claims(study, opened, about.space, self.crew.has_gone)
         self.live = about.space
 
     def refresh(self) -> None:
@@ -81,7 +81,8 @@ class Study(Kept):
                 self._remember(trial_record(frozen, self._runs()))
 
     def catch_up(self) -> None:
-        """Take over what other drivers that are at work have found: their trials, and what does nothing here."""
+        """Take over what other drivers have found, their trials and what does nothing here, or left when they died."""
+        self.recover()
         if self.crew.others():
             self.refresh()
             if found := self.screening:

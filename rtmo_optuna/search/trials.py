@@ -85,6 +85,17 @@ def is_dead(driver: Mapping[str, Any]) -> bool:
     return here and started(int(driver["pid"])) != driver["started"]
 
 
+def is_doubtful(driver: Mapping[str, Any]) -> bool:
+    """Return whether nothing can be known of `driver`, which has this host's name but process ids of its own.
+
+    A container that is started again finds so the one that it was before, and containers that share a host's name find
+    each other so.
+    """
+    here = process_space()
+    host = str(driver.get("host", here))
+    return host != here and host.split()[:1] == here.split()[:1]
+
+
 def _shorten(log: Path) -> None:
     """Keep the first and last 64 KiB."""
     with log.open("rb") as file:
