@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench import run as bench
@@ -15,6 +13,7 @@ from rtmo_optuna.bench.protocol import ReferenceRequest
 from rtmo_optuna.errors import ChildError, NothingMeasuredError, UsageError
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.records import GateMode, GateRequest, GateResult, Measurement, Note, Outcome, Purpose, Settings, Value
+from rtmo_optuna.scratch import scratch
 from rtmo_optuna.search import confirm
 from rtmo_optuna.search.preflight import first_process
 from rtmo_optuna.space import configfile
@@ -23,6 +22,7 @@ from rtmo_optuna.space.values import advice, parse_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from rtmo_optuna.prepare import Plan
     from rtmo_optuna.records import Observer
@@ -85,13 +85,12 @@ def compare(
     must hold settings. Raises UsageError for bad input or equal settings, NothingMeasuredError where either cannot be
     run.
     """
-    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
-        scratch = Path(name)
+    with scratch() as folder:
         meant = named or _CONFIG in against
         if meant and not options.config.exists():
             message = f"The configuration {options.config} does not exist: name another, or leave it out."
             raise UsageError(message)
-        planned = plan(options, scratch)
+        planned = plan(options, folder)
         if meant:
             configfile.check_settings(planned.config)
         provider, held = planned.about.definition.provider, planned.config.settings
@@ -103,7 +102,7 @@ def compare(
         with contextlib.closing(runner_of(planned, observer)) as runner:
             if planned.about.definition.measuring.rate_hz is not None:
                 first_process(runner, planned.about.space.fixed)
-            outputs = _outputs(planned, runner, first, second, scratch)
+            outputs = _outputs(planned, runner, first, second, folder)
             runner.gate = GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), "")
             return _duel(runner, first, second, pairs, outputs)
 
@@ -171,11 +170,11 @@ def _ms(value: float | None) -> str:
     return "failed" if value is None else f"{value:.3f} ms"
 
 
-def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, scratch: Path) -> str:
+def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, folder: Path) -> str:
     """Say how far the first settings' outputs are from the second's, for the same input on the same provider."""
     if planned.gate.rules.mode is GateMode.OFF:
         return "not compared"
-    target = scratch / "second.npz"
+    target = folder / "second.npz"
     session = replace(planned.session, settings=second)
     try:
         bench.reference(ReferenceRequest(session, runner.inputs, str(target)), runner.limits)

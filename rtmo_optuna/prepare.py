@@ -232,7 +232,8 @@ def _check_length(name: str, given: str | None) -> None:
     """Refuse a study's name that no folder of results can have, with room for a number (`--new`)."""
     if len(os.fsencode(name)) > _LONGEST_NAME:
         whose = "--study-name" if given else "The model's and the study definition's names make a study's name that"
-        message = f"{whose} is too long ({len(os.fsencode(name))} bytes): give a --study-name of {_LONGEST_NAME} at most."
+        size = len(os.fsencode(name))
+        message = f"{whose} is too long ({size} bytes): give a --study-name of {_LONGEST_NAME} at most."
         raise UsageError(message)
 
 

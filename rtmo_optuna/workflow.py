@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from rtmo_optuna.errors import LostError, NothingMeasuredError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
 from rtmo_optuna.records import GpuState, Note, Origin, Outcome, StudyRecord
+from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.search.confirm import Decided
 from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
 from rtmo_optuna.search.library import has_study, load_study, open_study
@@ -59,9 +59,10 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
     measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone.
     """
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch, interruptions() as check:
+    sweep_scratch()
+    with scratch() as folder, interruptions() as check:
         observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
-        planned = plan(options, Path(scratch))
+        planned = plan(options, folder)
         with contextlib.closing(runner_of(planned, observer)) as runner:
             runner.check = check
             first = _first_process(options, planned, runner)
@@ -84,6 +85,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             except (LostError, OSError) as error:
                 raise _lost(study, planned, error) from error
         try:
+            sweep_scratch()
             keep_states(study, runner)
             return _finish(study, planned, outcomes, interrupted=interrupted)
         except (LostError, OSError) as error:

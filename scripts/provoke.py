@@ -12,85 +12,123 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import matplotlib.pyplot
+import plotly.graph_objects
 import yaml
+from sqlalchemy.orm import Session
 
+import rtmo_optuna.show.page
+import rtmo_optuna.show.pictures
+import rtmo_optuna.workflow
+from rtmo_optuna import cli
 from rtmo_optuna.records import Settings
 from rtmo_optuna.search.library import load_study
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DEFINITION = """
 provider: cpu
-knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all, session.intra_op.allow_spinning: all}
+knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
 sampler: exhaustive
 measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
 """
-SETTINGS = 8
+SETTINGS = 4
 SCRIPT = {"base_ms": 1.0, "effects": {"enable_cpu_mem_arena=False": 0.5}}
 COMMAND = (
     *("tune", "script.json", "--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu"),
-    *("--storage", "studies.db", "--timeout", "60s"),
+    *("--storage", "studies.db", "--timeout", "60s", "--quick"),
 )
-COMMITS = 160
+COMMITS = 120
 """About as many as a study of this size takes."""
+STEPS = 6
+"""Steps of replacing a configuration."""
 MOST_TRIES = 4
-DIES = """
-import os, sys
-from sqlalchemy.orm import Session
-
-left, after, plain = int(sys.argv[1]), sys.argv[2] == "after", Session.commit
 
 
-def commit(self):
-    global left
-    left -= 1
-    if left < 0 and not after:
-        os.kill(os.getpid(), 9)
-    plain(self)
-    if left < 0:
-        os.kill(os.getpid(), 9)
+class Deadline:
+    """Kills this process at the call after `left` others of what it is put around, before it or after it."""
+
+    def __init__(self, left: int, *, after: bool, about: str = "") -> None:
+        """Count the calls with an argument that has `about` in it."""
+        self.left, self.after, self.about = left, after, about
+
+    def around(self, plain: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `plain` with a death planted."""
+
+        def call(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401 - whatever it takes
+            counted = any(self.about in str(one) for one in arguments)
+            self.left -= counted
+            if counted and self.left < 0 and not self.after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = plain(*arguments, **more)
+            if counted and self.left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return call
 
 
-Session.commit = commit
-"""
-EXPORTS = """
-import os, sys
-from pathlib import Path
-
-left = int(sys.argv[1])
-
-
-def dying(plain):
-    def call(*arguments, **more):
-        global left
-        named = any("config.yaml" in str(one) for one in arguments)
-        left -= named
-        if left < 0 and named:
-            os.kill(os.getpid(), 9)
-        return plain(*arguments, **more)
-    return call
+def plant(kind: str, dice: random.Random) -> None:
+    """Plant a death in this process: at one of its commits, or at a step of the configuration's replacement."""
+    after = dice.random() < 0.5  # noqa: PLR2004 - as often as not
+    if kind == "commit":
+        Session.commit = Deadline(dice.randrange(COMMITS), after=after).around(Session.commit)  # type: ignore[method-assign]
+    if kind == "export":
+        deadline = Deadline(dice.randrange(STEPS), after=after, about="config.yaml")
+        for name in ("open", "replace", "unlink"):
+            setattr(Path, name, deadline.around(getattr(Path, name)))
 
 
-Path.replace, Path.open, Path.unlink = dying(Path.replace), dying(Path.open), dying(Path.unlink)
-"""
-RUN = "\nfrom rtmo_optuna.cli import main\nmain(sys.argv[3:])\n"
+class Tune:
+    """A tune in `folder`, in a process that has its imports already; `kind` is what is planted in it."""
 
+    def __init__(self, folder: Path, *more: str, kind: str = "", dice: random.Random | None = None) -> None:
+        """Start it with the options `more`."""
+        self.code: int | None = None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        try:
+            os.chdir(folder)
+            os.environ |= {"TMPDIR": str(folder / "tmp"), "XDG_RUNTIME_DIR": str(folder / "run")}
+            tempfile.tempdir = None
+            log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            plant(kind, dice or random.Random())  # noqa: S311 - no secret
+            cli.main([*COMMAND, *more])
+        except SystemExit as ended:
+            os._exit(int(ended.code or 0))
+        finally:
+            os._exit(99)
 
-def start(folder: Path, first: str = "", *arguments: str) -> subprocess.Popen[str]:
-    """Start the tune in `folder`; the Python code `first` runs before it with two `arguments`."""
-    call = ["-c", first + RUN, *arguments] if first else ["-m", "rtmo_optuna"]
-    environment = os.environ | {"TMPDIR": str(folder / "tmp"), "XDG_RUNTIME_DIR": str(folder / "run")}
-    log = (folder / "log.txt").open("a", encoding="utf-8")
-    with log:
-        return subprocess.Popen(
-            [sys.executable, *call, *COMMAND], cwd=folder, env=environment, stdout=log, stderr=log, text=True
-        )
+    def poll(self) -> int | None:
+        """Return the exit code, a signal's as a negative one; None while it runs."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code
+
+    def wait(self) -> int:
+        """Return the exit code, once there is one."""
+        while (code := self.poll()) is None:
+            time.sleep(0.01)
+        return code
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Send a signal, and return whether there was still somebody to send it to."""
+        if self.poll() is not None:
+            return False
+        os.kill(self.pid, number)
+        return True
 
 
 def workers(folder: Path) -> list[int]:
@@ -107,34 +145,29 @@ def workers(folder: Path) -> list[int]:
 
 def strike(kind: str, folder: Path, dice: random.Random, whole_s: float) -> bool:
     """Run the tune once with an accident of `kind`; return whether it came before the tune was over."""
-    if kind == "commit":
-        tune = start(folder, DIES, str(dice.randrange(COMMITS)), dice.choice(("before", "after")))
+    more = () if kind == "export" else ("--search-only",)
+    tune = Tune(folder, *more, kind=kind, dice=dice)
+    if kind in {"commit", "export"}:
         return tune.wait() == -signal.SIGKILL
-    if kind == "export":
-        tune = start(folder, EXPORTS, str(dice.randrange(6)), "")
-        return tune.wait() == -signal.SIGKILL
-    tune = start(folder)
     end, came = time.monotonic() + dice.uniform(0, whole_s), False
     while time.monotonic() < end and tune.poll() is None:
         time.sleep(0.01)
+    if kind == "parent":
+        came = tune.signal(signal.SIGKILL)
+    if kind == "ctrl-c":
+        came = tune.signal(signal.SIGINT)
+        time.sleep(dice.uniform(0, 0.5))
+        tune.signal(signal.SIGINT)
     while kind == "child" and not came and tune.poll() is None:
         for pid in workers(folder)[:1]:
             os.kill(pid, signal.SIGKILL)
             came = True
-    if kind == "parent" and tune.poll() is None:
-        tune.kill()
-        came = True
-    if kind == "ctrl-c" and tune.poll() is None:
-        tune.send_signal(signal.SIGINT)
-        time.sleep(dice.uniform(0, 0.5))
-        tune.send_signal(signal.SIGINT)
-        came = True
     tune.wait()
     return came
 
 
-def cost(folder: Path) -> Counter[str]:
-    """Return what is wrong in `folder` after the last run, by kind."""
+def cost(folder: Path, *, exported: bool) -> Counter[str]:
+    """Return what is wrong in `folder` after the last run, by kind; it `exported` settings."""
     found: Counter[str] = Counter()
     study = load_study(f"sqlite:///{folder}/studies.db", "s")
     held = study._study.get_trials(deepcopy=False)  # noqa: SLF001 - the trials as Optuna has them
@@ -145,7 +178,10 @@ def cost(folder: Path) -> Counter[str]:
     found["failed"] = sum(study.failed(Settings.from_plain(json.loads(one))) for one in ran)
     left = [*folder.glob(".*"), *folder.glob("results/s/.*"), *folder.glob("results/s/plots/.*"), *folder.glob("tmp/*")]
     found["files left"] = len(left)
-    found["no configuration"] = "onnx" not in (yaml.safe_load((folder / "config.yaml").read_text()) or {})
+    for path in left:
+        sys.stderr.write(f"left: {path}\n")
+    configuration = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    found["configuration lost"] = configuration.get("other") != 1 or (exported and "onnx" not in configuration)
     found["no report"] = not (folder / "results/s/report.md").exists()
     return found
 
@@ -160,9 +196,10 @@ def once(kind: str, dice: random.Random, whole_s: float) -> tuple[bool, Counter[
         (folder / "tmp").mkdir()
         (folder / "run").mkdir()
         came = strike(kind, folder, dice, whole_s)
+        more = () if kind == "export" else ("--search-only",)
         for _ in range(MOST_TRIES):
-            if start(folder).wait() == 0:
-                return came, cost(folder)
+            if Tune(folder, *more).wait() == 0:
+                return came, cost(folder, exported=kind == "export")
         sys.stderr.write((folder / "log.txt").read_text(encoding="utf-8")[-3000:])
         return came, Counter({"unusable": 1})
 
@@ -174,7 +211,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=0.0, help="Stop after so long.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--whole", type=float, default=12.0, help="How long an undisturbed tune takes, in seconds.")
+    parser.add_argument("--whole", type=float, default=5.0, help="How long an undisturbed tune takes, in seconds.")
     asked = parser.parse_args()
     dice, begun, came, sums = random.Random(asked.seed), time.monotonic(), 0, Counter[str]()  # noqa: S311 - no secret
     rounds = 0
@@ -182,8 +219,13 @@ def main() -> None:
         struck, found = once(asked.kind, dice, asked.whole)
         came += struck
         sums.update(found)
-        told: dict[str, Any] = {"kind": asked.kind, "rounds": rounds, "came": came, **{k: v for k, v in sums.items() if v}}
-        print(json.dumps(told), flush=True)  # noqa: T201
+        told: dict[str, Any] = {
+            "kind": asked.kind,
+            "rounds": rounds,
+            "came": came,
+            **{k: v for k, v in sums.items() if v},
+        }
+        print(json.dumps(told), flush=True)
         if asked.seconds and time.monotonic() - begun > asked.seconds:
             break
 

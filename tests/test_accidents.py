@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 import scripted
@@ -21,8 +19,6 @@ from rtmo_optuna.search.library import has_study, open_study
 from rtmo_optuna.search.storage import open_storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rtmo_optuna.search.study import Study
 
 DEFINITION = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None, "enable_mem_pattern": None})
@@ -75,7 +71,8 @@ def states(study: Study) -> list[TrialState]:
 def died(folder: Path, commits: int) -> bool:
     """Have a driver create a study, take the default and put it back; return whether it died after `commits`."""
     script = DIES.format(paths=[str(ROOT), str(ROOT / "tests")], folder=str(folder))
-    ended = subprocess.run([sys.executable, "-c", script, str(commits)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", script, str(commits)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == -9 or "done" in ended.stdout, ended.stderr
     return ended.returncode == -9
 
@@ -89,7 +86,7 @@ def finish(study: Study, folder: Path) -> Settings:
 
 
 def test_a_driver_killed_before_any_commit_of_creating_taking_or_putting_back(tmp_path: Path) -> None:
-    """Before some of its commits, and never: the next run opens the study, runs the default once, and nothing is left running."""
+    """Before some of its commits, and never: the next run has the default once, and nothing is left running."""
     for commits in (9, 14, 19, 24, 99):
         folder = tmp_path / str(commits)
         folder.mkdir()
@@ -121,8 +118,8 @@ def test_a_study_of_somebody_else_is_not_taken_over(tmp_path: Path) -> None:
     """One of the same name with trials but without an identity is not ours."""
     study = optuna.create_study(study_name="s", storage=open_storage(f"sqlite:///{tmp_path}/studies.db", create=True))
     study.add_trial(optuna.trial.create_trial(value=1.0))
-    mine = again(tmp_path / "elsewhere").about if (tmp_path / "elsewhere").mkdir() is None else None
-    assert mine
+    (tmp_path / "elsewhere").mkdir()
+    mine = again(tmp_path / "elsewhere").about
     with pytest.raises(IdentityError, match="made for something else"):
         open_study(f"sqlite:///{tmp_path}/studies.db", mine, {"model": "x"}, new=False)
 

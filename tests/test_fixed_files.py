@@ -87,30 +87,23 @@ def test_what_is_broken_off_in_place_is_put_back(tmp_path: Path, monkeypatch: py
     assert path.read_bytes() == new
 
 
-@pytest.mark.parametrize(
-    "text", ["? onnx\n: intra_op_num_threads: 2\n", "onnx:\r  intra_op_num_threads: 2\r", "{? onnx : {}, a: b}\n"]
-)
+@pytest.mark.parametrize("text", ["onnx:\n  ? intra_op_num_threads\n  : 2\n", "? a\n: 1\n", "? onnx\n"])
 def test_an_odd_layout_is_found_before_the_tune(tmp_path: Path, text: str) -> None:
-    """Settings are written to nowhere first: either they can be read back, or it is refused."""
+    """Settings are written to nowhere first."""
     path = tmp_path / "config.yaml"
     path.write_bytes(text.encode())
-    config = configfile.read(path, "cpu")
-    try:
-        configfile.check_layout(config, "cpu")
-    except UsageError as error:
-        assert "--config-path" in str(error)
-        return
-    configfile.write(config, {"intra_op_num_threads": 1}, {"study": "s"})
-    assert configfile.read(path, "cpu").held["intra_op_num_threads"] == 1
+    with pytest.raises(UsageError, match="config-path"):
+        configfile.check_layout(configfile.read(path, "cpu"), "cpu")
+    assert path.read_bytes() == text.encode()
 
 
 def test_the_usual_layouts_may_be_written(tmp_path: Path) -> None:
     """Nothing is refused that could be written."""
     path = tmp_path / "config.yaml"
-    for text in (HELD, "", "a: 1\n", "{}\n", "onnx: {}\n", "onnx:\n", "a: {onnx: {intra_op_num_threads: 2}}\n"):
-        path.write_text(text, encoding="utf-8")
+    for text in (HELD, "", "a: 1\n", "{}\n", "onnx: {}\n", "onnx:\n", "a: 1\ronnx:\r  intra_op_num_threads: 2\r"):
+        path.write_bytes(text.encode())
         configfile.check_layout(configfile.read(path, "cpu"), "cpu")
-        assert path.read_text(encoding="utf-8") == text
+        assert path.read_bytes() == text.encode()
 
 
 def test_a_name_without_room_for_a_backup_is_refused(tmp_path: Path) -> None:

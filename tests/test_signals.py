@@ -49,7 +49,9 @@ def test_a_tune_that_is_ended_leaves_nothing_running(tmp_path: Path, number: sig
     assert tune.returncode == 130, told
     assert "Traceback" not in told
     assert (tmp_path / "results/s/report.md").exists()
-    states = {t.state for t in optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/studies/studies.db").trials}
+    states = {
+        t.state for t in optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/studies/studies.db").trials
+    }
     assert TrialState.RUNNING not in states
     assert TrialState.WAITING in states
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from rtmo_optuna.bench import protocol
@@ -16,9 +14,11 @@ from rtmo_optuna.bench.launcher import Child, ChildGoneError
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.records import GateResult, Limits, Measurement, Outcome, Stage, StageTimes, Window
+from rtmo_optuna.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from rtmo_optuna.bench.pool import ChildPool
     from rtmo_optuna.records import BenchmarkRequest, Measuring, ModelFacts
@@ -228,8 +228,8 @@ def reference(request: protocol.ReferenceRequest, limits: Limits) -> protocol.Re
 
 
 def _ask(request: protocol.Request, kind: type[A], limits: Limits) -> A:
-    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
-        log = Path(folder, "log.txt")
+    with scratch() as folder:
+        log = folder / "log.txt"
         with Child(log) as child:
             life = _Life(child, limits)
             try:

@@ -145,11 +145,12 @@ def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) 
 
 @contextlib.contextmanager
 def interruptions() -> Iterator[Callable[[], None]]:
-    """Have SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt while the body runs; yield what raises it if one has come.
+    """Have SIGINT, SIGTERM, SIGHUP raise KeyboardInterrupt while the body runs; yield what raises it again.
 
     Only the first one does: what it set going (a trial put back, the report) a second one must not break off. Where
-    SIGHUP is ignored, as under nohup, it stays ignored. Python swallows an exception that falls into a finaliser or a callback: whoever has something long to begin asks
-    first. Outside of the main thread, where no handler can be set, nothing is raised.
+    SIGHUP is ignored, as under nohup, it stays ignored. Python swallows an exception that falls into a finaliser or a
+    callback: whoever has something long to begin asks first, and what is yielded raises if one has come. Outside of the
+    main thread, where no handler can be set, nothing is raised.
     """
     came = False
 

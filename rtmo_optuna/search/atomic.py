@@ -43,9 +43,7 @@ def _taken(opened: RDBStorage, trial_id: int, driver: Mapping[str, Any]) -> bool
 
 
 @patient
-def fail(
-    opened: RDBStorage, study_id: int, trial: FrozenTrial, attributes: Mapping[str, Any], *, again: bool
-) -> bool:
+def fail(opened: RDBStorage, study_id: int, trial: FrozenTrial, attributes: Mapping[str, Any], *, again: bool) -> bool:
     """Fail `trial`, with `attributes`, and queue another one like it where it is to be tried `again`.
 
     Returns whether that was done here: not where the trial has ended meanwhile.

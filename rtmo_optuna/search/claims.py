@@ -54,8 +54,8 @@ class Claims:
         Not of those that were broken off, nor of what drivers that are known to be dead left running.
         """
         held = [t for t in self._study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL]
-        told = [(t.user_attrs["settings"], t.number) for t in held if "settings" in t.user_attrs and not self._orphaned(t)]
-        return {Settings.from_plain(plain): number for plain, number in reversed(told)}
+        told = [t for t in held if "settings" in t.user_attrs and not self._orphaned(t)]
+        return {Settings.from_plain(t.user_attrs["settings"]): t.number for t in reversed(told)}
 
     def under_way(self, settings: Settings) -> bool:
         """Whether a trial of `settings` is running, and not one that a dead driver left."""

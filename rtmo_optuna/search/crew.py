@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from rtmo_optuna.search.trials import driver, is_dead, is_doubtful
 
 if TYPE_CHECKING:
-    import optuna
-
     from collections.abc import Mapping
+
+    import optuna
 
     from rtmo_optuna.records import StudyDefinition
 

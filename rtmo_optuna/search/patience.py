@@ -6,16 +6,14 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from rtmo_optuna.errors import LostError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench.pool import ChildPool
@@ -35,11 +33,13 @@ from rtmo_optuna.records import (
     Window,
     WindowDone,
 )
+from rtmo_optuna.scratch import scratch
 from rtmo_optuna.search import judge, noise
 from rtmo_optuna.space.objectives import Objective
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from typing import Any
 
 LEAST_PRECISION = 0.003
@@ -181,8 +181,8 @@ class Runner:
     ) -> tuple[ProcessRecord, Measurement]:
         """Run one process beside the trials and return it as the study keeps it, and its whole Measurement."""
         begun = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
-            measurement = self.run(settings, Path(folder, "log.txt"), prune_above_ns=prune_above_ns)
+        with scratch() as folder:
+            measurement = self.run(settings, folder / "log.txt", prune_above_ns=prune_above_ns)
         measured = measurement.outcome is Outcome.MEASURED
         kept = ProcessRecord(
             purpose=purpose,

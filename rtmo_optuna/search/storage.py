@@ -106,7 +106,8 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         if file:
             opened.get_all_studies()
     except LostError as error:
-        raise UsageError(f"{error} Check --storage.") from error  # noqa: EM102 - the database's own sentence
+        message = f"{error} Check --storage."
+        raise UsageError(message) from error
     except ImportError as error:
         missing = getattr(error.__cause__, "name", None) or "for its database"
         message = f"The storage {shown} needs the Python package {missing}, which is not installed; pip install it."

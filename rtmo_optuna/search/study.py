@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
@@ -25,6 +23,7 @@ from rtmo_optuna.records import (
     StudyRecord,
     TrialRecord,
 )
+from rtmo_optuna.scratch import scratch
 from rtmo_optuna.search import storage as database
 from rtmo_optuna.search.claims import Claims
 from rtmo_optuna.search.crew import lease_s
@@ -37,6 +36,7 @@ from rtmo_optuna.space.resolve import every_params, params_of, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from optuna.storages import RDBStorage
 
@@ -242,8 +242,7 @@ class Study(Kept):
 
     def run(self, proposal: Proposal, measure: Callable[[Path], Measurement]) -> TrialRecord:
         """Run a trial in a folder for its files and return it; broken off, it waits in the queue again."""
-        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
-            folder = Path(name)
+        with scratch() as folder:
             try:
                 measurement = measure(folder)
             except BaseException:

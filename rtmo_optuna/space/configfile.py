@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NEW_TARGET = "onnx"
-_SOME_INFO: Mapping[str, Any] = {"latency_ms": 1.5, "speedup_interval": [1.0, 2.0], "shapes": {"x": "1x3"}, "study": "s"}
+_SOME_INFO: Mapping[str, Any] = {"latency_ms": 1.5, "speedup_interval": [1, 2], "shapes": {"x": "1x3"}, "study": "s"}
 
 check_writable = files.check_writable
 
@@ -103,8 +103,8 @@ def check_layout(config: ConfigFile, provider: str) -> None:
         settings = {name: knob.choices[place] for name, knob in knob_table(provider).items()}
         if not _is_proven(config, Document(config.path, text).written(config.target, settings, _SOME_INFO), settings):
             message = (
-                f"{config.path} is laid out too unusually for settings to be written under {config.target}: write it as "
-                "a plain mapping (name: value, a line each), or name another file or --config-path."
+                f"{config.path} is laid out too unusually for settings to be written under {config.target}: write it "
+                "as a plain mapping (name: value, a line each), or name another file or --config-path."
             )
             raise UsageError(message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import glob
 import itertools
 import os
 import secrets
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.scratch import sweep
 from rtmo_optuna.space import inplace
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
     OverflowError: "an escape stands for no character",
 }
 
+_BACKUPS = 10
 _STAMP = "%Y%m%d-%H%M%S"
 
 
@@ -87,6 +90,8 @@ def replace(path: Path, old: bytes | None, text: str) -> Path | None:
                 fresh.replace(real)
         finally:
             fresh.unlink(missing_ok=True)
+        sweep(real.parent, f".{glob.escape(real.name)}.????????.tmp")
+        _leave_latest(real)
     return backup
 
 
@@ -116,6 +121,12 @@ def _copy(path: Path, data: bytes) -> Path:
             break
     shutil.copystat(path, backup)
     return backup
+
+
+def _leave_latest(path: Path) -> None:
+    """Remove all backups of `path` but the latest ones."""
+    for old in sorted(path.parent.glob(f"{glob.escape(path.name)}.bak-{'[0-9]' * 8}-{'[0-9]' * 6}*"))[:-_BACKUPS]:
+        old.unlink(missing_ok=True)
 
 
 def _write_new(path: Path, data: bytes) -> None:
