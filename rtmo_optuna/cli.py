@@ -138,7 +138,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     )
     if dry_run:
         with scratch() as folder:
-            _show_plan(prepare.plan(options, folder))
+            _show_plan(prepare.plan_tune(options, folder))
         return
     with Progress() as progress:
         result = workflow.tune(options, progress)

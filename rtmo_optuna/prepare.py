@@ -32,6 +32,7 @@ from rtmo_optuna.records import (
     key,
 )
 from rtmo_optuna.search import storage
+from rtmo_optuna.search.library import foresee
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.sampler import SAMPLERS
 from rtmo_optuna.space import configfile, definition, resolve
@@ -148,6 +149,16 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         warnings=warnings,
     )
     return Plan(about, session, config, report, gate, identity(about))
+
+
+def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
+    """Return the plan of a tune as its storage will have it: under the name that is free, where that is wanted.
+
+    Raises UsageError as `plan` does, and where a study of this name was made for something else.
+    """
+    planned = plan(options, scratch)
+    name = foresee(options.storage, planned.about.name, planned.identity, new=options.new)
+    return replace(planned, about=replace(planned.about, name=name), report=_report_file(options.output, name))
 
 
 def runner_of(planned: Plan, observer: Observer) -> Runner:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import LostError, NothingMeasuredError, UsageError
 from rtmo_optuna.machine.host import interruptions
-from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
+from rtmo_optuna.prepare import Plan, TuneOptions, plan_tune, runner_of
 from rtmo_optuna.records import GpuState, Note, Origin, Outcome, StudyRecord
 from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.search.confirm import Decided
@@ -62,7 +62,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
     sweep_scratch()
     with scratch() as folder, interruptions() as check:
         observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
-        planned = plan(options, folder)
+        planned = plan_tune(options, folder)
         with contextlib.closing(runner_of(planned, observer)) as runner:
             runner.check = check
             first = _first_process(options, planned, runner)

@@ -8,9 +8,11 @@ files that nobody owns, a study or a configuration that cannot be used.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -19,14 +21,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot
-import plotly.graph_objects
 import yaml
 from sqlalchemy.orm import Session
 
-import rtmo_optuna.show.page
-import rtmo_optuna.show.pictures
-import rtmo_optuna.workflow
 from rtmo_optuna import cli
 from rtmo_optuna.records import Settings
 from rtmo_optuna.search.library import load_study
@@ -46,6 +43,8 @@ COMMAND = (
     *("tune", "script.json", "--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu"),
     *("--storage", "studies.db", "--timeout", "60s", "--quick"),
 )
+_IMPORTS = ("rtmo_optuna.workflow", "rtmo_optuna.show.page", "rtmo_optuna.show.pictures", "onnx")
+"""What each tune need not import again."""
 COMMITS = 120
 """About as many as a study of this size takes."""
 STEPS = 6
@@ -186,15 +185,22 @@ def cost(folder: Path, *, exported: bool) -> Counter[str]:
     return found
 
 
-def once(kind: str, dice: random.Random, whole_s: float) -> tuple[bool, Counter[str]]:
-    """Return whether an accident of `kind` came, and what it cost in the end."""
+def prepared(folder: Path, kind: str) -> None:
+    """Fill `folder` with what a tune takes; where its export is to be killed the study in it is done already."""
+    for name in ("tmp", "run"):
+        (folder / name).mkdir()
+    (folder / "script.json").write_text(json.dumps(SCRIPT), encoding="utf-8")
+    (folder / "small.yaml").write_text(DEFINITION, encoding="utf-8")
+    if kind == "export" and Tune(folder).wait():
+        sys.exit((folder / "log.txt").read_text(encoding="utf-8"))
+    (folder / "config.yaml").write_text("# mine\nother: 1\n", encoding="utf-8")
+
+
+def once(kind: str, ready: Path, dice: random.Random, whole_s: float) -> tuple[bool, Counter[str]]:
+    """Return whether an accident of `kind` came in a copy of the folder `ready`, and what it cost in the end."""
     with tempfile.TemporaryDirectory(prefix="provoke-") as name:
         folder = Path(name).resolve()
-        (folder / "script.json").write_text(json.dumps(SCRIPT), encoding="utf-8")
-        (folder / "small.yaml").write_text(DEFINITION, encoding="utf-8")
-        (folder / "config.yaml").write_text("# mine\nother: 1\n", encoding="utf-8")
-        (folder / "tmp").mkdir()
-        (folder / "run").mkdir()
+        shutil.copytree(ready, folder, dirs_exist_ok=True)
         came = strike(kind, folder, dice, whole_s)
         more = () if kind == "export" else ("--search-only",)
         for _ in range(MOST_TRIES):
@@ -214,20 +220,18 @@ def main() -> None:
     parser.add_argument("--whole", type=float, default=5.0, help="How long an undisturbed tune takes, in seconds.")
     asked = parser.parse_args()
     dice, begun, came, sums = random.Random(asked.seed), time.monotonic(), 0, Counter[str]()  # noqa: S311 - no secret
-    rounds = 0
-    for rounds in range(1, asked.rounds + 1):
-        struck, found = once(asked.kind, dice, asked.whole)
-        came += struck
-        sums.update(found)
-        told: dict[str, Any] = {
-            "kind": asked.kind,
-            "rounds": rounds,
-            "came": came,
-            **{k: v for k, v in sums.items() if v},
-        }
-        print(json.dumps(told), flush=True)
-        if asked.seconds and time.monotonic() - begun > asked.seconds:
-            break
+    for name in _IMPORTS:
+        importlib.import_module(name)
+    with tempfile.TemporaryDirectory(prefix="provoke-") as ready:
+        prepared(Path(ready), asked.kind)
+        for rounds in range(1, asked.rounds + 1):
+            struck, found = once(asked.kind, Path(ready), dice, asked.whole)
+            came += struck
+            sums.update(found)
+            told = {"kind": asked.kind, "rounds": rounds, "came": came, **{k: v for k, v in sums.items() if v}}
+            print(json.dumps(told), flush=True)
+            if asked.seconds and time.monotonic() - begun > asked.seconds:
+                break
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import IdentityError, UsageError
@@ -18,7 +20,7 @@ from rtmo_optuna.search.trials import ran
 from rtmo_optuna.space.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from optuna.storages import RDBStorage
 
@@ -31,10 +33,8 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     Raises IdentityError with the differences where it is not. `new` starts one beside it, with a number in its name.
     """
     opened = database.open_storage(url, create=True)
-    names = {study.study_name: study for study in opened.get_all_studies()}
-    name = about.name
-    if new:
-        name = next(n for n in (about.name, *(f"{about.name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
+    names = {study.study_name for study in opened.get_all_studies()}
+    name = _free(about.name, names) if new else about.name
     made = name in names and not _half_made(opened, name)
     if made:
         _check_identity(name, _identity(opened, name) or {}, identity)
@@ -54,6 +54,28 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
         study.set_user_attr("about", encode(replace(about, name=name)))
         study.set_user_attr("identity", dict(identity))
     return Study(study, opened, url, replace(about, name=name))
+
+
+def foresee(url: str, name: str, identity: Mapping[str, str], *, new: bool) -> str:
+    """Return the name that `open_study` would give the study; nothing is made.
+
+    Raises IdentityError as it would, and UsageError where the storage does not open.
+    """
+    file = database.sqlite_file(database.url_of(url))
+    if file and not file.exists():
+        return name
+    opened = database.open_storage(url, create=False)
+    names = {study.study_name for study in opened.get_all_studies()}
+    if new:
+        return _free(name, names)
+    if name in names and not _half_made(opened, name):
+        _check_identity(name, _identity(opened, name) or {}, identity)
+    return name
+
+
+def _free(name: str, names: Collection[str]) -> str:
+    """Return `name`, with a number where it is one of `names`."""
+    return next(n for n in (name, *(f"{name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
 
 
 def has_study(url: str, name: str) -> bool:
@@ -84,12 +106,14 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
     for summary in optuna.study.get_all_study_summaries(opened):
         about = summary.user_attrs.get("about")
         if about:
-            best = summary.best_trial.value if summary.best_trial else None
             begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
             provider, model = about["definition"]["provider"], about["model_path"]
             study_id = opened.get_study_id_from_name(summary.study_name)
-            trials = sum(ran(trial) for trial in opened.get_all_trials(study_id, deepcopy=False))
-            lines.append(StudyLine(summary.study_name, trials, best, provider, model, begun))
+            ours = [trial for trial in opened.get_all_trials(study_id, deepcopy=False) if ran(trial)]
+            found = [trial.value for trial in ours if trial.state is TrialState.COMPLETE and trial.value is not None]
+            wanted = max if summary.direction is StudyDirection.MAXIMIZE else min
+            best = wanted(found) if found else None
+            lines.append(StudyLine(summary.study_name, len(ours), best, provider, model, begun))
     return tuple(lines)
 
 
