@@ -56,7 +56,8 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
     """Tune a model: resume its study or create it, search, race, confirm, write config.yaml and the report.
 
     Raises UsageError for bad input, before anything is written, and NothingMeasuredError where no settings could be
-    measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone.
+    measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone. Raises LostError,
+    after a report of what is known, where the database or the disk fails for good.
     """
     begun = time.monotonic()
     sweep_scratch()
@@ -85,11 +86,12 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             except (LostError, OSError) as error:
                 raise _lost(study, planned, error) from error
         try:
-            sweep_scratch()
             keep_states(study, runner)
-            return _finish(study, planned, outcomes, interrupted=interrupted)
+            result = _finish(study, planned, outcomes, interrupted=interrupted)
         except (LostError, OSError) as error:
             raise _lost(study, planned, error) from error
+    sweep_scratch()
+    return result
 
 
 def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple[ProcessRecord, Measurement] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState, create_trial
@@ -12,9 +13,9 @@ from optuna.trial import TrialState, create_trial
 from rtmo_optuna.search.patience import patient
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from optuna.storages import RDBStorage
+    import optuna
     from optuna.trial import FrozenTrial
 
 
@@ -40,6 +41,23 @@ def _taken(opened: RDBStorage, trial_id: int, driver: Mapping[str, Any]) -> bool
         )
         session.add(models.TrialHeartbeatModel(trial_id=trial_id))
     return True
+
+
+def forget(study: optuna.Study, names: Iterable[str]) -> None:
+    """Remove the attributes `names` of a study from its database; Optuna itself can only set them."""
+    opened = getattr(study._storage, "_backend", None)  # noqa: SLF001 - it has a cache before it
+    if isinstance(opened, RDBStorage):
+        _forget(opened, study._study_id, names)  # noqa: SLF001 - Optuna's name
+    else:
+        for name in names:
+            study.set_user_attr(name, None)
+
+
+@patient
+def _forget(opened: RDBStorage, study_id: int, names: Iterable[str]) -> None:
+    with _create_scoped_session(opened.scoped_session) as session:
+        for name in names:
+            session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=name).delete()
 
 
 @patient

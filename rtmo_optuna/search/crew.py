@@ -6,6 +6,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from rtmo_optuna.search.atomic import forget
 from rtmo_optuna.search.trials import driver, is_dead, is_doubtful
 
 if TYPE_CHECKING:
@@ -58,7 +59,15 @@ class Crew:
         """Tell the others that this driver works on the study; what it led is others' where they took it for gone."""
         if time.time() > self._until:
             self._parts.clear()
+            self._sweep()
         self._say()
+
+    def _sweep(self) -> None:
+        """Remove the entries of drivers that are gone."""
+        kept = {f"driver {one}" for one in (*self._entries(), self._id)}
+        gone = [name for name in self._study.user_attrs if name.startswith("driver ") and name not in kept]
+        if gone:
+            forget(self._study, gone)
 
     def renew(self) -> None:
         """Tell it again, where that was a while ago; nothing is told by a driver that has not joined."""
@@ -69,7 +78,7 @@ class Crew:
         """Take the entry back."""
         if self._until:
             self._until = 0.0
-            self._study.set_user_attr(f"driver {self._id}", None)
+            forget(self._study, [f"driver {self._id}"])
 
     def others(self) -> tuple[str, ...]:
         """Return the other drivers that are at work, as `process N on HOST`."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from optuna.artifacts import upload_artifact
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import encode
@@ -230,7 +232,8 @@ class Study(Kept):
     def report(self, proposal: Proposal, step: int, latency_ms: float) -> None:
         """Show the running median at `step`, a window, on the dashboard, and that this driver is alive."""
         if self.objective.so_far:
-            proposal.trial.report(self.objective.so_far(latency_ms, self.about.batch), step)
+            with suppress(UpdateFinishedTrialError):
+                proposal.trial.report(self.objective.so_far(latency_ms, self.about.batch), step)
         self.beat(proposal)
 
     def beat(self, proposal: Proposal) -> None:
@@ -268,13 +271,14 @@ class Study(Kept):
             wall_s=time.monotonic() - proposal.started,
         )
         self._remember(record)
-        if measurement.outcome is Outcome.FAILED:
-            trial.set_user_attr("reason", measurement.why)
-            save_note(trial, f"**{measurement.why}**\n\n```\n{measurement.log_tail}\n```")
-        trial.set_user_attr("outcome", measurement.outcome.value)
-        trial.set_user_attr("measurement", encode(measurement.summary()))
-        keep_files(self._store, trial, measurement, folder)
-        self._tell(proposal, value)
+        with suppress(UpdateFinishedTrialError):  # somebody ended it meanwhile
+            if measurement.outcome is Outcome.FAILED:
+                trial.set_user_attr("reason", measurement.why)
+                save_note(trial, f"**{measurement.why}**\n\n```\n{measurement.log_tail}\n```")
+            trial.set_user_attr("outcome", measurement.outcome.value)
+            trial.set_user_attr("measurement", encode(measurement.summary()))
+            keep_files(self._store, trial, measurement, folder)
+            self._tell(proposal, value)
         return record
 
     def _tell(self, proposal: Proposal, value: float | None) -> None:

@@ -125,7 +125,8 @@ def _copy(path: Path, data: bytes) -> Path:
 
 def _leave_latest(path: Path) -> None:
     """Remove all backups of `path` but the latest ones."""
-    for old in sorted(path.parent.glob(f"{glob.escape(path.name)}.bak-{'[0-9]' * 8}-{'[0-9]' * 6}*"))[:-_BACKUPS]:
+    backups = path.parent.glob(f"{glob.escape(path.name)}.bak-{'[0-9]' * 8}-{'[0-9]' * 6}*")
+    for old in sorted(backups, key=lambda one: one.stat().st_ctime_ns)[:-_BACKUPS]:
         old.unlink(missing_ok=True)
 
 
