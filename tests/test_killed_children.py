@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -44,7 +44,7 @@ def children() -> list[int]:
     return found
 
 
-def runner(folder: Path, observer: Callable[[Event], None], **script: object) -> Runner:
+def runner(folder: Path, observer: Callable[[Event], None], **script: Any) -> Runner:
     """Return what runs the processes of a script."""
     wanted = scripted.request(folder, **script)
     session = SessionSpec(wanted.session.model, "cpu", engine=wanted.session.engine)
