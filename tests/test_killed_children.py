@@ -44,7 +44,7 @@ def children() -> list[int]:
     return found
 
 
-def runner(folder: Path, observer: Callable[[Event], None], **script: Any) -> Runner:
+def runner(folder: Path, observer: Callable[[Event], None], **script: Any) -> Runner:  # noqa: ANN401 - a script is JSON
     """Return what runs the processes of a script."""
     wanted = scripted.request(folder, **script)
     session = SessionSpec(wanted.session.model, "cpu", engine=wanted.session.engine)
