@@ -38,10 +38,12 @@ sampler: exhaustive
 measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
 """
 SETTINGS = 4
+STORAGE: list[str] = []
+"""The server that the studies are kept on; none: SQLite."""
 SCRIPT = {"base_ms": 1.0, "effects": {"enable_cpu_mem_arena=False": 0.5}}
 COMMAND = (
-    *("tune", "script.json", "--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu"),
-    *("--storage", "studies.db", "--timeout", "60s", "--quick"),
+    *("tune", "script.json", "--engine", "scripted", "--study", "small.yaml", "--provider", "cpu"),
+    *("--timeout", "60s", "--quick", "--output", "results"),
 )
 _IMPORTS = ("rtmo_optuna.workflow", "rtmo_optuna.show.page", "rtmo_optuna.show.pictures", "onnx")
 """What each tune need not import again."""
@@ -50,6 +52,11 @@ COMMITS = 120
 STEPS = 6
 """Steps of replacing a configuration."""
 MOST_TRIES = 4
+
+
+def place(folder: Path) -> tuple[str, str]:
+    """Return the storage and the name of the study that is tuned in `folder`: on a server each has its own name."""
+    return (STORAGE[0], folder.name) if STORAGE else (f"sqlite:///{folder}/studies.db", "s")
 
 
 class Deadline:
@@ -103,7 +110,8 @@ class Tune:
             os.dup2(log, 1)
             os.dup2(log, 2)
             plant(kind, dice or random.Random())  # noqa: S311 - no secret
-            cli.main([*COMMAND, *more])
+            storage, name = place(folder)
+            cli.main([*COMMAND, "--storage", storage, "--study-name", name, *more])
         except SystemExit as ended:
             os._exit(int(ended.code or 0))
         finally:
@@ -168,20 +176,20 @@ def strike(kind: str, folder: Path, dice: random.Random, whole_s: float) -> bool
 def cost(folder: Path, *, exported: bool) -> Counter[str]:
     """Return what is wrong in `folder` after the last run, by kind; it `exported` settings."""
     found: Counter[str] = Counter()
-    study = load_study(f"sqlite:///{folder}/studies.db", "s")
+    study = load_study(*place(folder))
     held = study._study.get_trials(deepcopy=False)  # noqa: SLF001 - the trials as Optuna has them
     ran = Counter(json.dumps(trial.settings.to_plain()) for trial in study.trials if trial.run)
     found["lost"] = SETTINGS - len(ran)
     found["doubled"] = ran.total() - len(ran)
     found["running"] = sum(trial.state.name == "RUNNING" for trial in held)
     found["failed"] = sum(study.failed(Settings.from_plain(json.loads(one))) for one in ran)
-    left = [*folder.glob(".*"), *folder.glob("results/s/.*"), *folder.glob("results/s/plots/.*"), *folder.glob("tmp/*")]
+    left = [*folder.glob(".*"), *folder.glob("results/.*"), *folder.glob("results/plots/.*"), *folder.glob("tmp/*")]
     found["files left"] = len(left)
     for path in left:
         sys.stderr.write(f"left: {path}\n")
     configuration = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     found["configuration lost"] = configuration.get("other") != 1 or (exported and "onnx" not in configuration)
-    found["no report"] = not (folder / "results/s/report.md").exists()
+    found["no report"] = not (folder / "results/report.md").exists()
     return found
 
 
@@ -218,7 +226,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0, help="Stop after so long.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--whole", type=float, default=5.0, help="How long an undisturbed tune takes, in seconds.")
+    parser.add_argument("--storage", help="A database server's URL in place of SQLite; not for 'export'.")
     asked = parser.parse_args()
+    STORAGE.extend([asked.storage] if asked.storage else [])
     dice, begun, came, sums = random.Random(asked.seed), time.monotonic(), 0, Counter[str]()  # noqa: S311 - no secret
     for name in _IMPORTS:
         importlib.import_module(name)

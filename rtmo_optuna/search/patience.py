@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 
 from rtmo_optuna.errors import LostError
 
@@ -22,7 +22,7 @@ FIRST_S, MOST_S = 0.1, 3.0
 """The pause before the second try, and the longest one; each is twice the one before."""
 _OPENING_S = 60.0
 _BUSY = ("locked", "busy")
-_WAITED_FOR = (OperationalError, InterfaceError)
+_WAITED_FOR = (OperationalError, InterfaceError, PendingRollbackError)
 
 
 def _file_id(file: Path | None) -> tuple[int, int] | None:
@@ -54,8 +54,10 @@ class Patience:
         """Wait no longer than so many seconds from now on."""
         self.until = min(self.until, time.monotonic() + seconds)
 
-    def call(self, attempt: Callable[[], R]) -> R:
+    def call(self, attempt: Callable[[], R], forget: Callable[[], None]) -> R:
         """Return what `attempt` does, tried again as long as the database may come back.
+
+        `forget` drops the connection before another try: one that broke in a transaction is of no use.
 
         Raises LostError where it does not, or where the study is gone.
         """
@@ -71,7 +73,8 @@ class Patience:
                 raise LostError(message) from error
             except (StorageInternalError, SQLAlchemyError) as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-                reason = " ".join(str(getattr(cause, "orig", None) or cause).split()).rstrip(".")
+                said = str(getattr(cause, "orig", None) or cause).split("(Background on this error")[0]
+                reason = " ".join(said.split()).rstrip(".")
                 if not self._passes(cause, reason):
                     message = f"The database {self.shown} cannot be used any more: {reason}."
                     raise LostError(message) from error
@@ -82,6 +85,7 @@ class Patience:
                 self.tell(f"Waiting for the database, up to {self.until - time.monotonic():.0f} s: {reason}.")
             told = True
             time.sleep(pause_s)
+            forget()
             pause_s = min(2 * pause_s, MOST_S)
 
     def _passes(self, cause: BaseException | None, reason: str) -> bool:
@@ -98,7 +102,7 @@ def patient(
     def held(opened: RDBStorage, /, *arguments: P.args, **more: P.kwargs) -> R:
         patience: Patience | None = getattr(opened, "patience", None)
         attempt = functools.partial(plain, opened, *arguments, **more)
-        return patience.call(attempt) if patience else attempt()
+        return patience.call(attempt, opened.remove_session) if patience else attempt()
 
     return held
 
