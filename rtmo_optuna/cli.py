@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -115,6 +114,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     """
     from rtmo_optuna import prepare, workflow
     from rtmo_optuna.records import EngineKind, GateMode
+    from rtmo_optuna.scratch import scratch
 
     _set_logging(verbose=verbose)
 
@@ -143,8 +143,8 @@ def tune(  # noqa: PLR0917 - one parameter an option
         engine=EngineKind(engine),
     )
     if dry_run:
-        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch:
-            _show_plan(prepare.plan(options, Path(scratch)))
+        with scratch() as folder:
+            _show_plan(prepare.plan_tune(options, folder))
         return
     with Progress() as progress:
         result = workflow.tune(options, progress)

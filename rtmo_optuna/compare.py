@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench import run as bench
@@ -18,6 +16,7 @@ from rtmo_optuna.circumstances import Circumstances, circumstances, with_tuned_s
 from rtmo_optuna.errors import ChildError, NothingMeasuredError, UsageError
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.records import GateMode, GateRequest, GateResult, Measurement, Note, Outcome, Purpose, Settings, Value
+from rtmo_optuna.scratch import scratch
 from rtmo_optuna.search import confirm
 from rtmo_optuna.search.preflight import first_process
 from rtmo_optuna.space import configfile
@@ -26,6 +25,7 @@ from rtmo_optuna.space.values import advice, parse_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from rtmo_optuna.prepare import Plan
     from rtmo_optuna.records import Observer
@@ -95,13 +95,12 @@ def compare(
     run.
     """
     end_s = math.inf if options.timeout_s is None else time.monotonic() + options.timeout_s
-    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
-        scratch = Path(name)
+    with scratch() as folder:
         meant = named or _CONFIG in against
         if meant and not options.config.exists():
             message = f"The configuration {options.config} does not exist: name another, or leave it out."
             raise UsageError(message)
-        planned = plan(with_tuned_shapes(options), scratch)
+        planned = plan(with_tuned_shapes(options), folder)
         if meant:
             configfile.check_settings(planned.config)
         provider, held = planned.about.definition.provider, planned.config.settings
@@ -113,7 +112,7 @@ def compare(
         with contextlib.closing(runner_of(planned, observer)) as runner:
             if planned.about.definition.measuring.rate_hz is not None:
                 first_process(runner, planned.about.space.fixed)
-            outputs = _outputs(planned, runner, first, second, scratch)
+            outputs = _outputs(planned, runner, first, second, folder)
             runner.gate = GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), "")
             found = _duel(runner, first, second, pairs, outputs, end_s)
         about = planned.about
@@ -185,11 +184,11 @@ def _ms(value: float | None) -> str:
     return "failed" if value is None else f"{value:.3f} ms"
 
 
-def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, scratch: Path) -> str:
+def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, folder: Path) -> str:
     """Say how far the first settings' outputs are from the second's, for the same input on the same provider."""
     if planned.gate.rules.mode is GateMode.OFF:
         return "not compared"
-    target = scratch / "second.npz"
+    target = folder / "second.npz"
     session = replace(planned.session, settings=second)
     try:
         bench.reference(ReferenceRequest(session, runner.inputs, str(target)), runner.limits)

@@ -23,6 +23,10 @@ class NothingMeasuredError(TunerError):
     """No settings could be measured, so there is nothing to report or export."""
 
 
+class LostError(TunerError):
+    """What a study is kept in (its database, its files) failed for good while it was in use."""
+
+
 class SettingsRefusedError(TunerError):
     """ONNX Runtime does not take these settings, or reads them back otherwise than they were given."""
 

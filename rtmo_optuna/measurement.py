@@ -128,7 +128,8 @@ class Measurement:
     slots of a fixed rate that passed while a call ran; `spin_ns` is the shortest spin of the canary. Where there was a
     second process, `latency_ns` and `quantiles_ns` are the mean of both, `second_ns` is the latency in the second and
     `costs` are what either cost by the study's objective (empty in studies of earlier versions). `notes` say what did
-    not run as the settings ask. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
+    not run as the settings ask. `accident` says that its settings need not be at fault: it was killed from outside, or
+    lost before it knew them. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
     """
 
     outcome: Outcome
@@ -152,6 +153,7 @@ class Measurement:
     log_tail: str = ""
     notes: tuple[str, ...] = ()
     provider_options: Mapping[str, str] = field(default_factory=dict)
+    accident: bool = False
     samples_ns: tuple[tuple[int, ...], ...] = ()
     warmup_samples_ns: tuple[int, ...] = ()
 

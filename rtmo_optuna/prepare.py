@@ -35,6 +35,7 @@ from rtmo_optuna.records import (
     key,
 )
 from rtmo_optuna.search import storage
+from rtmo_optuna.search.library import foresee
 from rtmo_optuna.search.process import Runner
 from rtmo_optuna.search.sampler import SAMPLERS
 from rtmo_optuna.space import configfile, definition, resolve
@@ -43,6 +44,7 @@ from rtmo_optuna.space.objectives import OBJECTIVES
 ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
 """The environment variable that stands for `--allow-busy`, for hosts that never are idle."""
 _NAMED = 3
+_LONGEST_NAME = 200
 _QUICK_TRIALS = 12
 _QUICK_TIMEOUT_S = 180.0
 
@@ -109,7 +111,9 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     _check_rate(options, chosen)
     config = configfile.read(options.config, chosen.provider, options.config_path)
     configfile.check_writable(options.config)
+    configfile.check_layout(config, chosen.provider)
     name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
+    _check_length(name, options.study_name)
     report = _report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine, extras=config.extras)
@@ -156,6 +160,16 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     )
     same = identity(about) | ({"other options": key(config.extras)} if config.extras else {}) | first_look.environment()
     return Plan(about, session, config, report, gate, same)
+
+
+def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
+    """Return the plan of a tune as its storage will have it: under the name that is free, where that is wanted.
+
+    Raises UsageError as `plan` does, and where a study of this name was made for something else.
+    """
+    planned = plan(options, scratch)
+    name = foresee(options.storage, planned.about.name, planned.identity, new=options.new)
+    return replace(planned, about=replace(planned.about, name=name), report=_report_file(options.output, name))
 
 
 def runner_of(planned: Plan, observer: Observer) -> Runner:
@@ -234,6 +248,15 @@ def _check_name(study: str | None) -> None:
     """Refuse a study's name that would lead out of the results' folder, or that nobody could call it by."""
     if study is not None and (not study.strip() or study in {".", ".."} or set(study) & set("/\\\0")):
         message = f"{study!r} is no name for a study: give one without slashes, which stands for a folder of results."
+        raise UsageError(message)
+
+
+def _check_length(name: str, given: str | None) -> None:
+    """Refuse a study's name that no folder of results can have, with room for a number (`--new`)."""
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        whose = "--study-name" if given else "The model's and the study definition's names make a study's name that"
+        size = len(os.fsencode(name))
+        message = f"{whose} is too long ({size} bytes): give a --study-name of {_LONGEST_NAME} at most."
         raise UsageError(message)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.digits import written
-from rtmo_optuna.errors import NothingMeasuredError, UsageError
+from rtmo_optuna.errors import LostError, NothingMeasuredError, UsageError
 from rtmo_optuna.machine.host import interruptions
-from rtmo_optuna.prepare import Plan, TuneOptions, plan, runner_of
+from rtmo_optuna.prepare import Plan, TuneOptions, plan_tune, runner_of
 from rtmo_optuna.records import GpuState, Note, Origin, Outcome, StudyRecord
+from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.search.confirm import Decided
 from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
 from rtmo_optuna.search.library import has_study, load_study, open_study
@@ -28,6 +28,7 @@ from rtmo_optuna.show.scores import exported
 from rtmo_optuna.show.words import count
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import knob_table
+from rtmo_optuna.space.values import as_yaml
 
 if TYPE_CHECKING:
     from rtmo_optuna.records import Claim, Measurement, Observer, ProcessRecord, Settings, Value
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 BASELINE = 6
 QUICK_BASELINE = 3
+_LAST_WAIT_S = 10.0
+"""How long the database is waited for after Ctrl-C."""
 _PACES = ("rate_hz", "optimized_fps")
 """What `benchmark_info` says of the pace, one or the other: a later study leaves nothing of it standing."""
 
@@ -60,12 +63,14 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
     """Tune a model: resume its study or create it, search, race, confirm, write config.yaml and the report.
 
     Raises UsageError for bad input, before anything is written, and NothingMeasuredError where no settings could be
-    measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone.
+    measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone. Raises LostError,
+    after a report of what is known, where the database or the disk fails for good.
     """
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as scratch, interruptions() as check:
+    sweep_scratch()
+    with scratch() as folder, interruptions() as check:
         observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
-        planned = plan(options, Path(scratch))
+        planned = plan_tune(options, folder)
         with contextlib.closing(runner_of(planned, observer)) as runner:
             runner.check = check
             first = _first_process(options, planned, runner)
@@ -74,6 +79,8 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             incumbent = configfile.merged(
                 study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
             )
+            study.patience.until = begun + planned.about.definition.timeout_s
+            study.patience.tell = lambda text: observer(Note(text, warning=True))
             study.enqueue(study.about.space.fixed, Origin.DEFAULT)
             study.enqueue(incumbent, Origin.CONFIG)
             baseline = QUICK_BASELINE if options.quick else BASELINE
@@ -82,8 +89,16 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
                 outcomes = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only, first).run()
             except KeyboardInterrupt:
                 interrupted = True
-        keep_states(study, runner)
-        return _finish(study, planned, outcomes, interrupted=interrupted)
+                study.patience.shorten(_LAST_WAIT_S)
+            except (LostError, OSError) as error:
+                raise _lost(study, planned, error) from error
+        try:
+            keep_states(study, runner)
+            result = _finish(study, planned, outcomes, interrupted=interrupted)
+        except (LostError, OSError) as error:
+            raise _lost(study, planned, error) from error
+    sweep_scratch()
+    return result
 
 
 def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple[ProcessRecord, Measurement] | None:
@@ -158,6 +173,33 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
         raise refused
     undecided = outcomes is not None and told not in VERDICTS
     return TuneResult(record, files, config, backup, interrupted, undecided)
+
+
+def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
+    """Return what to say where the study's database or its files are lost: it leaves a report of what is known here.
+
+    The settings are in it, and in the sentence where they were proven, since nothing is exported then.
+    """
+    study.let_go()
+    text = str(error) if isinstance(error, LostError) else _no_file(error)
+    record = _judged(study, kept_outcomes(study))
+    best = record.verdict.best
+    if best:
+        try:
+            show.write(record, planned.report, f"The run ended early. {text}")
+            text += f" What was measured until then is in {planned.report}."
+        except (UsageError, OSError) as other:
+            text += f" No report could be written either: {other}"
+    if best and record.verdict.confirmed:
+        knobs = as_yaml(_written(study, planned.config, best.settings))
+        text += f" {record.verdict.sentence} The settings, unless they are in {planned.config.path} already: {knobs}"
+    return LostError(text)
+
+
+def _no_file(error: Exception) -> str:
+    """Return one sentence for what the system says of a file or folder."""
+    where, why = getattr(error, "filename", None), getattr(error, "strerror", None) or str(error)
+    return f"{where} cannot be used any more: {why}." if where else f"A file could not be written: {why}."
 
 
 def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> dict[str, Value]:

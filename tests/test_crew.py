@@ -37,6 +37,7 @@ from rtmo_optuna.records import (
     WindowDone,
 )
 from rtmo_optuna.search import crew as module
+from rtmo_optuna.search import patience, storage
 from rtmo_optuna.search.crew import LEASE_S, Crew, lease_s
 from rtmo_optuna.search.library import load_study
 from rtmo_optuna.search.process import Runner
@@ -294,15 +295,15 @@ def test_a_database_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_database_that_another_driver_makes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tables appear under one's hands: the second try finds them."""
-    made, tries = optuna.storages.RDBStorage, [0]
+    made, tries = patience.PatientStorage, [0]
     clash = IntegrityError("INSERT", None, Exception("UNIQUE constraint failed: alembic_version.version_num"))
 
-    def disturbed(*arguments: Any, **more: Any) -> optuna.storages.RDBStorage:  # noqa: ANN401 - whatever is given
+    def disturbed(*arguments: Any, **more: Any) -> patience.PatientStorage:  # noqa: ANN401 - whatever is given
         tries[0] += 1
         if tries[0] == 1:
             raise clash
         return made(*arguments, **more)
 
-    monkeypatch.setattr(optuna.storages, "RDBStorage", disturbed)
+    monkeypatch.setattr(storage, "PatientStorage", disturbed)
     assert open_storage(str(tmp_path / "studies.db"), create=True).get_all_studies() == []
     assert tries == [2]

@@ -100,15 +100,15 @@ def test_only_the_default_is_judged_by_its_own_outputs(tmp_path: Path, child: Ch
     assert [request.gate["baseline"] for request in child.requests] == [True, False]
 
 
-def test_a_default_that_dies_once_still_tells_how_far_its_outputs_are(tmp_path: Path, child: Child) -> None:
-    """Its first process fails, and its trial tells: every trial after it is judged by that, in the next run as well."""
-    child.outcome = lambda count: Outcome.MEASURED if count else Outcome.FAILED
+def test_a_default_that_dies_twice_still_tells_how_far_its_outputs_are(tmp_path: Path, child: Child) -> None:
+    """Its first process fails twice, and its trial tells: what comes after is judged by that, in the next run too."""
+    child.outcome = lambda count: Outcome.MEASURED if count > 1 else Outcome.FAILED
     study = opened(tmp_path)
     study.enqueue(DEFAULT, Origin.DEFAULT)
     runner = judging(study)
     Tune(study, runner, DEFAULT, 6, runner.observer, time.monotonic(), search_only=True).run()
     assert [p.cost for p in study.processes if p.purpose is Purpose.BASELINE] == [None]
-    assert all(request.gate["own"] == encode(NEAR) for request in child.requests[2:])
+    assert all(request.gate["own"] == encode(NEAR) for request in child.requests[3:])
     study.put("own", None)  # as a study of an earlier version may have it
     resumed = judging(study)
     Preflight(study, resumed, DEFAULT, 6, resumed.observer).run()

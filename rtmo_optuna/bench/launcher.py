@@ -21,10 +21,19 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _LONGEST_LINE = 32 << 20
 _SEND_S = 60.0
+_BY_OTHERS = {-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)}
 
 
 class ChildGoneError(Exception):
-    """The child died, hung past its limit or broke the protocol; the message says which."""
+    """The child died, hung past its limit or broke the protocol; the message says which.
+
+    `killed` says that somebody else ended it, or the kernel, for want of memory: no proof against its settings.
+    """
+
+    def __init__(self, message: str, *, killed: bool = False) -> None:
+        """Keep who ended it beside what is to be said."""
+        super().__init__(message)
+        self.killed = killed
 
 
 class Child:
@@ -94,7 +103,7 @@ class Child:
                 raise ChildGoneError(message)
             chunk = os.read(self._answers, _CHUNK)
             if not chunk:
-                raise ChildGoneError(self._epitaph())
+                raise ChildGoneError(self._epitaph(), killed=self._process.returncode in _BY_OTHERS)
             self._pending += chunk
             if len(self._pending) > _LONGEST_LINE:
                 message = "answered with an endless line"

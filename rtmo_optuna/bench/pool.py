@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench.launcher import Child
+from rtmo_optuna.scratch import scratch
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -34,7 +35,8 @@ class ChildPool:
         """Make `size` children for `provider` at a time, and wait at most `limit_s` seconds for them."""
         self._provider, self._size, self._limit_s = provider, size, limit_s
         self._ready: list[Child] = []
-        self._logs = tempfile.TemporaryDirectory(prefix="rtmo_optuna-pool-")
+        self._holding = contextlib.ExitStack()
+        self._logs = self._holding.enter_context(scratch())
         self._made = 0
 
     def take(self, log: Path) -> Child:
@@ -57,7 +59,7 @@ class ChildPool:
     def _fill(self) -> None:
         for _ in range(self._size):
             self._made += 1
-            self._ready.append(Child(Path(self._logs.name, f"{self._made}.txt"), self._provider))
+            self._ready.append(Child(self._logs / f"{self._made}.txt", self._provider))
         end = time.monotonic() + self._limit_s
         while not all(child.greeted for child in self._ready) and time.monotonic() < end:
             time.sleep(_NAP_S)
@@ -68,7 +70,7 @@ class ChildPool:
             with child:
                 pass
         self._ready.clear()
-        self._logs.cleanup()
+        self._holding.close()
 
     def __enter__(self) -> Self:
         """Return the pool."""

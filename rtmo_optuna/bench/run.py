@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from rtmo_optuna.bench import protocol
@@ -16,9 +14,11 @@ from rtmo_optuna.bench.launcher import Child, ChildGoneError
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.records import GateResult, Limits, Measurement, Outcome, Stage, StageTimes, Window
+from rtmo_optuna.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from rtmo_optuna.bench.pool import ChildPool
     from rtmo_optuna.records import BenchmarkRequest, Measuring, ModelFacts
@@ -107,6 +107,7 @@ def measure(
     options: dict[str, str] = {}
     notes: tuple[str, ...] = ()
     outcome, stage, reason, outputs, memory, gate = Outcome.FAILED, None, "", "", None, None
+    accident = False
     warmup: tuple[int, ...] = ()
     with pool.take(log) if pool else Child(log) as child:
         life = _Life(child, limits)
@@ -131,6 +132,7 @@ def measure(
             stage, reason = error.failed.stage, error.failed.text
         except ChildGoneError as error:
             stage, reason = life.stage, f"The child {error}."
+            accident = error.killed or stage is Stage.START
         except _WrongError as error:
             stage, reason = Stage.GATE, str(error)
         except _ThrottledError as error:
@@ -142,6 +144,7 @@ def measure(
         outcome=outcome,
         stage=stage,
         reason=reason,
+        accident=accident,
         latency_ns=_quantile(sorted(medians), 0.5) if medians else None,
         windows_ns=medians,
         quantiles_ns={name: _quantile(calls, q) for name, (q, least) in _QUANTILES.items() if len(calls) >= least},
@@ -238,8 +241,8 @@ def reference(request: protocol.ReferenceRequest, limits: Limits) -> protocol.Re
 
 
 def _ask(request: protocol.Request, kind: type[A], limits: Limits) -> A:
-    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
-        log = Path(folder, "log.txt")
+    with scratch() as folder:
+        log = folder / "log.txt"
         with Child(log) as child:
             life = _Life(child, limits)
             try:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENDED = frozenset("ZXx")
 """Process states of the kernel in which nothing runs any more: zombie, dead."""
 
@@ -144,17 +145,20 @@ def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) 
 
 @contextlib.contextmanager
 def interruptions() -> Iterator[Callable[[], None]]:
-    """Have SIGINT and SIGTERM raise KeyboardInterrupt while the body runs; yield what raises it again if one has come.
+    """Have SIGINT, SIGTERM, SIGHUP raise KeyboardInterrupt while the body runs; yield what raises it again.
 
-    Python swallows an exception that falls into a finaliser or a callback: whoever has something long to begin asks
-    first. Outside of the main thread, where no handler can be set, nothing is raised.
+    Only the first one does: what it set going (a trial put back, the report) a second one must not break off. Where
+    SIGHUP is ignored, as under nohup, it stays ignored. Python swallows an exception that falls into a finaliser or a
+    callback: whoever has something long to begin asks first, and what is yielded raises if one has come. Outside of the
+    main thread, where no handler can be set, nothing is raised.
     """
     came = False
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         nonlocal came
-        came = True
-        raise KeyboardInterrupt
+        first, came = not came, True
+        if first:
+            raise KeyboardInterrupt
 
     def check() -> None:
         if came:
@@ -163,7 +167,8 @@ def interruptions() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield check
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield check
     finally:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState, create_trial
 
 from rtmo_optuna.codec import encode
-from rtmo_optuna.records import Settings
+from rtmo_optuna.records import Outcome, Settings
+from rtmo_optuna.search import atomic
 from rtmo_optuna.search.sampler import distributions
 from rtmo_optuna.search.storage import GRACE_S
-from rtmo_optuna.search.trials import LEFT_TO, driver, is_dead
+from rtmo_optuna.search.trials import LEFT_TO, driver
 from rtmo_optuna.space.resolve import params_of, settings_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import optuna
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
     from rtmo_optuna.records import Origin, SearchSpace
     from rtmo_optuna.search.pool import Params
+
+    HasGone = Callable[[Mapping[str, Any]], bool]
 
 
 class Claims:
@@ -31,8 +35,9 @@ class Claims:
     number was there when the other was made: it keeps them, and whoever has the other one leaves it.
     """
 
-    def __init__(self, study: optuna.Study, opened: RDBStorage, space: SearchSpace) -> None:
-        """Look after the trials of `study`, whose database is `opened`."""
+    def __init__(self, study: optuna.Study, opened: RDBStorage, space: SearchSpace, has_gone: HasGone) -> None:
+        """Look after the trials of `study`, whose database is `opened`; `has_gone` tells of a trial's driver."""
+        self._has_gone = has_gone
         self._study = study
         self._opened = opened
         self._space = space
@@ -49,13 +54,13 @@ class Claims:
         Not of those that were broken off, nor of what drivers that are known to be dead left running.
         """
         held = [t for t in self._study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL]
-        told = [(t.user_attrs["settings"], t.number) for t in held if "settings" in t.user_attrs and not _orphaned(t)]
-        return {Settings.from_plain(plain): number for plain, number in reversed(told)}
+        told = [t for t in held if "settings" in t.user_attrs and not self._orphaned(t)]
+        return {Settings.from_plain(t.user_attrs["settings"]): t.number for t in reversed(told)}
 
     def under_way(self, settings: Settings) -> bool:
         """Whether a trial of `settings` is running, and not one that a dead driver left."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return encode(settings) in [trial.user_attrs.get("settings") for trial in running if not _orphaned(trial)]
+        return encode(settings) in [trial.user_attrs.get("settings") for trial in running if not self._orphaned(trial)]
 
     def enqueue(self, settings: Settings, origin: Origin) -> None:
         """Have `settings`, which may lie outside the space, tried next."""
@@ -64,18 +69,26 @@ class Claims:
 
     def take(self) -> Trial | None:
         """Return the first trial of the queue, which this driver has from now on; None where nothing is queued."""
-        number = self._study._pop_waiting_trial_id()  # noqa: SLF001 - Study.ask makes a trial where it finds none
+        number = atomic.take(self._opened, self._study._study_id, driver())  # noqa: SLF001 - Optuna names the study so
         if number is None:
             return None
         trial = Trial(self._study, number)
-        trial.set_user_attr("driver", driver())
-        self.beat(trial)
         held = trial.user_attrs.get("settings")
         if held is None or params_of(self._space, Settings.from_plain(held)):
-            params = {name: trial.suggest_categorical(name, d.choices) for name, d in self._distributions.items()}
+            try:
+                params = {name: trial.suggest_categorical(name, d.choices) for name, d in self._distributions.items()}
+            except ValueError as error:
+                self._refuse(trial, f"It was queued with what is no choice of the study: {error}")
+                return self.take()
             if held is None:
                 trial.set_user_attr("settings", encode(settings_of(self._space, params)))
         return trial
+
+    def _refuse(self, trial: Trial, why: str) -> None:
+        """Fail a trial that cannot be run; the study goes on."""
+        trial.set_user_attr("outcome", "refused")
+        trial.set_user_attr("reason", why)
+        self._study.tell(trial, state=TrialState.FAIL)
 
     def make(self, params: Params, **attributes: str) -> Trial:
         """Return a running trial of `params`, this driver's, with `attributes`."""
@@ -98,28 +111,41 @@ class Claims:
         """Record the heartbeat of `trial`, which tells drivers on other hosts that this one lives."""
         self._opened.record_heartbeat(trial._trial_id)  # noqa: SLF001 - Optuna names the trial so to its storages
 
-    def lost(self) -> list[FrozenTrial]:
-        """Fail what drivers that died left running, and return it: to one only of several drivers that look at once.
+    def frozen(self, trial: Trial) -> FrozenTrial:
+        """Return `trial` as it is kept."""
+        return self._opened.get_trial(trial._trial_id)  # noqa: SLF001
 
-        A driver on this host is known to be dead at once, by its process id and start time; one on another host by
-        its heartbeats. One that died before it could say who it is leaves a trial of nobody.
+    def recover(self) -> int:
+        """Queue again what drivers that died left running, and return how many trials that were.
+
+        Of several drivers that look at once one does. A driver on this host is known to be dead at once, by its process
+        id and start time; one on another host by its heartbeats. A trial of nobody is given up after a while.
         """
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         stale = self._opened._get_stale_trial_ids(self._study._study_id)  # noqa: SLF001 - Optuna would not say which of them it failed
-        dead = [trial for trial in running if trial._trial_id in stale or _orphaned(trial) or _nobodys(trial)]  # noqa: SLF001
-        return [trial for trial in dead if self._fail(trial)]
+        dead = [trial for trial in running if trial._trial_id in stale or self._orphaned(trial) or _nobodys(trial)]  # noqa: SLF001
+        return sum(self.put_back(trial) for trial in dead)
 
-    def _fail(self, trial: FrozenTrial) -> bool:
-        """Return whether it was this driver that failed `trial`."""
-        try:
-            return self._opened.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # noqa: SLF001
-        except UpdateFinishedTrialError:
-            return False
+    def release(self) -> None:
+        """Put back what this driver has running, wherever it was interrupted."""
+        me = driver()
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.user_attrs.get("driver") == me:
+                self.put_back(trial, outcome=Outcome.INTERRUPTED.value)
 
+    def put_back(self, trial: FrozenTrial, **attributes: str) -> bool:
+        """Fail `trial`, with `attributes`, and queue its settings again unless they are another trial's by now.
 
-def _orphaned(trial: FrozenTrial) -> bool:
-    """Return whether `trial` is running by what it says, and its driver is known to be dead."""
-    return trial.state is TrialState.RUNNING and is_dead(trial.user_attrs.get("driver", {}))
+        Returns whether it was this driver that did.
+        """
+        held = trial.user_attrs.get("settings")
+        first = trial.number if held is None else self.taken().get(Settings.from_plain(held), trial.number)
+        again = first == trial.number and (held is not None or "fixed_params" in trial.system_attrs)
+        return atomic.fail(self._opened, self._study._study_id, trial, attributes, again=again)  # noqa: SLF001
+
+    def _orphaned(self, trial: FrozenTrial) -> bool:
+        """Return whether `trial` is running by what it says, and its driver is gone."""
+        return trial.state is TrialState.RUNNING and self._has_gone(trial.user_attrs.get("driver", {}))
 
 
 def _nobodys(trial: FrozenTrial) -> bool:

@@ -6,9 +6,12 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from rtmo_optuna.search.trials import driver, is_dead
+from rtmo_optuna.search.atomic import forget
+from rtmo_optuna.search.trials import driver, is_dead, is_doubtful
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import optuna
 
     from rtmo_optuna.records import StudyDefinition
@@ -17,6 +20,9 @@ LEASE_S = 900.0
 """A driver that was not heard of for so long is gone; see `lease_s`."""
 _RENEW_S = 30.0
 _POLL_S = 1.0
+DOUBT_S = 120.0
+"""A driver in another container of this host's name (itself before it was started again?) is gone after so long."""
+_WANTING_S = 60.0
 _WANTS, _LEADS = "wants", "leads"
 
 
@@ -47,12 +53,21 @@ class Crew:
         self._id = uuid.uuid4().hex[:12]
         self._until = 0.0
         self._parts: dict[str, str] = {}
+        self._found = {one: entry["until"] for one, entry in self._entries().items() if is_doubtful(entry)}
 
     def join(self) -> None:
         """Tell the others that this driver works on the study; what it led is others' where they took it for gone."""
         if time.time() > self._until:
             self._parts.clear()
+            self._sweep()
         self._say()
+
+    def _sweep(self) -> None:
+        """Remove the entries of drivers that are gone."""
+        kept = {f"driver {one}" for one in (*self._entries(), self._id)}
+        gone = [name for name in self._study.user_attrs if name.startswith("driver ") and name not in kept]
+        if gone:
+            forget(self._study, gone)
 
     def renew(self) -> None:
         """Tell it again, where that was a while ago; nothing is told by a driver that has not joined."""
@@ -63,11 +78,23 @@ class Crew:
         """Take the entry back."""
         if self._until:
             self._until = 0.0
-            self._study.set_user_attr(f"driver {self._id}", None)
+            forget(self._study, [f"driver {self._id}"])
 
     def others(self) -> tuple[str, ...]:
         """Return the other drivers that are at work, as `process N on HOST`."""
         return tuple(f"process {entry['pid']} on {entry['host'].split()[0]}" for entry in self._entries().values())
+
+    def doubtful(self) -> tuple[str, ...]:
+        """Return those of `others` that may be gone: found here at the start, and not heard of since."""
+        found = {one: entry for one, entry in self._entries().items() if self._found.get(one) == entry["until"]}
+        return tuple(f"process {entry['pid']} on {entry['host'].split()[0]}" for entry in found.values())
+
+    def has_gone(self, driver: Mapping[str, Any]) -> bool:
+        """Return whether a trial's `driver` is known to be dead, or nothing was heard of it for too long."""
+        if not is_doubtful(driver):
+            return is_dead(driver)
+        who = {"host", "pid", "started"}
+        return not any(all(entry.get(name) == driver.get(name) for name in who) for entry in self._entries().values())
 
     def wait(self) -> None:
         """Let a second pass before looking again at what another one does."""
@@ -77,7 +104,8 @@ class Crew:
         """Return whether this driver leads `part` of the study, which it does from now on where no other one does.
 
         Who wants to says so before looking at the others, so that of two that want to at once one sees the other at
-        least: the one with the greater name gives way, and the other waits until it has, or leads.
+        least: the one with the greater name gives way, and the other waits until it has, or leads, for a minute at
+        most.
         """
         self.renew()
         if self._parts.get(part) == _LEADS:
@@ -85,7 +113,8 @@ class Crew:
         if _LEADS in self._rivals(part).values():
             return False
         self._say(part, _WANTS)
-        while rivals := self._rivals(part):
+        end = time.monotonic() + _WANTING_S
+        while (rivals := self._rivals(part)) and time.monotonic() < end:
             if _LEADS in rivals.values() or min(rivals) < self._id:
                 self._parts.pop(part)
                 self._say()
@@ -125,4 +154,10 @@ class Crew:
         held = self._study.user_attrs.items()
         told = {name.removeprefix("driver "): entry for name, entry in held if name.startswith("driver ") and entry}
         told.pop(self._id, None)
-        return {one: entry for one, entry in told.items() if entry["until"] > time.time() and not is_dead(entry)}
+        now = time.time()
+        return {one: entry for one, entry in told.items() if self._until_of(entry) > now and not is_dead(entry)}
+
+    def _until_of(self, entry: Mapping[str, Any]) -> float:
+        """Return when the driver of `entry` is gone, if nothing is heard of it."""
+        early = self._lease_s - DOUBT_S if is_doubtful(entry) else 0.0
+        return float(entry["until"]) - max(0.0, early)

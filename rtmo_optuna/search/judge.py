@@ -84,6 +84,11 @@ def prune_limit(known_ms: Sequence[float], spread: float | None, most: float) ->
     return min(known_ms) * 1e6 * min(1 + margin, max(most, 1 + LEAST_SPREADS * spread)) if known_ms else None
 
 
+def died(measurement: Measurement) -> bool:
+    """Whether the process failed on its way: not by its outputs, nor by what it took."""
+    return measurement.outcome is Outcome.FAILED and measurement.stage is not Stage.GATE
+
+
 def within_memory(measurement: Measurement, most_gb: float | None) -> Measurement:
     """Return `measurement`, failed where it took more than `most_gb` GiB of the GPU's memory."""
     taken_gb = (measurement.gpu_memory_bytes or 0) / 2**30

@@ -22,6 +22,8 @@ class Kept:
     def __init__(self, study: optuna.Study, lease_s: float = LEASE_S) -> None:
         """Take over what is there; a driver is gone after `lease_s` of silence."""
         self._study = study
+        self._held: dict[str, Any] = {}
+        self._lost = False
         self.crew = Crew(study, lease_s)
         self.refresh()
 
@@ -61,11 +63,18 @@ class Kept:
 
     def put(self, name: str, value: object) -> None:
         """Keep `value` with the study under `name`."""
-        self._study.set_user_attr(name, encode(value))
+        self._held[name] = encode(value)
+        self._study.set_user_attr(name, self._held[name])
 
     def get(self, name: str) -> Any:  # noqa: ANN401 - JSON
         """Return what was put under `name`, encoded; None where nothing was."""
-        return self._study.user_attrs.get(name)
+        if not self._lost:
+            self._held = self._study.user_attrs
+        return self._held.get(name)
+
+    def let_go(self) -> None:
+        """Go on with what was last read and put: the database is lost."""
+        self._lost = True
 
     @property
     def screening(self) -> Screening | None:

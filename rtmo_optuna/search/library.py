@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.display import without_password
@@ -19,7 +21,7 @@ from rtmo_optuna.search.trials import ran
 from rtmo_optuna.space.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from optuna.storages import RDBStorage
 
@@ -32,12 +34,11 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     Raises IdentityError with the differences where it is not. `new` starts one beside it, with a number in its name.
     """
     opened = database.open_storage(url, create=True)
-    names = {study.study_name: study for study in opened.get_all_studies()}
-    name = about.name
-    if new:
-        name = next(n for n in (about.name, *(f"{about.name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
-    if name in names:
-        _check_identity(name, _identity(opened, name), identity)
+    names = {study.study_name for study in opened.get_all_studies()}
+    name = _free(about.name, names) if new else about.name
+    made = name in names and not _half_made(opened, name)
+    if made:
+        _check_identity(name, _identity(opened, name) or {}, identity)
     with database.quietly():
         sampler = SAMPLERS[about.definition.sampler](about.space, None)
     study = optuna.create_study(
@@ -47,13 +48,35 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
         direction=OBJECTIVES[about.definition.objective].direction,
         load_if_exists=True,
     )
-    if name not in names:
+    if not made:
         objective = OBJECTIVES[about.definition.objective]
         with database.quietly():
             study.set_metric_names([f"{objective.name} [{objective.unit}]"])
-        study.set_user_attr("identity", dict(identity))
         study.set_user_attr("about", encode(replace(about, name=name)))
+        study.set_user_attr("identity", dict(identity))
     return Study(study, opened, url, replace(about, name=name))
+
+
+def foresee(url: str, name: str, identity: Mapping[str, str], *, new: bool) -> str:
+    """Return the name that `open_study` would give the study; nothing is made.
+
+    Raises IdentityError as it would, and UsageError where the storage does not open.
+    """
+    file = database.sqlite_file(database.url_of(url))
+    if file and not file.exists():
+        return name
+    opened = database.open_storage(url, create=False)
+    names = {study.study_name for study in opened.get_all_studies()}
+    if new:
+        return _free(name, names)
+    if name in names and not _half_made(opened, name):
+        _check_identity(name, _identity(opened, name) or {}, identity)
+    return name
+
+
+def _free(name: str, names: Collection[str]) -> str:
+    """Return `name`, with a number where it is one of `names`."""
+    return next(n for n in (name, *(f"{name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
 
 
 def has_study(url: str, name: str) -> bool:
@@ -61,7 +84,8 @@ def has_study(url: str, name: str) -> bool:
     file = database.sqlite_file(database.url_of(url))
     if file and not file.exists():
         return False
-    return name in {study.study_name for study in database.open_storage(url, create=False).get_all_studies()}
+    opened = database.open_storage(url, create=False)
+    return name in {study.study_name for study in opened.get_all_studies()} and not _half_made(opened, name)
 
 
 def load_study(url: str, name: str) -> Study:
@@ -83,23 +107,34 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
     for summary in optuna.study.get_all_study_summaries(opened):
         about = summary.user_attrs.get("about")
         if about:
-            best = summary.best_trial.value if summary.best_trial else None
             begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
             provider, model = about["definition"]["provider"], about["model_path"]
             study_id = opened.get_study_id_from_name(summary.study_name)
-            trials = sum(ran(trial) for trial in opened.get_all_trials(study_id, deepcopy=False))
-            lines.append(StudyLine(summary.study_name, trials, best, provider, model, begun))
+            ours = [trial for trial in opened.get_all_trials(study_id, deepcopy=False) if ran(trial)]
+            found = [trial.value for trial in ours if trial.state is TrialState.COMPLETE and trial.value is not None]
+            wanted = max if summary.direction is StudyDirection.MAXIMIZE else min
+            best = wanted(found) if found else None
+            lines.append(StudyLine(summary.study_name, len(ours), best, provider, model, begun))
     return tuple(lines)
 
 
-def _identity(opened: RDBStorage, name: str) -> Mapping[str, str]:
-    """Return the identity of an existing study, which another driver may be about to write."""
+def _half_made(opened: RDBStorage, name: str) -> bool:
+    """Return whether whoever made this study died before it was complete: its identity comes last, its trials after."""
+    if _identity(opened, name) is not None:
+        return False
+    study_id = opened.get_study_id_from_name(name)
+    ours = {"about"} >= opened.get_study_user_attrs(study_id).keys()
+    return ours and not opened.get_n_trials(study_id)
+
+
+def _identity(opened: RDBStorage, name: str) -> Mapping[str, str] | None:
+    """Return the identity of an existing study, which another driver may be about to write; None where nobody is."""
     for _ in range(_TRIES):
         held = opened.get_study_user_attrs(opened.get_study_id_from_name(name))
         if "identity" in held:
             return dict(held["identity"])
         time.sleep(_PAUSE_S)
-    return {}
+    return None
 
 
 def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:

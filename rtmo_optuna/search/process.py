@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench.pool import ChildPool
@@ -35,11 +33,13 @@ from rtmo_optuna.records import (
     Window,
     WindowDone,
 )
+from rtmo_optuna.scratch import scratch
 from rtmo_optuna.search import judge, noise
 from rtmo_optuna.space.objectives import Objective
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from typing import Any
 
 LEAST_PRECISION = 0.003
@@ -109,8 +109,19 @@ class Runner:
 
         `on_window` gets the running median in ms and the number of windows. A process during which the GPU held itself
         back says nothing and is run again after a while; where that does not end, that is how fast this GPU is until it
-        recovers, and no reason to give up a trial.
+        recovers, and no reason to give up a trial. What may be an accident is tried once more.
         """
+        measurement = self._cooled(settings, log, prune_above_ns, on_window)
+        if measurement.accident or (settings == self.fixed and judge.died(measurement)):
+            text = f"{measurement.why.rstrip('.')}, which need not be the settings' fault: one more try."
+            self.observer(Note(text, warning=True))
+            measurement = self._cooled(settings, log, prune_above_ns, on_window)
+        return measurement
+
+    def _cooled(
+        self, settings: Settings, log: Path, prune_above_ns: float | None, on_window: Callable[[float, int], None]
+    ) -> Measurement:
+        """Run one process, again where the GPU held itself back."""
         for pause_s in (0.0, *_COOLING_S):
             time.sleep(pause_s)
             measurement = self._once(settings, log, prune_above_ns, on_window)
@@ -178,8 +189,8 @@ class Runner:
     ) -> tuple[ProcessRecord, Measurement]:
         """Run one process beside the trials and return it as the study keeps it, and its whole Measurement."""
         begun, waited_s = time.monotonic(), self.waited_s
-        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
-            measurement = self.run(settings, Path(folder, "log.txt"), prune_above_ns=prune_above_ns)
+        with scratch() as folder:
+            measurement = self.run(settings, folder / "log.txt", prune_above_ns=prune_above_ns)
         measured = measurement.outcome is Outcome.MEASURED
         kept = ProcessRecord(
             purpose=purpose,

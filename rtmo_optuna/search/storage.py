@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
 from sqlalchemy import event
@@ -17,19 +16,19 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from rtmo_optuna.display import without_password, without_secrets
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import LostError, UsageError
+from rtmo_optuna.search.patience import Patience, PatientStorage
 from rtmo_optuna.space.values import advice, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from optuna.storages import RDBStorage
-
 DEFAULT_STORAGE = "sqlite:///studies/studies.db"
 HEARTBEAT_S = 60
 GRACE_S = 1800
 _DATABASES = ("sqlite", "postgresql", "mysql", "mariadb")
-_BUSY_MS = 60_000
+_BUSY_MS = 5_000
+"""How long SQLite waits by itself, deaf to Ctrl-C; `patience` goes on from there."""
 _PAUSES_S = (0.2, 0.5, 1.0)
 
 
@@ -88,7 +87,7 @@ def _no_url(storage: str) -> UsageError:
     )
 
 
-def open_storage(storage: str, *, create: bool) -> RDBStorage:
+def open_storage(storage: str, *, create: bool) -> PatientStorage:
     """Return the open database, made when it is missing and `create` allows; raises UsageError where it does not open.
 
     SQLite transactions begin with a write lock, since two processes would otherwise take the same trial from the
@@ -107,7 +106,12 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
         opened = _opened(url)
         if file:
             _lock_early(opened)
+        opened.patience = Patience(shown, file)
+        if file:
             opened.get_all_studies()
+    except LostError as error:
+        message = f"{error} Check --storage."
+        raise UsageError(message) from error
     except ImportError as error:
         missing = getattr(error.__cause__, "name", None) or "for its database"
         message = f"The storage {shown} needs the Python package {missing}, which is not installed; pip install it."
@@ -119,14 +123,14 @@ def open_storage(storage: str, *, create: bool) -> RDBStorage:
     return opened
 
 
-def _opened(url: str) -> RDBStorage:
+def _opened(url: str) -> PatientStorage:
     """Return Optuna's storage; its tables may be made by another driver at this very moment, so try again."""
     with quietly():
         for pause_s in _PAUSES_S:
             with suppress(IntegrityError, OperationalError, ProgrammingError):
-                return optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+                return PatientStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
             time.sleep(pause_s)
-        return optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+        return PatientStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
 
 
 def _make_folder(folder: Path, storage: str) -> None:
@@ -137,7 +141,7 @@ def _make_folder(folder: Path, storage: str) -> None:
         raise UsageError(message) from error
 
 
-def _lock_early(storage: RDBStorage) -> None:
+def _lock_early(storage: PatientStorage) -> None:
     def on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")

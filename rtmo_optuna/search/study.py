@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from optuna.artifacts import upload_artifact
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import encode
@@ -25,17 +25,20 @@ from rtmo_optuna.records import (
     StudyRecord,
     TrialRecord,
 )
+from rtmo_optuna.scratch import scratch
 from rtmo_optuna.search import storage as database
 from rtmo_optuna.search.claims import Claims
 from rtmo_optuna.search.crew import lease_s
 from rtmo_optuna.search.kept import Kept
 from rtmo_optuna.search.notes import save_note
+from rtmo_optuna.search.patience import patience_of
 from rtmo_optuna.search.trials import RAN, keep_files, trial_record
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from optuna.storages import RDBStorage
 
@@ -67,8 +70,9 @@ class Study(Kept):
         super().__init__(study, lease_s(about.definition))
         self._store = database.artifact_store(url)
         self.about = about
+        self.patience = patience_of(opened)
         self.objective = OBJECTIVES[about.definition.objective]
-        self._claims = Claims(study, opened, about.space)
+        self._claims = Claims(study, opened, about.space, self.crew.has_gone)
         self.live = about.space
 
     def refresh(self) -> None:
@@ -79,7 +83,8 @@ class Study(Kept):
                 self._remember(trial_record(frozen, self._runs()))
 
     def catch_up(self) -> None:
-        """Take over what other drivers that are at work have found: their trials, and what does nothing here."""
+        """Take over what other drivers have found, their trials and what does nothing here, or left when they died."""
+        self.recover()
         if self.crew.others():
             self.refresh()
             if found := self.screening:
@@ -233,7 +238,8 @@ class Study(Kept):
     def report(self, proposal: Proposal, step: int, latency_ms: float) -> None:
         """Show the running median at `step`, a window, on the dashboard, and that this driver is alive."""
         if self.objective.so_far:
-            proposal.trial.report(self.objective.so_far(latency_ms, self.about.batch), step)
+            with suppress(UpdateFinishedTrialError):
+                proposal.trial.report(self.objective.so_far(latency_ms, self.about.batch), step)
         self.beat(proposal)
 
     def beat(self, proposal: Proposal) -> None:
@@ -245,8 +251,7 @@ class Study(Kept):
 
     def run(self, proposal: Proposal, measure: Callable[[Path], Measurement]) -> TrialRecord:
         """Run a trial in a folder for its files and return it; broken off, it waits in the queue again."""
-        with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as name:
-            folder = Path(name)
+        with scratch() as folder:
             try:
                 measurement = measure(folder)
             except BaseException:
@@ -255,29 +260,31 @@ class Study(Kept):
             return self.tell(proposal, measurement, folder)
 
     def tell(self, proposal: Proposal, measurement: Measurement, folder: Path) -> TrialRecord:
-        """Keep the outcome, with the files of `folder` (its log, its samples) as artifacts; return the trial."""
+        """Keep the outcome, with the files of `folder` (its log, its samples) as artifacts; return the trial.
+
+        It is known here even where the database or the files fail.
+        """
         trial = proposal.trial
         value = self.objective.score(measurement) if measurement.outcome is Outcome.MEASURED else None
-        keep_files(self._store, trial, measurement, folder)
-        if measurement.outcome is Outcome.FAILED:
-            trial.set_user_attr("reason", measurement.why)
-            save_note(trial, f"**{measurement.why}**\n\n```\n{measurement.log_tail}\n```")
-        trial.set_user_attr("outcome", measurement.outcome.value)
-        trial.set_user_attr("measurement", encode(measurement.summary()))
-        self._tell(proposal, value)
-        run = self._runs() + 1 if measurement.outcome in RAN else 0
-        wall_s = time.monotonic() - proposal.started
         record = TrialRecord(
             number=trial.number,
-            run=run,
+            run=self._runs() + 1 if measurement.outcome in RAN else 0,
             settings=proposal.settings,
             origin=proposal.origin,
             measurement=measurement,
             value=value,
             started=proposal.begun,
-            wall_s=wall_s,
+            wall_s=time.monotonic() - proposal.started,
         )
         self._remember(record)
+        with suppress(UpdateFinishedTrialError):  # somebody ended it meanwhile
+            if measurement.outcome is Outcome.FAILED:
+                trial.set_user_attr("reason", measurement.why)
+                save_note(trial, f"**{measurement.why}**\n\n```\n{measurement.log_tail}\n```")
+            trial.set_user_attr("outcome", measurement.outcome.value)
+            trial.set_user_attr("measurement", encode(measurement.summary()))
+            keep_files(self._store, trial, measurement, folder)
+            self._tell(proposal, value)
         return record
 
     def _tell(self, proposal: Proposal, value: float | None) -> None:
@@ -288,18 +295,15 @@ class Study(Kept):
 
     def interrupt(self, proposal: Proposal) -> None:
         """Put a trial that was broken off back into the queue."""
-        proposal.trial.set_user_attr("outcome", Outcome.INTERRUPTED.value)
-        self._study.tell(proposal.trial, state=TrialState.FAIL)
-        self.enqueue(proposal.settings, proposal.origin)
+        self._claims.put_back(self._claims.frozen(proposal.trial), outcome=Outcome.INTERRUPTED.value)
 
     def recover(self) -> int:
         """Queue again what drivers that died left running; return how many trials that were."""
-        lost = self._claims.lost()
-        for trial in lost:
-            if "settings" in trial.user_attrs:
-                origin = Origin(trial.user_attrs.get("origin", Origin.SAMPLER))
-                self.enqueue(Settings.from_plain(trial.user_attrs["settings"]), origin)
-        return len(lost)
+        return self._claims.recover()
+
+    def release(self) -> None:
+        """Put back whatever this driver has running: an interruption may come between taking a trial and running it."""
+        self._claims.release()
 
     def conclude(self, record: StudyRecord, note: str) -> None:
         """Keep the study's last state and put `note` on it."""

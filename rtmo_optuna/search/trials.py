@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.artifacts import upload_artifact
@@ -16,7 +17,6 @@ from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, TrialRec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import optuna
     from optuna.artifacts import FileSystemArtifactStore
@@ -36,6 +36,7 @@ def keep_files(store: FileSystemArtifactStore, trial: optuna.Trial, measurement:
     samples.write_text(json.dumps(encode(measurement), separators=(",", ":")), encoding="utf-8")
     if log.exists() and log.stat().st_size > 2 * _LOG_PART:
         _shorten(log)
+    Path(store._base_path).mkdir(parents=True, exist_ok=True)  # noqa: SLF001 - somebody may have cleared it away
     for file, kind in ((log, "text/plain"), (samples, "application/json")):
         if file.exists() and file.stat().st_size:
             upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial, mimetype=kind)
@@ -82,6 +83,17 @@ def is_dead(driver: Mapping[str, Any]) -> bool:
     """Return whether `driver` ran on this host and is no more; of other hosts nothing is known."""
     here = driver.get("host") == process_space()
     return here and started(int(driver["pid"])) != driver["started"]
+
+
+def is_doubtful(driver: Mapping[str, Any]) -> bool:
+    """Return whether nothing can be known of `driver`, which has this host's name but process ids of its own.
+
+    A container that is started again finds so the one that it was before, and containers that share a host's name find
+    each other so.
+    """
+    here = process_space()
+    host = str(driver.get("host", here))
+    return host != here and host.split()[:1] == here.split()[:1]
 
 
 def _shorten(log: Path) -> None:

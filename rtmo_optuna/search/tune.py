@@ -22,6 +22,7 @@ from rtmo_optuna.records import (
 )
 from rtmo_optuna.search import budget, judge, screening
 from rtmo_optuna.search.confirm import LOOKS
+from rtmo_optuna.search.crew import DOUBT_S
 from rtmo_optuna.search.finals import Finals, Outcomes, least_pairs, plain_settings
 from rtmo_optuna.search.ladder import next_rung
 from rtmo_optuna.search.preflight import Preflight, take_own
@@ -68,6 +69,7 @@ class Tune:
         try:
             return self._whole()
         finally:
+            self.study.release()
             self.study.crew.leave()
 
     def _whole(self) -> Outcomes | None:
@@ -77,6 +79,7 @@ class Tune:
         self._preflight()
         self._foretell(deadline)
         self._search(self._until())
+        self._doubt(deadline - least_pairs(self.study, self.incumbent) * self.runner.each_s)
         if not self.study.crew.is_last():
             who = ", ".join(self.study.crew.others()) or "another process"
             self.observer(Note(f"The study goes on in {who}; the last one races and confirms."))
@@ -102,15 +105,26 @@ class Tune:
     def _preflight(self) -> None:
         """Run the preflight, or wait for that of another driver; it holds for all of them."""
         crew, waits = self.study.crew, False
-        while not crew.leads("preflight") and self.study.get("pin") is None:
+        until = self.begun + budget.PREFLIGHT_SHARE * self.study.about.definition.timeout_s
+        while not crew.leads("preflight") and self.study.get("pin") is None and time.monotonic() < until:
             if not waits:
-                self.observer(Note(f"Waiting for the preflight of {', '.join(crew.others())}."))
+                most = f"for {max(0.0, until - time.monotonic()):.0f} s at most"
+                self.observer(Note(f"Waiting for the preflight of {', '.join(crew.others())}, {most}."))
             waits = True
             self.runner.check()
             crew.wait()
         self.study.refresh()
-        until = self.begun + budget.PREFLIGHT_SHARE * self.study.about.definition.timeout_s
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until, self.first).run()
+
+    def _doubt(self, until: float) -> None:
+        """Wait until those that may be gone are, or are heard of: a container that was started again found itself."""
+        crew, end = self.study.crew, min(until, time.monotonic() + DOUBT_S)
+        if (who := crew.doubtful()) and time.monotonic() < end:
+            self.observer(Note(f"Is {', '.join(who)} still there? Waiting for {end - time.monotonic():.0f} s at most."))
+        while crew.doubtful() and time.monotonic() < end:
+            self.runner.check()
+            crew.wait()
+        self.study.recover()
 
     def _foretell(self, deadline: float) -> None:
         """See whether the time does for what a claim takes, and say beforehand where it cannot."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from rtmo_optuna.display import visible
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.scratch import sweep
 from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture
 from rtmo_optuna.show.cells import Code, Column, Inline, Table
 from rtmo_optuna.show.charts import CHARTS, charts
@@ -120,6 +122,8 @@ def write(record: StudyRecord, report: Path, applied: str = "") -> tuple[Path, .
             _replace(pictures[chart.name], png(chart))
         _replace(html, page(record, drawn, applied).encode())
         _replace(report, text.encode())
+        for path in (report, html, *pictures.values()):
+            sweep(path.parent, f".{glob.escape(path.name)}.[0-9]*")
         for plot in CHARTS:
             if plot.name not in pictures:
                 (plots / f"{plot.name}.png").unlink(missing_ok=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NEW_TARGET = "onnx"
+_SOME_INFO: Mapping[str, Any] = {"latency_ms": 1.5, "speedup_interval": [1, 2], "shapes": {"x": "1x3"}, "study": "s"}
 
 check_writable = files.check_writable
 
@@ -97,12 +98,30 @@ def write(config: ConfigFile, settings: Mapping[str, Value], info: Mapping[str, 
     return files.replace(config.path, data, new) if new != text else None
 
 
+def check_layout(config: ConfigFile, provider: str) -> None:
+    """Raise UsageError where settings for `provider` could not be written into `config`, by writing some to nowhere."""
+    data = files.read_bytes(config.path)
+    text = files.decode(config.path, data or b"")
+    for place in (0, -1):
+        settings = {name: knob.choices[place] for name, knob in knob_table(provider).items()}
+        if not _is_proven(config, Document(config.path, text).written(config.target, settings, _SOME_INFO), settings):
+            message = (
+                f"{config.path} is laid out too unusually for settings to be written under {config.target}: write it "
+                "as a plain mapping (name: value, a line each), or name another file or --config-path."
+            )
+            raise UsageError(message)
+
+
 def _prove(config: ConfigFile, text: str, settings: Mapping[str, Value]) -> None:
     """Read `text` as the next run will: a layout that nobody thought of must not cost the user the file."""
-    try:
-        proven = settings.items() <= Document(config.path, text).held(config.target, KNOBS).items()
-    except UsageError:
-        proven = False
-    if not proven:
+    if not _is_proven(config, text, settings):
         message = f"{config.path} is left alone: its layout is too unusual. Write there: {values.as_yaml(settings)}."
         raise UsageError(message)
+
+
+def _is_proven(config: ConfigFile, text: str, settings: Mapping[str, Value]) -> bool:
+    """Return whether the next run reads `settings` in `text`."""
+    try:
+        return settings.items() <= Document(config.path, text).held(config.target, KNOBS).items()
+    except UsageError:
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import glob
 import itertools
 import os
 import secrets
@@ -14,6 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.scratch import sweep
+from rtmo_optuna.space import inplace
 
 if TYPE_CHECKING:
     import io
@@ -25,6 +28,9 @@ NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
     ValueError: "an escape stands for no character",
     OverflowError: "an escape stands for no character",
 }
+
+_BACKUPS = 10
+_STAMP = "%Y%m%d-%H%M%S"
 
 
 _MOST_BYTES = 1 << 20
@@ -86,8 +92,11 @@ def check_writable(path: Path) -> None:
         if real.exists() and not os.access(real, os.W_OK):
             message = f"{path} is read-only: allow writing to it, or name another file."
             raise UsageError(message)
+        _check_name(path, real)
         with tempfile.TemporaryFile(dir=real.parent):
             pass
+        if real.exists():
+            inplace.check_replaceable(real)
 
 
 def replace(path: Path, old: bytes | None, text: str) -> Path | None:
@@ -111,6 +120,8 @@ def replace(path: Path, old: bytes | None, text: str) -> Path | None:
             if real.read_bytes() == old:
                 backup.unlink()
             raise
+        sweep(real.parent, f".{glob.escape(real.name)}.????????.tmp")
+        _leave_latest(real)
         return backup
 
 
@@ -119,22 +130,17 @@ def _put(path: Path, data: bytes, old: bytes | None) -> None:
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         _write_new(fresh, data, private=old is not None)
-        if old is None or (path.stat().st_nlink == 1 and _made_alike(fresh, path)):
+        if old is None or (not _stays(path) and _made_alike(fresh, path)):
             fresh.replace(path)
         else:
-            _write_over(path, data, old)
+            inplace.rewrite(path, old, data)
     finally:
         fresh.unlink(missing_ok=True)
 
 
-def _write_over(path: Path, data: bytes, old: bytes) -> None:
-    """Write `data` over what `path` holds; put `old` back where there is no room for it."""
-    with path.open("r+b", buffering=0) as file:
-        try:
-            _fill(file, data)
-        except OSError:
-            _fill(file, old)
-            raise
+def _stays(path: Path) -> bool:
+    """Whether `path` has to stay the file that it is: it is mounted, or has other names."""
+    return inplace.is_mounted(path) or path.stat().st_nlink > 1
 
 
 def _fill(file: io.FileIO, data: bytes) -> None:
@@ -169,6 +175,14 @@ def _attributes(path: Path) -> dict[str, bytes]:
         return {}
 
 
+def _check_name(path: Path, real: Path) -> None:
+    """Raise UsageError where the name leaves no room for that of a backup."""
+    most = os.pathconf(real.parent, "PC_NAME_MAX") - len(f".bak-{datetime.now(UTC):{_STAMP}}-99")
+    if len(os.fsencode(real.name)) > most:
+        message = f"The name of {path} is too long for a backup beside it: give one of at most {most} bytes."
+        raise UsageError(message)
+
+
 @contextlib.contextmanager
 def _as_usage_error(path: Path) -> Iterator[None]:
     try:
@@ -179,7 +193,7 @@ def _as_usage_error(path: Path) -> Iterator[None]:
 
 
 def _copy(path: Path, data: bytes) -> Path:
-    stamp = datetime.now(UTC).astimezone().strftime("%Y%m%d-%H%M%S")
+    stamp = datetime.now(UTC).astimezone().strftime(_STAMP)
     for number in itertools.count(1):
         backup = path.with_name(f"{path.name}.bak-{stamp}{f'-{number}' if number > 1 else ''}")
         with contextlib.suppress(FileExistsError):
@@ -187,6 +201,13 @@ def _copy(path: Path, data: bytes) -> Path:
             break
     _made_alike(backup, path)
     return backup
+
+
+def _leave_latest(path: Path) -> None:
+    """Remove all backups of `path` but the latest ones."""
+    backups = path.parent.glob(f"{glob.escape(path.name)}.bak-{'[0-9]' * 8}-{'[0-9]' * 6}*")
+    for old in sorted(backups, key=lambda one: one.stat().st_ctime_ns)[:-_BACKUPS]:
+        old.unlink(missing_ok=True)
 
 
 def _write_new(path: Path, data: bytes, *, private: bool) -> None:

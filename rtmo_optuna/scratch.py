@@ -1,0 +1,66 @@
+"""Folders for files that nobody needs afterwards: locked by whoever uses them, swept where that one has died."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX = "rtmo_optuna-scratch-"
+_YOUNG_S = 2.0
+"""What is younger may be about to be locked, or is a file that is being written."""
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Hold a new folder in the system's place for such while the body runs; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name, locked(Path(name)):
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the file or folder `path` against `sweep` while the body runs, or until this process dies."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks, whose folders are swept when they are old
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sweep_scratch() -> None:
+    """Remove this user's folders whose owners have died."""
+    sweep(Path(tempfile.gettempdir()), f"{PREFIX}*")
+
+
+def sweep(folder: Path, pattern: str) -> None:
+    """Remove what fits `pattern` in `folder`, is this user's, and is held by nobody."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                if _is_left(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_left(path: Path) -> bool:
+    facts = path.lstat()
+    if path.is_symlink() or facts.st_uid != os.getuid() or time.time() - facts.st_mtime < _YOUNG_S:
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -1,0 +1,120 @@
+"""A container that was killed and started again: what it was before is another driver, of which nobody can know."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pytest
+
+import scripted
+from rtmo_optuna import workflow
+from rtmo_optuna.machine.host import host, process_space
+from rtmo_optuna.records import Note, Origin, Settings, StudyDefinition
+from rtmo_optuna.search import crew as module
+from rtmo_optuna.search import tune
+from rtmo_optuna.search.crew import LEASE_S, Crew
+from rtmo_optuna.search.library import load_study
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT = Settings()
+BEFORE = {"host": f"{os.uname().nodename} 4026530000", "pid": 2, "started": "this boot 100"}
+DEFINITION = """
+provider: cpu
+knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
+sampler: exhaustive
+measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
+"""
+
+
+def entry(silent_s: float, **parts: str) -> dict[str, Any]:
+    """Return what the container left in the study, which was last heard of so many seconds ago."""
+    return {**BEFORE, "until": time.time() + LEASE_S - silent_s, "parts": parts}
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    """Return a study that nobody works on."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(storage=optuna.storages.InMemoryStorage())
+
+
+@pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
+def test_who_was_here_before_is_gone_after_two_minutes(study: optuna.Study) -> None:
+    """On another host it would be there for a quarter of an hour."""
+    study.set_user_attr("driver old", entry(110.0))
+    crew = Crew(study)
+    assert crew.others() == crew.doubtful() == (f"process 2 on {os.uname().nodename}",)
+    assert not crew.has_gone(BEFORE)
+    study.set_user_attr("driver old", entry(130.0))
+    assert (crew.others(), crew.has_gone(BEFORE)) == ((), True)
+    study.set_user_attr("driver old", {**entry(130.0), "host": "elsewhere 1"})
+    assert crew.others() == ("process 2 on elsewhere",)
+    assert not crew.has_gone({**BEFORE, "host": "elsewhere 1"})
+
+
+@pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
+def test_who_is_heard_of_is_in_no_doubt(study: optuna.Study) -> None:
+    """Another container of the same host's name, at work."""
+    study.set_user_attr("driver old", entry(20.0))
+    crew = Crew(study)
+    study.set_user_attr("driver old", entry(0.0))
+    assert (len(crew.others()), crew.doubtful()) == (1, ())
+
+
+def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That wait has an end as well."""
+    monkeypatch.setattr(module, "_WANTING_S", 0.2)
+    monkeypatch.setattr(module, "_POLL_S", 0.01)
+    study.set_user_attr("driver zzz", {**entry(0.0, preflight="wants"), "host": "elsewhere 1"})
+    crew = Crew(study)
+    crew.join()
+    assert crew.leads("preflight")
+
+
+@pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
+def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It led the preflight and had the default under way: both are done now, and nothing waits past its deadline."""
+    for at in (module, tune):
+        monkeypatch.setattr(at, "DOUBT_S", 4.0)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    options = scripted.tune_options(tmp_path, DEFINITION, script={}, study_name="s", search_only=True, trials=1)
+    workflow.tune(options, lambda _event: None)
+    killed = load_study(options.storage, "s")
+    options = scripted.tune_options(
+        tmp_path, DEFINITION, script={}, study_name="s", search_only=True, trials=4, timeout_s=30.0
+    )
+    killed.enqueue(Settings.of({"enable_mem_pattern": False}), Origin.SAMPLER)
+    proposal = killed.ask()
+    assert proposal
+    proposal.trial.set_user_attr("driver", BEFORE)
+    killed.put("pin", None)
+    killed._study.set_user_attr("driver old", entry(0.0, preflight="leads", finals="leads"))  # noqa: SLF001
+    told: list[str] = []
+    begun = time.monotonic()
+    result = workflow.tune(options, lambda event: told.append(event.text) if isinstance(event, Note) else None)
+    assert time.monotonic() - begun < 60
+    assert len({trial.settings for trial in result.record.runs}) == 4
+    assert not any("goes on in" in text for text in told)
+
+
+def test_the_default_left_by_a_dead_driver_is_run(tmp_path: Path) -> None:
+    """It was found dead only after this driver had begun: before its next trial it looks again."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    definition = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None})
+    study = scripted.opened(tmp_path, definition, host())
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    proposal = study.ask()
+    assert proposal
+    held = proposal.trial.user_attrs["driver"]
+    proposal.trial.set_user_attr("driver", {**held, "started": "another boot 1"})
+    study.catch_up()
+    again = study.ask()
+    assert again
+    assert (again.settings, again.origin) == (DEFAULT, Origin.DEFAULT)

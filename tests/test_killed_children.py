@@ -1,0 +1,118 @@
+"""Children that somebody else ends, or the kernel: no fault of the settings, so they are tried once more."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import scripted
+from rtmo_optuna.records import (
+    GateMode,
+    GateRequest,
+    GateRules,
+    Note,
+    Outcome,
+    SessionSpec,
+    Settings,
+    WindowDone,
+)
+from rtmo_optuna.search.process import Runner
+from rtmo_optuna.space.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rtmo_optuna.records import Event
+
+OTHER = Settings.of({"enable_mem_pattern": False})
+
+
+def children() -> list[int]:
+    """Return the process ids of this process's benchmarks."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = (folder / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
+            if ours and b"rtmo_optuna.bench.worker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def runner(folder: Path, observer: Callable[[Event], None], **script: Any) -> Runner:  # noqa: ANN401 - a script is JSON
+    """Return what runs the processes of a script."""
+    wanted = scripted.request(folder, **script)
+    session = SessionSpec(wanted.session.model, "cpu", engine=wanted.session.engine)
+    gate = GateRequest(GateRules(GateMode.OFF), "")
+    return Runner(session, wanted.inputs, scripted.SHORT, scripted.STRICT, gate, OBJECTIVES["latency"], observer)
+
+
+class Killer:
+    """Ends the child in the first windows that are told; `told` are the notes."""
+
+    def __init__(self, number: signal.Signals, times: int) -> None:
+        """Kill `times` children with the signal `number`."""
+        self.number, self.times, self.told = number, times, list[str]()
+
+    def __call__(self, event: Event) -> None:
+        """Kill the child that has just timed a window."""
+        if isinstance(event, Note):
+            self.told.append(event.text)
+        if isinstance(event, WindowDone) and self.times:
+            self.times -= 1
+            for pid in children():
+                os.kill(pid, self.number)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
+@pytest.mark.parametrize("settings", [Settings(), OTHER])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_killed_once_is_measured_then(tmp_path: Path, number: signal.Signals, settings: Settings) -> None:
+    """The default's and any other's: a second process measures them, and it is said."""
+    killer = Killer(number, 1)
+    found = runner(tmp_path, killer).run(settings, tmp_path / "log.txt")
+    assert found.outcome is Outcome.MEASURED
+    assert len(killer.told) == 1
+    assert "one more try" in killer.told[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
+def test_a_child_killed_twice_has_failed(tmp_path: Path) -> None:
+    """What takes the machine's memory is killed each time: there is no third try."""
+    killer = Killer(signal.SIGKILL, 9)
+    found = runner(tmp_path, killer).run(OTHER, tmp_path / "log.txt")
+    assert (found.outcome, found.accident) == (Outcome.FAILED, True)
+    assert killer.times == 7
+
+
+def test_what_crashes_by_itself_is_not_tried_again(tmp_path: Path) -> None:
+    """A crash of settings other than the default's costs one process."""
+    killer = Killer(signal.SIGKILL, 0)
+    crash = {"when": {"enable_mem_pattern": False}, "fault": "crash"}
+    found = runner(tmp_path, killer, faults=[crash]).run(OTHER, tmp_path / "log.txt")
+    assert (found.outcome, found.accident, killer.told) == (Outcome.FAILED, False, [])
+
+
+def test_a_child_lost_at_its_start_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did not know its settings yet."""
+    killer = Killer(signal.SIGKILL, 0)
+    wanted = runner(tmp_path, killer)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text("import os; os._exit(3)\n", encoding="utf-8")
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{broken}:{path}")
+
+    def observer(event: Event) -> None:
+        killer(event)
+        monkeypatch.setenv("PYTHONPATH", path)
+
+    wanted.observer = observer
+    found = wanted.run(OTHER, tmp_path / "log.txt")
+    assert found.outcome is Outcome.MEASURED
+    assert "exit code 3" in killer.told[0]
