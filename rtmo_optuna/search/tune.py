@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 PREFLIGHT_SHARE = 0.2
 """The share of the time after which the preflight runs no more processes than it must."""
+WAIT_SHARE = 0.5
+"""The share of the time after which another driver's preflight is waited for no longer."""
 SEARCH_UNTIL = 0.6
 """The share of the time after which the search ends; `LEAST_SEARCH` is what it has in any case."""
 LEAST_SEARCH = 0.35
@@ -121,7 +123,7 @@ class Tune:
     def _preflight(self) -> None:
         """Run the preflight, or wait for that of another driver; it holds for all of them."""
         crew, waits = self.study.crew, False
-        until = self.begun + PREFLIGHT_SHARE * self.study.about.definition.timeout_s
+        until = self.begun + WAIT_SHARE * self.study.about.definition.timeout_s
         while not crew.leads("preflight") and self.study.get("pin") is None and time.monotonic() < until:
             if not waits:
                 most = f"for {max(0.0, until - time.monotonic()):.0f} s at most"
@@ -130,6 +132,7 @@ class Tune:
             self.runner.check()
             crew.wait()
         self.study.refresh()
+        until = self.begun + PREFLIGHT_SHARE * self.study.about.definition.timeout_s
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until, self.first).run()
 
     def _doubt(self, until: float) -> None:
