@@ -6,6 +6,8 @@ import math
 
 PREFLIGHT_SHARE = 0.2
 """The share of the time after which the preflight runs no more processes than it must."""
+WAIT_SHARE = 0.5
+"""The share of the time after which another driver's preflight is waited for no longer."""
 SEARCH_UNTIL = 0.6
 """The share of the time after which the search ends; `LEAST_SEARCH` is what it has in any case."""
 LEAST_SEARCH = 0.35

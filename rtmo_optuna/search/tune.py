@@ -105,7 +105,7 @@ class Tune:
     def _preflight(self) -> None:
         """Run the preflight, or wait for that of another driver; it holds for all of them."""
         crew, waits = self.study.crew, False
-        until = self.begun + budget.PREFLIGHT_SHARE * self.study.about.definition.timeout_s
+        until = self.begun + budget.WAIT_SHARE * self.study.about.definition.timeout_s
         while not crew.leads("preflight") and self.study.get("pin") is None and time.monotonic() < until:
             if not waits:
                 most = f"for {max(0.0, until - time.monotonic()):.0f} s at most"
@@ -114,6 +114,7 @@ class Tune:
             self.runner.check()
             crew.wait()
         self.study.refresh()
+        until = self.begun + PREFLIGHT_SHARE * self.study.about.definition.timeout_s
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until, self.first).run()
 
     def _doubt(self, until: float) -> None:
