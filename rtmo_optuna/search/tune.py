@@ -114,7 +114,7 @@ class Tune:
             self.runner.check()
             crew.wait()
         self.study.refresh()
-        until = self.begun + PREFLIGHT_SHARE * self.study.about.definition.timeout_s
+        until = self.begun + budget.PREFLIGHT_SHARE * self.study.about.definition.timeout_s
         Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until, self.first).run()
 
     def _doubt(self, until: float) -> None:
