@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ _PLACES = {"Session": "dropin", "adapt": "clients"}
 
 def __getattr__(name: str) -> object:
     if name in __all__:  # imported when asked for: children and the command line start without it
+        import importlib  # noqa: PLC0415 - likewise
+
         return getattr(importlib.import_module(f"rtmo_optuna.engine.{_PLACES.get(name, 'runtime')}"), name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

@@ -11,9 +11,10 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.engine.folding import dimensions
+from rtmo_optuna.engine.rowwise import RESHAPING, RULES, UNCLEAR, Place, View
 from rtmo_optuna.engine.static import Analysis, hosted, reads
 
 if TYPE_CHECKING:
@@ -31,13 +32,6 @@ _BOXES = 10_000
 _FEW = (1, 2)
 _UNLIKE = 3
 """By which the numbers that are supposed for two suppressions of a model differ: they keep different numbers."""
-_ELEMENTWISE = (
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr Cast CastLike Ceil Celu Clip Cos "
-    "Cosh Div Elu Equal Erf Exp Expand Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf "
-    "IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu "
-    "Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Where Xor"
-)
-_RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +82,6 @@ def fix_rows(
     return Rows(count, nodes, most, {name: axes[name].axis for name in (*division.handed, *outputs) if name in axes})
 
 
-class _Place(NamedTuple):
-    """Where the rows are: the axis, and how many times their number it is long.
-
-    An axis of several times their number is that of rows and the axes before them in one: a batch, mostly. All that is
-    asked of it is that it is taken apart again as it was put together. No other way of following the number is known:
-    then the axis is -1.
-    """
-
-    axis: int
-    times: int
-
-
-_UNCLEAR = _Place(-1, 0)
-
-
 class _MixedError(Exception):
     """Why rows are not rows, in words."""
 
@@ -144,7 +123,7 @@ def _limit(node: NodeProto, analysis: Analysis) -> int:
     return max(1, min(_BOXES, batch * classes * min(int(each), boxes)))
 
 
-def _axes(few: Sequence[Analysis], handed: Iterable[str]) -> dict[str, _Place]:
+def _axes(few: Sequence[Analysis], handed: Iterable[str]) -> dict[str, Place]:
     """Return where the rows of each tensor are that has any: the only axis whose size follows their number."""
     one, two = (analysis.types for analysis in few)
     sizes = {_sizes(one[name], two[name]) for name in handed if name in one and name in two} - {None}
@@ -157,20 +136,20 @@ def _axes(few: Sequence[Analysis], handed: Iterable[str]) -> dict[str, _Place]:
         before, after = dimensions(one[name]), dimensions(two[name])
         if before is not None and after is not None and before != after:
             axes[name] = _place(before, after, rows)
-    if unclear := next((name for name in handed if axes.get(name, _Place(0, 1)).times != 1), None):
+    if unclear := next((name for name in handed if axes.get(name, Place(0, 1)).times != 1), None):
         message = f"the shape of {unclear}, which is handed over, does not follow the number of rows"
         raise _MixedError(message)
     return axes
 
 
-def _place(before: tuple[int, ...], after: tuple[int, ...], rows: tuple[int, int] | None) -> _Place:
+def _place(before: tuple[int, ...], after: tuple[int, ...], rows: tuple[int, int] | None) -> Place:
     """Return where the rows are of a tensor that has one shape or the other where there are so many `rows`."""
     differ = [axis for axis, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]]
     if rows is None or len(before) != len(after) or len(differ) != 1:
-        return _UNCLEAR
+        return UNCLEAR
     (axis,) = differ
     times = before[axis] // rows[0]
-    return _Place(axis, times) if (before[axis], after[axis]) == (times * rows[0], times * rows[1]) else _UNCLEAR
+    return Place(axis, times) if (before[axis], after[axis]) == (times * rows[0], times * rows[1]) else UNCLEAR
 
 
 def _sizes(one: Any, two: Any) -> tuple[int, int] | None:  # noqa: ANN401 - TypeProto
@@ -179,7 +158,7 @@ def _sizes(one: Any, two: Any) -> tuple[int, int] | None:  # noqa: ANN401 - Type
     return next((pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]), None)
 
 
-def _count(analysis: Analysis, handed: Iterable[str], axes: Mapping[str, _Place]) -> int:
+def _count(analysis: Analysis, handed: Iterable[str], axes: Mapping[str, Place]) -> int:
     counts = set()
     for name in handed:
         shape = dimensions(analysis.types.get(name))
@@ -208,9 +187,9 @@ def _nodes(analysis: Analysis, division: Division, outputs: Sequence[str]) -> tu
     return nodes
 
 
-def _check(nodes: Iterable[NodeProto], few: Sequence[Analysis], most: Analysis, axes: Mapping[str, _Place]) -> None:
+def _check(nodes: Iterable[NodeProto], few: Sequence[Analysis], most: Analysis, axes: Mapping[str, Place]) -> None:
     """Raise _MixedError at the first node that brings rows together, loses them or counts them."""
-    view = _View(most, axes)
+    view = View(most, axes)
     for node in nodes:
         told = [name for name in node.input if name and name not in hosted(node)]
         given = [name for name in node.output if name]
@@ -220,14 +199,14 @@ def _check(nodes: Iterable[NodeProto], few: Sequence[Analysis], most: Analysis, 
         if not rows or (node.op_type == "Expand" and axes.keys().isdisjoint(told)):
             continue
         lost = axes.keys().isdisjoint(told) or not axes.keys() >= set(given)
-        torn = _UNCLEAR in rows or (node.op_type not in _RESHAPING and len({place.times for place in rows}) > 1)
-        rule = _RULES.get(node.op_type)
+        torn = UNCLEAR in rows or (node.op_type not in RESHAPING and len({place.times for place in rows}) > 1)
+        rule = RULES.get(node.op_type)
         if lost or torn or rule is None or not rule(node, view):
             message = f"{_named(node)} brings rows together, or is not known not to"
             raise _MixedError(message)
 
 
-def _check_constant(node: NodeProto, name: str, analyses: Sequence[Analysis], axes: Mapping[str, _Place]) -> None:
+def _check_constant(node: NodeProto, name: str, analyses: Sequence[Analysis], axes: Mapping[str, Place]) -> None:
     """Refuse a constant that counts rows or tells one from another."""
     values = [_value(analysis, name) for analysis in analyses]
     if name in axes:
@@ -245,135 +224,6 @@ def _value(analysis: Analysis, name: str) -> NDArray[Any] | None:
 
     tensor = analysis.constants.get(name)
     return None if tensor is None or name not in analysis.folded else numpy_helper.to_array(tensor)
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What a rule looks at."""
-
-    analysis: Analysis
-    axes: Mapping[str, _Place]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return dimensions(self.analysis.types[name]) or ()
-
-    def axis(self, name: str) -> int | None:
-        return self.axes[name].axis if name in self.axes else None
-
-    def from_end(self, name: str) -> int | None:
-        return self.axes[name].axis - len(self.shape(name)) if name in self.axes else None
-
-    def before(self, name: str) -> int:
-        """Return how many times all rows follow one another: once for each of what the axes before them count."""
-        return math.prod(self.shape(name)[: self.axes[name].axis]) * self.axes[name].times
-
-    def numbers(self, node: NodeProto, attribute: str, place: int) -> list[int] | None:
-        """Return what is an attribute in old versions of an operator, and an input in new ones; None where missing."""
-        from onnx import helper, numpy_helper  # noqa: PLC0415
-
-        for held in node.attribute:
-            if held.name == attribute:
-                value = helper.get_attribute_value(held)
-                return [int(v) for v in (value if isinstance(value, list | tuple) else [value])]
-        name = node.input[place] if 0 <= place < len(node.input) else ""
-        if name not in self.analysis.constants:
-            return None
-        return [int(v) for v in numpy_helper.to_array(self.analysis.constants[name]).reshape(-1)]
-
-
-def _aligned(node: NodeProto, view: _View) -> bool:
-    places = {view.from_end(name) for name in (*node.input, *node.output) if name in view.axes}
-    return len(places) == 1
-
-
-def _reshapes(node: NodeProto, view: _View) -> bool:
-    return view.before(node.input[0]) == view.before(node.output[0])
-
-
-def _transposes(node: NodeProto, view: _View) -> bool:
-    rank = len(view.shape(node.input[0]))
-    order = view.numbers(node, "perm", -1) or [*reversed(range(rank))]
-    return order[view.axes[node.output[0]].axis] == view.axes[node.input[0]].axis
-
-
-def _multiplies(node: NodeProto, view: _View) -> bool:
-    left, right = (view.from_end(name) for name in node.input[:2])
-    if node.op_type == "Gemm":
-        plain = not (view.numbers(node, "transA", -1) or [0])[0]
-        bias = node.input[2] if len(node.input) > 2 else ""  # noqa: PLR2004 - C
-        return plain and left == -2 and right is None and view.from_end(bias) in (None, -2)  # noqa: PLR2004
-    kept = view.from_end(node.output[0])
-    if left is not None and right is not None:
-        return left == right == kept and left < -2  # noqa: PLR2004 - a product of matrices, row by row
-    return left == kept if right is None else right == kept
-
-
-def _joins(node: NodeProto, view: _View) -> bool:
-    axis = (view.numbers(node, "axis", -1) or [0])[0] % len(view.shape(node.output[0]))
-    places = {view.axis(name) for name in (*node.input, *node.output)}
-    return len(places) == 1 and axis not in places
-
-
-def _elsewhere(*, attribute: str, place: int, default: int | None) -> Callable[[NodeProto, _View], bool]:
-    """Return a rule for operators that act along axes, given as an attribute or an input: not along the rows."""
-
-    def rule(node: NodeProto, view: _View) -> bool:
-        rank, row = len(view.shape(node.input[0])), view.axis(node.input[0])
-        found = view.numbers(node, attribute, place)
-        if found is None and default is None:
-            return False
-        along = {axis % rank for axis in (found if found is not None else [default or 0])}
-        return row is not None and row not in along
-
-    return rule
-
-
-def _softens(node: NodeProto, view: _View) -> bool:
-    """Before opset 13 all axes from `axis` on are one; a rule that holds for both."""
-    rank, row = len(view.shape(node.input[0])), view.axis(node.input[0])
-    found = view.numbers(node, "axis", -1)
-    return row is not None and row < (found[0] % rank if found else min(1, rank - 1))
-
-
-def _gathers(node: NodeProto, view: _View) -> bool:
-    data, places = (view.axis(name) for name in node.input[:2])
-    axis = (view.numbers(node, "axis", -1) or [0])[0] % len(view.shape(node.input[0]))
-    if data is None:
-        return view.axis(node.output[0]) == axis + (places or 0)
-    return places is None and data != axis
-
-
-def _gathers_tuples(node: NodeProto, view: _View) -> bool:
-    data, places = (view.axis(name) for name in node.input[:2])
-    return data is None and places == view.axis(node.output[0])
-
-
-def _tiles(node: NodeProto, view: _View) -> bool:
-    return view.axis(node.input[0]) == view.axis(node.output[0])
-
-
-_RULES: Mapping[str, Callable[[NodeProto, _View], bool]] = {
-    **dict.fromkeys(_ELEMENTWISE.split(), _aligned),
-    **dict.fromkeys(_RESHAPING, _reshapes),
-    **{
-        f"Reduce{kind}": _elsewhere(attribute="axes", place=1, default=None)
-        for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
-    },
-    **dict.fromkeys(("ArgMax", "ArgMin"), _elsewhere(attribute="axis", place=-1, default=0)),
-    **dict.fromkeys(("TopK", "LpNormalization"), _elsewhere(attribute="axis", place=-1, default=-1)),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LayerNormalization"), _softens),
-    "Concat": _joins,
-    "CumSum": _elsewhere(attribute="", place=1, default=None),
-    "Gather": _gathers,
-    "GatherND": _gathers_tuples,
-    "Gemm": _multiplies,
-    "MatMul": _multiplies,
-    "Slice": _elsewhere(attribute="axes", place=3, default=None),
-    "Split": _elsewhere(attribute="axis", place=-1, default=0),
-    "Tile": _tiles,
-    "Transpose": _transposes,
-}
-"""Whether a node, with rows in and out, keeps each to itself; an operator that is not here is not known to."""
 
 
 def _named(node: NodeProto) -> str:
