@@ -43,7 +43,7 @@ def test_a_planted_difference_is_proven(tmp_path: Path, capsys: pytest.CaptureFi
 def test_no_difference_is_no_proof_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 0 whatever the verdict, and a table for people."""
     write_script(tmp_path, base_ms=2.0, between=0.05)
-    assert bench("--set", "enable_mem_pattern=off") == 0
+    assert bench("--set", "enable_mem_pattern=off", "--pairs", "10") == 0
     told = capsys.readouterr().out
     assert "verdict:" in told
     assert "session build, ms" in told
