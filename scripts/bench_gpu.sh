@@ -19,15 +19,16 @@ step() { # name, most seconds, command
   echo "$(date +%T) $name exit $code $((SECONDS - begun)) s" >>"$out/steps.txt"
 }
 
-model() { # size, options
-  local name=rtmo-$1${2:+-dynamic}
+model() { # size, style: dynamic or exported
+  local name=rtmo-$1${2:+-$2}
   echo "$out/$name"
-  test -e "$out/$name.onnx" || "$python" scripts/build_rtmo.py "$1" ${2:+--dynamic} --output "$out/$name.onnx" >/dev/null
+  test -e "$out/$name.onnx" || "$python" scripts/build_rtmo.py "$1" ${2:+--$2} --output "$out/$name.onnx" >/dev/null
 }
 
 tune() { # name, most seconds, model, options
   local name=$1 most=$2 from=$3
   shift 3
+  mkdir -p "$out/$name"
   step "$name" "$most" -m rtmo_optuna tune "$from.onnx" --input "$from.npz" --config "$out/$name/config.yaml" \
     --output "$out/$name" --storage "sqlite:///$out/$name.db" "$@"
 }
@@ -37,7 +38,18 @@ grid() { # name, most seconds, model
     --best 10 --held-out 6 --output "$out/$1.json" --time-limit "$2"
 }
 
+lab() { # what was changed after the last run on a GPU
+  for n in 1 2 3; do tune "quick-$n" 200 "$exported" --shape 1x3x640x640 --quick; done
+  tune camera 920 "$exported" --shape 1x3x640x640 --study realtime
+  step gpu-cut 300 -m pytest -q -m gpu tests/test_cut_styles.py tests/test_dropin.py tests/test_gpu.py
+  for size in m l; do
+    step "speed-exported-$size" 60 scripts/bench_runtime.py speed "$out/rtmo-$size-exported.onnx" \
+      --input "$out/rtmo-$size-exported.npz" --output "$out/speed-exported-$size.json"
+  done
+}
+
 first() {
+  lab
   tune tune-full 640 "$s" --study cuda-full --trials 60 --timeout 10m
   step gpu 300 -m pytest -q -m gpu tests/test_gpu.py tests/test_machine.py
   step canary 170 scripts/aa.py record --model "$s.onnx" --input "$s.npz" --count 12 --quick --kinds plain canary \
@@ -51,6 +63,9 @@ first() {
 }
 
 second() {
+  step together 480 scripts/bench_together.py "$exported.onnx" --input "$exported.npz" --seconds 60 \
+    --settings "split+host, NHWC" --output "$out/together.json"
+  step pace 420 scripts/bench_pace.py "$exported.onnx" --input "$exported.npz" --seconds 4 --output "$out/pace.json"
   step soak 750 scripts/bench_runtime.py soak "$s.onnx" --input "$s.npz"
   tune tune-l 620 "$l" --study cuda-full --trials 60 --timeout 10m
   grid grid-l 900 "$l"
@@ -63,7 +78,9 @@ second() {
   step gate 150 -m pytest -q -m gpu tests/test_gpu_gate.py
 }
 
-s=$(model s) m=$(model m) l=$(model l) dynamic=$(model s dynamic)
+s=$(model s) m=$(model m) l=$(model l) dynamic=$(model s dynamic) exported=$(model s exported)
+model m exported >/dev/null
+model l exported >/dev/null
 if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
   (export CUDA_VISIBLE_DEVICES=0; first) &
   (export CUDA_VISIBLE_DEVICES=1; second) &
