@@ -19,7 +19,6 @@ from rtmo_optuna.scratch import sweep
 from rtmo_optuna.space import inplace
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
@@ -143,14 +142,6 @@ def _stays(path: Path) -> bool:
     return inplace.is_mounted(path) or path.stat().st_nlink > 1
 
 
-def _fill(file: io.FileIO, data: bytes) -> None:
-    file.seek(0)
-    while data:
-        data = data[file.write(data) :]
-    file.truncate()
-    os.fsync(file.fileno())
-
-
 def _made_alike(fresh: Path, model: Path) -> bool:
     """Give the private file `fresh` the owner, mode and extended attributes of `model`; return whether it has them.
 
@@ -215,7 +206,7 @@ def _write_new(path: Path, data: bytes, *, private: bool) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         try:
-            _fill(file, data)
+            inplace.fill(file.fileno(), data)
         except OSError:
             path.unlink()
             raise

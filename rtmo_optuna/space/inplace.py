@@ -38,13 +38,13 @@ def rewrite(path: Path, old: bytes, new: bytes) -> None:
     """Write `new` over what the file `path` holds, which is `old`; broken off, `old` is put back. Raises OSError."""
     with path.open("r+b") as file:
         try:
-            _fill(file.fileno(), new)
+            fill(file.fileno(), new)
         except BaseException:
-            _fill(file.fileno(), old)
+            fill(file.fileno(), old)
             raise
 
 
-def _fill(descriptor: int, data: bytes) -> None:
+def fill(descriptor: int, data: bytes) -> None:
     """Have the file hold `data`, on the disk: what is longer first takes its room, and is cut last."""
     done = 0
     while done < len(data):
