@@ -36,9 +36,9 @@ class RaceRules:
 
     A `plain` contender has a place in the field and stays until `least_blocks` too. It wins within one standard error,
     from five blocks on `plain_tie` at the most, so that what it lacks has to show its worth. Before five blocks, which
-    tell little, so does whoever else is simpler than the leader (the rule of one standard error: Breiman and others,
-    Classification and Regression Trees, 1984, section 3.4.3), but no `rival`: whether one is beaten is for the
-    confirmation to say.
+    tell little, whoever else is simpler than the leader wins within one standard error, `early_tie` at the most (the
+    rule of one standard error: Breiman and others, Classification and Regression Trees, 1984, section 3.4.3), but no
+    `rival`: whether one is beaten is for the confirmation to say.
 
     It is successive halving on all values so far (Karnin, Koren and Somekh, ICML 2013) in small steps. The figures are
     from simulated studies (scripts/simulated.py): a gain as large as the spread between processes is the tenth of 40
@@ -52,6 +52,7 @@ class RaceRules:
     luck: float = 0.9
     tie: float = 0.005
     plain_tie: float = 0.01
+    early_tie: float = 0.03
     failures: int = 2
 
     def field(self, block: int) -> int:
@@ -149,12 +150,13 @@ class RaceState:
 
     def _tie(self, lane: Lane, first: Lane) -> float:
         """Return how far behind `first` is no difference for `lane`."""
-        tie, most = math.log1p(self.rules.tie), math.log1p(self.rules.plain_tie)
-        early = self.blocks < _LEAST_BLOCKS
-        if self.spread is None or lane.contender.rival or not (early or lane.contender.plain):
+        rules, early, plain = self.rules, self.blocks < _LEAST_BLOCKS, lane.contender.plain
+        tie = math.log1p(rules.tie)
+        if self.spread is None or lane.contender.rival or not (early or plain):
             return tie
+        most = math.log1p(rules.early_tie if early else rules.plain_tie)
         error = _error(self.spread, lane, first)
-        return max(tie, error if early else min(most, error))
+        return max(tie, error if early and plain else min(most, error))
 
     @property
     def _left(self) -> tuple[Lane, ...]:
