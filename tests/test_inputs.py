@@ -15,7 +15,7 @@ from PIL import Image
 
 from rtmo_optuna.engine.inputs import load, prepare
 from rtmo_optuna.engine.shapes import parse_shape, parse_shapes
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import LostError, UsageError
 from rtmo_optuna.records import TensorSpec
 
 if TYPE_CHECKING:
@@ -287,11 +287,11 @@ def test_the_target_is_replaced_whole(prepared: Prepared, tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {"former.npz", "target.npz"}
 
 
-def test_a_target_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_written_is_no_fault_of_the_input(tmp_path: Path) -> None:
     """A folder that does not exist, or is in the way, is named, and nothing is left behind."""
     (tmp_path / "folder").mkdir()
     for target in (tmp_path / "gone" / "target.npz", tmp_path / "folder"):
-        with pytest.raises(UsageError, match=f"cannot be written to {target}"):
+        with pytest.raises(LostError, match=f"cannot be written to {target}"):
             prepare(_SMALL, source=None, shapes={}, scale=1.0, target=target)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 

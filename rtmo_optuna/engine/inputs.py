@@ -15,7 +15,7 @@ from rtmo_optuna.engine import images
 from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.engine.guesses import FIRST, Guess, is_batch
 from rtmo_optuna.engine.shapes import batched, bound, dims_text, fits, named, nearest, quoted, told
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import LostError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +55,7 @@ def prepare(
 
     `target` becomes, atomically, an uncompressed .npz file with one array for each input, each with a leading axis of
     samples. The facts' shapes are those of one sample; their hash covers names, types, shapes and values. Raises
-    UsageError where the signature, the source, a shape or the scale cannot be used.
+    UsageError where the signature, the source, a shape or the scale cannot be used, LostError where there is no room.
     """
     bounded = [batched(spec, batch) for spec in bound(specs, shapes)]
     arrays, words = _made(bounded, scale, guess) if source is None else _reader(source)(source, bounded, scale)
@@ -217,7 +217,7 @@ def _write(arrays: Arrays, target: Path) -> None:
         partial.replace(target)
     except OSError as error:
         message = f"The input arrays cannot be written to {target} ({error.strerror}): make room, or the folder."
-        raise UsageError(message) from error
+        raise LostError(message) from error
     finally:
         partial.unlink(missing_ok=True)
 
