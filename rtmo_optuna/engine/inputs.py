@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rtmo_optuna.engine import images
+from rtmo_optuna.engine.arrays import read_npy, read_npz
 from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.engine.guesses import FIRST, Guess, is_batch
 from rtmo_optuna.engine.shapes import batched, bound, dims_text, fits, named, nearest, quoted, told
@@ -168,7 +169,7 @@ def _read_arrays(source: Path, specs: Sequence[TensorSpec], scale: float) -> tup
         message = f"{source} holds one array, but the model takes {quoted(names)}: give an .npz file."
         raise UsageError(message)
     try:
-        arrays = {names[0]: np.array(np.lib.format.open_memmap(source, mode="r"))} if single else _unpack(source)
+        arrays = {names[0]: read_npy(source)} if single else read_npz(source)
     except Exception as error:  # NumPy and zipfile may raise anything on a broken file
         why = " ".join(str(error).split())
         message = f"{source} cannot be read ({why}): save plain arrays with numpy.savez, or one with numpy.save."
