@@ -75,18 +75,17 @@ def test_only_quiet_calls_count(tmp_path: Path) -> None:
     assert found.dropped or all(len(window) >= SHORT.window_calls for window in found.samples_ns)
 
 
-def test_the_warm_up_is_on_a_quiet_core_already(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_warm_up_is_on_a_quiet_core_already() -> None:
     """The first window begins with warm caches, and knows what the beats beside a quiet call take."""
     seen: list[str] = []
     core = SimpleNamespace(before=lambda: seen.append("before"), quiet=lambda: seen.append("quiet"))
-    monkeypatch.setattr(timer, "QuietCore", lambda _: core)
     engine = SimpleNamespace(run=lambda _: seen.append("call"))
-    timed = timer.Timer(cast("Any", engine), [{}], replace(SHORT, warmup_s=0.0, warmup_calls=2), 1)
+    timed = timer.Timer(cast("Any", engine), [{}], replace(SHORT, warmup_s=0.0, warmup_calls=2), cast("Any", core))
     assert len(timed.warm_up()) == 2
     assert seen == ["before", "call", "quiet", "call", "quiet"]
 
 
-def test_quiet_calls_of_a_lost_window_begin_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_calls_of_a_lost_window_begin_the_next() -> None:
     """One call in eight is quiet: no window of five gets its calls at once, and none of them is lost or told twice."""
 
     class Rarely:
@@ -99,10 +98,9 @@ def test_quiet_calls_of_a_lost_window_begin_the_next(monkeypatch: pytest.MonkeyP
             return self.calls % 8 == 0
 
     rarely = Rarely()
-    monkeypatch.setattr(timer, "QuietCore", lambda _: rarely)
     engine = SimpleNamespace(run=lambda _: None)
     rules = replace(SHORT, window_s=1e-6, window_calls=5)
-    timed = timer.Timer(cast("Any", engine), [{}], rules, 1)
+    timed = timer.Timer(cast("Any", engine), [{}], rules, cast("Any", rarely))
     windows = [timed.window() for _ in range(12)]
     assert {window.slow for window in windows} == {True, False}
     quiet = sum(len(window.samples_ns) for window in windows if not window.slow)

@@ -110,11 +110,11 @@ def test_too_small_a_memory_limit_fails_its_trial_only(rtmo: Path, tmp_path: Pat
 
 
 def test_tune_on_the_gpu(rtmo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--provider auto` takes the GPU; the settings it ran and exported are CUDA's."""
+    """`--provider auto` takes the GPU; the settings it ran are CUDA's. After two trials there may be no verdict."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", str(rtmo), "--input", str(rtmo.with_suffix(".npz")), "--trials", "2", "--timeout", "2m"])
-    assert ended.value.code == 0
+        cli.main(["tune", str(rtmo), "--input", str(rtmo.with_suffix(".npz")), "--trials", "2", "--timeout", "1m"])
+    assert ended.value.code in {0, 4}
     record = load_study("sqlite:///studies/studies.db", "rtmo-t-cuda").record()
     assert 1 <= sum(trial.origin in {Origin.DEFAULT, Origin.SAMPLER} for trial in record.runs) <= 2
     assert record.machine.gpu

@@ -173,6 +173,19 @@ def test_time_for_pairs_that_cannot_come_goes_to_the_search(tmp_path: Path, plan
     assert [event for event in events if isinstance(event, Note) and "and the search takes it all" in event.text]
 
 
+def test_time_for_pairs_comes_back_with_shorter_processes(tmp_path: Path, planted: Planted) -> None:
+    """The first process took so long that no pairs fit; the next ones are short, and a gain is proven after all."""
+    planted.factors = {ARENA: 0.5}
+    study, events = opened(tmp_path), list[Any]()
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    runner = runner_of(study)
+    runner.walls_s.append(study.about.definition.timeout_s / 15)
+    outcomes = Tune(study, runner, DEFAULT, 2, events.append, time.monotonic()).run()
+    assert [event for event in events if isinstance(event, Note) and "and the search takes it all" in event.text]
+    assert outcomes is not None
+    assert [claim.pairs for claim in outcomes.claims] == [10]
+
+
 def test_a_run_that_goes_on_knows_how_long_its_processes_took(tmp_path: Path, planted: Planted) -> None:
     """Nothing is said of the time that processes take before one was run; a resumed study has run some."""
     first, later = list[Any](), list[Any]()

@@ -165,18 +165,17 @@ class Core:
         return self._quiet.pop(0) if len(self._quiet) > 1 else self._quiet[0]
 
 
-def paced(monkeypatch: pytest.MonkeyPatch, seen: list[str], core: Core) -> timer.Timer:
+def paced(seen: list[str], core: Core) -> timer.Timer:
     """Return a timer of 100 calls a second, three to a window, on `core`."""
-    monkeypatch.setattr(timer, "QuietCore", lambda _: core)
     engine = SimpleNamespace(run=lambda _: seen.append("call"))
     rules = replace(SHORT, warmup_s=0.0, warmup_calls=2, warmup_exact=True, rate_hz=100.0)
-    return timer.timer_for(cast("Any", engine), [{}], rules, 1)
+    return timer.PacedTimer(cast("Any", engine), [{}], rules, cast("Any", core), 100.0)
 
 
-def test_nothing_is_done_in_the_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_done_in_the_pauses() -> None:
     """The canary has its say before a window and after it, and one call leads in to what counts."""
     seen: list[str] = []
-    timed = paced(monkeypatch, seen, Core(seen, [True]))
+    timed = paced(seen, Core(seen, [True]))
     assert len(timed.warm_up()) == 2
     assert seen == ["before", "call", "call"]
     seen.clear()
@@ -185,13 +184,23 @@ def test_nothing_is_done_in_the_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == ["before", "call", "quiet", "call", "call", "call", "quiet"]
 
 
-def test_a_disturbed_window_is_lost_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disturbed_window_is_lost_as_a_whole() -> None:
     """And the next one is tried on another core; none of its calls begin that one."""
     seen: list[str] = []
-    timed = paced(monkeypatch, seen, Core(seen, [True, False, True]))
+    timed = paced(seen, Core(seen, [True, False, True]))
     windows = [timed.window(), timed.window()]
     assert [(len(window.samples_ns), window.slow) for window in windows] == [(3, True), (3, False)]
     assert seen.count("leave") == 1
+
+
+def test_a_restless_host_costs_few_windows_at_a_pace(tmp_path: Path) -> None:
+    """No core spins in 1 ns: as many windows as a process needs are repeated, since each takes its slots."""
+    wanted = request(tmp_path)
+    rules = replace(wanted.measuring, rate_hz=100.0, windows_max=20)
+    wanted = replace(wanted, measuring=rules, limits=limits_at(wanted.limits, rules, 1), pin=True, best_spin_ns=1)
+    found = measure(wanted, log=tmp_path / "log.txt", decide=three_windows)
+    assert found.outcome is Outcome.MEASURED, found.reason
+    assert dict(found.dropped) == {"slow core": rules.windows_min + 3}
 
 
 def test_what_a_pace_costs_is_known_beforehand() -> None:

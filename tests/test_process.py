@@ -202,7 +202,7 @@ def test_time_that_is_too_short_for_a_claim_is_told_beforehand(
         Tune(study, judging(study, told), DEFAULT, 2, told.append, time.monotonic()).run()
         found = [event.text for event in told if isinstance(event, Note) and "--timeout" in event.text]
         assert len(found) == notes
-        assert not notes or found[0].endswith("give --timeout 90m or more.")
+        assert not notes or found[0].endswith("give --timeout 56m or more.")
 
 
 def test_a_trial_broken_off_after_its_measurement_was_kept_did_not_run(tmp_path: Path, child: Child) -> None:

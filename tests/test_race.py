@@ -233,6 +233,21 @@ def test_plain_settings_stay_and_win_unless_the_others_show_their_worth() -> Non
     assert after(1.04, plain=True).winner == AB
 
 
+def test_before_five_blocks_the_simpler_wins_within_a_standard_error_unless_it_is_a_rival() -> None:
+    """Two blocks at a spread of 2 %: 1 % is no reason for one setting more, nor for giving up a gain."""
+    steady = Contender(C, tuple(values(1.2, 6)))
+
+    def winner(level: float, *, rival: bool, blocks: int = 2) -> Settings | None:
+        lanes = [Contender(AB, (1.0,)), Contender(A, (level,), rival=rival), steady]
+        state = race.start(lanes, RaceRules(blocks=blocks, least_blocks=blocks))
+        return functools.reduce(race.after, [{AB: 1.0, A: level}] * blocks, state).winner
+
+    assert winner(1.01, rival=False) == A
+    assert winner(1.01, rival=True) == AB
+    assert winner(1.04, rival=False) == AB
+    assert winner(1.01, rival=False, blocks=16) == AB
+
+
 def test_of_equally_simple_settings_the_one_with_less_memory_wins() -> None:
     """Unknown memory comes last."""
     lanes = [Contender(A, (1.0,)), Contender(B, (1.001,), 300), Contender(C, (1.002,), 200)]

@@ -103,8 +103,9 @@ def measure(
 
     `decide` sees all accepted windows after each one. `on_window`, `memory_of` (bytes on the GPU, by process id) and
     `throttled` (whether the GPU slowed itself down) are called between windows only, when nothing is being timed. A
-    window without a quiet core or on a throttled GPU is dropped and repeated, up to half of `windows_max` times; then
-    such windows count where there are not three better ones. Three throttled ones in a row end the process as
+    window without a quiet core or on a throttled GPU is dropped and repeated, up to half of `windows_max` times, or
+    `windows_min` times where calls come at a pace and windows are long; then such windows count where there are not
+    three better ones. Three throttled ones in a row end the process as
     INTERRUPTED, which says nothing of its settings. A process that goes on `until` then (monotonic seconds) has failed.
     """
     limits = request.limits
@@ -194,6 +195,7 @@ def _windows(
     life: _Life, rules: Measuring, decide: Decide, on_window: OnWindow, throttled: Callable[[], bool]
 ) -> Decision:
     decision, in_a_row = Decision.GO_ON, 0
+    most_dropped = rules.windows_min if rules.rate_hz else rules.windows_max // 2
     while decision is Decision.GO_ON:
         life.child.send(protocol.next_window(_wanted(life.windows, rules.runs)))
         timed = life.expect(protocol.Timed, Stage.WINDOW, life.limits.window_s)
@@ -207,7 +209,7 @@ def _windows(
         disturbed = "throttled GPU" if hot else "slow core" if timed.slow else ""
         if disturbed:
             life.dropped[disturbed] += 1
-            if life.dropped.total() <= rules.windows_max // 2:
+            if life.dropped.total() <= most_dropped:
                 continue
         life.windows.append(Window(timed.samples_ns, disturbed))
         life.missed += timed.missed

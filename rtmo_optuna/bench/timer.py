@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.bench import protocol
 from rtmo_optuna.bench.pace import LEAD_IN, SETTLING_S, Schedule
-from rtmo_optuna.machine.canary import QuietCore
+from rtmo_optuna.machine.canary import QuietCore, spin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,13 +30,13 @@ def _at_once() -> None:
 class Timer:
     """Times complete calls, cycling through the samples; whole cycles, so that every window holds the same work."""
 
-    def __init__(self, engine: Engine, samples: Sequence[Feed], measuring: Measuring, best_spin_ns: int | None) -> None:
-        """Call `engine` with `samples` by the rules `measuring`; None for `best_spin_ns`: on whatever core it is."""
+    def __init__(self, engine: Engine, samples: Sequence[Feed], measuring: Measuring, core: QuietCore | None) -> None:
+        """Call `engine` with `samples` by the rules `measuring`; without a `core`: on whatever core it is."""
         self._run = engine.run
         self._samples = samples
         self._measuring = measuring
         self._least = measuring.window_calls
-        self._core = None if best_spin_ns is None else QuietCore(best_spin_ns)
+        self._core = core
         self._kept: list[int] = []
 
     def _cycle(self, core: QuietCore | None, wait: Callable[[], None] = _at_once) -> tuple[list[int], bool]:
@@ -103,15 +103,16 @@ class Timer:
 class PacedTimer(Timer):
     """Times calls that begin at a fixed rate. In the pauses nothing is done, so that they are a camera's.
 
-    So a window is judged as a whole, by a beat on either side and by the core's queue meanwhile. The call that leads in
-    to it does not count: core and GPU were awake before it, for the canary's sake and the parent's questions.
+    So a window is judged as a whole, by a spin on either side and by the core's queue meanwhile: a beat would tell how
+    cold a pause left the caches, and not who else is there. The call that leads in to it does not count: core and GPU
+    were awake before it, for the canary's sake and the parent's questions.
     """
 
     def __init__(
-        self, engine: Engine, samples: Sequence[Feed], measuring: Measuring, best_spin_ns: int | None, rate_hz: float
+        self, engine: Engine, samples: Sequence[Feed], measuring: Measuring, core: QuietCore | None, rate_hz: float
     ) -> None:
         """Call `engine` `rate_hz` times a second; the rest is as in `Timer`."""
-        super().__init__(engine, samples, measuring, best_spin_ns)
+        super().__init__(engine, samples, measuring, core)
         self._schedule = Schedule(rate_hz)
 
     def warm_up(self) -> list[int]:
@@ -123,7 +124,6 @@ class PacedTimer(Timer):
         spent = paced if rules.warmup_exact else super().warm_up()
         if self._core:
             self._core.before()
-            self._core.least_ns = 0  # a pause leaves other caches behind than a call, and a beat beside it takes longer
         least = rules.warmup_calls if rules.warmup_exact else rules.window_calls
         end = time.perf_counter() + (0.0 if rules.warmup_exact else SETTLING_S)
         while len(paced) < least or time.perf_counter() < end:
@@ -160,7 +160,12 @@ class PacedTimer(Timer):
 
 
 def timer_for(engine: Engine, samples: Sequence[Feed], measuring: Measuring, best_spin_ns: int | None) -> Timer:
-    """Return what times the calls of `engine` by the rules `measuring`, as `Timer` and `PacedTimer` say."""
-    if measuring.rate_hz is None:
-        return Timer(engine, samples, measuring, best_spin_ns)
-    return PacedTimer(engine, samples, measuring, best_spin_ns, measuring.rate_hz)
+    """Return what times the calls of `engine` by the rules `measuring`, as `Timer` and `PacedTimer` say.
+
+    `best_spin_ns` is the shortest spin known, None where the core does not matter.
+    """
+    rate_hz, known = measuring.rate_hz, best_spin_ns
+    if rate_hz is None:
+        return Timer(engine, samples, measuring, None if known is None else QuietCore(known))
+    core = None if known is None else QuietCore(known, beat=spin, least_ns=known)
+    return PacedTimer(engine, samples, measuring, core, rate_hz)

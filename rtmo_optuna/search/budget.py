@@ -31,9 +31,9 @@ def pairs_from(end: float, each_s: float, pairs: int) -> float:
     return end - (pairs + _SPARE) * each_s
 
 
-def in_time(now: float, end: float, each_s: float, pairs: int) -> bool:
-    """Whether after some trials there is time for the `pairs` processes that a claim takes."""
-    return now + _LEAST_TRIALS * each_s <= pairs_from(end, each_s, pairs)
+def in_time(now: float, end: float, each_s: float, pairs: int, *, trials: int = 0) -> bool:
+    """Whether there is time for the `pairs` processes that a claim takes, after some trials; `trials` have been run."""
+    return now + max(0, _LEAST_TRIALS - trials) * each_s <= pairs_from(end, each_s, pairs)
 
 
 def search_until(begun: float, timeout_s: float, each_s: float, pairs: int) -> float:
@@ -47,4 +47,4 @@ def search_until(begun: float, timeout_s: float, each_s: float, pairs: int) -> f
 
 def enough_minutes(each_s: float) -> int:
     """Return the `--timeout`, in minutes, that leaves time for a claim where a process takes `each_s` seconds."""
-    return math.ceil(LEAST_FINALS / (1 - SEARCH_UNTIL) * each_s / 60)
+    return math.ceil(LEAST_FINALS / (1 - LEAST_SEARCH) * each_s / 60)

@@ -180,7 +180,7 @@ class Finals:
         What failed in a trial may not, though it ran in other processes.
         """
         baseline = [
-            race.Contender(process.settings, (process.cost,), process.memory_bytes)
+            race.Contender(process.settings, (process.cost,), process.memory_bytes, rival=True)
             for process in self.study.baseline
             if process.cost is not None and not self.study.failed(process.settings)
         ]
@@ -200,13 +200,14 @@ class Finals:
         """Return the race as far as it comes while there is time left for `reserved` processes after it."""
         blocks = self.study.results(Purpose.RACE)
         state = race.start(self._contenders(), rules)
-        if len(state.running) > 1:
-            self.runner.observer(Note(f"Race: the best {len(state.running)} again, in fresh processes side by side."))
         while not state.over:
             known = blocks.get(state.blocks, {})
             late = self._processes_left() - reserved < len(state.running) - len(known)
             if late and not known:
                 break
+            if not state.blocks:
+                best = len(state.running)
+                self.runner.observer(Note(f"Race: the best {best} again, in fresh processes side by side."))
             values = {
                 settings: known[settings] if settings in known else self._process(Purpose.RACE, state.blocks, settings)
                 for settings in race.order(state.blocks, state.running, seed=0)

@@ -35,7 +35,10 @@ class RaceRules:
     `failures` failed processes drop as well. At the end the simplest settings within `tie` of the best win.
 
     A `plain` contender has a place in the field and stays until `least_blocks` too. It wins within one standard error,
-    from five blocks on `plain_tie` at the most, so that what it lacks has to show its worth.
+    from five blocks on `plain_tie` at the most, so that what it lacks has to show its worth. Before five blocks, which
+    tell little, so does whoever else is simpler than the leader (the rule of one standard error: Breiman and others,
+    Classification and Regression Trees, 1984, section 3.4.3), but no `rival`: whether one is beaten is for the
+    confirmation to say.
 
     It is successive halving on all values so far (Karnin, Koren and Somekh, ICML 2013) in small steps. The figures are
     from simulated studies (scripts/simulated.py): a gain as large as the spread between processes is the tenth of 40
@@ -79,13 +82,15 @@ class RaceRules:
 class Contender:
     """Settings that may win, with the process values in ms that are known from before the race, and GPU memory.
 
-    `plain` are the best settings without all that was not seen to matter.
+    `plain` are the best settings without all that was not seen to matter; a `rival` is what the winner will be
+    compared with.
     """
 
     settings: Settings
     before: tuple[float, ...] = ()
     memory_bytes: int | None = None
     plain: bool = False
+    rival: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ class RaceState:
 
     @property
     def winner(self) -> Settings | None:
-        """The leader so far: of those within `tie` of the best the simplest settings, then the least memory.
+        """The leader so far: of those that are no worse than it the simplest settings, then the least memory.
 
         None where all contenders failed, or none has a value.
         """
@@ -145,10 +150,11 @@ class RaceState:
     def _tie(self, lane: Lane, first: Lane) -> float:
         """Return how far behind `first` is no difference for `lane`."""
         tie, most = math.log1p(self.rules.tie), math.log1p(self.rules.plain_tie)
-        if not lane.contender.plain or self.spread is None:
+        early = self.blocks < _LEAST_BLOCKS
+        if self.spread is None or lane.contender.rival or not (early or lane.contender.plain):
             return tie
         error = _error(self.spread, lane, first)
-        return max(tie, error if self.blocks < _LEAST_BLOCKS else min(most, error))
+        return max(tie, error if early else min(most, error))
 
     @property
     def _left(self) -> tuple[Lane, ...]:
@@ -170,7 +176,8 @@ def start(contenders: Iterable[Contender], rules: RaceRules) -> RaceState:
     merged: dict[Settings, Contender] = {}
     for one in contenders:
         first = merged.setdefault(one.settings, replace(one, before=()))
-        merged[one.settings] = replace(first, before=first.before + one.before, plain=first.plain or one.plain)
+        before, plain, rival = first.before + one.before, first.plain or one.plain, first.rival or one.rival
+        merged[one.settings] = replace(first, before=before, plain=plain, rival=rival)
     lanes = [Lane(contender, contender.before, ()) for contender in merged.values()]
     known = {lane.settings: noise.location(lane.values) for lane in lanes if lane.values}
     return _narrowed(RaceState(rules, _with(lanes, known)))

@@ -78,7 +78,7 @@ class Tune:
         self._foretell(deadline)
         self._preflight()
         self._foretell(deadline)
-        self._search(self._until())
+        self._search()
         self._doubt(deadline - least_pairs(self.study, self.incumbent) * self.runner.each_s)
         if not self.study.crew.is_last():
             who = ", ".join(self.study.crew.others()) or "another process"
@@ -132,9 +132,7 @@ class Tune:
         if not self.runner.walls_s:
             return
         each_s, pairs = self.runner.each_s, min(LOOKS)
-        self._pairs_come = not self.search_only and budget.in_time(
-            time.monotonic(), deadline, each_s, least_pairs(self.study, self.incumbent)
-        )
+        self._pairs_come = not self.search_only and self._fits(deadline)
         if self._pairs_come or self.search_only or self._foretold:
             return
         self._foretold = True
@@ -142,11 +140,21 @@ class Tune:
         advice = f"give --timeout {budget.enough_minutes(each_s)}m or more"
         self.observer(Note(f"{text}, and the search takes it all: {advice}.", warning=True))
 
+    def _fits(self, deadline: float) -> bool:
+        """Whether the pairs that a claim takes find time before `deadline`, as long as processes take now."""
+        pairs, trials = least_pairs(self.study, self.incumbent), self.study.runs
+        return budget.in_time(time.monotonic(), deadline, self.runner.each_s, pairs, trials=trials)
+
     def _until(self) -> float:
-        """Return when the search ends: it leaves time for a short race and the least confirmation, where it can."""
+        """Return when the search ends: it leaves time for a short race and the least confirmation, where it can.
+
+        Where the first processes were longer than the later ones, there is time again.
+        """
         timeout_s = self.study.about.definition.timeout_s
+        deadline = budget.deadline(self.begun, timeout_s)
+        self._pairs_come = self._pairs_come or (not self.search_only and self._fits(deadline))
         if not self._pairs_come:
-            return budget.deadline(self.begun, timeout_s)
+            return deadline
         each_s = statistics.median(self.runner.walls_s) if self.runner.walls_s else 0.0
         return budget.search_until(self.begun, timeout_s, each_s, least_pairs(self.study, self.incumbent))
 
@@ -171,23 +179,23 @@ class Tune:
         while self._queued() and not self._late(until) and self._next():
             pass
 
-    def _search(self, deadline: float) -> None:
+    def _search(self) -> None:
         """Run what is queued, rung by rung what won elsewhere, screen the knobs, then sample; say why the search ended.
 
         One driver screens; the others sample meanwhile.
         """
         definition = self.study.about.definition
-        while self._queued() and not (self._spent() or self._late(deadline)) and self._next():
+        while self._queued() and not (self._spent() or self._late(self._until())) and self._next():
             pass
-        if not (self._spent() or self._late(deadline)) and self.study.crew.leads("screening"):
+        if not (self._spent() or self._late(self._until())) and self.study.crew.leads("screening"):
             now = time.monotonic()
-            until = now + min((deadline - now) / 2, SHARE * definition.timeout_s)
+            until = now + min((self._until() - now) / 2, SHARE * definition.timeout_s)
             Screen(self.study, self.runner, until, self._trial).run()
         if guide := advised(self.study.about.space, self.study.about.machine.gpu):
             self.study.enqueue(guide, Origin.ADVICE)
         late = False
         while not (why := self._ended()):
-            if late := self._late(deadline):
+            if late := self._late(self._until()):
                 why = "The search's share of the time is spent; the same command goes on from here."
                 break
             if not self._next():
