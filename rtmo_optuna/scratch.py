@@ -39,13 +39,12 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def check_kept(*files: Path) -> None:
-    """Raise OSError where one of `files` is gone, or nothing can be written beside it any more."""
+def check_kept(folder: Path, *files: Path) -> None:
+    """Raise OSError where one of `files` is gone, or nothing can be written to `folder` any more."""
     for file in files:
         file.stat()
-    for folder in {file.parent for file in files}:
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(_PROBE))
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(_PROBE))
 
 
 def lost_file(error: OSError) -> str:

@@ -15,8 +15,9 @@ import scripted
 from rtmo_optuna import cli, workflow
 from rtmo_optuna.compare import compare
 from rtmo_optuna.errors import LostError
-from rtmo_optuna.records import EngineKind, Event, Note, TrialEnded
+from rtmo_optuna.records import EngineKind, Event, GateMode, GateRequest, GateRules, Note, Outcome, TrialEnded
 from rtmo_optuna.search.library import load_study
+from test_killed_children import OTHER, runner
 
 SMALL = """
 provider: cpu
@@ -108,6 +109,13 @@ def test_a_bench_says_what_the_pairs_said(case: str, temporary: Path, tmp_path: 
     options = scripted.tune_options(tmp_path, SMALL, script={})
     with pytest.raises(LostError, match=r"Until then, .*: Not confirmed against default: 2 sound pairs of 10"):
         compare(options, ["enable_mem_pattern=off"], [], 20, observer)
+
+
+def test_a_trial_that_fails_by_itself_is_no_accident_of_files(tmp_path: Path) -> None:
+    """Where outputs are not compared there need be no reference."""
+    failing = runner(tmp_path, lambda _: None, faults=[{"when": {}, "fault": "raise"}])
+    failing.gate = GateRequest(GateRules(GateMode.OFF), str(tmp_path / "gone.npz"))
+    assert failing.run(OTHER, tmp_path / "log.txt").outcome is Outcome.FAILED
 
 
 @pytest.mark.parametrize("verb", [["tune", "--dry-run"], ["tune"], ["bench", "--set", "enable_mem_pattern=off"]])

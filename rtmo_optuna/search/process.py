@@ -182,7 +182,8 @@ class Runner:
             )
         self.unchanged()
         if measurement.outcome is Outcome.FAILED:
-            check_kept(log, Path(self.inputs), *([Path(gate.reference)] if gate.reference else []))
+            compared = [gate.reference] if gate.rules.mode is not GateMode.OFF else []
+            check_kept(log.parent, *map(Path, (self.inputs, *compared)))
         measurement = judge.with_score(judge.within_memory(measurement, self.max_memory_gb), self.objective)
         if measurement.outcome is not Outcome.INTERRUPTED:
             self.walls_s.append(time.monotonic() - begun)
