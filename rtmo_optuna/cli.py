@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from rtmo_optuna.display import visible, without_password
-from rtmo_optuna.errors import TunerError
+from rtmo_optuna.errors import LostError, TunerError
 from rtmo_optuna.progress import Progress, comparison_rows, print_table, space_rows
+from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.show.words import count, number, pace
 from rtmo_optuna.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
 
@@ -114,7 +115,6 @@ def tune(  # noqa: PLR0917 - one parameter an option
     """
     from rtmo_optuna import prepare, workflow
     from rtmo_optuna.records import EngineKind, GateMode
-    from rtmo_optuna.scratch import scratch
 
     _set_logging(verbose=verbose)
 
@@ -336,6 +336,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(0)
     except TunerError as error:
         _fail(error)
+    except OSError as error:
+        _fail(LostError(lost_file(error)))
     except KeyboardInterrupt:
         _say("Interrupted.", err=True)
         sys.exit(INTERRUPTED)

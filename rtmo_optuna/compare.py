@@ -7,18 +7,19 @@ import math
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench import run as bench
 from rtmo_optuna.bench.protocol import ReferenceRequest
 from rtmo_optuna.circumstances import Circumstances, circumstances, with_tuned_shapes
-from rtmo_optuna.errors import ChildError, NothingMeasuredError, UsageError
+from rtmo_optuna.errors import ChildError, LostError, NothingMeasuredError, UsageError
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.records import GateMode, GateRequest, GateResult, Measurement, Note, Outcome, Purpose, Settings, Value
-from rtmo_optuna.scratch import scratch
+from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.search import confirm
 from rtmo_optuna.search.preflight import first_process
+from rtmo_optuna.search.process import Runner
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.values import advice, parse_value
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from rtmo_optuna.prepare import Plan
     from rtmo_optuna.records import Observer
-    from rtmo_optuna.search.process import Runner
 
 _CONFIG = "config"
 
@@ -90,9 +90,9 @@ def compare(
 
     The first settings are what config.yaml holds, with `changes` ("knob=value"); the second ONNX Runtime's default
     with `against`, where "config" stands for what config.yaml holds. A file that was `named`, or is meant by "config",
-    must hold settings; the shapes that it was tuned for are the input's. No pair begins after `options.timeout_s`.
-    Raises UsageError for bad input or equal settings, NothingMeasuredError where either cannot be
-    run.
+    must hold settings; the shapes that it was tuned for are the input's. Nothing goes on after `options.timeout_s`:
+    a pair that is not done then does not count. Raises UsageError for bad input or equal settings, NothingMeasuredError
+    where either cannot be run, LostError, with what the pairs said until then, where the model or the disk fails.
     """
     end_s = math.inf if options.timeout_s is None else time.monotonic() + options.timeout_s
     with scratch() as folder:
@@ -110,11 +110,12 @@ def compare(
             message = f"Both sides are the same settings ({first}): name others with --set or --against."
             raise UsageError(message)
         with contextlib.closing(runner_of(planned, observer)) as runner:
+            runner.until = end_s
             if planned.about.definition.measuring.rate_hz is not None:
                 first_process(runner, planned.about.space.fixed)
             outputs = _outputs(planned, runner, first, second, folder)
             runner.gate = GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), "")
-            found = _duel(runner, first, second, pairs, outputs, end_s)
+            found = _duel(runner, first, second, pairs, outputs)
         about = planned.about
         return replace(found, notes=(*about.warnings, *found.notes), made_of=circumstances(planned))
 
@@ -140,40 +141,73 @@ def parsed(provider: str, base: Iterable[tuple[str, Value]], changes: Iterable[s
     return canonical(provider, {**dict(base), **values})
 
 
-def _duel(  # noqa: PLR0917 - what a comparison is
-    runner: Runner, first: Settings, second: Settings, pairs: int, outputs: str, end_s: float
-) -> Comparison:
-    rules = confirm.ConfirmRules(looks=confirm.looks_for(pairs), two_sided=True)
-    measured: dict[Settings, list[Measurement]] = {first: [], second: []}
-    values: list[tuple[float | None, float | None]] = []
-    told = confirm.confirm((), rules, str(second))
-    while not told.over and time.monotonic() < end_s:
-        pair: dict[Settings, float | None] = {}
-        for settings in confirm.who_first(len(values), (first, second)):
-            record, measurement = runner.record(Purpose.CONFIRMATION, len(values), settings)
-            pair[settings] = record.cost
+@dataclass
+class _Duel:
+    """Interleaved pairs of fresh processes, and what they say so far; `broken` tells what the time broke off."""
+
+    runner: Runner
+    first: Settings
+    second: Settings
+    rules: confirm.ConfirmRules
+    broken: str = ""
+    pairs: list[tuple[float | None, float | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.measured: dict[Settings, list[Measurement]] = {self.first: [], self.second: []}
+        self.told = confirm.confirm((), self.rules, str(self.second))
+
+    def run(self) -> None:
+        """Run pairs until they say something, or the time is up."""
+        while not (self.told.over or self._late) and (pair := self._pair()):
+            self.pairs.append((pair[self.first], pair[self.second]))
+            self.told = confirm.confirm(self.pairs, self.rules, str(self.second))
+            costs = " against ".join(map(_ms, self.pairs[-1]))
+            self.runner.observer(Note(f"pair {len(self.pairs)}: {costs}"))
+
+    @property
+    def _late(self) -> bool:
+        return time.monotonic() >= self.runner.until
+
+    def _pair(self) -> dict[Settings, float | None]:
+        """Return the costs of a pair of processes; nothing where the time was up before both were done."""
+        costs: dict[Settings, float | None] = {}
+        for settings in confirm.who_first(len(self.pairs), (self.first, self.second)):
+            record, measurement = self.runner.record(Purpose.CONFIRMATION, len(self.pairs), settings)
+            costs[settings] = record.cost
             if measurement.outcome is Outcome.MEASURED:
-                measured[settings].append(measurement)
-            elif not measured[settings]:
+                self.measured[settings].append(measurement)
+            elif self._late:
+                self.broken = f", while {settings} was in the stage {measurement.stage}"
+                return {}
+            elif not self.measured[settings]:
                 message = f"{settings} cannot be run: {measurement.why}"
                 raise NothingMeasuredError(message)
-        values.append((pair[first], pair[second]))
-        told = confirm.confirm(values, rules, str(second))
-        runner.observer(Note(f"pair {len(values)}: {_ms(pair[first])} against {_ms(pair[second])}"))
+        return costs
+
+
+def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs: str) -> Comparison:
+    duel = _Duel(runner, first, second, confirm.ConfirmRules(looks=confirm.looks_for(pairs), two_sided=True))
+    try:
+        duel.run()
+    except (LostError, OSError) as error:
+        why = lost_file(error) if isinstance(error, OSError) else str(error)
+        message = f"{why} Until then, {first}: {duel.told.sentence}"
+        raise LostError(message) from error
+    told = duel.told
     verdict = "no proven difference" if told.decided is confirm.Decided.UNPROVEN else told.decided.value
     return Comparison(
-        first=_side(first, measured[first]),
-        second=_side(second, measured[second]),
+        first=_side(first, duel.measured[first]),
+        second=_side(second, duel.measured[second]),
         ratio=told.ratio,
         low=told.low,
         high=told.high,
         pairs=told.pairs,
         verdict=verdict,
-        sentence=f"{first}: {told.sentence}{'' if told.over else ' The time was up before that.'}",
+        sentence=f"{first}: {told.sentence}{'' if told.over else f' The time was up before that{duel.broken}.'}",
         outputs=outputs,
         notes=tuple(
             dict.fromkeys(
-                f"{settings}: {note}" for settings, told in measured.items() for one in told for note in one.notes
+                f"{settings}: {note}" for settings, told in duel.measured.items() for one in told for note in one.notes
             )
         ),
         rate_hz=runner.measuring.rate_hz,
@@ -191,7 +225,7 @@ def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, f
     target = folder / "second.npz"
     session = replace(planned.session, settings=second)
     try:
-        bench.reference(ReferenceRequest(session, runner.inputs, str(target)), runner.limits)
+        bench.reference(ReferenceRequest(session, runner.inputs, str(target)), runner.limits, runner.until)
     except ChildError as error:
         message = f"{second} cannot be run: {error.stage}: {error}"
         raise NothingMeasuredError(message) from error

@@ -29,6 +29,12 @@ def without_secrets(text: str, storage: str) -> str:
     return text.replace(storage, without_password(storage))
 
 
+def fenced(text: str) -> str:
+    """Return `text` as a block of Markdown that shows it as it is, whatever fences are in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
+
+
 def visible(text: str) -> str:
     r"""Return `text` with every character that a terminal would obey, or that hides others, as `\x1b` and the like."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

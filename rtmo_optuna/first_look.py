@@ -144,12 +144,14 @@ def warnings(model: ModelFacts, inputs: InputFacts, chosen: StudyDefinition) -> 
     return (*made_up(model, inputs), *_open_shapes(inputs, chosen))
 
 
-def fixed_options(session: SessionSpec) -> tuple[str, ...]:
+def fixed_options(session: SessionSpec, left_out: Sequence[str]) -> tuple[str, ...]:
     """Return what is to be known of options that the configuration holds and no knob stands for."""
-    if not session.extras:
-        return ()
     held = ", ".join(f"{name}={value}" for name, value in session.extras.items())
-    return (f"Every session here, the default's too, has what the configuration holds beside its settings: {held}.",)
+    told = (
+        (held, "Every session here, the default's too, has what the configuration holds beside its settings:"),
+        (", ".join(left_out), "No session here has these, which the configuration holds beside its settings:"),
+    )
+    return tuple(f"{sentence} {names}." for names, sentence in told if names)
 
 
 def environment() -> dict[str, str]:

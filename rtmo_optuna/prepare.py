@@ -142,7 +142,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     )
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
-    warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session), *told)
+    warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session, config.left_out), *told)
     machine = host.host(device if chosen.provider == "cuda" else None)
     about = StudyRecord(
         name=name,

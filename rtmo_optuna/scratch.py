@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PREFIX = "rtmo_optuna-scratch-"
+_PROBE = 4096
 _YOUNG_S = 2.0
 """What is younger may be about to be locked, or is a file that is being written."""
 
@@ -36,6 +37,25 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def check_kept(folder: Path, *files: Path) -> None:
+    """Raise OSError where one of `files` is gone, or nothing can be written to `folder` any more."""
+    for file in files:
+        file.stat()
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(_PROBE))
+
+
+def lost_file(error: OSError) -> str:
+    """Return in a sentence or two what the system says of a file or folder, and what to do where it is temporary."""
+    where, why = error.filename, (error.strerror or str(error)).rstrip(".")
+    held = tempfile.tempdir
+    said = f"{where} cannot be used any more: {why}." if where else f"A file could not be written: {why}."
+    if where and not (held and Path(os.fsdecode(where)).is_relative_to(held)):
+        return said
+    place = f"Temporary files lie in {held}: make room there, or name" if held else "Name"
+    return f"{said} {place} another folder as TMPDIR."
 
 
 def sweep_scratch() -> None:

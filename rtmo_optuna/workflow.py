@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.digits import written
-from rtmo_optuna.errors import LostError, NothingMeasuredError, UsageError
+from rtmo_optuna.errors import LostError, NothingMeasuredError, TunerError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.prepare import Plan, TuneOptions, plan_tune, runner_of
 from rtmo_optuna.records import GpuState, Note, Origin, Outcome, StudyRecord
-from rtmo_optuna.scratch import scratch, sweep_scratch
+from rtmo_optuna.scratch import lost_file, scratch, sweep_scratch
 from rtmo_optuna.search.confirm import Decided
 from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
 from rtmo_optuna.search.library import has_study, load_study, open_study
@@ -64,7 +64,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
 
     Raises UsageError for bad input, before anything is written, and NothingMeasuredError where no settings could be
     measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone. Raises LostError,
-    after a report of what is known, where the database or the disk fails for good.
+    after a report of what is known, where the database, the disk or the model's files fail for good.
     """
     begun = time.monotonic()
     sweep_scratch()
@@ -90,7 +90,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             except KeyboardInterrupt:
                 interrupted = True
                 study.patience.shorten(_LAST_WAIT_S)
-            except (LostError, OSError) as error:
+            except (TunerError, OSError) as error:
                 raise _lost(study, planned, error) from error
         try:
             keep_states(study, runner)
@@ -176,12 +176,12 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
 
 
 def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
-    """Return what to say where the study's database or its files are lost: it leaves a report of what is known here.
+    """Return what to say where a run cannot go on (database, disk, model lost): it leaves a report of what is known.
 
     The settings are in it, and in the sentence where they were proven, since nothing is exported then.
     """
     study.let_go()
-    text = str(error) if isinstance(error, LostError) else _no_file(error)
+    text = lost_file(error) if isinstance(error, OSError) else str(error)
     record = _judged(study, kept_outcomes(study))
     best = record.verdict.best
     if best:
@@ -194,12 +194,6 @@ def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
         knobs = as_yaml(_written(study, planned.config, best.settings))
         text += f" {record.verdict.sentence} The settings, unless they are in {planned.config.path} already: {knobs}"
     return LostError(text)
-
-
-def _no_file(error: Exception) -> str:
-    """Return one sentence for what the system says of a file or folder."""
-    where, why = getattr(error, "filename", None), getattr(error, "strerror", None) or str(error)
-    return f"{where} cannot be used any more: {why}." if where else f"A file could not be written: {why}."
 
 
 def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> dict[str, Value]:

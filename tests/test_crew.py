@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, ExceptionContext
 
 import scripted
 from rtmo_optuna.errors import UsageError
@@ -37,7 +38,6 @@ from rtmo_optuna.records import (
     WindowDone,
 )
 from rtmo_optuna.search import crew as module
-from rtmo_optuna.search import patience, storage
 from rtmo_optuna.search.crew import LEASE_S, Crew, lease_s
 from rtmo_optuna.search.library import load_study
 from rtmo_optuna.search.process import Runner
@@ -46,7 +46,7 @@ from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.space.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -72,6 +72,12 @@ shared = replace(wanted, storage=f"sqlite:///{{folder}}/studies.db", config=fold
 told = []
 result = workflow.tune(shared, lambda event: told.append(str(event)))
 print(json.dumps({{"left": any("The study goes on in" in text for text in told), "exported": bool(result.config)}}))
+"""
+
+OTHER = """
+import sys
+from rtmo_optuna.search.storage import open_storage
+open_storage(sys.argv[1], create=True)
 """
 
 
@@ -216,18 +222,18 @@ def test_each_window_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.Monke
     now, told = time.time(), list[bool]()
     monkeypatch.setattr(time, "time", lambda: now)
 
-    def run(runner: Runner, *_: object, **_more: object) -> Measurement:
-        nonlocal now
-        for _window in range(3):
-            now += 0.7 * lease_s(definition)
-            runner.observer(WindowDone(5.0, 1))
-            told.append(bool(seen.crew.others()))
-        raise KeyboardInterrupt
+    class Slow(Runner):
+        def run(self, *_: object, **_more: object) -> Measurement:
+            nonlocal now
+            for _window in range(3):
+                now += 0.7 * lease_s(definition)
+                self.observer(WindowDone(5.0, 1))
+                told.append(bool(seen.crew.others()))
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(Runner, "run", run)
     gate = GateRequest(GateRules(mode=GateMode.OFF), "")
     session, objective = SessionSpec("", "cpu"), OBJECTIVES["latency"]
-    runner = Runner(session, "", Measuring(), Limits(), gate, objective, lambda _event: None)
+    runner = Slow(session, "", Measuring(), Limits(), gate, objective, lambda _event: None)
     with pytest.raises(KeyboardInterrupt):
         Tune(study, runner, Settings(), 6, lambda _event: None, time.monotonic()).run()
     assert told == [True, True, True]
@@ -293,17 +299,37 @@ def test_a_database_whose_package_is_missing(monkeypatch: pytest.MonkeyPatch) ->
     assert "hush" not in str(told.value)
 
 
-def test_a_database_that_another_driver_makes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its tables appear under one's hands: the second try finds them."""
-    made, tries = patience.PatientStorage, [0]
-    clash = IntegrityError("INSERT", None, Exception("UNIQUE constraint failed: alembic_version.version_num"))
+@contextmanager
+def _before_statements(act: Callable[[str], None]) -> Iterator[list[str]]:
+    """Have `act` see each statement before any database does; yield what databases refuse meanwhile."""
+    refused: list[str] = []
 
-    def disturbed(*arguments: Any, **more: Any) -> patience.PatientStorage:  # noqa: ANN401 - whatever is given
-        tries[0] += 1
-        if tries[0] == 1:
-            raise clash
-        return made(*arguments, **more)
+    def seen(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        act(statement)
 
-    monkeypatch.setattr(storage, "PatientStorage", disturbed)
-    assert open_storage(str(tmp_path / "studies.db"), create=True).get_all_studies() == []
-    assert tries == [2]
+    def note(context: ExceptionContext) -> None:
+        refused.append(str(context.original_exception))
+
+    event.listen(Engine, "before_cursor_execute", seen)
+    event.listen(Engine, "handle_error", note)
+    try:
+        yield refused
+    finally:
+        event.remove(Engine, "before_cursor_execute", seen)
+        event.remove(Engine, "handle_error", note)
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE", "INSERT INTO alembic_version"])
+def test_a_database_that_another_driver_makes_meanwhile(tmp_path: Path, statement: str) -> None:
+    """Its tables, or its version, appear under one's hands: the second try finds them."""
+    file, others = str(tmp_path / "studies.db"), list[int]()
+
+    def other(about: str) -> None:
+        if statement in about and not others:
+            others.append(1)
+            subprocess.run([sys.executable, "-c", OTHER, file], cwd=ROOT, check=True)
+
+    with _before_statements(other) as refused:
+        assert open_storage(file, create=True).get_all_studies() == []
+    assert others
+    assert any("already exists" in why or "UNIQUE" in why for why in refused), refused

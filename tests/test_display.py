@@ -9,13 +9,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+import optuna
+import optuna_dashboard
 import pytest
 from onnx import TensorProto, helper, save
 
 from rtmo_optuna import cli, display
-from scripted import write_script
+from rtmo_optuna.machine import host as machine
+from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, Stage, StudyDefinition
+from scripted import opened, write_script
 
 SECRET = "hunter2"  # noqa: S105 - made up
+UNSEEN = "\x1b\x07\x9b\u202e"
 NAMED = "\x1b[2J\x1b]0;gone\x07\x9b31m"
 DEFINITION = """
 provider: cpu
@@ -137,3 +142,27 @@ def test_text_that_is_no_trick_stays() -> None:
     """Letters of all languages, tabs and line ends."""
     assert display.visible("Größe\t模型 🙂\n") == "Größe\t模型 🙂\n"
     assert display.visible("\u202egnp.exe\ud800") == r"\u202egnp.exe\ud800"
+
+
+@pytest.mark.parametrize("trick", [NAMED, "````\n![](http://elsewhere/x.png)", "<script>alert(1)</script>\u202e"])
+def test_notes_of_the_dashboard_show_what_is_in_names(trick: str, tmp_path: Path) -> None:
+    """A trial that failed at a node of such a name: its reason and its log, in a block that nothing in them ends."""
+    study = opened(tmp_path, StudyDefinition("s", "cpu", {"enable_mem_pattern": None}), machine.host())
+    study.enqueue(Settings(), Origin.DEFAULT)
+    proposal = study.ask()
+    assert proposal
+    failed = Measurement(Outcome.FAILED, stage=Stage.BUILD, reason=f"The node {trick} fails.", log_tail=f"at {trick}")
+    study.tell(proposal, failed, tmp_path)
+    study.conclude(study.about, f"**{trick}**")
+    kept = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/studies.db")
+    note = optuna_dashboard.get_note(proposal.trial)
+    assert not set(note + optuna_dashboard.get_note(kept) + kept.trials[0].user_attrs["reason"]) & set(UNSEEN)
+    fence, *_, last = note.split("\n")
+    assert fence == last == "`" * len(fence)
+    assert note.count(fence) == 2
+
+
+def test_a_block_is_fenced_by_more_than_it_holds() -> None:
+    """Three at least."""
+    assert display.fenced("a ` b") == "```\na ` b\n```"
+    assert display.fenced("````").split("\n")[0] == "`````"

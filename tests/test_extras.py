@@ -9,11 +9,13 @@ import pytest
 import models
 import rtmo_optuna
 from rtmo_optuna.engine import ort
+from rtmo_optuna.engine.assembly import open_on_host
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.prepare import TuneOptions, plan
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.extras import EXTRAS
+from rtmo_optuna.space.installed import entries_in, installed_entries
 from rtmo_optuna.wire import Scope
 
 if TYPE_CHECKING:
@@ -81,6 +83,75 @@ def test_mistakes_are_told_with_their_place(tmp_path: Path, line: str, words: st
     with pytest.raises(UsageError) as caught:
         configfile.read(_config(tmp_path, "enable_mem_pattern: false", line), "cpu")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("session.frobnicate: 1", "'session.frobnicate': did you mean session."),
+        ("session.intra_op.pause_after: 1", "session.intra_op.spin"),
+        ("ep.cuda.always_fast: 1", "ep.cuda."),
+        ("mlas.whatever: 1", "mlas."),
+        ("session.execution_mode: 1", "did you mean execution_mode?"),
+    ],
+)
+def test_what_can_only_be_an_option_and_is_none_is_refused(tmp_path: Path, line: str, words: str) -> None:
+    """However far it is from all names, with the nearest ones."""
+    with pytest.raises(UsageError, match="line 3, column 3") as caught:
+        configfile.read(_config(tmp_path, "enable_mem_pattern: false", line), "cpu")
+    assert words in str(caught.value)
+
+
+def test_keys_that_only_the_installed_version_knows_are_given_on(tmp_path: Path) -> None:
+    """As they are written, but for the words for true and false; CUDA's to CUDA alone."""
+    (name, other) = ("session.max_shape_override", "session.strict_workspace_verification")
+    assert not {name, other} & EXTRAS.keys()
+    config = _config(tmp_path, f"{name}: x:1", f"{other}: yes", "ep.cuda.fpa_intb_gemm: 1")
+    options = rtmo_optuna.session_options(config, provider="cpu")
+    assert options.get_session_config_entry(name) == "x:1"
+    assert options.get_session_config_entry(other) == "1"
+    assert set(configfile.read(config, "cpu").extras) == {name, other}
+    assert "ep.cuda.fpa_intb_gemm" in configfile.read(config, "cuda").extras
+
+
+def test_keys_that_no_session_is_given_are_told(tmp_path: Path) -> None:
+    """Those that write files or log: the file may hold them for others, and a warning says that they are left out."""
+    _config(tmp_path, "enable_mem_pattern: false", "session.log_severity_level: 1", "ep.context_enable: 0")
+    planned = _planned(tmp_path)
+    assert not planned.session.extras
+    told = next(warning for warning in planned.about.warnings if "No session here has these" in warning)
+    assert told.endswith("session.log_severity_level, ep.context_enable.")
+
+
+def test_what_the_library_holds_is_read_without_loading_it(tmp_path: Path) -> None:
+    """Whole strings only; where there is no library, or an empty one, nothing is known of it."""
+    library = tmp_path / "capi" / "onnxruntime_pybind11_state.so"
+    library.parent.mkdir()
+    assert entries_in([tmp_path, tmp_path / "gone"]) == frozenset()
+    library.write_bytes(b"")
+    assert entries_in([tmp_path]) == frozenset()
+    library.write_bytes(b"\0session.alone\0session.other\0obsession.three\0ep.conteH3\x89session.\0")
+    assert entries_in([tmp_path]) == {"session.alone", "session.other"}
+
+
+def test_the_installed_library_tells_its_keys() -> None:
+    """Nearly all of the table; one is built from pieces."""
+    known = {name for name, extra in EXTRAS.items() if extra.scope is Scope.ENTRY}
+    assert len(known & installed_entries()) >= 0.9 * len(known)
+
+
+def test_the_part_on_the_host_has_those_of_the_session(tmp_path: Path) -> None:
+    """One thread still, and nothing of another provider's."""
+    config = _config(
+        tmp_path, "enable_mem_reuse: false", "session.intra_op_thread_affinities: 1;2", "gpu_mem_limit: 1000"
+    )
+    extras = configfile.read(config, "cuda").extras
+    session = open_on_host(str(models.dense(tmp_path / "m.onnx")), extras)
+    options = session.get_session_options()
+    assert options.enable_mem_reuse is False
+    assert options.get_session_config_entry("session.intra_op_thread_affinities") == "1;2"
+    assert options.intra_op_num_threads == 1
+    assert session.get_providers() == ["CPUExecutionProvider"]
 
 
 def test_a_value_that_the_runtime_refuses_ends_the_plan(tmp_path: Path) -> None:

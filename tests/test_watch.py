@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import models
+import scripted
+from rtmo_optuna import workflow
 from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.watch import ModelWatch
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import LostError
 from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import Outcome, Purpose, Settings
+from rtmo_optuna.records import EngineKind, Event, Outcome, Purpose, Settings, TrialEnded
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 
 def _swap(model: Path) -> None:
@@ -31,7 +35,7 @@ def test_a_swapped_model_stops_the_study_and_one_put_back_goes_on(tmp_path: Path
     options = TuneOptions(model=model, config=tmp_path / "c.yaml", output=tmp_path, provider="cpu", warmup=0, runs=3)
     with contextlib.closing(runner_of(plan(options, tmp_path), lambda _: None)) as runner:
         _swap(model)
-        with pytest.raises(UsageError, match=r"m\.onnx changed while the study ran.*what was measured before is kept"):
+        with pytest.raises(LostError, match=r"m\.onnx changed while the study ran.*what was measured before is kept"):
             runner.record(Purpose.CONFIRMATION, 0, Settings())
         shutil.copy2(tmp_path / "kept", model)
         _, measurement = runner.record(Purpose.CONFIRMATION, 1, Settings())
@@ -44,8 +48,36 @@ def test_a_swap_during_a_process_is_seen_after_it(tmp_path: Path) -> None:
     options = TuneOptions(model=model, config=tmp_path / "c.yaml", output=tmp_path, provider="cpu", warmup=0, runs=3)
     with contextlib.closing(runner_of(plan(options, tmp_path), lambda _: None)) as runner:
         runner.observer = lambda _: _swap(model)  # told of a window: the process runs
-        with pytest.raises(UsageError, match="changed while the study ran"):
+        with pytest.raises(LostError, match="changed while the study ran"):
             runner.record(Purpose.CONFIRMATION, 0, Settings())
+
+
+@pytest.mark.parametrize("accident", [_swap, Path.unlink])
+def test_what_was_measured_before_is_reported(accident: Callable[[Path], object], tmp_path: Path) -> None:
+    """A study whose model is swapped or gone after three trials: the report, exit code 1, and the study goes on."""
+    model, ended = models.dense(tmp_path / "m.onnx"), 0
+    kept = model.read_bytes()
+    small = "provider: cpu\nknobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}\n"
+    wanted = scripted.tune_options(tmp_path, small, script={}, study_name="s", warmup=0, runs=3, search_only=True)
+    options = replace(wanted, model=model, engine=EngineKind.ONNXRUNTIME)
+
+    def observer(told: Event) -> None:
+        nonlocal ended
+        if isinstance(told, TrialEnded):
+            ended += 1
+            if ended == 3:
+                accident(model)
+
+    with pytest.raises(
+        LostError, match=r"while the study ran.*What was measured until then is in .*report\.md"
+    ) as lost:
+        workflow.tune(options, observer)
+    assert lost.value.exit_code == 1
+    report = (tmp_path / "results/report.md").read_text(encoding="utf-8")
+    assert "The run ended early. The model" in report
+    assert not options.config.exists()
+    model.write_bytes(kept)
+    assert len(workflow.tune(options, lambda _: None).record.runs) == 4
 
 
 @pytest.mark.parametrize("external", [False, True])
@@ -57,5 +89,5 @@ def test_what_is_only_touched_is_the_same(tmp_path: Path, external: bool) -> Non
     os.utime(tmp_path / "m.onnx", ns=(1, 1))
     watch()
     (tmp_path / (files[0] if files else "m.onnx")).unlink()
-    with pytest.raises(UsageError, match="is gone"):
+    with pytest.raises(LostError, match="is gone"):
         watch()

@@ -99,7 +99,7 @@ class Child:
         while (cut := self._pending.find(b"\n")) < 0:
             left = end - time.monotonic()
             if left <= 0 or not select.select([self._answers], [], [], left)[0]:
-                message = f"took longer than {limit_s:g} s and was killed"
+                message = f"took longer than {round(limit_s, 1):g} s and was killed"
                 raise ChildGoneError(message)
             chunk = os.read(self._answers, _CHUNK)
             if not chunk:

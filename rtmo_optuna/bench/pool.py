@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -39,14 +40,15 @@ class ChildPool:
         self._logs = self._holding.enter_context(scratch())
         self._made = 0
 
-    def take(self, log: Path) -> Child:
+    def take(self, log: Path, until: float = math.inf) -> Child:
         """Return a child that is ready, or dead, which its first answer tells; its prints go to the file `log`.
 
-        Its own time begins now: what was loaded ahead is no part of it.
+        Its own time begins now: what was loaded ahead is no part of it. Where it has to be made, it is waited for
+        `until` then (monotonic seconds) at most.
         """
         begun = time.perf_counter_ns()
         if not self._ready:
-            self._fill()
+            self._fill(until)
         child = self._ready.pop()
         child.started_ns = begun
         try:
@@ -56,11 +58,11 @@ class ChildPool:
             log.symlink_to(child.log)
         return child
 
-    def _fill(self) -> None:
+    def _fill(self, until: float) -> None:
         for _ in range(self._size):
             self._made += 1
             self._ready.append(Child(self._logs / f"{self._made}.txt", self._provider))
-        end = time.monotonic() + self._limit_s
+        end = min(time.monotonic() + self._limit_s, until)
         while not all(child.greeted for child in self._ready) and time.monotonic() < end:
             time.sleep(_NAP_S)
 

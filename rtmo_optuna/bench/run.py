@@ -49,6 +49,7 @@ class _Life:
 
     child: Child
     limits: Limits
+    until: float = math.inf
     stage: Stage = Stage.START
     windows: list[Window] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -56,9 +57,12 @@ class _Life:
     missed: int = 0
     spin_ns: int = 0
 
+    def left_s(self, limit_s: float) -> float:
+        return min(limit_s, max(0.0, self.until - time.monotonic()))
+
     def expect(self, kind: type[A], stage: Stage, limit_s: float) -> A:
         self.stage = stage
-        answer = self.child.receive(limit_s)
+        answer = self.child.receive(self.left_s(limit_s))
         if isinstance(answer, protocol.Failed):
             raise _ToldError(answer)
         if not isinstance(answer, kind):
@@ -93,6 +97,7 @@ def measure(
     throttled: Callable[[], bool] = lambda: False,
     batch: int = 1,
     pool: ChildPool | None = None,
+    until: float = math.inf,
 ) -> Measurement:
     """Return the Measurement of one fresh process, from the `pool` where there is one; it prints to the file `log`.
 
@@ -101,7 +106,7 @@ def measure(
     window without a quiet core or on a throttled GPU is dropped and repeated, up to half of `windows_max` times, or
     `windows_min` times where calls come at a pace and windows are long; then such windows count where there are not
     three better ones. Three throttled ones in a row end the process as
-    INTERRUPTED, which says nothing of its settings.
+    INTERRUPTED, which says nothing of its settings. A process that goes on `until` then (monotonic seconds) has failed.
     """
     limits = request.limits
     times = StageTimes()
@@ -110,8 +115,8 @@ def measure(
     outcome, stage, reason, outputs, memory, gate = Outcome.FAILED, None, "", "", None, None
     accident = False
     warmup: tuple[int, ...] = ()
-    with pool.take(log) if pool else Child(log) as child:
-        life = _Life(child, limits)
+    with pool.take(log, until) if pool else Child(log) as child:
+        life = _Life(child, limits, until)
         try:
             life.expect(protocol.Hello, Stage.START, limits.start_s)
             times = replace(times, start_ns=_since(child))
@@ -128,7 +133,7 @@ def measure(
             decision = _windows(life, request.measuring, decide, on_window, throttled)
             outcome = Outcome.PRUNED if decision is Decision.PRUNE else Outcome.MEASURED
             memory = memory_of(child.pid)
-            child.finish(limits.exit_s)
+            child.finish(life.left_s(limits.exit_s))
         except _ToldError as error:
             stage, reason = error.failed.stage, error.failed.text
         except ChildGoneError as error:
@@ -237,16 +242,16 @@ def describe(request: protocol.DescribeRequest, limits: Limits) -> ModelFacts:
     return _ask(request, protocol.Described, limits).facts
 
 
-def reference(request: protocol.ReferenceRequest, limits: Limits) -> protocol.ReferenceMade:
-    """Have a child write the model's outputs for the study's input; raises ChildError where it cannot."""
-    return _ask(request, protocol.ReferenceMade, limits)
+def reference(request: protocol.ReferenceRequest, limits: Limits, until: float = math.inf) -> protocol.ReferenceMade:
+    """Have a child write the model's outputs for the study's input; raises ChildError where it cannot, `until` then."""
+    return _ask(request, protocol.ReferenceMade, limits, until)
 
 
-def _ask(request: protocol.Request, kind: type[A], limits: Limits) -> A:
+def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float = math.inf) -> A:
     with scratch() as folder:
         log = folder / "log.txt"
         with Child(log) as child:
-            life = _Life(child, limits)
+            life = _Life(child, limits, until)
             try:
                 life.expect(protocol.Hello, Stage.START, limits.start_s)
                 child.send(protocol.dump(request))

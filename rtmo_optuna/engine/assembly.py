@@ -11,7 +11,7 @@ from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.split import DeviceSelection, FixedFinish, HostSelection, LooseFinish, SplitCall
 from rtmo_optuna.errors import SettingsRefusedError
-from rtmo_optuna.wire import Settings, TensorSpec
+from rtmo_optuna.wire import Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -105,6 +105,11 @@ def _in_the_way(runtime: Runtime, spec: SessionSpec, path: str, settings: Settin
     return f"ONNX Runtime runs {named} on the CPU, for want of a kernel for the GPU or as arithmetic with shapes."
 
 
+def open_on_host(path: str, extras: Mapping[str, Value]) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
+    """Return the session of what runs between captured parts, with those of the session's other options that it has."""
+    return replace(ort.load("cpu"), extras=extras).open(path, _ON_HOST)
+
+
 def _without(settings: Settings, names: Collection[str]) -> Settings:
     return Settings.of({name: value for name, value in settings if name not in names})
 
@@ -169,7 +174,7 @@ class _Parts:
     def _open_middle(self) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
         path = getattr(self._cut, self._middle)
         if self._on_host:
-            return ort.load("cpu").open(path, _ON_HOST)
+            return open_on_host(path, self._spec.extras)
         settings = self._settings(self._middle, captured=False)
         return self._runtime.open(path, settings, device=self._spec.device, stream=self._device.stream.handle)
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rtmo_optuna.engine import images
+from rtmo_optuna.engine.arrays import read_npy, read_npz
 from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.engine.guesses import FIRST, Guess, is_batch
 from rtmo_optuna.engine.shapes import batched, bound, dims_text, fits, named, nearest, quoted, told
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import LostError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +56,7 @@ def prepare(
 
     `target` becomes, atomically, an uncompressed .npz file with one array for each input, each with a leading axis of
     samples. The facts' shapes are those of one sample; their hash covers names, types, shapes and values. Raises
-    UsageError where the signature, the source, a shape or the scale cannot be used.
+    UsageError where the signature, the source, a shape or the scale cannot be used, LostError where there is no room.
     """
     bounded = [batched(spec, batch) for spec in bound(specs, shapes)]
     arrays, words = _made(bounded, scale, guess) if source is None else _reader(source)(source, bounded, scale)
@@ -168,7 +169,7 @@ def _read_arrays(source: Path, specs: Sequence[TensorSpec], scale: float) -> tup
         message = f"{source} holds one array, but the model takes {quoted(names)}: give an .npz file."
         raise UsageError(message)
     try:
-        arrays = {names[0]: np.array(np.lib.format.open_memmap(source, mode="r"))} if single else _unpack(source)
+        arrays = {names[0]: read_npy(source)} if single else read_npz(source)
     except Exception as error:  # NumPy and zipfile may raise anything on a broken file
         why = " ".join(str(error).split())
         message = f"{source} cannot be read ({why}): save plain arrays with numpy.savez, or one with numpy.save."
@@ -217,7 +218,7 @@ def _write(arrays: Arrays, target: Path) -> None:
         partial.replace(target)
     except OSError as error:
         message = f"The input arrays cannot be written to {target} ({error.strerror}): make room, or the folder."
-        raise UsageError(message) from error
+        raise LostError(message) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
-from rtmo_optuna.space.extras import EXTRAS, Extra
+from rtmo_optuna.space.extras import Extra, extra_of
 from rtmo_optuna.space.knobs import FREE_SHARE, PROVIDERS, Knob, Provider
 from rtmo_optuna.wire import Scope, Settings, TensorSpec, Value
 
@@ -91,8 +91,9 @@ class Runtime:
         for name, value in settings:
             _APPLY[table[name].scope](self.ort, options, given, table[name], _resolved(value, device))
         for name, value in self.extras.items():
-            if EXTRAS[name].provider in {"", self.provider.name}:
-                _APPLY[EXTRAS[name].scope](self.ort, options, given, EXTRAS[name], value)
+            extra = extra_of(name)
+            if extra.provider in {"", self.provider.name}:
+                _APPLY[extra.scope](self.ort, options, given, extra, value)
         for name, size in (free_dimensions or {}).items():
             options.add_free_dimension_override_by_name(name, size)
         return options, given

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rtmo_optuna.engine.graph import hash_model
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import LostError
 
 Stamp: TypeAlias = tuple[int, int, int] | None
 
@@ -18,7 +18,7 @@ class ModelWatch:
     """Looks at size, time and inode of a model and its `external_files` (relative to its folder) when called.
 
     Where they changed, the content is looked at too: a file that was only copied or touched is the same. Raises
-    UsageError where it is another one, or gone.
+    LostError where it is another one, or gone.
     """
 
     model: Path
@@ -31,7 +31,7 @@ class ModelWatch:
         self._stamps = self._look()
 
     def __call__(self) -> None:
-        """Raise UsageError where the files are not what they were."""
+        """Raise LostError where the files are not what they were."""
         stamps = self._look()
         if stamps == self._stamps:
             return
@@ -41,7 +41,7 @@ class ModelWatch:
                 f"The model {self.model} {what} while the study ran, so the study stops here; what was measured before "
                 "is kept. Put it back and run the same command again, or start a study of the new one with --new."
             )
-            raise UsageError(message)
+            raise LostError(message)
         self._stamps = stamps
 
     def _look(self) -> list[Stamp]:

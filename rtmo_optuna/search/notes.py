@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.display import visible
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -11,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def save_note(on: optuna.Study | optuna.Trial, text: str) -> None:
-    """Put the Markdown `text` on a study, or on a trial that has not been told yet."""
+    """Put the Markdown `text` on a study, or on a trial that has not been told yet, its control characters visible."""
     from optuna_dashboard import save_note as save  # noqa: PLC0415 - slow to import, and rarely needed
 
-    save(on, text)
+    save(on, visible(text))
 
 
 def serve(storage: str, artifacts: str, host: str, port: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.bench.pool import ChildPool
@@ -33,13 +35,12 @@ from rtmo_optuna.records import (
     Window,
     WindowDone,
 )
-from rtmo_optuna.scratch import scratch
+from rtmo_optuna.scratch import check_kept, scratch
 from rtmo_optuna.search import judge, noise
 from rtmo_optuna.space.objectives import Objective
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from typing import Any
 
 LEAST_PRECISION = 0.003
@@ -62,7 +63,8 @@ class Runner:
     window of the study and after the latest one: at rest its clock would say nothing. A process that takes more than
     `max_memory_gb` (GiB) of the GPU's memory has failed. `hot` says that the GPU held itself back
     however long one waited, and still does. `waited_s` is how long others had the device, which is no process's time.
-    `paced_s` is what a process takes at the least where calls come at a rate.
+    `paced_s` is what a process takes at the least where calls come at a rate. No process goes on after `until`
+    (monotonic seconds).
     """
 
     session: SessionSpec
@@ -80,6 +82,7 @@ class Runner:
     fixed: Settings = field(default_factory=Settings)
     hot: bool = False
     paced_s: float = 0.0
+    until: float = math.inf
     pool: ChildPool | None = None
     check: Callable[[], None] = lambda: None
     unchanged: Callable[[], None] = lambda: None
@@ -112,7 +115,8 @@ class Runner:
         recovers, and no reason to give up a trial. What may be an accident is tried once more.
         """
         measurement = self._cooled(settings, log, prune_above_ns, on_window)
-        if measurement.accident or (settings == self.fixed and judge.died(measurement)):
+        died = measurement.accident or (settings == self.fixed and judge.died(measurement))
+        if died and time.monotonic() < self.until:
             text = f"{measurement.why.rstrip('.')}, which need not be the settings' fault: one more try."
             self.observer(Note(text, warning=True))
             measurement = self._cooled(settings, log, prune_above_ns, on_window)
@@ -174,8 +178,12 @@ class Runner:
                 throttled=self._throttled,
                 batch=self.batch,
                 pool=self.pool,
+                until=self.until,
             )
         self.unchanged()
+        if measurement.outcome is Outcome.FAILED:
+            compared = [gate.reference] if gate.rules.mode is not GateMode.OFF else []
+            check_kept(log.parent, *map(Path, (self.inputs, *compared)))
         measurement = judge.with_score(judge.within_memory(measurement, self.max_memory_gb), self.objective)
         if measurement.outcome is not Outcome.INTERRUPTED:
             self.walls_s.append(time.monotonic() - begun)

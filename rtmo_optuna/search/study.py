@@ -16,6 +16,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import encode
+from rtmo_optuna.display import fenced, visible
 from rtmo_optuna.records import (
     Dimension,
     Measurement,
@@ -279,8 +280,8 @@ class Study(Kept):
         self._remember(record)
         with suppress(UpdateFinishedTrialError):  # somebody ended it meanwhile
             if measurement.outcome is Outcome.FAILED:
-                trial.set_user_attr("reason", measurement.why)
-                save_note(trial, f"**{measurement.why}**\n\n```\n{measurement.log_tail}\n```")
+                trial.set_user_attr("reason", visible(measurement.why))
+                save_note(trial, fenced(f"{measurement.why}\n\n{measurement.log_tail}"))
             trial.set_user_attr("outcome", measurement.outcome.value)
             trial.set_user_attr("measurement", encode(measurement.summary()))
             keep_files(self._store, trial, measurement, folder)

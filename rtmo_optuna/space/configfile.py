@@ -27,7 +27,7 @@ class ConfigFile:
     """What a configuration file holds: the dotted path of the settings' mapping, its knobs, and what they amount to.
 
     `empty` says that the mapping holds no knob of any provider, or is not there; `extras` are ONNX Runtime's options in
-    it that are no knobs.
+    it that are no knobs, `left_out` those that no session here is given.
     """
 
     path: Path
@@ -37,6 +37,7 @@ class ConfigFile:
     settings: Settings
     empty: bool
     extras: Mapping[str, Value] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
@@ -52,7 +53,8 @@ def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
     document.check_spelling(target)
     held = document.held(target, knob_table(provider))
     settings, extras = canonical(provider, held), document.extras(target, provider)
-    return ConfigFile(path, data is not None, target, held, settings, document.is_empty(target), extras)
+    empty, left_out = document.is_empty(target), document.left_out(target)
+    return ConfigFile(path, data is not None, target, held, settings, empty, extras, left_out)
 
 
 def check_settings(config: ConfigFile, config_path: str = "") -> None:

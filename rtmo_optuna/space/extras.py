@@ -1,8 +1,9 @@
 """The table of ONNX Runtime's own options that are no knobs: a configuration may hold them, and no study searches them.
 
 They are part of every session that the file speaks for, those of trials too. Names are those of 1.31: attributes of
-SessionOptions, keys of onnxruntime_session_options_config_keys.h, and options of the CUDA provider. Left out are those
-that write files, log, or hand over memory, streams and threads of the caller's.
+SessionOptions, keys of onnxruntime_session_options_config_keys.h, and options of the CUDA provider. Other keys that the
+installed version knows (see `installed`) are taken as they are written. Left out are those that write files, log, say
+how a model's file is read, or hand over memory, streams and threads of the caller's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _NUMBER = re.compile(r"\d{1,19}")
 class Extra:
     """An option under ONNX Runtime's own name: where it goes, what it holds, and the only provider that has it.
 
-    `kind` is "flag", "number" or "text".
+    `kind` is "flag", "number", "text", or "any", of which only the words for true and false are more than a text.
     """
 
     name: str
@@ -37,6 +38,15 @@ class Extra:
 def _rows(scope: Scope, kind: str, names: str, provider: str = "") -> dict[str, Extra]:
     return {name: Extra(name, scope, kind, provider) for name in names.split()}
 
+
+_PREFIXES = ("session.", "ep.", "mlas.", "optimization.")
+_OF_CUDA = "ep.cuda."
+_LEFT_OUT = (
+    "ep.context_", "session.collect_", "session.compile_only", "session.debug_", "session.enable_moe_",
+    "session.enable_profiling", "session.load_model_format", "session.log_", "session.model_external_",
+    "session.moe_expert_", "session.node_partition_", "session.optimized_model_", "session.record_", "session.save_",
+    "session.use_memory_mapped_", "session.use_ort_model_", "session.use_per_session_threads",
+)  # fmt: skip
 
 EXTRAS: Mapping[str, Extra] = {
     **_rows(Scope.SESSION, "flag", "enable_mem_reuse use_deterministic_compute"),
@@ -50,8 +60,9 @@ EXTRAS: Mapping[str, Extra] = {
         "session.disable_quant_qdq session.enable_dq_matmulnbits_fusion session.enable_quant_qdq_cleanup "
         "session.force_spinning_stop session.inter_op.allow_spinning session.prepack.enable_parallel "
         "session.qdqisint8allowed session.strict_shape_type_inference session.use_env_allocators "
-        "session.x64quantprecision ep.cuda.enable_gemm_auto_tune",
+        "session.x64quantprecision",
     ),
+    **_rows(Scope.ENTRY, "flag", "ep.cuda.enable_gemm_auto_tune", "cuda"),
     **_rows(
         Scope.ENTRY,
         "number",
@@ -67,6 +78,22 @@ EXTRAS: Mapping[str, Extra] = {
 }
 
 
+def is_entry(name: str) -> bool:
+    """Return whether `name` can only be meant as a key of a session's configuration entries."""
+    return name.startswith(_PREFIXES)
+
+
+def is_left_out(name: str) -> bool:
+    """Return whether ONNX Runtime has the key `name`, and no session here is given it."""
+    return name.startswith(_LEFT_OUT)
+
+
+def extra_of(name: str) -> Extra:
+    """Return the option `name`; one that is not in the table is a configuration entry."""
+    provider = "cuda" if name.startswith(_OF_CUDA) else ""
+    return EXTRAS.get(name) or Extra(name, Scope.ENTRY, "any", provider)
+
+
 def extra_value(extra: Extra, raw: str) -> Value:
     """Return what `raw` stands for; raises UsageError, without a place, where it does not fit."""
     text = raw.strip().lower()
@@ -74,8 +101,10 @@ def extra_value(extra: Extra, raw: str) -> Value:
         return _FLAGS[text]
     if extra.kind == "number" and _NUMBER.fullmatch(text):
         return int(text)
-    if extra.kind == "text" and raw:
+    if extra.kind == "any" and text.isalpha() and text in _FLAGS:
+        return _FLAGS[text]
+    if extra.kind in {"any", "text"} and raw:
         return raw
-    wanted = {"flag": "true or false", "number": "a whole number", "text": "a text"}[extra.kind]
+    wanted = {"flag": "true or false", "number": "a whole number"}.get(extra.kind, "a text")
     message = f"{extra.name} cannot be {raw!r}: it must be {wanted}"
     raise UsageError(message)

@@ -15,7 +15,8 @@ from ruamel.yaml.error import YAMLError
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import files, values
-from rtmo_optuna.space.extras import EXTRAS, Extra, extra_value
+from rtmo_optuna.space.extras import EXTRAS, Extra, extra_of, extra_value, is_entry, is_left_out
+from rtmo_optuna.space.installed import installed_entries
 from rtmo_optuna.space.knobs import PROVIDERS, Knob, knob_table
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 INFO = "benchmark_info"
 KNOBS = {name: knob for provider in PROVIDERS for name, knob in knob_table(provider).items()}
 _NEARLY = 0.8
+_MOST = 3
+_SESSION = "session."
 _MOST_CHAINED = 64
 _MOST_MERGED = 100_000
 _AFTER_KEY = re.compile(r"([ \t]*:)?")
@@ -68,6 +71,20 @@ class _Node:
 
 def _place(node: _Node) -> int:
     return node.start
+
+
+def _meant(name: str) -> str:
+    """Return the names that `name`, which is none, may stand for; nothing where it need not be a setting's."""
+    bare, entry = name.removeprefix(_SESSION), is_entry(name)
+    if bare != name and bare in KNOBS:
+        return bare
+    if is_left_out(name) or (entry and name in installed_entries()):
+        return ""
+    known = [*KNOBS, *EXTRAS, *(installed_entries() if entry else ())]
+    near = difflib.get_close_matches(name, known, 1, _NEARLY)
+    if entry and not near:
+        near = difflib.get_close_matches(name, known, _MOST, 0.0)
+    return " or ".join(near)
 
 
 def _plain(node: _Node) -> Any:  # noqa: ANN401 - a text or a mapping
@@ -118,22 +135,30 @@ class Document:
     def extras(self, target: str, provider: str) -> dict[str, Value]:
         """Return the values of ONNX Runtime's other options for `provider` that the mapping `target` has or merges."""
         return {
-            name: self._extra(EXTRAS[name], child)
-            for name, child in self._entries_of(target).items()
-            if name in EXTRAS and EXTRAS[name].provider in {"", provider}
+            name: self._extra(extra_of(name), child)
+            for name, child in self._others(target).items()
+            if not is_left_out(name) and extra_of(name).provider in {"", provider}
         }
+
+    def left_out(self, target: str) -> tuple[str, ...]:
+        """Return the options of ONNX Runtime in the mapping `target` that no session here is given."""
+        return tuple(filter(is_left_out, self._others(target)))
+
+    def _others(self, target: str) -> dict[str, _Node]:
+        """Return ONNX Runtime's options that are no knobs."""
+        entries = self._entries_of(target)
+        return {n: v for n, v in entries.items() if n in EXTRAS or (is_entry(n) and n not in KNOBS)}
 
     def is_empty(self, target: str) -> bool:
         """Return whether the mapping `target` holds no knob of any provider and no other option, or is not there."""
-        return not (KNOBS.keys() | EXTRAS.keys()) & self._entries_of(target).keys()
+        return not (KNOBS.keys() & self._entries_of(target).keys() or self._others(target))
 
     def check_spelling(self, target: str) -> None:
-        """Raise UsageError for a key of the mapping `target` that is nearly a knob's name."""
+        """Raise UsageError for a key of the mapping `target` that is nearly a setting, or can be nothing else."""
         for name, child in self._entries_of(target).items():
-            known = {*KNOBS, *EXTRAS, INFO}
-            if name not in known and (meant := difflib.get_close_matches(name, [*KNOBS, *EXTRAS], 1, _NEARLY)):
+            if name not in {*KNOBS, *EXTRAS, INFO} and (meant := _meant(name)):
                 mark = (child.key or child).mark
-                raise self._complaint(mark, f"there is no setting {name!r}: did you mean {meant[0]}?")
+                raise self._complaint(mark, f"there is no setting {name!r}: did you mean {meant}?")
 
     def info(self, target: str) -> dict[str, Any]:
         """Return what `benchmark_info` holds beside the settings."""

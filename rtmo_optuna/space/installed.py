@@ -1,0 +1,41 @@
+"""The keys of configuration entries that the installed ONNX Runtime knows: its library holds them as strings.
+
+A compiler may build a short one from pieces in the code, so that what is not found need not be unknown: `extras` has a
+table besides, which is all there is where the library cannot be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import mmap
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LIBRARY = "capi/onnxruntime_pybind11_state*"
+_KEY = re.compile(rb"\0((?:session|ep|mlas|optimization)\.[a-z][\w.]{3,}[a-z0-9])(?=\0)")
+
+
+@functools.cache
+def installed_entries() -> frozenset[str]:
+    """Return the keys that are in the library of the ONNX Runtime that would be imported; none where there is none."""
+    found = importlib.util.find_spec("onnxruntime")
+    return entries_in(Path(folder) for folder in (found.submodule_search_locations or ())) if found else frozenset()
+
+
+def entries_in(folders: Iterable[Path]) -> frozenset[str]:
+    """Return the keys in the libraries of the packages in `folders`; nothing is loaded."""
+    keys = set[str]()
+    for library in (path for folder in folders for path in folder.glob(_LIBRARY)):
+        with (
+            contextlib.suppress(OSError, ValueError),
+            library.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            keys.update(key.decode() for key in _KEY.findall(content))
+    return frozenset(keys)
