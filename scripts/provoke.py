@@ -15,6 +15,7 @@ the next run, since what is younger than two is not swept.
 from __future__ import annotations
 
 import argparse
+import bisect
 import contextlib
 import gc
 import importlib
@@ -22,7 +23,6 @@ import json
 import mmap
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -74,12 +74,23 @@ KINDS = ("parent", "child", "commit", "export", "ctrl-c")
 
 
 class Stage:
-    """Where a tune is, told across the fork: the number of its phase, and how many commits each phase took."""
+    """Where a tune is, told across the fork: its phase, how many there were, and how many commits each of them took."""
 
     def __init__(self) -> None:
         """Begin with the first look."""
-        self._shared = mmap.mmap(-1, 4 * (1 + len(PHASES)))
+        self._shared = mmap.mmap(-1, 4 * (2 + len(PHASES)))
         self._told = memoryview(self._shared).cast("i")
+
+    def _enter(self, phase: int) -> int:
+        """Enter a phase, by its number; return which one is left."""
+        before, self._told[0] = self._told[0], phase
+        self._told[-1] += before != phase
+        return before
+
+    @property
+    def entered(self) -> int:
+        """How often one phase gave way to another."""
+        return self._told[-1]
 
     @property
     def phase(self) -> str:
@@ -100,11 +111,11 @@ class Stage:
         """Return `plain` as a phase: the one before goes on when it returns, or `after` begins."""
 
         def call(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401 - whatever it takes
-            before, self._told[0] = self._told[0], PHASES.index(phase)
+            before = self._enter(PHASES.index(phase))
             try:
                 return plain(*arguments, **more)
             finally:
-                self._told[0] = PHASES.index(after) if after else before
+                self._enter(PHASES.index(after) if after else before)
 
         return call
 
@@ -157,7 +168,9 @@ class Deadline:
 class Forked:
     """A benchmark's process as `subprocess.Popen` makes it, with its imports done: see `launcher.Child`."""
 
-    def __init__(self, command: Sequence[str], *, stdout: IO[bytes], pass_fds: Collection[int], **_more: object) -> None:
+    def __init__(
+        self, command: Sequence[str], *, stdout: IO[bytes], pass_fds: Collection[int], **_more: object
+    ) -> None:
         """Fork it, with a group of its own, its orders on a pipe and nothing else open but `pass_fds`."""
         orders, ours = os.pipe()
         self.returncode: int | None = None
@@ -260,11 +273,11 @@ def place(folder: Path) -> tuple[str, str]:
 
 
 class Moments:
-    """When to strike, spread over all of a study: the places of the rounds are drawn from as many equal parts."""
+    """When to strike, spread over all of a study: of ten rounds in turn each is in a tenth of its own."""
 
-    def __init__(self, kind: str, whole_s: float, counted: dict[str, int], dice: random.Random) -> None:
-        """Spread over `whole_s` seconds, or over the calls that an undisturbed study made in each phase."""
-        self.kind, self.whole_s, self.dice = kind, whole_s, dice
+    def __init__(self, kind: str, ends_s: list[float], counted: dict[str, int], dice: random.Random) -> None:
+        """Spread over the phases, which ended after `ends_s`, or over the calls that were made in each of them."""
+        self.kind, self.ends_s, self.dice = kind, ends_s, dice
         taking = ("creation", "search", "export") if kind == "commit" else ("export",)
         self.calls = [(phase, at) for phase in taking for at in range(1, counted[phase] + 1)]
         self.left: list[float] = []
@@ -276,6 +289,14 @@ class Moments:
             self.left = [(part + self.dice.random()) / parts for part in range(parts)]
             self.dice.shuffle(self.left)
         return self.left.pop()
+
+    def wait_for(self, tune: Tune) -> None:
+        """Wait until one of the moments in `tune`, by its phases: how fast the host is changes from study to study."""
+        moment_s = self.next() * self.ends_s[-1]
+        number = bisect.bisect(self.ends_s, moment_s)
+        while tune.stage.entered < number and tune.poll() is None:
+            time.sleep(0.001)
+        tune.wait(time.monotonic() + moment_s - (self.ends_s[number - 1] if number else 0.0))
 
     def deadline(self) -> Deadline:
         """Return a death at one of the calls."""
@@ -297,9 +318,8 @@ def strike(folder: Path, moments: Moments) -> str:
     if kind in {"commit", "export"}:
         tune = Tune(folder, deadline=moments.deadline(), kind=kind)
         return tune.stage.phase if tune.wait() == -signal.SIGKILL else ""
-    end = time.monotonic() + moments.next() * moments.whole_s
     tune, came = Tune(folder), ""
-    tune.wait(end)
+    moments.wait_for(tune)
     if kind == "parent" and tune.signal(signal.SIGKILL):
         came = tune.stage.phase
     if kind == "ctrl-c" and tune.signal(signal.SIGINT):
@@ -364,8 +384,8 @@ def prepared(folder: Path) -> None:
     (folder / "config.yaml").write_text("# mine\nother: 1\n", encoding="utf-8")
 
 
-def undisturbed(kind: str) -> tuple[float, dict[str, int]]:
-    """Return how many seconds a study takes that nothing happens to, and its calls in each phase.
+def undisturbed(kind: str) -> tuple[list[float], dict[str, int]]:
+    """Return after how many seconds each phase ends of a study that nothing happens to, and the calls in each.
 
     What it imports is imported here, so that no other tune need do it.
     """
@@ -374,15 +394,20 @@ def undisturbed(kind: str) -> tuple[float, dict[str, int]]:
         prepared(folder)
         counting = Deadline(Stage(), after=False, about="config.yaml" if kind == "export" else "")
         begun, tune = time.monotonic(), Tune(folder, deadline=counting, kind=kind)
-        if tune.wait():
+        ends_s: list[float] = []
+        while tune.poll() is None:
+            ends_s += [time.monotonic() - begun] * (tune.stage.entered - len(ends_s))
+            time.sleep(0.001)
+        ends_s.append(time.monotonic() - begun)
+        if tune.code:
             sys.exit((folder / "log.txt").read_text(encoding="utf-8"))
-        took_s, found = time.monotonic() - begun, +cost(folder, Known(folder))
+        found = +cost(folder, Known(folder))
         if found:
             sys.exit(f"Wrong without an accident: {dict(found)}")
         for module in (folder / "modules.txt").read_text(encoding="utf-8").split():
             with contextlib.suppress(Exception):  # not by that name, or not twice
                 importlib.import_module(module)  # which no tune need import again
-        return took_s, tune.stage.counted
+        return ends_s, tune.stage.counted
 
 
 def once(moments: Moments) -> tuple[str, Counter[str]]:
@@ -420,9 +445,9 @@ def main() -> None:
         importlib.import_module(name)
     undisturbed(asked.kind)
     gc.freeze()
-    whole_s, counted = undisturbed(asked.kind)
-    print(json.dumps({"undisturbed, s": round(whole_s, 2), "calls": counted}), flush=True)
-    moments = Moments(asked.kind, whole_s, counted, random.Random(asked.seed))  # noqa: S311 - no secret
+    ends_s, counted = undisturbed(asked.kind)
+    print(json.dumps({"undisturbed, s": round(ends_s[-1], 2), "calls": counted}), flush=True)
+    moments = Moments(asked.kind, ends_s, counted, random.Random(asked.seed))  # noqa: S311 - no secret
     while came.total() < asked.rounds:
         phase, found = once(moments)
         came.update([phase] if phase else [])

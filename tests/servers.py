@@ -20,12 +20,14 @@ _OPTIONS = "-c listen_addresses='' -c fsync=off -c unix_socket_directories={fold
 
 
 def installed() -> Path | None:
-    """Return the folder of the programs of the newest PostgreSQL server that this machine has, None where it has none."""
+    """Return the folder of the programs of this machine's newest PostgreSQL server, None where it has none."""
     found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     if found:
         return max(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.parent.name)])
     on_path = shutil.which("initdb")
-    return Path(on_path).resolve().parent if on_path and (Path(on_path).resolve().parent / "postgres").exists() else None
+    return (
+        Path(on_path).resolve().parent if on_path and (Path(on_path).resolve().parent / "postgres").exists() else None
+    )
 
 
 @contextlib.contextmanager
