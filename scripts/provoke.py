@@ -225,9 +225,13 @@ class Tune:
             os.dup2(log, 1)
             os.dup2(log, 2)
             fakes = {"Popen": Forked, "PIPE": subprocess.PIPE, "STDOUT": subprocess.STDOUT}
-            launcher.subprocess = SimpleNamespace(**fakes, TimeoutExpired=subprocess.TimeoutExpired)  # type: ignore[assignment]
-            for drawing, name, drawn in ((pictures, "png", b"a picture"), (page, "page", "a page")):
-                setattr(drawing, name, lambda *_, drawn=drawn: drawn)
+            forking = SimpleNamespace(**fakes, TimeoutExpired=subprocess.TimeoutExpired)
+            for where, called, fake in (
+                (launcher, "subprocess", forking),
+                (pictures, "png", lambda *_: b"a picture"),
+                (page, "page", lambda *_: "a page"),
+            ):
+                setattr(where, called, fake)
             self.stage.watch()
             if deadline:
                 deadline.plant(kind)
