@@ -173,6 +173,11 @@ class Study(Kept):
         """Whether a trial is queued."""
         return self._claims.waiting
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether all that may be proposed was tried, or is under way."""
+        return self._untried() is None
+
     def _remember(self, record: TrialRecord | None) -> None:
         if record is not None:
             self._trials[record.number] = record

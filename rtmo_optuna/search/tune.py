@@ -75,6 +75,8 @@ class Tune:
     def _whole(self) -> Outcomes | None:
         deadline = budget.deadline(self.begun, self.study.about.definition.timeout_s)
         self.runner.walls_s[:0] = self.study.walls_s
+        if (found := self.study.screening) and found.over:
+            self.study.freeze({one.name for one in found.inert})
         self._foretell(deadline)
         self._preflight()
         self._foretell(deadline)
@@ -132,9 +134,9 @@ class Tune:
         if not self.runner.walls_s:
             return
         each_s, pairs = self.runner.each_s, min(LOOKS)
-        self._pairs_come = not self.search_only and budget.in_time(
-            time.monotonic(), deadline, each_s, least_pairs(self.study, self.incumbent)
-        )
+        least = least_pairs(self.study, self.incumbent, searched=self._searched())
+        in_time = not least or budget.in_time(time.monotonic(), deadline, each_s, least)
+        self._pairs_come = in_time and not self.search_only
         if self._pairs_come or self.search_only or self._foretold:
             return
         self._foretold = True
@@ -205,6 +207,10 @@ class Tune:
         if proposal is not None:
             self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)
         return proposal is not None
+
+    def _searched(self) -> bool:
+        """Whether an earlier run has left nothing to try, by what is known before this one."""
+        return not self.study.waiting and (self.study.exhausted or bool(self._ended()))
 
     def _spent(self) -> str:
         """Return why no more trials are to be run at all; empty where there may be."""
