@@ -72,7 +72,7 @@ class Study(Kept):
         self.about = about
         self.patience = patience_of(opened)
         self.objective = OBJECTIVES[about.definition.objective]
-        self._claims = Claims(study, opened, about.space, self.crew.has_gone)
+        self._claims = Claims(study, opened, self._store, about.space, self.crew.has_gone)
         self.live = about.space
 
     def refresh(self) -> None:
