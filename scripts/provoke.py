@@ -46,6 +46,8 @@ from rtmo_optuna.show import page, pictures
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from optuna.trial import FrozenTrial
+
     from rtmo_optuna.search.study import Study
 
 DEFINITION = """
@@ -363,7 +365,7 @@ def cost(folder: Path, before: Known) -> Counter[str]:
     found["RUNNING"] = sum(trial.state.name == "RUNNING" for trial in held)
     found["WAITING"] = sum(trial.state.name == "WAITING" for trial in held)
     found["failed"] = sum(now.study.failed(Settings.from_plain(json.loads(one))) for one in now.ran)
-    left = leftovers(folder)
+    left = leftovers(folder) + unnamed(folder, now.study, [trial for trial in held if trial.state.name != "FAIL"])
     found["files left"] = len(left)
     for path in left:
         sys.stderr.write(f"left: {path}\n")
@@ -377,6 +379,16 @@ def cost(folder: Path, before: Known) -> Counter[str]:
 def leftovers(folder: Path) -> list[Path]:
     """Return the files that nobody owns once no tune runs."""
     return [path for part in (".*", "results/.*", "results/plots/.*", "tmp/*") for path in folder.glob(part)]
+
+
+def unnamed(folder: Path, study: Study, trials: Sequence[FrozenTrial]) -> list[Path]:
+    """Return the artifacts that neither the study has nor one of its `trials`."""
+    held = [study._study._storage.get_study_system_attrs(study._study._study_id)]  # noqa: SLF001 - Optuna's names
+    held += [trial.system_attrs for trial in trials]
+    names = {name.partition(":")[2] for one in held for name in one if name.startswith("artifacts:")}
+    files = [*folder.glob("artifacts/*"), *folder.glob("studies/artifacts/*")]
+    assert names, "No artifact is named."
+    return [path for path in files if path.name not in names]
 
 
 def prepared(folder: Path) -> None:
