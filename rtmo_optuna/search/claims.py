@@ -12,13 +12,14 @@ from rtmo_optuna.records import Outcome, Settings
 from rtmo_optuna.search import atomic
 from rtmo_optuna.search.sampler import distributions
 from rtmo_optuna.search.storage import GRACE_S
-from rtmo_optuna.search.trials import LEFT_TO, driver
+from rtmo_optuna.search.trials import LEFT_TO, driver, drop_files
 from rtmo_optuna.space.resolve import params_of, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import optuna
+    from optuna.artifacts import FileSystemArtifactStore
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
@@ -35,9 +36,20 @@ class Claims:
     number was there when the other was made: it keeps them, and whoever has the other one leaves it.
     """
 
-    def __init__(self, study: optuna.Study, opened: RDBStorage, space: SearchSpace, has_gone: HasGone) -> None:
-        """Look after the trials of `study`, whose database is `opened`; `has_gone` tells of a trial's driver."""
+    def __init__(
+        self,
+        study: optuna.Study,
+        opened: RDBStorage,
+        store: FileSystemArtifactStore,
+        space: SearchSpace,
+        has_gone: HasGone,
+    ) -> None:
+        """Look after the trials of `study`, whose database is `opened`; `has_gone` tells of a trial's driver.
+
+        Their artifacts are in `store`.
+        """
         self._has_gone = has_gone
+        self._store = store
         self._study = study
         self._opened = opened
         self._space = space
@@ -141,6 +153,8 @@ class Claims:
         held = trial.user_attrs.get("settings")
         first = trial.number if held is None else self.taken().get(Settings.from_plain(held), trial.number)
         again = first == trial.number and (held is not None or "fixed_params" in trial.system_attrs)
+        if again:
+            drop_files(self._store, trial)
         return atomic.fail(self._opened, self._study._study_id, trial, attributes, again=again)  # noqa: SLF001
 
     def _orphaned(self, trial: FrozenTrial) -> bool:

@@ -105,13 +105,19 @@ def plain_settings(study: Study) -> Settings | None:
     return screening.plainer(study.about.space, best.settings, effects) if best else None
 
 
-def least_pairs(study: Study, incumbent: Settings) -> int:
+def least_pairs(study: Study, incumbent: Settings, *, searched: bool = False) -> int:
     """Return for how many processes there has to be time where a claim is to come of it.
 
-    Those are the fewest pairs of a winner with the default and with what config.yaml holds, taken with caution.
+    Those are the fewest pairs of a winner with the default and with what config.yaml holds, taken with caution. Where
+    all is `searched`, those that an earlier run kept need not come again.
     """
     rivals = len({study.about.space.fixed, incumbent})
-    return math.ceil(_CAUTION * (rivals + 1) * min(confirm.LOOKS))
+    kept = kept_outcomes(study) if searched else None
+    if kept and kept.over:
+        return 0
+    rounds = study.results(Purpose.CONFIRMATION) if kept and kept.pairs is not None else {}
+    ran = sum(len(values) for index, values in rounds.items() if index < min(confirm.LOOKS))
+    return math.ceil(_CAUTION * max(0, (rivals + 1) * min(confirm.LOOKS) - ran))
 
 
 @dataclass
@@ -130,7 +136,7 @@ class Finals:
             return kept
         default = self.study.about.space.fixed
         rivals = tuple(rival for rival in dict.fromkeys((default, kept.incumbent)) if not self.study.failed(rival))
-        state = self._race(kept.rules, least_pairs(self.study, self.incumbent))
+        state = self._race(kept.rules, least_pairs(self.study, self.incumbent, searched=True))
         winner = self._plain(kept, state)
         if kept.winner not in {None, winner}:  # another version's race, or a screening that went on: no pair fits
             self.study.forget(Purpose.CONFIRMATION)

@@ -106,7 +106,7 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
     lines = []
     for summary in optuna.study.get_all_study_summaries(opened):
         about = summary.user_attrs.get("about")
-        if about:
+        if isinstance(about, dict) and about.keys() >= {"definition", "model_path"}:
             begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
             provider, model = about["definition"]["provider"], about["model_path"]
             study_id = opened.get_study_id_from_name(summary.study_name)

@@ -98,7 +98,7 @@ class Screen:
         most = screening.room(about.definition, len(every)) - self._tried()
         effects: list[KnobEffect] = []
         blocks: dict[int, int] = dict(self.study.get("flip_blocks") or ())
-        first, ran = _APART + max(blocks.values(), default=-_APART), 0
+        first, ran = _APART + max((*blocks.values(), *self.study.results(Purpose.LEVEL)), default=-_APART), 0
         for place, flip in enumerate(every, 1):
             self.study.catch_up()
             if self.study.known(flip.settings) is None and not self.study.under_way(flip.settings):

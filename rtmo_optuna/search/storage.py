@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, 
 
 from rtmo_optuna.display import without_password, without_secrets
 from rtmo_optuna.errors import LostError, UsageError
+from rtmo_optuna.search import atomic
 from rtmo_optuna.search.patience import Patience, PatientStorage
 from rtmo_optuna.space.values import advice, nearest
 
@@ -107,8 +108,7 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         if file:
             _lock_early(opened)
         opened.patience = Patience(shown, file)
-        if file:
-            opened.get_all_studies()
+        _hide_passwords(opened)
     except LostError as error:
         message = f"{error} Check --storage."
         raise UsageError(message) from error
@@ -121,6 +121,19 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         message = f"The storage {shown} does not open: {without_secrets(reason, storage)}"
         raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
     return opened
+
+
+def _hide_passwords(opened: PatientStorage) -> None:
+    """Hide the passwords of storages' URLs that older versions of this program kept with their studies."""
+    kept: dict[int, Any] = {}
+    for study in opened.get_all_studies():
+        about = study.user_attrs.get("about")
+        if isinstance(about, dict) and isinstance(url := about.get("storage"), str):
+            hidden = without_password(url)
+            if hidden != url:
+                kept[study._study_id] = {**about, "storage": hidden}  # noqa: SLF001 - Optuna's name
+    if kept:
+        atomic.replace(opened, "about", kept)
 
 
 def _opened(url: str) -> PatientStorage:

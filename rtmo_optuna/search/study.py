@@ -73,7 +73,7 @@ class Study(Kept):
         self.about = about
         self.patience = patience_of(opened)
         self.objective = OBJECTIVES[about.definition.objective]
-        self._claims = Claims(study, opened, about.space, self.crew.has_gone)
+        self._claims = Claims(study, opened, self._store, about.space, self.crew.has_gone)
         self.live = about.space
 
     def refresh(self) -> None:
@@ -173,6 +173,11 @@ class Study(Kept):
     def waiting(self) -> bool:
         """Whether a trial is queued."""
         return self._claims.waiting
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all that may be proposed was tried, or is under way."""
+        return self._untried() is None
 
     def _remember(self, record: TrialRecord | None) -> None:
         if record is not None:

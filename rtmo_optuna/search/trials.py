@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.artifacts import upload_artifact
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import decode, encode
@@ -40,6 +42,14 @@ def keep_files(store: FileSystemArtifactStore, trial: optuna.Trial, measurement:
     for file, kind in ((log, "text/plain"), (samples, "application/json")):
         if file.exists() and file.stat().st_size:
             upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial, mimetype=kind)
+
+
+def drop_files(store: FileSystemArtifactStore, frozen: FrozenTrial) -> None:
+    """Remove the artifacts of a trial that was broken off and is tried again, halves of files too."""
+    for name in frozen.system_attrs:
+        if name.startswith(ARTIFACTS_ATTR_PREFIX):
+            with contextlib.suppress(OSError):
+                Path(store._base_path, Path(name.removeprefix(ARTIFACTS_ATTR_PREFIX)).name).unlink()  # noqa: SLF001
 
 
 def ran(frozen: FrozenTrial) -> bool:

@@ -75,6 +75,8 @@ class Tune:
     def _whole(self) -> Outcomes | None:
         deadline = budget.deadline(self.begun, self.study.about.definition.timeout_s)
         self.runner.walls_s[:0] = self.study.walls_s
+        if (found := self.study.screening) and found.over:
+            self.study.freeze({one.name for one in found.inert})
         self._foretell(deadline)
         self._preflight()
         self._foretell(deadline)
@@ -142,8 +144,8 @@ class Tune:
 
     def _fits(self, deadline: float) -> bool:
         """Whether the pairs that a claim takes find time before `deadline`, as long as processes take now."""
-        pairs, trials = least_pairs(self.study, self.incumbent), self.study.runs
-        return budget.in_time(time.monotonic(), deadline, self.runner.each_s, pairs, trials=trials)
+        pairs, trials = least_pairs(self.study, self.incumbent, searched=self._searched()), self.study.runs
+        return not pairs or budget.in_time(time.monotonic(), deadline, self.runner.each_s, pairs, trials=trials)
 
     def _until(self) -> float:
         """Return when the search ends: it leaves time for a short race and the least confirmation, where it can.
@@ -213,6 +215,10 @@ class Tune:
         if proposal is not None:
             self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)
         return proposal is not None
+
+    def _searched(self) -> bool:
+        """Whether an earlier run has left nothing to try, by what is known before this one."""
+        return not self.study.waiting and (self.study.exhausted or bool(self._ended()))
 
     def _spent(self) -> str:
         """Return why no more trials are to be run at all; empty where there may be."""

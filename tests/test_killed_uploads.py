@@ -1,0 +1,84 @@
+"""What a kill leaves in the store of artifacts, and what older versions left in the database, goes at the next run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import optuna
+import pytest
+from optuna.artifacts import upload_artifact
+from optuna.trial import TrialState
+
+import scripted
+from rtmo_optuna.machine.host import host
+from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyDefinition
+from rtmo_optuna.search.library import list_studies
+from rtmo_optuna.search.storage import open_storage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rtmo_optuna.search.study import Study
+
+DEFINITION = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None, "enable_mem_pattern": None})
+
+
+def opened(folder: Path) -> Study:
+    """Return the study of this folder as the next run has it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return scripted.opened(folder, DEFINITION, host())
+
+
+def gone() -> int:
+    """Return the id of a process that is no more."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        return ended.pid
+
+
+@pytest.mark.parametrize("uploads", [1, 2])
+def test_files_of_a_trial_whose_driver_died_are_removed(tmp_path: Path, uploads: int) -> None:
+    """Its log, or its samples too: the trial runs again and has files of its own; those of others stay."""
+    study = opened(tmp_path)
+    study.enqueue(Settings(), Origin.DEFAULT)
+    for name in ("log.txt", "samples.json"):
+        (tmp_path / name).write_text("half", encoding="utf-8")
+    study.attach([tmp_path / "log.txt"])
+    proposal = study.ask()
+    assert proposal
+    for name in ("log.txt", "samples.json")[:uploads]:
+        upload_artifact(artifact_store=study._store, file_path=str(tmp_path / name), study_or_trial=proposal.trial)  # noqa: SLF001
+    proposal.trial.set_user_attr("driver", {**proposal.trial.user_attrs["driver"], "pid": gone()})
+    assert len(list((tmp_path / "artifacts").iterdir())) == 1 + uploads
+    again = opened(tmp_path)
+    assert again.recover() == 1
+    assert len(list((tmp_path / "artifacts").iterdir())) == 1
+    failed, waiting = again._study.get_trials()  # noqa: SLF001
+    assert (failed.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert not [name for name in failed.system_attrs if name.startswith("artifacts:")]
+    proposal = again.ask()
+    assert proposal
+    assert proposal.settings == Settings()
+    again.tell(proposal, Measurement(Outcome.MEASURED, latency_ns=5e6, windows_ns=(5e6,) * 4, calls=40), tmp_path)
+    assert len(list((tmp_path / "artifacts").iterdir())) == 3
+
+
+def test_passwords_that_older_versions_kept_are_hidden(tmp_path: Path) -> None:
+    """Of every study in the database, whatever opens it; what is no study of ours stays as it is."""
+    study, url = opened(tmp_path), f"sqlite:///{tmp_path}/studies.db"
+    about = study._study.user_attrs["about"]  # noqa: SLF001
+    clear = ["postgresql://me:hush@host/studies", "mysql://h/s?user=me&password=hush", "postgresql://me@host/studies"]
+    for number, storage in enumerate(clear):
+        other = optuna.create_study(study_name=f"other {number}", storage=url)
+        other.set_user_attr("about", {**about, "storage": storage})
+    optuna.create_study(study_name="theirs", storage=url).set_user_attr("about", "me:hush@h")
+    assert len(list_studies(url)) == 4
+    kept = {one.study_name: one.user_attrs["about"] for one in open_storage(url, create=False).get_all_studies()}
+    assert kept.pop("theirs") == "me:hush@h"
+    assert [kept[f"other {number}"]["storage"] for number in range(3)] == [
+        "postgresql://me:***@host/studies",
+        "mysql://h/s?user=me&password=***",
+        clear[2],
+    ]
+    assert kept["s"] == about == {**kept["other 0"], "storage": about["storage"]}
