@@ -31,18 +31,19 @@ import optuna
 
 import on_device
 from aa_replay import CANARY, LEAST_GAIN, PLAIN, Process, Recording, replay, variation, write
-from rtmo_optuna import workflow
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import TunerError
-from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import EngineKind, Measurement, Outcome, Settings
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import EngineKind, Settings
+from rtmo_optuna.verbs import tune
+from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from rtmo_optuna.records import StudyRecord, TrialRecord
+    from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 PLANTED = ("graph_optimization_level", "ORT_ENABLE_BASIC")
 SCRIPTED_STUDY = """
@@ -164,7 +165,7 @@ def live(args: argparse.Namespace) -> list[Live]:
 def _tuned(options: TuneOptions, *, planted: bool) -> Live:
     begun = time.monotonic()
     with contextlib.nullcontext() if planted else same_for_all():
-        result = workflow.tune(options, on_device.observe)
+        result = tune.tune(options, on_device.observe)
     if result.interrupted:
         raise KeyboardInterrupt
     found = result.record

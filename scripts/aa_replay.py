@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import simulated
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import TunerError
-from rtmo_optuna.search import confirm, race
+from rtmo_optuna.search.decide import confirm, race
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rtmo_optuna.records import Settings
+    from rtmo_optuna.types.request import Settings
 
 LEAST_GAIN = 0.01
 CANARY, PLAIN = "canary", "plain"

@@ -16,7 +16,7 @@ import onnx
 
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.machine import gpu
-from rtmo_optuna.wire import SessionSpec, Settings
+from rtmo_optuna.types.request import SessionSpec, Settings
 
 if TYPE_CHECKING:
     import argparse

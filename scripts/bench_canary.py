@@ -22,16 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.bench.run import measure
-from rtmo_optuna.prepare import TuneOptions, plan
-from rtmo_optuna.records import BenchmarkRequest, Measuring, Outcome, Settings
-from rtmo_optuna.search import judge
+from rtmo_optuna.child.measure import measure
+from rtmo_optuna.search.decide import judge
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import BenchmarkRequest, Measuring, Settings
+from rtmo_optuna.verbs.prepare import TuneOptions, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rtmo_optuna.prepare import Plan
-    from rtmo_optuna.records import Measurement
+    from rtmo_optuna.types.measurement import Measurement
+    from rtmo_optuna.verbs.prepare import Plan
 
 BURST_S = 0.25
 NEIGHBOUR = """

@@ -26,35 +26,23 @@ from unittest.mock import patch
 import numpy as np
 import optuna
 
-from rtmo_optuna.bench import launcher, protocol
+from rtmo_optuna.child import launcher, protocol
 from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import (
-    BenchmarkRequest,
-    EngineKind,
-    GateMode,
-    GateRequest,
-    GateRules,
-    InputFacts,
-    Measurement,
-    Measuring,
-    ModelFacts,
-    Outcome,
-    SessionSpec,
-    StudyDefinition,
-    StudyRecord,
-    Verdict,
-)
-from rtmo_optuna.search import judge
-from rtmo_optuna.search.library import open_study
-from rtmo_optuna.search.process import Runner
-from rtmo_optuna.search.sampler import distributions
+from rtmo_optuna.samplers.table import distributions
+from rtmo_optuna.search.decide import judge
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.space.knobs import dimension_table
 from rtmo_optuna.space.resolve import every_params, resolve, settings_of
+from rtmo_optuna.study.library import open_study
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
+from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Measuring, ModelFacts, SessionSpec
+from rtmo_optuna.types.study import StudyRecord, Verdict
+from rtmo_optuna.types.subject import InputFacts, StudyDefinition
 
 if TYPE_CHECKING:
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
 
 LATE = 1000
 TEN_WINDOWS = Measuring(

@@ -34,7 +34,7 @@ from waiting import WAYS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rtmo_optuna.records import Gpu
+    from rtmo_optuna.types.subject import Gpu
 
 SAMPLED_S = 0.1
 QUANTILES = (0.5, 0.9, 0.99)

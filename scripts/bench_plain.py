@@ -28,38 +28,23 @@ from typing import TYPE_CHECKING, TypeAlias
 import optuna
 
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import (
-    GateMode,
-    GateRequest,
-    GateRules,
-    Gpu,
-    InputFacts,
-    Machine,
-    Measurement,
-    Measuring,
-    ModelFacts,
-    Origin,
-    Outcome,
-    Purpose,
-    SessionSpec,
-    Settings,
-    StudyDefinition,
-    StudyRecord,
-    Value,
-    Verdict,
-)
-from rtmo_optuna.search.library import open_study
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import params_of, resolve
+from rtmo_optuna.study.library import open_study
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
+from rtmo_optuna.types.request import Measuring, ModelFacts, SessionSpec, Settings, Value
+from rtmo_optuna.types.study import Origin, StudyRecord, Verdict
+from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, StudyDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
 
 Truth: TypeAlias = Callable[[Mapping[str, "Value"]], float]
 

@@ -16,12 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.bench.pool import ChildPool, size_for
-from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import Outcome
+from rtmo_optuna.child.prefork import ChildPool, size_for
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import Measurement
+    from rtmo_optuna.types.measurement import Measurement
 
 
 def stages_of(measured: Measurement) -> dict[str, float]:

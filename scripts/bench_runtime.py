@@ -32,14 +32,14 @@ from onnx import TensorProto, helper
 from answers import BOUND, CUT, FAST, SPLIT, equal, feed_of, soak, spec_of
 from bench_canary import neighbours
 from rtmo_optuna.engine import ort
-from rtmo_optuna.engine.capture import cut
+from rtmo_optuna.engine.cutting.cut import cut
 from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.runtime import open_session
 from rtmo_optuna.machine import gpu
 from rtmo_optuna.machine.canary import QuietCore
-from rtmo_optuna.wire import SessionSpec, Settings
+from rtmo_optuna.types.request import SessionSpec, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

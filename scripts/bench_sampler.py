@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import optuna
 
-from rtmo_optuna.records import Outcome, SearchSpace
-from rtmo_optuna.search.sampler import SAMPLERS, distributions
+from rtmo_optuna.samplers.table import SAMPLERS, distributions
 from rtmo_optuna.space.knobs import dimension_table
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.subject import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -20,10 +20,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from rtmo_optuna.records import Measurement, Outcome, Reading, Settings
-from rtmo_optuna.search import inertness, screening
-from rtmo_optuna.search.inertness import InertRules, Option
-from rtmo_optuna.search.screening import AGAIN, Flip, Level
+from rtmo_optuna.search.decide import equivalence, screening
+from rtmo_optuna.search.decide.equivalence import InertRules, Option
+from rtmo_optuna.search.decide.screening import AGAIN, Flip, Level
+from rtmo_optuna.types.findings import Reading
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings
 
 Effects: TypeAlias = Mapping[Option, float]
 
@@ -82,14 +84,14 @@ def flipped(host: Host, effects: Effects) -> dict[Option, Reading]:
     }
 
 
-def tested(host: Host, options: Sequence[Option], effects: Effects, most: int | None) -> inertness.InertTest:
+def tested(host: Host, options: Sequence[Option], effects: Effects, most: int | None) -> equivalence.InertTest:
     """Return one study's test of `options`, after at most `most` pairs where that is given."""
-    test = inertness.start(options, InertRules())
+    test = equivalence.start(options, InertRules())
     while not test.over and (most is None or len(test.pairs) < most):
-        pair = inertness.next_pair(test)
+        pair = equivalence.next_pair(test)
         apart = sum(sign * effects[option] for option, sign in pair.signs.items())
         gap = apart + host.level() - host.level()
-        test = inertness.after(test, inertness.Pair(pair.signs, gap))
+        test = equivalence.after(test, equivalence.Pair(pair.signs, gap))
     return test
 
 

@@ -23,30 +23,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from rtmo_optuna.bench import protocol
-from rtmo_optuna.bench.launcher import Child
-from rtmo_optuna.bench.run import Decision, measure
+from rtmo_optuna.child import protocol
+from rtmo_optuna.child.launcher import Child
+from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.engine import inputs
+from rtmo_optuna.engine.inputs import inputs
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import (
-    BenchmarkRequest,
-    GateMode,
-    GateResult,
-    Measurement,
-    ModelFacts,
-    Outcome,
-    OutputError,
-    SessionSpec,
-    TensorSpec,
-)
-from rtmo_optuna.search.sampler import SAMPLERS
+from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.space import configfile, definition
+from rtmo_optuna.types.measurement import GateMode, GateResult, Measurement, Outcome, OutputError
+from rtmo_optuna.types.request import BenchmarkRequest, ModelFacts, SessionSpec, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from rtmo_optuna.bench.pool import ChildPool
+    from rtmo_optuna.child.prefork import ChildPool
 
     Try = Callable[[random.Random, Path], bool]
 

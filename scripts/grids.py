@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Dimension, Measurement, Outcome, SearchSpace, Settings, StageTimes
-from rtmo_optuna.search import noise
+from rtmo_optuna.search.decide import noise
 from rtmo_optuna.space.knobs import dimension_table
 from rtmo_optuna.space.resolve import every_params, settings_of
+from rtmo_optuna.types.measurement import Measurement, Outcome, StageTimes
+from rtmo_optuna.types.request import Dimension, Settings
+from rtmo_optuna.types.subject import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtmo_optuna.prepare import TuneOptions
-from rtmo_optuna.records import Event, Note
+from rtmo_optuna.types.study import Event, Note
+from rtmo_optuna.verbs.prepare import TuneOptions
 
 if TYPE_CHECKING:
     import argparse
 
-    from rtmo_optuna.prepare import Plan
+    from rtmo_optuna.verbs.prepare import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

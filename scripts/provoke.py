@@ -36,19 +36,20 @@ from typing import IO, TYPE_CHECKING, Any
 import yaml
 from sqlalchemy.orm import Session
 
-from rtmo_optuna import cli, workflow
-from rtmo_optuna.bench import launcher
-from rtmo_optuna.records import Settings
+from rtmo_optuna.child import launcher
+from rtmo_optuna.cli import main as cli
 from rtmo_optuna.search import finals, preflight, screen, tune
-from rtmo_optuna.search.library import has_study, load_study
 from rtmo_optuna.show import page, pictures
+from rtmo_optuna.study.library import has_study, load_study
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.verbs import tune as verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from optuna.trial import FrozenTrial
 
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
 
 DEFINITION = """
 provider: cpu
@@ -67,7 +68,7 @@ COMMAND = (
     *("tune", "script.json", "--engine", "scripted", "--study", "small.yaml", "--provider", "cpu"),
     *("--timeout", "60s", "--output", "results", "--allow-busy"),
 )
-_IMPORTS = ("rtmo_optuna.bench.worker", "rtmo_optuna.engine.scripted", "rtmo_optuna.engine.outputs", "onnxruntime")
+_IMPORTS = ("rtmo_optuna.child.worker", "rtmo_optuna.engine.scripted", "rtmo_optuna.engine.gate.outputs", "onnxruntime")
 """What benchmarks need not import again."""
 MOST_TRIES = 4
 _AGE_S = 10
@@ -124,14 +125,14 @@ class Stage:
     def watch(self) -> None:
         """Have the parts of a tune in this process tell when they begin and end."""
         for place, name, phase, after in (
-            (workflow, "open_study", "creation", "baseline"),
+            (verb, "open_study", "creation", "baseline"),
             (preflight.Preflight, "run", "baseline", ""),
             (tune.Tune, "_search", "search", ""),
             (tune.Tune, "_simplify", "search", ""),
             (screen.Screen, "run", "screening", ""),
             (finals.Finals, "run", "race", "export"),
             (finals.Finals, "_confirm", "confirmation", ""),
-            (workflow, "_finish", "export", "end"),
+            (verb, "_finish", "export", "end"),
         ):
             setattr(place, name, self.within(phase, getattr(place, name), after))
 
@@ -191,7 +192,7 @@ class Forked:
             for first, last in zip([2, *kept], [*kept, 1 << 12], strict=True):
                 os.closerange(first + 1, last)
             sys.stdin, sys.argv = os.fdopen(0), list(command[2:])
-            importlib.import_module("rtmo_optuna.bench.worker").main()
+            importlib.import_module("rtmo_optuna.child.worker").main()
         finally:
             os._exit(1)
 
@@ -372,7 +373,7 @@ def cost(folder: Path, before: Known) -> Counter[str]:
     configuration = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     found["configuration lost"] = configuration.get("other") != 1 or "onnx" not in configuration
     found["no report"] = not (folder / "results/report.md").exists()
-    found["not proven"] = "faster" not in str(workflow._judged(now.study, finals.kept_outcomes(now.study)).verdict)  # noqa: SLF001
+    found["not proven"] = "faster" not in str(verb._judged(now.study, finals.kept_outcomes(now.study)).verdict)  # noqa: SLF001
     return found
 
 

@@ -15,16 +15,17 @@ import grids
 import on_device
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.prepare import plan, runner_of
-from rtmo_optuna.records import Outcome, Settings
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.space.resolve import every_params, settings_of
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.verbs.prepare import plan, runner_of
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Mapping
 
-    from rtmo_optuna.prepare import Plan
+    from rtmo_optuna.types.request import Settings
+    from rtmo_optuna.verbs.prepare import Plan
 
 
 @dataclass

@@ -17,13 +17,15 @@ from optuna.trial import TrialState
 
 import simulated
 from grids import Entry, Grid, Process
-from rtmo_optuna.bench.run import Decision
+from rtmo_optuna.child.measure import Decision
 from rtmo_optuna.codec import encode
-from rtmo_optuna.records import Measurement, Measuring, Outcome, SearchSpace, Settings, Window
-from rtmo_optuna.search import confirm, judge, noise, race, screening
-from rtmo_optuna.search.ladder import next_rung
-from rtmo_optuna.search.sampler import SAMPLERS, distributions
+from rtmo_optuna.samplers.table import SAMPLERS, distributions
+from rtmo_optuna.search.decide import confirm, judge, noise, race, screening
+from rtmo_optuna.search.decide.ladder import next_rung
 from rtmo_optuna.space.resolve import params_of, settings_of
+from rtmo_optuna.types.measurement import Measurement, Outcome, Window
+from rtmo_optuna.types.request import Measuring, Settings
+from rtmo_optuna.types.subject import SearchSpace
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from rtmo_optuna.records import Settings
-from rtmo_optuna.search import confirm, race
+from rtmo_optuna.search.decide import confirm, race
+from rtmo_optuna.types.request import Settings
 
 Draw: TypeAlias = Callable[[Settings], float | None]
 

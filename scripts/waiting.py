@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.device import Device
-from rtmo_optuna.wire import Settings
+from rtmo_optuna.types.request import Settings
 
 Wait: TypeAlias = Callable[[int], None]
 """Returns at the given time, in ns of time.perf_counter_ns, or as soon after it as it can."""

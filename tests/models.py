@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rtmo_optuna.records import ModelFacts
+from rtmo_optuna.types.request import ModelFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

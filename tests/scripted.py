@@ -7,28 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtmo_optuna.prepare import TuneOptions
-from rtmo_optuna.records import (
-    BenchmarkRequest,
-    EngineKind,
-    InputFacts,
-    Limits,
-    Machine,
-    Measuring,
-    ModelFacts,
-    SessionSpec,
-    Settings,
-    StudyDefinition,
-    StudyRecord,
-    Verdict,
-)
-from rtmo_optuna.search.library import open_study
 from rtmo_optuna.space.resolve import resolve
+from rtmo_optuna.study.library import open_study
+from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Limits, Measuring, ModelFacts, SessionSpec, Settings
+from rtmo_optuna.types.study import StudyRecord, Verdict
+from rtmo_optuna.types.subject import InputFacts, Machine, StudyDefinition
+from rtmo_optuna.verbs.prepare import TuneOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
 
 SHORT = Measuring(warmup_s=0.01, warmup_calls=2, window_s=0.01, window_calls=3, windows_min=3, windows_max=4)
 STRICT = Limits(start_s=20.0, build_s=2.0, first_run_s=2.0, window_s=2.0, exit_s=5.0)

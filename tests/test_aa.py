@@ -13,8 +13,9 @@ import aa_replay
 import simulated
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import TunerError
-from rtmo_optuna.records import Measurement, Outcome, Settings
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

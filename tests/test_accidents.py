@@ -14,12 +14,15 @@ from optuna.trial import TrialState
 import scripted
 from rtmo_optuna.errors import IdentityError
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyDefinition
-from rtmo_optuna.search.library import has_study, open_study
-from rtmo_optuna.search.storage import open_storage
+from rtmo_optuna.study.library import has_study, open_study
+from rtmo_optuna.study.storage import open_storage
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
 
 DEFINITION = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None, "enable_mem_pattern": None})
 DEFAULT = Settings()
@@ -29,7 +32,9 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 import optuna
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import Origin, Settings, StudyDefinition
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import StudyDefinition
 import scripted
 from optuna.storages import RDBStorage
 

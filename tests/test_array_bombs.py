@@ -22,9 +22,9 @@ MEGABYTE = bytes(2**20)
 _PROGRAM = """
 import json, re, sys, time
 from pathlib import Path
-from rtmo_optuna.engine.inputs import prepare
+from rtmo_optuna.engine.inputs.inputs import prepare
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.wire import TensorSpec
+from rtmo_optuna.types.request import TensorSpec
 begun, said = time.process_time(), "accepted"
 try:
     prepare([TensorSpec("x", "tensor(float)", ("n", 4))], source=Path(sys.argv[1]), shapes={}, scale=1.0,

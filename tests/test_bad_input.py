@@ -15,9 +15,10 @@ import pytest
 
 import models
 import scripted
-from rtmo_optuna import cli, first_look, prepare
+from rtmo_optuna.cli import main
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.search.storage import open_storage
+from rtmo_optuna.study.storage import open_storage
+from rtmo_optuna.verbs import first_look, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,7 +174,7 @@ def test_bad_input(
     prepare()
     before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", "m.onnx", "--provider", "cpu", *arguments])
+        main.main(["tune", "m.onnx", "--provider", "cpu", *arguments])
     told = capsys.readouterr().err
     assert ended.value.code == 2, told
     for word in words:
@@ -186,7 +187,7 @@ def test_bad_input(
 def test_options_are_told_in_one_sentence(capsys: pytest.CaptureFixture[str], option: str, given: str) -> None:
     """By their names, with what was given and what may be; nothing of the library that reads the command line."""
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", "m.onnx", option, given])
+        main.main(["tune", "m.onnx", option, given])
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {option} {_OPTIONS[option, given]}\n"
 
@@ -200,7 +201,7 @@ def test_options_of_the_other_verbs(capsys: pytest.CaptureFixture[str]) -> None:
         (["dashboard", "--host", " "], "--host is empty: give it a value, or leave it out."),
     ):
         with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
+            main.main(arguments)
         assert (ended.value.code, capsys.readouterr().err) == (2, f"error: {told}\n")
 
 
@@ -233,7 +234,7 @@ def test_cuda_without_a_provider_is_refused(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     models.dense(Path("m.onnx"))
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", "m.onnx", "--provider", "cuda"])
+        main.main(["tune", "m.onnx", "--provider", "cuda"])
     assert ended.value.code == 2
     told = capsys.readouterr().err
     assert "CUDA" in told
@@ -249,7 +250,7 @@ def test_outputs_that_are_texts_are_tuned_like_any_other(
     models.spelt(Path("m.onnx"))
     short = ["tune", "m.onnx", "--provider", "cpu", "--quick", "--trials", "1", "--search-only", "--timeout", "20s"]
     with pytest.raises(SystemExit) as ended:
-        cli.main([*short, "--gate", gate])
+        main.main([*short, "--gate", gate])
     assert ended.value.code == 0
 
 
@@ -271,9 +272,9 @@ def test_ctrl_c_before_there_is_a_study(monkeypatch: pytest.MonkeyPatch, capsys:
     def interrupt(*_arguments: object, **_more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupt)
+    monkeypatch.setattr(main, "app", interrupt)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", "m.onnx"])
+        main.main(["tune", "m.onnx"])
     assert ended.value.code == 130
     assert capsys.readouterr().err == "Interrupted.\n"
 
@@ -287,7 +288,7 @@ def test_a_port_in_use_is_named(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit) as ended:
-            cli.main(["dashboard", "--storage", "sqlite:///s.db", "--port", str(port)])
+            main.main(["dashboard", "--storage", "sqlite:///s.db", "--port", str(port)])
     assert ended.value.code == 2
     told = capsys.readouterr().err
     assert f"127.0.0.1:{port}" in told

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from rtmo_optuna.bench import protocol, timer
-from rtmo_optuna.bench.run import Decision, describe, measure, trusted
+from rtmo_optuna.child import protocol, timer
+from rtmo_optuna.child.measure import Decision, describe, measure, trusted
 from rtmo_optuna.errors import ChildError
-from rtmo_optuna.records import EngineKind, Limits, Measurement, Outcome, SessionSpec, Settings, Stage, Window
-from rtmo_optuna.search import judge
+from rtmo_optuna.search.decide import judge
+from rtmo_optuna.types.measurement import Measurement, Outcome, Window
+from rtmo_optuna.types.request import EngineKind, Limits, SessionSpec, Settings, Stage
 from scripted import SHORT, request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtmo_optuna.records import BenchmarkRequest
+    from rtmo_optuna.types.request import BenchmarkRequest
 
 
 def three_windows(windows: Sequence[Window]) -> Decision:
@@ -210,8 +211,8 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from rtmo_optuna.bench.launcher import Child\n"
-        "from rtmo_optuna.bench import protocol\n"
+        "from rtmo_optuna.child.launcher import Child\n"
+        "from rtmo_optuna.child import protocol\n"
         "from scripted import request\n"
         "folder = Path(sys.argv[2])\n"
         "child = Child(folder / 'log.txt')\n"

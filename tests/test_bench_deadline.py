@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import scripted
-from rtmo_optuna.bench.run import Decision, measure
-from rtmo_optuna.compare import compare
+from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.errors import NothingMeasuredError
-from rtmo_optuna.records import Event, Note, Outcome, Stage, WindowDone
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Stage
+from rtmo_optuna.types.study import Event, Note, WindowDone
+from rtmo_optuna.verbs.bench import compare
 from test_killed_children import OTHER, children
 
 STUDY = "provider: cpu\nknobs: {enable_mem_pattern: all}\n"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import models
-from rtmo_optuna import cli
-from rtmo_optuna.circumstances import with_tuned_shapes
-from rtmo_optuna.prepare import TuneOptions
+from rtmo_optuna.cli import main
+from rtmo_optuna.verbs.circumstances import with_tuned_shapes
+from rtmo_optuna.verbs.prepare import TuneOptions
 from scripted import write_script
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["bench", "--provider", "cpu", "--set", "enable_mem_pattern=off", *arguments])
+        main.main(["bench", "--provider", "cpu", "--set", "enable_mem_pattern=off", *arguments])
     assert not ended.value.code
     return capsys.readouterr().out
 

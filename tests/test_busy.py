@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import scripted
-from rtmo_optuna import prepare
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import load
+from rtmo_optuna.verbs import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

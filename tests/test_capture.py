@@ -19,11 +19,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import models
 from calling import assembled
-from rtmo_optuna.engine.capture import Cut, cut, obstacles
+from rtmo_optuna.engine.cutting.cut import Cut, cut, obstacles
+from rtmo_optuna.engine.cutting.static import OBSTACLES
 from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession
 from rtmo_optuna.engine.split import FixedFinish
-from rtmo_optuna.engine.static import OBSTACLES
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -581,7 +581,7 @@ def test_the_hash_of_a_settled_model_is_kept(tmp_path: Path) -> None:
     time.sleep(2.1)
     assert cut(str(path), {}, str(cuts)) == first
     script = (
-        "import sys; from rtmo_optuna.engine.capture import cut; cut(sys.argv[1], {}, sys.argv[2])\n"
+        "import sys; from rtmo_optuna.engine.cutting.cut import cut; cut(sys.argv[1], {}, sys.argv[2])\n"
         "assert not {'onnx', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script, str(path), str(cuts)], check=True)
@@ -596,7 +596,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     """Several processes that cut the same model at the same time all get a whole cut."""
     path = positives(tmp_path / "m.onnx")
     script = (
-        "import sys; from rtmo_optuna.engine.capture import cut; import onnx\n"
+        "import sys; from rtmo_optuna.engine.cutting.cut import cut; import onnx\n"
         "for i in range(5): parts = cut(sys.argv[1], {}, sys.argv[2] + str(i)); onnx.load(parts.head)"
     )
     command = [sys.executable, "-c", script, str(path), str(tmp_path / "cuts")]

@@ -12,15 +12,18 @@ from optuna.trial import TrialState
 
 import scripted
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyDefinition
-from rtmo_optuna.search import claims
-from rtmo_optuna.search.sampler import SAMPLERS
+from rtmo_optuna.samplers.table import SAMPLERS
+from rtmo_optuna.study import queue
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rtmo_optuna.search.study import Proposal, Study
+    from rtmo_optuna.study.study import Proposal, Study
 
 T = TypeVar("T")
 
@@ -153,7 +156,7 @@ def test_a_driver_that_dies_as_it_takes_a_trial_leaves_it_to_the_others(
     assert finish(other, other.ask(), tmp_path) == DEFAULT
     other._study._storage.create_new_trial(other._study._study_id)  # noqa: SLF001
     assert other.recover() == 0
-    monkeypatch.setattr(claims, "GRACE_S", -1)
+    monkeypatch.setattr(queue, "GRACE_S", -1)
     assert other.recover() == 1
 
 

@@ -7,34 +7,24 @@ from typing import Any
 
 import pytest
 
-from rtmo_optuna import records
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.records import (
+from rtmo_optuna.types import study
+from rtmo_optuna.types.measurement import Measurement, Outcome, StageTimes
+from rtmo_optuna.types.request import (
     BenchmarkRequest,
     Choice,
     Dimension,
     EngineKind,
-    Frozen,
-    Gpu,
-    InputFacts,
     Limits,
-    Machine,
-    Measurement,
     Measuring,
     ModelFacts,
-    Origin,
-    Outcome,
-    SearchSpace,
     SessionSpec,
     Settings,
     Stage,
-    StageTimes,
-    StudyDefinition,
-    StudyRecord,
     TensorSpec,
-    TrialRecord,
-    Verdict,
 )
+from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord, Verdict
+from rtmo_optuna.types.subject import Frozen, Gpu, InputFacts, Machine, SearchSpace, StudyDefinition
 
 SETTINGS = Settings.of({"prefer_nhwc": True, "gpu_mem_limit_gb": 4.5, "cudnn_conv_algo_search": "DEFAULT", "x": None})
 MEASUREMENT = Measurement(
@@ -105,7 +95,7 @@ def test_missing_fields_take_their_defaults() -> None:
         (Measuring, {"runs": "few"}),
         (TensorSpec, {"name": "a"}),
         (SessionSpec, {"model": "m", "provider": "cpu", "engine": "nobody"}),
-        (records.Choice, {"label": 1, "values": [["a", 1, 2]]}),
+        (study.Choice, {"label": 1, "values": [["a", 1, 2]]}),
     ],
 )
 def test_what_does_not_fit_is_refused(kind: type, plain: object) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rtmo_optuna import cli
+from rtmo_optuna.cli import main
 from scripted import write_script
 
 COMMON = ["script.json", "--engine", "scripted", "--provider", "cpu", "--pairs", "10"]
@@ -21,7 +21,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def bench(*more: str) -> int:
     """Run `bench` and return its exit code."""
     with pytest.raises(SystemExit) as ended:
-        cli.main(["bench", *COMMON, *more])
+        main.main(["bench", *COMMON, *more])
     return int(ended.value.code or 0)
 
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Settings
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.values import as_yaml
+from rtmo_optuna.types.request import Settings
 
 GUIDE = """\
 # The project's settings

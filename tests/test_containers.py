@@ -10,13 +10,15 @@ import optuna
 import pytest
 
 import scripted
-from rtmo_optuna import workflow
 from rtmo_optuna.machine.host import host, process_space
-from rtmo_optuna.records import Note, Origin, Settings, StudyDefinition
-from rtmo_optuna.search import crew as module
-from rtmo_optuna.search import tune
-from rtmo_optuna.search.crew import LEASE_S, Crew
-from rtmo_optuna.search.library import load_study
+from rtmo_optuna.search import tune as search
+from rtmo_optuna.study import drivers as module
+from rtmo_optuna.study.drivers import LEASE_S, Crew
+from rtmo_optuna.study.library import load_study
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Note, Origin
+from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.verbs import tune as verb
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,11 +83,11 @@ def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(
 @pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
 def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It led the preflight and had the default under way: both are done now, and nothing waits past its deadline."""
-    for at in (module, tune):
+    for at in (module, search):
         monkeypatch.setattr(at, "DOUBT_S", 4.0)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     options = scripted.tune_options(tmp_path, DEFINITION, script={}, study_name="s", search_only=True, trials=1)
-    workflow.tune(options, lambda _event: None)
+    verb.tune(options, lambda _event: None)
     killed = load_study(options.storage, "s")
     options = scripted.tune_options(
         tmp_path, DEFINITION, script={}, study_name="s", search_only=True, trials=4, timeout_s=30.0
@@ -98,7 +100,7 @@ def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path, mo
     killed._study.set_user_attr("driver old", entry(0.0, preflight="leads", finals="leads"))  # noqa: SLF001
     told: list[str] = []
     begun = time.monotonic()
-    result = workflow.tune(options, lambda event: told.append(event.text) if isinstance(event, Note) else None)
+    result = verb.tune(options, lambda event: told.append(event.text) if isinstance(event, Note) else None)
     assert time.monotonic() - begun < 60
     assert len({trial.settings for trial in result.record.runs}) == 4
     assert not any("goes on in" in text for text in told)

@@ -23,27 +23,18 @@ from sqlalchemy.engine import Engine, ExceptionContext
 import scripted
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import (
-    GateMode,
-    GateRequest,
-    GateRules,
-    Limits,
-    Measurement,
-    Measuring,
-    Outcome,
-    Purpose,
-    SessionSpec,
-    Settings,
-    StudyDefinition,
-    WindowDone,
-)
-from rtmo_optuna.search import crew as module
-from rtmo_optuna.search.crew import LEASE_S, Crew, lease_s
-from rtmo_optuna.search.library import load_study
-from rtmo_optuna.search.process import Runner
-from rtmo_optuna.search.storage import open_storage
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.study import drivers as module
+from rtmo_optuna.study.drivers import LEASE_S, Crew, lease_s
+from rtmo_optuna.study.library import load_study
+from rtmo_optuna.study.storage import open_storage
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
+from rtmo_optuna.types.request import Limits, Measuring, SessionSpec, Settings
+from rtmo_optuna.types.study import WindowDone
+from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +53,7 @@ sys.path[:0] = {paths!r}
 from dataclasses import replace
 from pathlib import Path
 import scripted
-from rtmo_optuna import workflow
+from rtmo_optuna.verbs import tune as verb
 folder = Path({folder!r})
 script = {{"base_ms": 2.0, "build_ms": 30.0}}
 wanted = scripted.tune_options(
@@ -70,13 +61,13 @@ wanted = scripted.tune_options(
 )
 shared = replace(wanted, storage=f"sqlite:///{{folder}}/studies.db", config=folder / "config.yaml")
 told = []
-result = workflow.tune(shared, lambda event: told.append(str(event)))
+result = verb.tune(shared, lambda event: told.append(str(event)))
 print(json.dumps({{"left": any("The study goes on in" in text for text in told), "exported": bool(result.config)}}))
 """
 
 OTHER = """
 import sys
-from rtmo_optuna.search.storage import open_storage
+from rtmo_optuna.study.storage import open_storage
 open_storage(sys.argv[1], create=True)
 """
 

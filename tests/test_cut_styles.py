@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 import detectors
 import models
 from calling import assembled
-from rtmo_optuna.engine.capture import Cut, cut
+from rtmo_optuna.engine.cutting.cut import Cut, cut
+from rtmo_optuna.engine.cutting.static import OBSTACLES
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
-from rtmo_optuna.engine.static import OBSTACLES
 from rtmo_optuna.errors import SettingsRefusedError
 from rtmo_optuna.space.knobs import canonical
-from rtmo_optuna.wire import SessionSpec
+from rtmo_optuna.types.request import SessionSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rtmo_optuna.wire import Value
+    from rtmo_optuna.types.request import Value
 
     Arrays = Sequence[NDArray[Any]]
     Styled = Callable[[str], tuple[Path, NDArray[np.float32]]]

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import GateMode, GateRules, Limits, Measuring, StudyDefinition
 from rtmo_optuna.space import definition
 from rtmo_optuna.space.knobs import dimension_table, knob_table
 from rtmo_optuna.space.values import parse_value, shown
+from rtmo_optuna.types.measurement import GateMode, GateRules
+from rtmo_optuna.types.request import Limits, Measuring
+from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,10 +14,14 @@ import optuna_dashboard
 import pytest
 from onnx import TensorProto, helper, save
 
-from rtmo_optuna import cli, display
+from rtmo_optuna import display
+from rtmo_optuna.cli import main
 from rtmo_optuna.machine import host as machine
-from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, Stage, StudyDefinition
-from rtmo_optuna.search import storage
+from rtmo_optuna.study import storage
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings, Stage
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import StudyDefinition
 from scripted import opened, write_script
 
 SECRET = "hunter2"  # noqa: S105 - made up
@@ -42,7 +46,7 @@ def test_no_error_tells_a_password(
     verbs = itertools.cycle((["studies"], ["report", "s"], ["dashboard"], ["studies"]))
     for (user, host), verb in zip(itertools.product(_USERS, _HOSTS), verbs, strict=False):
         with pytest.raises(SystemExit) as ended:
-            cli.main([*verb, "--storage", f"{scheme}{user}@{host}"])
+            main.main([*verb, "--storage", f"{scheme}{user}@{host}"])
         told = capsys.readouterr().err
         assert ended.value.code == 2, told
         assert told.count("\n") == 1
@@ -108,7 +112,7 @@ def test_a_password_is_written_nowhere(tmp_path: Path) -> None:
     assert running.returncode == 0, told
     assert SECRET not in told
     forked = "\0".join(command) + "\0"  # what a child is called until it runs its own program
-    assert any("rtmo_optuna.bench.worker" in child for child in children)
+    assert any("rtmo_optuna.child.worker" in child for child in children)
     assert not [child for child in children - {forked} if SECRET in child]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"studies.db", "report.md", "report.html"} <= {path.name for path in files}
@@ -133,7 +137,7 @@ def test_names_in_a_model_do_not_reach_the_terminal(
     save(helper.make_model(graph, opset_imports=[opset], ir_version=9), "m.onnx")
     np.savez("in.npz", x=np.zeros((1, 2), np.float32))
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", "m.onnx", "--provider", "cpu", *more])
+        main.main(["tune", "m.onnx", "--provider", "cpu", *more])
     told = "".join(capsys.readouterr())
     assert ended.value.code == code, told
     assert r"\x1b[2J" in told

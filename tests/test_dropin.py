@@ -20,7 +20,7 @@ from rtmo_optuna.engine.feed import Signature
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.engine.whole import read_signature
 from rtmo_optuna.errors import TunerError, UsageError
-from rtmo_optuna.wire import SessionSpec, Settings, TensorSpec
+from rtmo_optuna.types.request import SessionSpec, Settings, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

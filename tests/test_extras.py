@@ -12,16 +12,16 @@ from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.assembly import open_on_host
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.prepare import TuneOptions, plan
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.extras import EXTRAS
 from rtmo_optuna.space.installed import entries_in, installed_entries
-from rtmo_optuna.wire import Scope
+from rtmo_optuna.types.request import Scope
+from rtmo_optuna.verbs.prepare import TuneOptions, plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rtmo_optuna.prepare import Plan
+    from rtmo_optuna.verbs.prepare import Plan
 
 
 def _config(folder: Path, *lines: str) -> Path:

@@ -15,41 +15,28 @@ import pytest
 import yaml
 
 import scripted
-from rtmo_optuna import workflow
 from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import (
-    GateMode,
-    GateRequest,
-    GateRules,
-    KnobEffect,
-    Measurement,
-    Measuring,
-    Origin,
-    Outcome,
-    Purpose,
-    Reading,
-    Screening,
-    SessionSpec,
-    Settings,
-    Stage,
-    StudyDefinition,
-    TrialRecord,
-)
-from rtmo_optuna.search.confirm import detectable
+from rtmo_optuna.search.decide.confirm import detectable
 from rtmo_optuna.search.finals import Finals, Outcomes, noise_of
 from rtmo_optuna.search.preflight import Preflight
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show import headline
 from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
+from rtmo_optuna.types.request import Measuring, SessionSpec, Settings, Stage
+from rtmo_optuna.types.study import Origin, TrialRecord
+from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.verbs import tune as verb
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rtmo_optuna.prepare import TuneOptions
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
+    from rtmo_optuna.verbs.prepare import TuneOptions
 
 DEFAULT = Settings()
 ARENA = Settings.of({"enable_cpu_mem_arena": False})
@@ -464,7 +451,7 @@ def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatc
     config = tmp_path / "config.yaml"
     config.write_text("onnx: {enable_cpu_mem_arena: true}\n", encoding="utf-8")
     wanted = options(tmp_path, effects={"enable_cpu_mem_arena=False": 0.6}, base_ms=4.0)
-    first = workflow.tune(wanted, lambda _event: None)
+    first = verb.tune(wanted, lambda _event: None)
     assert first.record.verdict.confirmed, first.record.verdict.sentence
     held = held_in(config)
     assert held["enable_cpu_mem_arena"] is False
@@ -473,7 +460,7 @@ def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatc
     assert low <= held["benchmark_info"]["speedup"] <= high
     assert first.record.complete
     config.write_text("onnx: {enable_cpu_mem_arena: true}\n", encoding="utf-8")
-    again = workflow.tune(wanted, lambda _event: None)
+    again = verb.tune(wanted, lambda _event: None)
     assert again.record.processes == first.record.processes
     assert again.record.verdict.sentence == first.record.verdict.sentence
     assert held_in(config)["enable_cpu_mem_arena"] is False
@@ -484,7 +471,7 @@ def test_a_gain_over_what_was_held_alone_stands_in_the_file(tmp_path: Path, plan
     config = tmp_path / "config.yaml"
     config.write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
     planted.factors = {Settings.of({"enable_cpu_mem_arena": False}): 2.0}
-    found = workflow.tune(options(tmp_path), lambda _event: None)
+    found = verb.tune(options(tmp_path), lambda _event: None)
     assert found.record.verdict.confirmed
     info = held_in(config)["benchmark_info"]
     assert (info["status"], info["speedup"]) == ("confirmed", None)
@@ -502,7 +489,7 @@ def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, pla
     }
     planted.spread = 0.001
     wanted = scripted.tune_options(tmp_path, SMALL.replace("}", ", enable_mem_pattern: all}", 1), script={})
-    found = workflow.tune(wanted, lambda _event: None)
+    found = verb.tune(wanted, lambda _event: None)
     told = found.record.verdict
     assert told.best is not None
     assert (told.confirmed, told.speedup, told.best.settings) == (True, None, Settings())
@@ -518,7 +505,7 @@ def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) 
     config = tmp_path / "config.yaml"
     config.write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
     planted.factors = {}
-    found = workflow.tune(options(tmp_path), lambda _event: None)
+    found = verb.tune(options(tmp_path), lambda _event: None)
     assert not found.record.verdict.confirmed
     held = held_in(config)
     assert held["enable_cpu_mem_arena"] is False
@@ -529,7 +516,7 @@ def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) 
 def test_the_report_of_a_noisy_host_says_what_can_be_found(tmp_path: Path, planted: Planted) -> None:
     """What its processes differ by, and the gain that is found with 80 % there, stand in the report itself."""
     planted.spread = 0.05
-    found = workflow.tune(options(tmp_path), lambda _event: None).record.noise
+    found = verb.tune(options(tmp_path), lambda _event: None).record.noise
     assert found is not None
     assert found.between is not None
     assert found.noisy

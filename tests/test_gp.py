@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rtmo_optuna.search import gp
+from rtmo_optuna.samplers import gp
 
 SIZES = np.array([3, 2, 2, 4])
 ALL = np.array(list(itertools.product(*map(range, SIZES))))

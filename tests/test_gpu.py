@@ -11,24 +11,16 @@ import pytest
 import yaml
 
 import build_rtmo
-from rtmo_optuna import cli
-from rtmo_optuna.bench import protocol
-from rtmo_optuna.bench.run import Decision, describe, measure
-from rtmo_optuna.engine.inputs import prepare
+from rtmo_optuna.child import protocol
+from rtmo_optuna.child.measure import Decision, describe, measure
+from rtmo_optuna.cli import main
+from rtmo_optuna.engine.inputs.inputs import prepare
 from rtmo_optuna.machine.gpu import gpus, process_memory
-from rtmo_optuna.records import (
-    BenchmarkRequest,
-    Limits,
-    Measurement,
-    Measuring,
-    Origin,
-    Outcome,
-    Scope,
-    SessionSpec,
-    Settings,
-)
-from rtmo_optuna.search.library import load_study
 from rtmo_optuna.space.knobs import canonical, knob_table
+from rtmo_optuna.study.library import load_study
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import BenchmarkRequest, Limits, Measuring, Scope, SessionSpec, Settings
+from rtmo_optuna.types.study import Origin
 
 pytestmark = pytest.mark.gpu
 RULES = Measuring(warmup_s=0.1, window_s=0.05, runs=30)
@@ -113,7 +105,7 @@ def test_tune_on_the_gpu(rtmo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """`--provider auto` takes the GPU; the settings it ran are CUDA's. After two trials there may be no verdict."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", str(rtmo), "--input", str(rtmo.with_suffix(".npz")), "--trials", "2", "--timeout", "1m"])
+        main.main(["tune", str(rtmo), "--input", str(rtmo.with_suffix(".npz")), "--trials", "2", "--timeout", "1m"])
     assert ended.value.code in {0, 4}
     record = load_study("sqlite:///studies/studies.db", "rtmo-t-cuda").record()
     assert 1 <= sum(trial.origin in {Origin.DEFAULT, Origin.SAMPLER} for trial in record.runs) <= 2

@@ -10,14 +10,15 @@ import onnx
 import pytest
 
 import build_rtmo
-from rtmo_optuna.engine.outputs import judge
+from rtmo_optuna.engine.gate.outputs import judge
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
-from rtmo_optuna.records import GateResult, SessionSpec, Settings
+from rtmo_optuna.types.request import SessionSpec, Settings
 from test_outputs import PLANTED, RAW, RULES, WHOLE, edited
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rtmo_optuna.types.measurement import GateResult
     from test_outputs import Sample
 
 pytestmark = pytest.mark.gpu

@@ -9,12 +9,12 @@ import pytest
 from onnx import TensorProto, helper
 
 import models
-from rtmo_optuna import first_look
-from rtmo_optuna.engine.guesses import Guess, is_batch, others
-from rtmo_optuna.engine.inputs import load, prepare
+from rtmo_optuna.engine.inputs.guesses import Guess, is_batch, others
+from rtmo_optuna.engine.inputs.inputs import load, prepare
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.prepare import Plan, TuneOptions, plan
-from rtmo_optuna.records import TensorSpec
+from rtmo_optuna.types.request import TensorSpec
+from rtmo_optuna.verbs import first_look
+from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rtmo_optuna import prepare
-from rtmo_optuna.bench import protocol
-from rtmo_optuna.bench.run import Decision, measure
+from rtmo_optuna.child import protocol
+from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import GateMode, GateResult, Outcome, OutputError, Stage
+from rtmo_optuna.types.measurement import GateMode, GateResult, Outcome, OutputError
+from rtmo_optuna.types.request import Stage
+from rtmo_optuna.verbs import prepare
 from scripted import request, tune_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rtmo_optuna.records import Window
+    from rtmo_optuna.types.measurement import Window
 
 _TIMED = protocol.Timed((10, 11))
 _GOOD: dict[str, protocol.Answer] = {
@@ -71,7 +72,7 @@ _CASES: dict[str, tuple[str, bytes]] = {
 }
 _CHILD = """#!{python} -SE
 import os, sys
-if "rtmo_optuna.bench.worker" not in sys.argv:
+if "rtmo_optuna.child.worker" not in sys.argv:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 with os.fdopen(int(sys.argv[sys.argv.index("-m") + 2]), "wb") as answers:
     answers.write(open({said!r}, "rb").read())

@@ -13,16 +13,16 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from rtmo_optuna.engine.inputs import load, prepare
-from rtmo_optuna.engine.shapes import parse_shape, parse_shapes
+from rtmo_optuna.engine.inputs.inputs import load, prepare
+from rtmo_optuna.engine.inputs.shapes import parse_shape, parse_shapes
 from rtmo_optuna.errors import LostError, UsageError
-from rtmo_optuna.records import TensorSpec
+from rtmo_optuna.types.request import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from rtmo_optuna.records import InputFacts
+    from rtmo_optuna.types.subject import InputFacts
 
 _RTMO = (TensorSpec("input", "tensor(float)", ("batch", 3, 640, 640)),)
 _SMALL = (TensorSpec("input", "tensor(float)", (1, 3, 32, 48)),)
@@ -577,7 +577,7 @@ def test_damaged_files_raise_nothing_but_usage_errors(prepared: Prepared, tmp_pa
 
 def test_loading_stays_light() -> None:
     """The child's start does not pay for Pillow, onnx, or what only the parent needs."""
-    code = "import sys; from rtmo_optuna.engine.inputs import load; print(*sys.modules)"
+    code = "import sys; from rtmo_optuna.engine.inputs.inputs import load; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"PIL", "onnx", "hashlib", "difflib", "zipfile"} & set(done.stdout.split()) == set()
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from rtmo_optuna.bench.run import Decision
-from rtmo_optuna.records import Measurement, Measuring, Origin, Outcome, Settings, TrialRecord, Window
-from rtmo_optuna.search import judge
+from rtmo_optuna.child.measure import Decision
+from rtmo_optuna.search.decide import judge
 from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.types.measurement import Measurement, Outcome, Window
+from rtmo_optuna.types.request import Measuring, Settings
+from rtmo_optuna.types.study import Origin, TrialRecord
 
 RULES = Measuring(windows_min=4, windows_max=8, precision=0.01)
 LATENCY = OBJECTIVES["latency"]

@@ -10,23 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import scripted
-from rtmo_optuna.records import (
-    GateMode,
-    GateRequest,
-    GateRules,
-    Note,
-    Outcome,
-    SessionSpec,
-    Settings,
-    WindowDone,
-)
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Outcome
+from rtmo_optuna.types.request import SessionSpec, Settings
+from rtmo_optuna.types.study import Note, WindowDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rtmo_optuna.records import Event
+    from rtmo_optuna.types.study import Event
 
 OTHER = Settings.of({"enable_mem_pattern": False})
 
@@ -37,7 +30,7 @@ def children() -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             ours = (folder / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
-            if ours and b"rtmo_optuna.bench.worker" in (folder / "cmdline").read_bytes():
+            if ours and b"rtmo_optuna.child.worker" in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except OSError:
             continue

@@ -13,14 +13,17 @@ from optuna.trial import TrialState
 
 import scripted
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyDefinition
-from rtmo_optuna.search.library import list_studies
-from rtmo_optuna.search.storage import open_storage
+from rtmo_optuna.study.library import list_studies
+from rtmo_optuna.study.storage import open_storage
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
 
 DEFINITION = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None, "enable_mem_pattern": None})
 

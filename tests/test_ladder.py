@@ -12,11 +12,13 @@ import pytest
 
 import scripted
 from models import facts
-from rtmo_optuna.records import Machine, Origin, Settings, StudyDefinition
-from rtmo_optuna.search.ladder import next_rung
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.decide.ladder import next_rung
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.space.resolve import resolve
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import Machine, StudyDefinition
 from test_finals import Planted, runner_of
 from test_screening import CUDA, GRAPH, SPLIT, gpu, space_for
 
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rtmo_optuna.records import SearchSpace, Value
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
+    from rtmo_optuna.types.request import Value
+    from rtmo_optuna.types.subject import SearchSpace
 
 CUT: Mapping[str, Value] = {**GRAPH, "split_capture": True}
 NHWC: Mapping[str, Value] = {"prefer_nhwc": True}

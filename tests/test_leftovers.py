@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import optuna
 
 from rtmo_optuna.scratch import scratch, sweep_scratch
-from rtmo_optuna.search.crew import Crew
-from rtmo_optuna.search.storage import open_storage
 from rtmo_optuna.space import configfile
+from rtmo_optuna.study.drivers import Crew
+from rtmo_optuna.study.storage import open_storage
 
 if TYPE_CHECKING:
     import pytest

@@ -14,7 +14,7 @@ import pytest
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
-from rtmo_optuna.records import Gpu, GpuState
+from rtmo_optuna.types.subject import Gpu, GpuState
 
 UUIDS = ("GPU-aa11-0", "GPU-aa22-1", "GPU-bb33-2")
 GONE = Gpu(0, "GPU-00000000-0000-0000-0000-000000000000", "none", 0, "", "")

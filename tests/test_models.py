@@ -13,12 +13,13 @@ from onnx import TensorProto, helper
 
 import build_rtmo
 import models
-from rtmo_optuna import cli
-from rtmo_optuna.records import Origin, Outcome
-from rtmo_optuna.search.library import load_study
+from rtmo_optuna.cli import main
+from rtmo_optuna.study.library import load_study
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.study import Origin
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import StudyRecord
+    from rtmo_optuna.types.study import StudyRecord
 
 SHORT = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--timeout", "120s"]
 
@@ -26,7 +27,7 @@ SHORT = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--time
 def tune(model: Path, *more: str, trials: int = 3) -> StudyRecord:
     """Tune `model` with a few short trials and return its study."""
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", str(model), *SHORT, "--trials", str(trials), "--study-name", "s", *more])
+        main.main(["tune", str(model), *SHORT, "--trials", str(trials), "--study-name", "s", *more])
     assert ended.value.code == 0
     return load_study("sqlite:///studies/studies.db", "s").record()
 

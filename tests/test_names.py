@@ -10,12 +10,15 @@ import optuna
 import pytest
 
 import scripted
-from rtmo_optuna import cli
+from rtmo_optuna.cli import main
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.prepare import plan
-from rtmo_optuna.records import Measurement, Origin, Outcome, Settings, StudyDefinition
-from rtmo_optuna.search.library import list_studies
+from rtmo_optuna.study.library import list_studies
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.verbs.prepare import plan
 from scripted import write_script
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def tune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def call(*more: str) -> int:
         with pytest.raises(SystemExit) as ended:
-            cli.main(["tune", "script.json", *COMMON, "--search-only", *more])
+            main.main(["tune", "script.json", *COMMON, "--search-only", *more])
         return int(ended.value.code or 0)
 
     return call

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 
 import scripted
-from rtmo_optuna import cli, workflow
+from rtmo_optuna.cli import main
 from rtmo_optuna.machine.host import device_lock
-from rtmo_optuna.records import EngineKind, Note, Origin, Purpose, Settings
-from rtmo_optuna.search import budget
-from rtmo_optuna.search.confirm import LOOKS
+from rtmo_optuna.search.decide import budget
+from rtmo_optuna.search.decide.confirm import LOOKS
 from rtmo_optuna.search.finals import Finals
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show.evidence import Status, status
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.request import EngineKind, Settings
+from rtmo_optuna.types.study import Note, Origin
+from rtmo_optuna.verbs import tune
 from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened, runner_of
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def call(*arguments: str) -> int:
         known = ["--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu", "--quick"]
         with pytest.raises(SystemExit) as ended:
-            cli.main(["tune", "script.json", *known, *arguments])
+            main.main(["tune", "script.json", *known, *arguments])
         return int(ended.value.code or 0)
 
     return call
@@ -76,9 +79,9 @@ def test_one_trial_is_no_verdict(run: Callable[..., int], capsys: pytest.Capture
     assert not list(Path().glob("config.yaml.bak-*"))
 
 
-def planned(folder: Path, **more: Any) -> workflow.TuneResult:  # noqa: ANN401 - options
+def planned(folder: Path, **more: Any) -> tune.TuneResult:  # noqa: ANN401 - options
     """Return what a whole tune of eight settings comes to, all within `folder`."""
-    return workflow.tune(scripted.tune_options(folder, EIGHT, script={}, **more), lambda _event: None)
+    return tune.tune(scripted.tune_options(folder, EIGHT, script={}, **more), lambda _event: None)
 
 
 def test_what_the_file_holds_and_the_default_alone_are_no_verdict(tmp_path: Path, planted: Planted) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rtmo_optuna.records import Measuring, Settings
-from rtmo_optuna.search import noise
+from rtmo_optuna.search.decide import noise
+from rtmo_optuna.types.request import Measuring, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

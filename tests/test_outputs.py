@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import build_rtmo
 from rtmo_optuna import codec
-from rtmo_optuna.engine.outputs import judge
+from rtmo_optuna.engine.gate.outputs import judge
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.measurement import GateMode, GateResult, GateRules
+from rtmo_optuna.types.measurement import GateMode, GateResult, GateRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -522,7 +522,9 @@ def test_a_result_survives_its_way_through_json() -> None:
 
 def test_the_gate_loads_numpy_alone() -> None:
     """The child has no time for more."""
-    code = "import sys, rtmo_optuna.engine.outputs; print({m.split('.')[0] for m in sys.modules} & {'onnx', 'scipy'})"
+    code = (
+        "import sys, rtmo_optuna.engine.gate.outputs; print({m.split('.')[0] for m in sys.modules} & {'onnx', 'scipy'})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from rtmo_optuna.compare import apart
-from rtmo_optuna.engine.flat import even, flat
-from rtmo_optuna.engine.outputs import judge
-from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import GateMode, GateRules, Outcome, Purpose, Settings
+from rtmo_optuna.engine.gate.flat import even, flat
+from rtmo_optuna.engine.gate.outputs import judge
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import GateMode, GateRules, Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.verbs.bench import apart
+from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rtmo_optuna.records import Measurement
+    from rtmo_optuna.types.measurement import Measurement
 
 _FLOAT, _STRING = TensorProto.FLOAT, TensorProto.STRING
 

@@ -14,20 +14,22 @@ import pytest
 import yaml
 
 import scripted
-from rtmo_optuna import cli
-from rtmo_optuna.bench import timer
-from rtmo_optuna.bench.pace import Schedule, least_s, limits_at
-from rtmo_optuna.bench.run import Decision, measure
-from rtmo_optuna.prepare import identity, plan, runner_of
-from rtmo_optuna.records import Limits, Measuring, Note, Outcome
-from rtmo_optuna.search import judge
-from rtmo_optuna.search.library import has_study, load_study
+from rtmo_optuna.child import timer
+from rtmo_optuna.child.measure import Decision, measure
+from rtmo_optuna.child.pace import Schedule, least_s, limits_at
+from rtmo_optuna.cli import main
+from rtmo_optuna.search.decide import judge
+from rtmo_optuna.study.library import has_study, load_study
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Limits, Measuring
+from rtmo_optuna.types.study import Note
+from rtmo_optuna.verbs.prepare import identity, plan, runner_of
 from scripted import SHORT, request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtmo_optuna.records import Window
+    from rtmo_optuna.types.measurement import Window
 
 STUDY = """
 provider: cpu
@@ -261,7 +263,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(*arguments: str) -> int:
     """Run the command line and return its exit code."""
     with pytest.raises(SystemExit) as ended:
-        cli.main([*arguments, *COMMON])
+        main.main([*arguments, *COMMON])
     return int(ended.value.code or 0)
 
 

@@ -15,22 +15,17 @@ import scripted
 from bench_plain import CASES, exported, parser
 from models import facts
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import (
-    KnobEffect,
-    Origin,
-    Outcome,
-    Purpose,
-    Reading,
-    Screening,
-    Settings,
-    StudyDefinition,
-)
-from rtmo_optuna.search import plain
+from rtmo_optuna.search.decide import simplify
+from rtmo_optuna.search.decide.simplify import Plain, PlainRules
 from rtmo_optuna.search.finals import Finals, Outcomes
-from rtmo_optuna.search.plain import Plain, PlainRules
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.space.resolve import settings_of
+from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import StudyDefinition
 from test_finals import Planted, kept, runner_of
 from test_screening import CUDA, gpu, space_for
 
@@ -38,8 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rtmo_optuna.records import SearchSpace, Value
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
+    from rtmo_optuna.types.request import Value
+    from rtmo_optuna.types.subject import SearchSpace
 
 SPACE = space_for(
     gpu("NVIDIA H200", "9.0", 141), replace(CUDA, knobs={**CUDA.knobs, "use_ep_level_unified_stream": None})
@@ -61,7 +57,7 @@ def of(space: SearchSpace, params: Mapping[str, Value]) -> Settings:
 
 def begun(params: Mapping[str, Value], effects: Sequence[KnobEffect] = (), spread: float = 0.01) -> Plain:
     """Return the state before the first block for a winner of `params`."""
-    state = plain.start(SPACE, of(SPACE, params), effects, MODEL, spread)
+    state = simplify.start(SPACE, of(SPACE, params), effects, MODEL, spread)
     assert state is not None
     return state
 
@@ -80,7 +76,7 @@ def run_out(state: Plain, worth: Mapping[str, float], spread: float = 0.0, seed:
         return math.exp(rng.gauss(0.0, spread)) / gain
 
     while (candidate := state.candidate) is not None:
-        state, blocks = plain.after(state, cost(of(SPACE, state.winner)), cost(candidate)), blocks + 1
+        state, blocks = simplify.after(state, cost(of(SPACE, state.winner)), cost(candidate)), blocks + 1
     return state, blocks
 
 
@@ -143,10 +139,10 @@ def test_failures_end_it_or_keep_a_choice() -> None:
         {"arena_extend_strategy": "kSameAsRequested", "prefer_nhwc": True},
         [flip(("prefer_nhwc", True), Reading.FASTER, 0.8)],
     )
-    assert plain.after(state, 1.0, None).candidate is None
+    assert simplify.after(state, 1.0, None).candidate is None
     for _ in range(3):
         assert state.candidate is not None
-        state = plain.after(state, None, 1.0)
+        state = simplify.after(state, None, 1.0)
     assert (state.candidate, state.back) == (None, ())
 
 
@@ -167,7 +163,7 @@ def test_noisy_hosts_take_more_blocks() -> None:
 
 def test_outside_of_the_space_nothing_is_put_back() -> None:
     """What config.yaml holds may be no settings of the space."""
-    assert plain.start(SPACE, Settings.of({"enable_mem_pattern": False}), (), MODEL, 0.01) is None
+    assert simplify.start(SPACE, Settings.of({"enable_mem_pattern": False}), (), MODEL, 0.01) is None
 
 
 # --- whole tunes ---

@@ -13,11 +13,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from models import save
-from rtmo_optuna.bench.pool import ChildPool, size_for
-from rtmo_optuna.bench.protocol import DescribeRequest
-from rtmo_optuna.bench.run import Decision, describe, measure
-from rtmo_optuna.engine.inputs import prepare
-from rtmo_optuna.records import BenchmarkRequest, Limits, Measuring, Outcome, SessionSpec, Settings
+from rtmo_optuna.child.measure import Decision, describe, measure
+from rtmo_optuna.child.prefork import ChildPool, size_for
+from rtmo_optuna.child.protocol import DescribeRequest
+from rtmo_optuna.engine.inputs.inputs import prepare
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import BenchmarkRequest, Limits, Measuring, SessionSpec, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ def test_unused_children_end_with_the_pool(tmp_path: Path) -> None:
     with ChildPool("cpu", 2, 60.0) as made, made.take(tmp_path / "log.txt"):
         pass
     code = (
-        "import os, signal, sys; from pathlib import Path; from rtmo_optuna.bench.pool import ChildPool\n"
+        "import os, signal, sys; from pathlib import Path; from rtmo_optuna.child.prefork import ChildPool\n"
         "pool = ChildPool('cpu', 2, 60.0); child = pool.take(Path(sys.argv[1]))\n"
         "print(child.pid, pool._ready[0].pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

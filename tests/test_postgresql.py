@@ -8,8 +8,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Outcome, Purpose
-from rtmo_optuna.search.library import list_studies, load_study
+from rtmo_optuna.study.library import list_studies, load_study
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import Outcome
 from scripted import write_script
 
 if TYPE_CHECKING:

@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import scripted
-from rtmo_optuna import workflow
-from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import Gpu, GpuState, Measurement, Note, Outcome, Purpose, Settings
-from rtmo_optuna.search.library import load_study, open_study
 from rtmo_optuna.search.preflight import Preflight, keep_states
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.study.library import load_study, open_study
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Note
+from rtmo_optuna.types.subject import Gpu, GpuState
+from rtmo_optuna.verbs import tune
+from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from rtmo_optuna.records import Event
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
+    from rtmo_optuna.types.study import Event
 
 SMALL = """
 provider: cpu
@@ -55,10 +59,10 @@ def warmups(folder: Path) -> list[int]:
 def test_all_processes_warm_up_for_as_long_as_the_first_one_needed(tmp_path: Path) -> None:
     """15 slow calls, of which four come before the warm-up, are doubled; another run of the study does the same."""
     wanted = options(tmp_path, base_ms=2.0, warmup={"calls": 15, "factor": 4.0})
-    workflow.tune(wanted, lambda _event: None)
+    tune.tune(wanted, lambda _event: None)
     calls = kept(wanted).get("warmup_calls")
     assert 20 <= calls <= 100  # more where this machine is busy with others
-    workflow.tune(replace(wanted, trials=3), lambda _event: None)
+    tune.tune(replace(wanted, trials=3), lambda _event: None)
     assert kept(wanted).get("warmup_calls") == calls
     assert kept(wanted).runs >= 3
     assert set(warmups(tmp_path)) == {calls}
@@ -67,7 +71,7 @@ def test_all_processes_warm_up_for_as_long_as_the_first_one_needed(tmp_path: Pat
 def test_a_given_warm_up_is_not_calibrated(tmp_path: Path) -> None:
     """--warmup N means N calls, in every process."""
     wanted = options(tmp_path, base_ms=2.0, warmup={"calls": 15, "factor": 4.0})
-    workflow.tune(replace(wanted, warmup=4), lambda _event: None)
+    tune.tune(replace(wanted, warmup=4), lambda _event: None)
     assert kept(wanted).get("warmup_calls") is None
     assert set(warmups(tmp_path)) == {4}
 
@@ -76,7 +80,7 @@ def test_a_slow_model_keeps_its_few_calls(tmp_path: Path) -> None:
     """At 40 ms a call the first process takes no 80 calls to find out that three have to do."""
     wanted = options(tmp_path, base_ms=40.0)
     told: list[Event] = []
-    workflow.tune(wanted, told.append)
+    tune.tune(wanted, told.append)
     assert kept(wanted).get("warmup_calls") == 2
     first = next(p for p in kept(wanted).processes if p.purpose is Purpose.BASELINE)
     assert first.wall_s < 3
@@ -90,7 +94,7 @@ def test_a_percentile_gets_the_calls_that_it_needs(tmp_path: Path, runs: int | N
         tmp_path, SMALL + "objective: p99\n", script={}, study_name="s", trials=2, search_only=True, runs=runs
     )
     told: list[Event] = []
-    workflow.tune(wanted, told.append)
+    tune.tune(wanted, told.append)
     study = kept(wanted)
     assert all(process.cost for process in study.processes)
     assert all(trial.value for trial in study.trials if trial.measurement.outcome is Outcome.MEASURED)

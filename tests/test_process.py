@@ -11,33 +11,21 @@ import optuna
 import pytest
 
 from rtmo_optuna.codec import encode
-from rtmo_optuna.records import (
-    BenchmarkRequest,
-    Event,
-    GateMode,
-    GateRequest,
-    GateResult,
-    GateRules,
-    Gpu,
-    GpuState,
-    Measurement,
-    Note,
-    Origin,
-    Outcome,
-    Purpose,
-    Stage,
-    Window,
-)
-from rtmo_optuna.search import process
+from rtmo_optuna.search import runner as module
 from rtmo_optuna.search.preflight import Preflight
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateResult, GateRules, Measurement, Outcome, Window
+from rtmo_optuna.types.request import BenchmarkRequest, Stage
+from rtmo_optuna.types.study import Event, Note, Origin
+from rtmo_optuna.types.subject import Gpu, GpuState
 from test_finals import ARENA, DEFAULT, PATTERN, opened, runner_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
 
 GPU = Gpu(0, "GPU-0", "made up", 2**34, "580.1", "8.0")
 NEAR = GateResult(passed=True, mode=GateMode.ELEMENTWISE)
@@ -79,8 +67,8 @@ class Child:
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     """Return what every process of this test comes to."""
     made = Child()
-    monkeypatch.setattr(process, "measure", made)
-    monkeypatch.setattr(process, "_COOLING_S", (0.0, 0.0))
+    monkeypatch.setattr(module, "measure", made)
+    monkeypatch.setattr(module, "_COOLING_S", (0.0, 0.0))
     return made
 
 
@@ -123,7 +111,7 @@ def test_what_a_throttled_gpu_measured_is_measured_again(
     told: list[Event] = []
     runner = judging(opened(tmp_path), told)
     runner.gpu = GPU
-    monkeypatch.setattr(process, "state", lambda _gpu: GpuState(1000, 0x40 if len(child.requests) <= hot else 0, 90))
+    monkeypatch.setattr(module, "state", lambda _gpu: GpuState(1000, 0x40 if len(child.requests) <= hot else 0, 90))
     record, measurement = runner.record(Purpose.RACE, 0, DEFAULT)
     assert (measurement.outcome, record.cost, len(child.requests)) == (Outcome.MEASURED, 5.0, hot + 1)
     assert not [event for event in told if isinstance(event, Note)]
@@ -133,7 +121,7 @@ def test_a_gpu_that_is_always_throttled_is_measured_as_it_is(
     tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A card that holds itself back for good is told of once, and the tune ends."""
-    monkeypatch.setattr(process, "state", lambda _gpu: GpuState(1000, 0x40, 90))
+    monkeypatch.setattr(module, "state", lambda _gpu: GpuState(1000, 0x40, 90))
     told: list[Event] = []
     study = opened(tmp_path)
     study.enqueue(DEFAULT, Origin.DEFAULT)
@@ -149,7 +137,7 @@ def test_a_gpu_that_is_always_throttled_is_measured_as_it_is(
 def test_a_gpu_that_recovers_is_watched_again(tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hot for five processes, cool for one, hot once more: only the first of these times ends in measuring it hot."""
     hot = [True] * 5 + [False, True, False]
-    monkeypatch.setattr(process, "state", lambda _gpu: GpuState(1000, 0x40 if hot[len(child.requests) - 1] else 0, 90))
+    monkeypatch.setattr(module, "state", lambda _gpu: GpuState(1000, 0x40 if hot[len(child.requests) - 1] else 0, 90))
     told: list[Event] = []
     runner = judging(opened(tmp_path), told)
     runner.gpu = GPU
@@ -165,7 +153,7 @@ def test_windows_of_a_process_that_runs_again_are_reported_after_the_first_ones(
     tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Optuna ignores a second report of a step, and what counts has to be the last."""
-    monkeypatch.setattr(process, "state", lambda _gpu: GpuState(1000, 0x40 if len(child.requests) == 3 else 0, 90))
+    monkeypatch.setattr(module, "state", lambda _gpu: GpuState(1000, 0x40 if len(child.requests) == 3 else 0, 90))
     study = opened(tmp_path)
     study.enqueue(DEFAULT, Origin.DEFAULT)
     runner = replace(judging(study), gpu=GPU)

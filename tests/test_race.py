@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import simulated
-from rtmo_optuna.records import Settings
-from rtmo_optuna.search import confirm, race
-from rtmo_optuna.search.confirm import ConfirmRules, Decided
-from rtmo_optuna.search.race import Contender, RaceRules
+from rtmo_optuna.search.decide import confirm, race
+from rtmo_optuna.search.decide.confirm import ConfirmRules, Decided
+from rtmo_optuna.search.decide.race import Contender, RaceRules
+from rtmo_optuna.types.request import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtmo_optuna.bench import references
-from rtmo_optuna.bench.protocol import ReferenceRequest
+from rtmo_optuna.child import references
+from rtmo_optuna.child.protocol import ReferenceRequest
 from rtmo_optuna.errors import ChildError
 from scripted import STRICT, request
 

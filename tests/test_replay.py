@@ -17,9 +17,11 @@ import models
 import replay
 import replayed
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Outcome, SearchSpace, Settings, Value
-from rtmo_optuna.search import screening
+from rtmo_optuna.search.decide import screening
 from rtmo_optuna.space.resolve import every_params, settings_of
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings, Value
+from rtmo_optuna.types.subject import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

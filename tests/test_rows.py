@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 import models
 from calling import assembled
-from rtmo_optuna.engine.capture import cut
+from rtmo_optuna.engine.cutting.cut import cut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 import rtmo_optuna
 from models import save
-from rtmo_optuna import cli
+from rtmo_optuna.cli import main
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_a_tuned_model_runs_as_it_was_tuned(model: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     short = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--trials", "2", "--timeout", "60s"]
     with pytest.raises(SystemExit) as ended:
-        cli.main(["tune", str(model), *short])
+        main.main(["tune", str(model), *short])
     assert ended.value.code == 0
     session = rtmo_optuna.open_session(model)
     np.testing.assert_array_equal(session.run(None, feed())[0], feed()["a"] + feed()["b"])

@@ -13,12 +13,13 @@ import pytest
 from optuna.trial import TrialState
 
 import bench_sampler
-from rtmo_optuna.records import Dimension, SearchSpace, Settings, Value
-from rtmo_optuna.search import gp
-from rtmo_optuna.search.hamming import ENUMERATED
-from rtmo_optuna.search.sampler import SAMPLERS, OverSpace, distributions
+from rtmo_optuna.samplers import gp
+from rtmo_optuna.samplers.gp_sampler import ENUMERATED
+from rtmo_optuna.samplers.table import SAMPLERS, OverSpace, distributions
 from rtmo_optuna.space.knobs import dimension_table
 from rtmo_optuna.space.resolve import settings_of, size
+from rtmo_optuna.types.request import Dimension, Settings, Value
+from rtmo_optuna.types.subject import SearchSpace
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 

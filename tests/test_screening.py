@@ -19,29 +19,11 @@ from bench_screening import planted, shares
 from models import facts
 from rtmo_optuna import stats
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import (
-    Frozen,
-    Gpu,
-    KnobEffect,
-    Machine,
-    Measurement,
-    Note,
-    Origin,
-    Outcome,
-    Purpose,
-    Reading,
-    Screening,
-    SearchSpace,
-    Settings,
-    StudyDefinition,
-    TrialRecord,
-    Value,
-)
-from rtmo_optuna.search import inertness, judge, screening
-from rtmo_optuna.search.inertness import InertRules, signed_rank_cut
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.decide import equivalence, judge, screening
+from rtmo_optuna.search.decide.equivalence import InertRules, signed_rank_cut
+from rtmo_optuna.search.decide.screening import Level
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.screen import Screen
-from rtmo_optuna.search.screening import Level
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.show.report import markdown
@@ -49,6 +31,11 @@ from rtmo_optuna.show.stages import saved_by_pruning
 from rtmo_optuna.space.advice import advised, row_for
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve, size
+from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings, Value
+from rtmo_optuna.types.study import Note, Origin, TrialRecord
+from rtmo_optuna.types.subject import Frozen, Gpu, Machine, SearchSpace, StudyDefinition
 from test_finals import Planted, runner_of
 from test_show_charts import measured, realistic
 from test_show_charts import study as recorded
@@ -57,9 +44,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rtmo_optuna.records import Event
     from rtmo_optuna.search.finals import Outcomes
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
+    from rtmo_optuna.types.study import Event
 
 CUDA = StudyDefinition(
     "s",
@@ -305,15 +292,15 @@ def test_the_cut_inverts_the_signed_rank_test() -> None:
 def test_each_pair_says_something_of_every_dimension() -> None:
     """Off the default on one side, at it on the other; choices of one dimension take turns."""
     options = [("a", 1), ("b", 1), ("b", 2)]
-    test = inertness.start(options, InertRules())
-    played: Counter[inertness.Option] = Counter()
+    test = equivalence.start(options, InertRules())
+    played: Counter[equivalence.Option] = Counter()
     for _ in range(8):
-        pair = inertness.next_pair(test)
+        pair = equivalence.next_pair(test)
         assert sorted({name for name, _ in pair.signs}) == ["a", "b"]
         assert {**pair.side(1), **pair.side(-1)}.keys() == {"a", "b"}
         assert not pair.side(1).keys() & pair.side(-1).keys()
         played.update(list(pair.signs))
-        test = inertness.after(test, replace(pair, gap=0.001))
+        test = equivalence.after(test, replace(pair, gap=0.001))
     assert played == {("a", 1): 8, ("b", 1): 4, ("b", 2): 4}
     assert test.told[0].inert
     assert test.open == (("b", 1), ("b", 2))
@@ -321,12 +308,12 @@ def test_each_pair_says_something_of_every_dimension() -> None:
 
 def test_failed_pairs_count_for_nothing_and_three_end_the_test() -> None:
     """A combination that fails may not decide anything."""
-    test = inertness.start([("a", 1)], InertRules())
+    test = equivalence.start([("a", 1)], InertRules())
     for _ in range(3):
         assert not test.over
-        test = inertness.after(test, inertness.next_pair(test))
+        test = equivalence.after(test, equivalence.next_pair(test))
     assert test.over
-    assert test.told[0] == inertness.Told()
+    assert test.told[0] == equivalence.Told()
 
 
 @pytest.mark.parametrize("gains", [(), (-0.03,), (-0.03, 0.03)], ids=["none", "one", "two opposite"])
@@ -349,10 +336,10 @@ def test_a_small_gain_that_is_sure_is_not_called_nothing() -> None:
     """On a quiet host a gain of 1.5 % lies within the margin, but the race wants it; a loss as small is inert."""
     found = {}
     for gap in (-0.015, 0.015, -0.005):
-        test = inertness.start([("a", 1)], InertRules())
+        test = equivalence.start([("a", 1)], InertRules())
         for place in range(8):
-            pair = inertness.next_pair(test)
-            test = inertness.after(test, replace(pair, gap=pair.signs["a", 1] * gap + place / 1e5))
+            pair = equivalence.next_pair(test)
+            test = equivalence.after(test, replace(pair, gap=pair.signs["a", 1] * gap + place / 1e5))
         found[gap] = test.told[0]
     assert [told.inert for told in found.values()] == [False, True, True]
     assert [told.active for told in found.values()] == [True, False, False]

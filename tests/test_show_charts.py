@@ -11,29 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtmo_optuna.records import (
-    Claim,
-    Gpu,
-    InputFacts,
-    Machine,
-    Measurement,
-    ModelFacts,
-    Noise,
-    Origin,
-    Outcome,
-    ProcessRecord,
-    Purpose,
-    SearchSpace,
-    Settings,
-    Stage,
-    StageTimes,
-    StudyDefinition,
-    StudyRecord,
-    TensorSpec,
-    TrialRecord,
-    Value,
-    Verdict,
-)
 from rtmo_optuna.show import bars, contest, steadiness, timing, words
 from rtmo_optuna.show.charts import CHARTS, Plot, charts
 from rtmo_optuna.show.history import history
@@ -43,6 +20,11 @@ from rtmo_optuna.show.marks import Band, Chart, Label, Line, Points, Role, Row, 
 from rtmo_optuna.show.palette import DARK, LIGHT
 from rtmo_optuna.show.pictures import png
 from rtmo_optuna.space.resolve import resolve, settings_of
+from rtmo_optuna.types.findings import Claim, Noise, ProcessRecord, Purpose
+from rtmo_optuna.types.measurement import Measurement, Outcome, StageTimes
+from rtmo_optuna.types.request import ModelFacts, Settings, Stage, TensorSpec, Value
+from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord, Verdict
+from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, SearchSpace, StudyDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

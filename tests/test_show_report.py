@@ -14,27 +14,17 @@ import yaml
 from markdown_it import MarkdownIt
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import (
-    Frozen,
-    GateMode,
-    GateResult,
-    GateRules,
-    GpuState,
-    Noise,
-    Origin,
-    Outcome,
-    OutputError,
-    Purpose,
-    Settings,
-    Stage,
-    StudyRecord,
-)
-from rtmo_optuna.search import confirm
+from rtmo_optuna.search.decide import confirm
 from rtmo_optuna.show import gate, headline, proofs, tables
 from rtmo_optuna.show.cells import Code
 from rtmo_optuna.show.evidence import Status, status
 from rtmo_optuna.show.report import markdown, write
 from rtmo_optuna.show.words import NBSP, TIMES
+from rtmo_optuna.types.findings import Noise, Purpose
+from rtmo_optuna.types.measurement import GateMode, GateResult, GateRules, Outcome, OutputError
+from rtmo_optuna.types.request import Settings, Stage
+from rtmo_optuna.types.study import Origin, StudyRecord
+from rtmo_optuna.types.subject import Frozen, GpuState
 from test_show_charts import (
     EQUAL,
     FASTER,

@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from models import facts
-from rtmo_optuna import first_look
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import (
-    Frozen,
-    Gpu,
-    InputFacts,
-    Machine,
-    ModelFacts,
-    SearchSpace,
-    Settings,
-    StudyDefinition,
-    Value,
-)
 from rtmo_optuna.space import definition, resolve
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
+from rtmo_optuna.types.request import ModelFacts, Settings, Value
+from rtmo_optuna.types.subject import Frozen, Gpu, InputFacts, Machine, SearchSpace, StudyDefinition
+from rtmo_optuna.verbs import first_look
 
 if TYPE_CHECKING:
     from pathlib import Path

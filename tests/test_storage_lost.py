@@ -14,18 +14,20 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 import scripted
-from rtmo_optuna import workflow
 from rtmo_optuna.errors import LostError
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.records import Origin, Settings, StudyDefinition, TrialEnded
-from rtmo_optuna.search import storage
+from rtmo_optuna.study import storage
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin, TrialEnded
+from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.verbs import tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from rtmo_optuna.records import Event
-    from rtmo_optuna.workflow import TuneResult
+    from rtmo_optuna.types.study import Event
+    from rtmo_optuna.verbs.tune import TuneResult
 
 DEFINITION = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None, "enable_mem_pattern": None})
 SMALL = """
@@ -48,7 +50,7 @@ def tuned(folder: Path, accident: Callable[[], object], after: int = 3) -> TuneR
                 accident()
 
     options = scripted.tune_options(folder, SMALL, script={}, study_name="s", search_only=True, timeout_s=60.0)
-    return workflow.tune(options, observer)
+    return tune.tune(options, observer)
 
 
 @pytest.fixture

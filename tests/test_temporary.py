@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 import scripted
-from rtmo_optuna import cli, workflow
-from rtmo_optuna.compare import compare
+from rtmo_optuna.cli import main
 from rtmo_optuna.errors import LostError
-from rtmo_optuna.records import EngineKind, Event, GateMode, GateRequest, GateRules, Note, Outcome, TrialEnded
-from rtmo_optuna.search.library import load_study
+from rtmo_optuna.study.library import load_study
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Outcome
+from rtmo_optuna.types.request import EngineKind
+from rtmo_optuna.types.study import Event, Note, TrialEnded
+from rtmo_optuna.verbs import tune
+from rtmo_optuna.verbs.bench import compare
 from test_killed_children import OTHER, runner
 
 SMALL = """
@@ -84,7 +87,7 @@ def test_a_tune_ends_with_a_report_and_goes_on_later(case: str, temporary: Path,
 
     options = scripted.tune_options(tmp_path, SMALL, script={}, study_name="s", search_only=True, timeout_s=60.0)
     with pytest.raises(LostError, match=why) as lost:
-        workflow.tune(options, observer)
+        tune.tune(options, observer)
     assert lost.value.exit_code == 1
     assert "TMPDIR" in str(lost.value)
     assert "report.md" in str(lost.value)
@@ -92,7 +95,7 @@ def test_a_tune_ends_with_a_report_and_goes_on_later(case: str, temporary: Path,
     assert not (tmp_path / "config.yaml").exists()
     subprocess.run(["umount", "--lazy", str(temporary)], capture_output=True, check=False)
     temporary.mkdir(exist_ok=True)
-    result = workflow.tune(options, lambda _: None)
+    result = tune.tune(options, lambda _: None)
     assert len(result.record.runs) == 8
     assert "failed" not in {trial.measurement.outcome for trial in load_study(options.storage, "s").trials}
 
@@ -131,7 +134,7 @@ def test_before_anything_runs_it_is_one_sentence(
     scripted.write_script(tmp_path)
     temporary.rmdir()
     with pytest.raises(SystemExit) as ended:
-        cli.main([*verb, "script.json", "--engine", EngineKind.SCRIPTED.value, "--provider", "cpu"])
+        main.main([*verb, "script.json", "--engine", EngineKind.SCRIPTED.value, "--provider", "cpu"])
     told = capsys.readouterr().err
     assert ended.value.code == 1
     assert told.count("\n") == 1

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from rtmo_optuna import workflow
+from rtmo_optuna.cli.progress import Progress
 from rtmo_optuna.digits import written
-from rtmo_optuna.evidence import Screening
-from rtmo_optuna.progress import Progress
-from rtmo_optuna.records import Noise, Purpose, Settings, TrialEnded
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.show import bars, headline, proofs
 from rtmo_optuna.show.report import markdown
 from rtmo_optuna.show.words import NBSP, percent
+from rtmo_optuna.types.findings import Noise, Purpose, Screening
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import TrialEnded
+from rtmo_optuna.verbs import tune
 from test_finals import ARENA, Planted, options
 from test_show_charts import EQUAL, FASTER, contested, measured, realistic, study
 
@@ -86,7 +87,7 @@ def test_the_winner_has_one_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """That of the confirmation: the file's latency, range and rate, and the head of the report, agree."""
     bench = Planted({ARENA: 0.7}, spread=0.03)
     monkeypatch.setattr(Runner, "run", partialmethod(bench))
-    record = workflow.tune(options(tmp_path), lambda _event: None).record
+    record = tune.tune(options(tmp_path), lambda _event: None).record
     held = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))["onnx"]["benchmark_info"]
     pairs = [p.cost for p in record.processes if p.purpose is Purpose.CONFIRMATION and p.settings == ARENA and p.cost]
     assert held["latency_ms"] == round(statistics.median(pairs), 3)

@@ -15,16 +15,18 @@ import optuna
 import pytest
 import yaml
 
-from rtmo_optuna import cli
-from rtmo_optuna.records import Origin, Outcome, Settings
-from rtmo_optuna.search.library import list_studies, load_study
+from rtmo_optuna.cli import main
 from rtmo_optuna.space.resolve import every_params, settings_of
+from rtmo_optuna.study.library import list_studies, load_study
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
 from scripted import write_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
 
 DEFINITION = """
 provider: cpu
@@ -53,7 +55,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def call(*arguments: str) -> int:
         with pytest.raises(SystemExit) as ended:
-            cli.main(list(arguments))
+            main.main(list(arguments))
         return int(ended.value.code or 0)
 
     return call
@@ -285,7 +287,7 @@ def children_of(pid: int) -> list[int]:
             words = (entry / "cmdline").read_bytes().decode().split("\0")
         except OSError:
             continue
-        if "rtmo_optuna.bench.worker" in words and str(pid) in words:
+        if "rtmo_optuna.child.worker" in words and str(pid) in words:
             found.append(int(entry.name))
     return found
 
@@ -350,7 +352,7 @@ def test_help_does_not_wait_for_optuna(tmp_path: Path) -> None:
     """The command line answers --help from any folder without loading Optuna."""
     code = (
         "import sys\n"
-        "from rtmo_optuna.cli import main\n"
+        "from rtmo_optuna.cli.main import main\n"
         "try:\n    main(['--help'])\n"
         "except SystemExit:\n    sys.exit('optuna' in sys.modules)\n"
     )

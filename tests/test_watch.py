@@ -13,12 +13,15 @@ import pytest
 
 import models
 import scripted
-from rtmo_optuna import workflow
 from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.watch import ModelWatch
 from rtmo_optuna.errors import LostError
-from rtmo_optuna.prepare import TuneOptions, plan, runner_of
-from rtmo_optuna.records import EngineKind, Event, Outcome, Purpose, Settings, TrialEnded
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import EngineKind, Settings
+from rtmo_optuna.types.study import Event, TrialEnded
+from rtmo_optuna.verbs import tune
+from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,13 +74,13 @@ def test_what_was_measured_before_is_reported(accident: Callable[[Path], object]
     with pytest.raises(
         LostError, match=r"while the study ran.*What was measured until then is in .*report\.md"
     ) as lost:
-        workflow.tune(options, observer)
+        tune.tune(options, observer)
     assert lost.value.exit_code == 1
     report = (tmp_path / "results/report.md").read_text(encoding="utf-8")
     assert "The run ended early. The model" in report
     assert not options.config.exists()
     model.write_bytes(kept)
-    assert len(workflow.tune(options, lambda _: None).record.runs) == 4
+    assert len(tune.tune(options, lambda _: None).record.runs) == 4
 
 
 @pytest.mark.parametrize("external", [False, True])

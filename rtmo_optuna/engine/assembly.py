@@ -11,15 +11,15 @@ from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.split import DeviceSelection, FixedFinish, HostSelection, LooseFinish, SplitCall
 from rtmo_optuna.errors import SettingsRefusedError
-from rtmo_optuna.wire import Settings, TensorSpec, Value
+from rtmo_optuna.types.request import Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from rtmo_optuna.engine.capture import Cut
+    from rtmo_optuna.engine.cutting.cut import Cut
     from rtmo_optuna.engine.ort import Runtime
     from rtmo_optuna.engine.split import Finish, Selection
-    from rtmo_optuna.wire import SessionSpec
+    from rtmo_optuna.types.request import SessionSpec
 
 _CAPTURED = "enable_cuda_graph"
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -53,7 +53,7 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
     Raises SettingsRefusedError where the settings are not taken, or the model cannot have what they ask for.
     """
     if spec.settings.get("split_capture"):
-        from rtmo_optuna.engine.capture import cut  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
+        from rtmo_optuna.engine.cutting.cut import cut  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
         return _Parts(runtime, spec, cut(spec.model, spec.shapes)).assembly()
     if spec.settings.get(_CAPTURED):

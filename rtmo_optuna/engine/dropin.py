@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rtmo_optuna.wire import SessionSpec, TensorSpec
+    from rtmo_optuna.types.request import SessionSpec, TensorSpec
 
 _BEHIND = {
     "split_capture": "cuts the model into several sessions",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rtmo_optuna.wire import TensorSpec
+    from rtmo_optuna.types.request import TensorSpec
 
 _TYPES = "bool complex64 complex128 double float float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
 DTYPES = {f"tensor({name})": np.dtype({"float": "float32"}.get(name, name)) for name in _TYPES.split()}

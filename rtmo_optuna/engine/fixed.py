@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rtmo_optuna.engine.device import Device
-    from rtmo_optuna.wire import TensorSpec
+    from rtmo_optuna.types.request import TensorSpec
 
 _WARM_RUNS = 2
 """Before a capture: the first run allocates and chooses algorithms, which a capture would not survive."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
 from rtmo_optuna.space.extras import Extra, extra_of
 from rtmo_optuna.space.knobs import FREE_SHARE, PROVIDERS, Knob, Provider
-from rtmo_optuna.wire import Scope, Settings, TensorSpec, Value
+from rtmo_optuna.types.request import Scope, Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtmo_optuna.engine import cuts, ort
+from rtmo_optuna.engine import ort
+from rtmo_optuna.engine.cutting import store
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.feed import DTYPES, is_fixed, shown
 from rtmo_optuna.errors import UsageError
@@ -17,7 +18,7 @@ from rtmo_optuna.machine import gpu, host
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, knob_table
 from rtmo_optuna.space.tuned import tuned_dimensions, tuned_shapes
-from rtmo_optuna.wire import Scope, SessionSpec, Settings, Value
+from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,7 +129,10 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
 
 def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> _Held:
     """Return `held` with the dimensions of `model` fixed as `shapes` says, whatever the file fixed."""
-    from rtmo_optuna.engine.shapes import bound, named  # noqa: PLC0415 - needed here only, and the next one is slow
+    from rtmo_optuna.engine.inputs.shapes import (  # noqa: PLC0415 - needed here only, and the next one is slow
+        bound,
+        named,
+    )
     from rtmo_optuna.engine.whole import read_signature  # noqa: PLC0415
 
     specs = [spec for spec in read_signature(model) if spec.dtype in DTYPES]
@@ -163,7 +167,7 @@ def _differences(info: Mapping[str, Any], spec: SessionSpec) -> list[str]:
         "gpu_name": lambda: getattr(dict(enumerate(gpu.gpus())).get(spec.device), "name", "no such GPU"),
         "cpu_name": lambda: host.host().cpu,
         "onnxruntime_version": lambda: ort.load(spec.provider).versions()["onnxruntime"],
-        "model_sha256": lambda: cuts.content_hash(Path(spec.model), cuts.cache_folder()),
+        "model_sha256": lambda: store.content_hash(Path(spec.model), store.cache_folder()),
     }
     found = {name: (str(info[name]), str(tell())) for name, tell in ask.items() if info.get(name)}
     return [f"{name} was {was[:40]}, is {now[:40]}" for name, (was, now) in found.items() if was != now]

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
-from rtmo_optuna.wire import TensorSpec
+from rtmo_optuna.types.request import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from rtmo_optuna.wire import SessionSpec
+    from rtmo_optuna.types.request import SessionSpec
 
 _FOR_EVER_S = 3600.0
 _SPIN_S = 0.0005

@@ -10,14 +10,14 @@ from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.assembly import assemble
 from rtmo_optuna.engine.feed import Signature
 from rtmo_optuna.errors import TunerError
-from rtmo_optuna.wire import EngineKind
+from rtmo_optuna.types.request import EngineKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from rtmo_optuna.wire import SessionSpec
+    from rtmo_optuna.types.request import SessionSpec
 
 
 class Engine(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine.graph import parse
-from rtmo_optuna.wire import TensorSpec
+from rtmo_optuna.types.request import TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Gpu, GpuState
+from rtmo_optuna.types.subject import Gpu, GpuState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

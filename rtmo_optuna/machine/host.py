@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Gpu, Machine
+from rtmo_optuna.types.subject import Gpu, Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

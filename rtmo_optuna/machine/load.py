@@ -12,7 +12,7 @@ BUSY = 0.25
 _PROC = Path("/proc")
 _SAMPLE_S = 0.3
 _SAMPLES = 3
-_OURS = frozenset({"rtmo-optuna", "rtmo_optuna", "rtmo_optuna.bench.worker"})
+_OURS = frozenset({"rtmo-optuna", "rtmo_optuna", "rtmo_optuna.child.worker"})
 """How this program, and its children, are called on their command lines."""
 _SELDOM = 0.05
 """Who takes less of a core is not named."""

@@ -9,17 +9,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
-from rtmo_optuna.records import Claim, Noise, Note, Origin, Outcome, Purpose, Reading, Settings
-from rtmo_optuna.search import confirm, judge, noise, race, screening
-from rtmo_optuna.search.plainer import Plainer
-from rtmo_optuna.search.process import Runner
-from rtmo_optuna.search.race import RaceRules
-from rtmo_optuna.search.study import Study
+from rtmo_optuna.search.decide import confirm, judge, noise, race, screening
+from rtmo_optuna.search.decide.race import RaceRules
+from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.search.simplifier import Plainer
+from rtmo_optuna.study.study import Study
+from rtmo_optuna.types.findings import Claim, Noise, Purpose, Reading
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Note, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from rtmo_optuna.records import TrialRecord
+    from rtmo_optuna.types.study import TrialRecord
 
 _PAIRS_SHARE = 0.5
 _CAUTION = 1.2

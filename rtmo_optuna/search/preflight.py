@@ -8,11 +8,15 @@ from dataclasses import dataclass, replace
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import GpuState, Measurement, Note, Observer, ProcessRecord, Purpose, Settings
-from rtmo_optuna.search import judge, noise
+from rtmo_optuna.search.decide import judge, noise
 from rtmo_optuna.search.finals import noise_of
-from rtmo_optuna.search.process import Runner
-from rtmo_optuna.search.study import Study
+from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.study.study import Study
+from rtmo_optuna.types.findings import ProcessRecord, Purpose
+from rtmo_optuna.types.measurement import Measurement
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Note, Observer
+from rtmo_optuna.types.subject import GpuState
 
 CLEARLY = 0.05
 """Where plain processes differ by more, three of them tell that the host is noisy: more of them would tell no more."""

@@ -9,24 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import (
-    KnobEffect,
-    Note,
-    Origin,
-    Purpose,
-    Screening,
-    Settings,
-    TrialRecord,
-)
-from rtmo_optuna.search import inertness, judge, noise, screening
-from rtmo_optuna.search.inertness import InertRules, InertTest
-from rtmo_optuna.search.process import Runner
-from rtmo_optuna.search.screening import Level
-from rtmo_optuna.search.study import Proposal, Study
+from rtmo_optuna.search.decide import equivalence, judge, noise, screening
+from rtmo_optuna.search.decide.equivalence import InertRules, InertTest
+from rtmo_optuna.search.decide.screening import Level
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.space.resolve import params_of, settings_of
+from rtmo_optuna.study.study import Proposal, Study
+from rtmo_optuna.types.findings import KnobEffect, Purpose, Screening
+from rtmo_optuna.types.study import Note, Origin, TrialRecord
 
 if TYPE_CHECKING:
-    from rtmo_optuna.search.inertness import Option
+    from rtmo_optuna.search.decide.equivalence import Option
+    from rtmo_optuna.types.request import Settings
 
 SHARE = 0.25
 """The share of a study's time that the screening may take; half of what the search has left is the most."""
@@ -160,7 +154,7 @@ class Screen:
         return chosen, f"Not tested whether they do anything: {', '.join(left)}; {many}." if left else ""
 
     def _test(self, options: tuple[Option, ...]) -> InertTest:
-        test = inertness.start(options, InertRules())
+        test = equivalence.start(options, InertRules())
         if not options:
             return test
         space = self.study.about.space
@@ -168,7 +162,7 @@ class Screen:
         results = self.study.results(Purpose.SCREENING)
         self.runner.observer(Note(f"{len(options)} choices that seem to do nothing, together in fresh pairs."))
         while not test.over:
-            pair, index = inertness.next_pair(test), len(test.pairs)
+            pair, index = equivalence.next_pair(test), len(test.pairs)
             values = results.get(index, {})
             if self._late(2) and not values:
                 break
@@ -180,7 +174,7 @@ class Screen:
                     values[side] = record.cost
             first, second = (values[side] for side in sides)
             gap = math.log(first / second) if first and second else None
-            test = inertness.after(test, replace(pair, gap=gap))
+            test = equivalence.after(test, replace(pair, gap=gap))
         return test
 
     def _late(self, processes: int) -> bool:

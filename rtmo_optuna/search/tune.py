@@ -9,35 +9,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import (
-    Measurement,
-    Note,
-    Observer,
-    Origin,
-    Outcome,
-    ProcessRecord,
-    Settings,
-    TrialEnded,
-    TrialStarted,
-)
-from rtmo_optuna.search import budget, judge, screening
-from rtmo_optuna.search.confirm import LOOKS
-from rtmo_optuna.search.crew import DOUBT_S
+from rtmo_optuna.search.decide import budget, judge, screening
+from rtmo_optuna.search.decide.confirm import LOOKS
+from rtmo_optuna.search.decide.ladder import next_rung
 from rtmo_optuna.search.finals import Finals, Outcomes, least_pairs, plain_settings
-from rtmo_optuna.search.ladder import next_rung
 from rtmo_optuna.search.preflight import Preflight, take_own
-from rtmo_optuna.search.process import Runner
+from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.screen import SHARE, Screen
-from rtmo_optuna.search.study import Study
 from rtmo_optuna.space.advice import advised
 from rtmo_optuna.space.resolve import size
+from rtmo_optuna.study.drivers import DOUBT_S
+from rtmo_optuna.study.study import Study
+from rtmo_optuna.types.findings import ProcessRecord
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Note, Observer, Origin, TrialEnded, TrialStarted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rtmo_optuna.records import Event, TrialRecord
-    from rtmo_optuna.search.study import Proposal
+    from rtmo_optuna.study.study import Proposal
+    from rtmo_optuna.types.study import Event, TrialRecord
 
 
 @dataclass

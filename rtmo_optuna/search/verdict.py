@@ -7,16 +7,18 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import ENOUGH_TRIED, Claim, Purpose, Settings, TrialRecord, Verdict
-from rtmo_optuna.search import confirm, judge
-from rtmo_optuna.search.budget import enough_minutes
-from rtmo_optuna.search.confirm import LOOKS, Decided
+from rtmo_optuna.search.decide import confirm, judge
+from rtmo_optuna.search.decide.budget import enough_minutes
+from rtmo_optuna.search.decide.confirm import LOOKS, Decided
 from rtmo_optuna.search.finals import claim_of
 from rtmo_optuna.space.resolve import size
+from rtmo_optuna.types.findings import Claim, Purpose
+from rtmo_optuna.types.study import ENOUGH_TRIED, TrialRecord, Verdict
 
 if TYPE_CHECKING:
     from rtmo_optuna.search.finals import Outcomes
-    from rtmo_optuna.search.study import Study
+    from rtmo_optuna.study.study import Study
+    from rtmo_optuna.types.request import Settings
 
 _HELD = "what config.yaml held"
 _TIME_UP = "The time was up before all pairs were run; the same command goes on."

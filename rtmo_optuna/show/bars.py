@@ -24,9 +24,9 @@ from rtmo_optuna.show.scores import (
 from rtmo_optuna.show.words import NBSP, change, number
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import StudyRecord
     from rtmo_optuna.show.scores import Standing
     from rtmo_optuna.stats import Effect
+    from rtmo_optuna.types.study import StudyRecord
 
 MOST_EFFECTS = 20
 LONGEST_LEAD = 48

@@ -9,13 +9,13 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rtmo_optuna.records import StudyRecord
 from rtmo_optuna.show.bars import knobs, ranking
 from rtmo_optuna.show.contest import confirmation, race
 from rtmo_optuna.show.history import history
 from rtmo_optuna.show.marks import Chart
 from rtmo_optuna.show.steadiness import baseline, windows
 from rtmo_optuna.show.timing import time
+from rtmo_optuna.types.study import StudyRecord
 
 
 class Chapter(enum.Enum):

@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.digits import written
-from rtmo_optuna.records import Purpose
 from rtmo_optuna.show import evidence, words
 from rtmo_optuna.show.layout import apart, spaced, ticks
 from rtmo_optuna.show.marks import Axis, Band, Chart, Label, Line, Points, Role, Row, Rows, Shape, Spans
 from rtmo_optuna.show.scores import differing, objective, role_of, titles
 from rtmo_optuna.show.words import NBSP, number
+from rtmo_optuna.types.findings import Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rtmo_optuna.records import Settings, StudyRecord
     from rtmo_optuna.show.evidence import Duel, Racer
+    from rtmo_optuna.types.request import Settings
+    from rtmo_optuna.types.study import StudyRecord
 
 MOST_RACERS = 16
 FAR = 1.5

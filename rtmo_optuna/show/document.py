@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.display import without_password
-from rtmo_optuna.records import Outcome, Scope
 from rtmo_optuna.show import findings, headline, tables, words
 from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture, Section
 from rtmo_optuna.show.cells import Code
@@ -18,13 +17,16 @@ from rtmo_optuna.show.scores import decided_by
 from rtmo_optuna.show.screened import screened
 from rtmo_optuna.show.stages import saved_by_pruning
 from rtmo_optuna.space.knobs import knob_table
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rtmo_optuna.records import Settings, StudyRecord, Value
     from rtmo_optuna.show.blocks import Block
     from rtmo_optuna.show.cells import Table
+    from rtmo_optuna.types.request import Settings, Value
+    from rtmo_optuna.types.study import StudyRecord
 
 
 def document(record: StudyRecord, applied: str = "") -> tuple[Section, ...]:

@@ -7,10 +7,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Claim, Origin, Purpose, Settings
+from rtmo_optuna.types.findings import Claim, Purpose
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import ProcessRecord, StudyRecord
+    from rtmo_optuna.types.findings import ProcessRecord
+    from rtmo_optuna.types.study import StudyRecord
 
 FASTER, OPEN = "faster", "not confirmed"
 """What a claim's `decided` says where it is proven, and where there were too few pairs to say anything."""

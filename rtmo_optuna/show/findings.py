@@ -14,9 +14,9 @@ from rtmo_optuna.show.words import NBSP
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rtmo_optuna.records import StudyRecord
     from rtmo_optuna.show.blocks import Block
     from rtmo_optuna.show.cells import Table
+    from rtmo_optuna.types.study import StudyRecord
 
 
 def pictures(chapter: Chapter) -> tuple[Picture, ...]:

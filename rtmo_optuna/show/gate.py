@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import GateMode, Outcome
 from rtmo_optuna.show import words
 from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
 from rtmo_optuna.show.scores import differing
 from rtmo_optuna.show.words import number, percent
+from rtmo_optuna.types.measurement import GateMode, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rtmo_optuna.records import GateResult, OutputError, StudyRecord, TrialRecord
+    from rtmo_optuna.types.measurement import GateResult, OutputError
+    from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 MOST_WRONG = 10
 _FIGURES: Mapping[str, tuple[str, str, bool]] = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.digits import written
-from rtmo_optuna.records import ENOUGH_TRIED, Outcome, StudyRecord
 from rtmo_optuna.show import words
 from rtmo_optuna.show.evidence import FASTER, Status, duels, findable, status
 from rtmo_optuna.show.scores import default_of, objective, typical, with_unit
 from rtmo_optuna.show.stages import study_stages
 from rtmo_optuna.show.words import NBSP, TIMES, number
 from rtmo_optuna.space.resolve import size
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.study import ENOUGH_TRIED, StudyRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -7,16 +7,16 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.records import Outcome
 from rtmo_optuna.show import words
 from rtmo_optuna.show.layout import apart, ticks
 from rtmo_optuna.show.marks import Axis, Chart, Label, Line, Points, Role, Shape
 from rtmo_optuna.show.scores import COUNTED, decided_by, default_of, differing, objective, score, with_unit
+from rtmo_optuna.types.measurement import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from rtmo_optuna.records import StudyRecord, TrialRecord
+    from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 FAR = 2.0
 """A score beyond this many times the median or the default is drawn at the edge, so that it squashes nothing."""

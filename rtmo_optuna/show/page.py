@@ -18,9 +18,9 @@ from rtmo_optuna.show.palette import DARK, LIGHT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtmo_optuna.records import StudyRecord
     from rtmo_optuna.show.blocks import Block
     from rtmo_optuna.show.marks import Chart
+    from rtmo_optuna.types.study import StudyRecord
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.digits import written
-from rtmo_optuna.records import Purpose
 from rtmo_optuna.show import evidence, words
 from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
 from rtmo_optuna.show.contest import axis_name, listed
 from rtmo_optuna.show.scores import differing, titles
 from rtmo_optuna.show.words import NBSP, change, number, percent
+from rtmo_optuna.types.findings import Purpose
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import Claim, StudyRecord
     from rtmo_optuna.show.evidence import Racer
+    from rtmo_optuna.types.findings import Claim
+    from rtmo_optuna.types.study import StudyRecord
 
 
 def claims(record: StudyRecord) -> Table | None:

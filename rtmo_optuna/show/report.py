@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rtmo_optuna.records import StudyRecord
     from rtmo_optuna.show.blocks import Block
+    from rtmo_optuna.types.study import StudyRecord
 
 PLOTS = "plots"
 _SPECIAL = re.compile(

@@ -6,20 +6,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.records import Origin, Outcome, Purpose, Settings, TrialRecord
 from rtmo_optuna.show import evidence
 from rtmo_optuna.show.evidence import Status
 from rtmo_optuna.show.marks import Role
 from rtmo_optuna.show.words import NBSP, number
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import params_of
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin, TrialRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtmo_optuna.records import ProcessRecord, StudyRecord, Value
     from rtmo_optuna.space.objectives import Objective
     from rtmo_optuna.stats import Effect
+    from rtmo_optuna.types.findings import ProcessRecord
+    from rtmo_optuna.types.request import Value
+    from rtmo_optuna.types.study import StudyRecord
 
 COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
 """Outcomes whose latency tells what the settings do; a pruned run's value rests on fewer windows."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Reading
 from rtmo_optuna.show import words
 from rtmo_optuna.show.blocks import Bullets, Paragraph
 from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
 from rtmo_optuna.show.scores import objective
 from rtmo_optuna.show.words import NBSP, change
+from rtmo_optuna.types.findings import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rtmo_optuna.records import KnobEffect, StudyRecord
     from rtmo_optuna.show.blocks import Block
+    from rtmo_optuna.types.findings import KnobEffect
+    from rtmo_optuna.types.study import StudyRecord
 
 
 def screened(record: StudyRecord) -> Iterator[Block]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.records import Outcome, Purpose
 from rtmo_optuna.show.marks import Role
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rtmo_optuna.records import StageTimes, StudyRecord, TrialRecord
+    from rtmo_optuna.types.measurement import StageTimes
+    from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
     Role.START: lambda times: times.start_ns,

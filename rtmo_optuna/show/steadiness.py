@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.records import Outcome, Purpose
 from rtmo_optuna.show import evidence, words
 from rtmo_optuna.show.layout import apart, spaced, ticks
 from rtmo_optuna.show.marks import Axis, Chart, Label, Line, Points, Role, Spans
 from rtmo_optuna.show.scores import best_title, default_of
 from rtmo_optuna.show.words import NBSP, number
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import Outcome
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import StudyRecord, TrialRecord
+    from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 FAR = 1.5
 

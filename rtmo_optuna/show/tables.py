@@ -6,28 +6,22 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.display import without_password
-from rtmo_optuna.records import Outcome, Settings
 from rtmo_optuna.show import words
 from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
-from rtmo_optuna.show.scores import (
-    best_title,
-    default_of,
-    differing,
-    effects,
-    objective,
-    score,
-    shortlist,
-    titles,
-)
+from rtmo_optuna.show.scores import best_title, default_of, differing, effects, objective, score, shortlist, titles
 from rtmo_optuna.show.stages import STAGES, TRIALS, spent, study_stages
 from rtmo_optuna.show.words import NBSP, change, number
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rtmo_optuna.records import GpuState, Measurement, StudyRecord, TrialRecord
     from rtmo_optuna.show.scores import Standing
     from rtmo_optuna.stats import Effect
+    from rtmo_optuna.types.measurement import Measurement
+    from rtmo_optuna.types.study import StudyRecord, TrialRecord
+    from rtmo_optuna.types.subject import GpuState
 
 MOST_SETTINGS = 3
 _HOLDS: Mapping[int, str] = {  # nvml.h, nvmlClocksEventReasons; left out are those of a GPU that may go faster

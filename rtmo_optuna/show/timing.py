@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Outcome
 from rtmo_optuna.show import words
 from rtmo_optuna.show.marks import Axis, Chart, Part, Role, Stack
 from rtmo_optuna.show.stages import BEFORE, STAGES, TRIALS, spent, study_stages
+from rtmo_optuna.types.measurement import Outcome
 
 if TYPE_CHECKING:
-    from rtmo_optuna.records import StudyRecord, TrialRecord
+    from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 
 def time(record: StudyRecord) -> Chart | None:

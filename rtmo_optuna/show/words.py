@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.records import Settings, Value
+from rtmo_optuna.types.request import Settings, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

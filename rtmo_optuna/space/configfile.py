@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Settings, Value
 from rtmo_optuna.space import files, values
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.yamltext import KNOBS, Document
+from rtmo_optuna.types.request import Settings, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

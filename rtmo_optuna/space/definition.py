@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import GateMode, GateRules, Limits, Measuring, StudyDefinition, Value
 from rtmo_optuna.space.files import NOT_YAML, Mark, bounded, complaint, decode, not_yaml, read_all
 from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.values import advice, nearest, parse_choice, parse_value, shown
+from rtmo_optuna.types.measurement import GateMode, GateRules
+from rtmo_optuna.types.request import Limits, Measuring, Value
+from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from rtmo_optuna.records import Dimension
+    from rtmo_optuna.types.request import Dimension
 
 _ALL = "all"
 _CORE = "tag:yaml.org,2002:"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.wire import Scope, Value
+from rtmo_optuna.types.request import Scope, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rtmo_optuna.records import ModelFacts, Value
+    from rtmo_optuna.types.request import ModelFacts, Value
 
 ANY = "any"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.wire import Choice, Dimension, Scope, Settings, Value
+from rtmo_optuna.types.request import Choice, Dimension, Scope, Settings, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

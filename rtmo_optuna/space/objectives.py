@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rtmo_optuna.records import Measurement
+from rtmo_optuna.types.measurement import Measurement
 
 AMORTIZED = 1000
 """Over how many calls the objective `amortized` spreads session build and first run."""

@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.records import Dimension, Frozen, SearchSpace, Settings, Value
 from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
-from rtmo_optuna.wire import Scope
+from rtmo_optuna.types.request import Dimension, Scope, Settings, Value
+from rtmo_optuna.types.subject import Frozen, SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from rtmo_optuna.records import Machine, ModelFacts, StudyDefinition
+    from rtmo_optuna.types.request import ModelFacts
+    from rtmo_optuna.types.subject import Machine, StudyDefinition
 
 
 def resolve(definition: StudyDefinition, machine: Machine, model: ModelFacts, *, fixed_shapes: bool) -> SearchSpace:

@@ -13,8 +13,8 @@ from rtmo_optuna.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rtmo_optuna.records import Value
     from rtmo_optuna.space.knobs import Knob
+    from rtmo_optuna.types.request import Value
 
 _WORDS: dict[Value, set[str]] = {
     None: {"none", "null", "0"},

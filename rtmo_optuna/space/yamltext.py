@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
-    from rtmo_optuna.records import Value
+    from rtmo_optuna.types.request import Value
 
 INFO = "benchmark_info"
 KNOBS = {name: knob for provider in PROVIDERS for name, knob in knob_table(provider).items()}

@@ -1,0 +1,258 @@
+"""The one JSON codec between parent and child: a request, then a line for each answer.
+
+The request goes to the child's stdin, followed by `next N` for each window, of at most N calls, and `stop`. The answers
+come back on a file descriptor of their own, since native libraries print to stdout.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.types.request import BenchmarkRequest, ModelFacts, SessionSpec, Stage
+
+VERSION = 2
+MISFITS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What comes of reading JSON that a stranger wrote as one of our types."""
+_NEXT = b"next"
+_MOST = 1 << 63
+_MOST_DIGITS = 20
+_MOST_PARTS = 100_000
+STOP = b"stop\n"
+
+
+class ProtocolError(Exception):
+    """A line that no peer of this version writes."""
+
+
+class Blame(enum.StrEnum):
+    """Who has to change something after a failure: the user's input, the settings, or nobody knows."""
+
+    INPUT = "input"
+    SETTINGS = "settings"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeRequest:
+    """Open the model with these settings and tell its signature, operators and node placement."""
+
+    session: SessionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRequest:
+    """Run the model once on every sample and keep the outputs in the file `target` (.npz).
+
+    `gate` are encoded `records.GateRules` that must fit the outputs, empty where they will not be compared.
+    """
+
+    session: SessionSpec
+    inputs: str
+    target: str
+    gate: Mapping[str, Any] = field(default_factory=dict)
+
+
+Request: TypeAlias = BenchmarkRequest | DescribeRequest | ReferenceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The child has started and will read its request."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The session stands, its options read back as they were given; `notes` say what does not run as they ask."""
+
+    import_ns: int
+    preload_ns: int
+    build_ns: int
+    provider_options: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """The first run is over."""
+
+    first_run_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """The warm-up is over; the child waits for its orders. `samples_ns` are the latencies of its calls.
+
+    The hash covers names, types, shapes and bytes of the first sample's outputs.
+    """
+
+    warmup_ns: int
+    samples_ns: tuple[int, ...]
+    outputs_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One window's latencies; `slow` where no quiet core was to be had.
+
+    `spin_ns` is the shortest spin so far (0: not pinned), `left_out` the number of calls that were disturbed, `missed`
+    that of the slots that passed while a call before them ran, where calls begin at a fixed rate.
+    """
+
+    samples_ns: tuple[int, ...]
+    slow: bool = False
+    spin_ns: int = 0
+    left_out: int = 0
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """What the output gate says: an encoded `records.GateResult`, which a child's start need not know."""
+
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The answer to a DescribeRequest."""
+
+    facts: ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceMade:
+    """The answer to a ReferenceRequest: whether all numbers of the outputs are finite."""
+
+    finite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The child cannot go on."""
+
+    stage: Stage
+    blame: Blame
+    text: str
+
+
+Answer: TypeAlias = Hello | Opened | Ran | Gated | Warm | Timed | Described | ReferenceMade | Failed
+
+REQUESTS: Mapping[str, type[Request]] = {
+    "benchmark": BenchmarkRequest,
+    "describe": DescribeRequest,
+    "reference": ReferenceRequest,
+}
+ANSWERS: Mapping[str, type[Answer]] = {
+    "hello": Hello,
+    "opened": Opened,
+    "ran": Ran,
+    "gated": Gated,
+    "warm": Warm,
+    "timed": Timed,
+    "described": Described,
+    "reference": ReferenceMade,
+    "failed": Failed,
+}
+_KINDS = {kind: name for table in (REQUESTS, ANSWERS) for name, kind in table.items()}
+
+
+M = TypeVar("M")
+
+
+def dump(message: Request | Answer) -> bytes:
+    """Return `message` as one line."""
+    line = {"protocol": VERSION, "kind": _KINDS[type(message)], "body": encode(message)}
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def next_window(most_calls: float) -> bytes:
+    """Return the order for a window of at most `most_calls` calls; infinity leaves their number to the rules."""
+    return b"%b %b\n" % (_NEXT, str(most_calls).encode())
+
+
+def ordered_calls(line: bytes) -> float | None:
+    """Return how many calls the window that `line` orders may have at most; None where it orders none."""
+    word, _, most_calls = line.strip().partition(b" ")
+    return float(most_calls) if word == _NEXT else None
+
+
+def load_request(line: bytes) -> Request:
+    """Return the request in `line`; raises ProtocolError for anything else."""
+    return _read(json.loads, line, REQUESTS)
+
+
+def load_answer(line: bytes) -> Answer:
+    """Return the answer in `line`; raises ProtocolError for anything else, and for what no child can have found.
+
+    A child has run a stranger's model, so its words are believed no further than they can be.
+    """
+    answer = _read(_stranger, line, ANSWERS)
+    if not _FITS.get(type(answer), _anything)(answer):
+        message = f"This is no answer that a child can give: {line[:200]!r}."
+        raise ProtocolError(message)
+    return answer
+
+
+def _read(parse: Callable[[bytes], Any], line: bytes, table: Mapping[str, type[M]]) -> M:
+    try:
+        plain = parse(line)
+        if plain["protocol"] != VERSION:
+            spoken = f"{plain['protocol']!r:.20}"
+            message = f"Protocol {spoken} was spoken, {VERSION} expected: parent and child differ in version."
+            raise ProtocolError(message)
+        return decode(table[plain["kind"]], plain["body"])
+    except MISFITS as error:
+        message = f"This is no line of protocol {VERSION}: {line[:200]!r}."
+        raise ProtocolError(message) from error
+
+
+def _stranger(line: bytes) -> Any:  # noqa: ANN401 - JSON has no better type
+    """Return the JSON in `line`; raise ValueError where it would exhaust its reader, or holds half a character."""
+    if line.count(b"[") + line.count(b"{") > _MOST_PARTS:
+        raise ValueError
+    plain = json.loads(line, parse_int=_whole)
+    if b"\\u" in line:
+        json.dumps(plain, ensure_ascii=False).encode()
+    return plain
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS or not -_MOST <= (number := int(digits)) < _MOST:
+        raise ValueError
+    return number
+
+
+def _anything(_answer: object) -> bool:
+    return True
+
+
+def _took(answer: Opened) -> bool:
+    return min(answer.import_ns, answer.preload_ns, answer.build_ns) >= 0
+
+
+def _warmed(answer: Warm) -> bool:
+    return min(answer.warmup_ns, *answer.samples_ns, 0) >= 0
+
+
+def _timed(answer: Timed) -> bool:
+    return min(answer.samples_ns, default=0) > 0 and min(answer.spin_ns, answer.left_out, answer.missed) >= 0
+
+
+def _described(answer: Described) -> bool:
+    return "onnxruntime" in answer.facts.versions
+
+
+_FITS: Mapping[type[Answer], Callable[[Any], bool]] = {
+    Opened: _took,
+    Ran: lambda answer: answer.first_run_ns >= 0,
+    Warm: _warmed,
+    Timed: _timed,
+    Described: _described,
+}

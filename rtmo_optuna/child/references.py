@@ -1,0 +1,90 @@
+"""References that were made before: the CPU's outputs, kept in the user's cache folder by what they follow from.
+
+A reference follows from the model, the input and the version of ONNX Runtime, which are a part of every study's
+identity, and is kept by their hash: whoever resumes a study finds the reference that it began with. It does not lie
+beside the study's database, since that may be on another host; a host that lacks a reference makes its own, which
+differs in rounding at most, far less than what the output gate allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.child import measure, protocol
+from rtmo_optuna.codec import encode
+from rtmo_optuna.engine.cutting.store import cache_folder
+from rtmo_optuna.errors import UsageError
+from rtmo_optuna.types.study import key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rtmo_optuna.types.request import Limits
+
+MOST_BYTES = 2**30
+LARGEST_BYTES = 2**28
+_VERSION = 1
+
+
+def reference(request: protocol.ReferenceRequest, limits: Limits, content: Mapping[str, str]) -> protocol.ReferenceMade:
+    """Do as `bench.run.reference` does, or put a kept reference in the target's place where there is one.
+
+    `content` says what `request` names by path only: hashes of the model and of the input, and whose outputs they are.
+    A reference that is not finite or not under 256 MiB is made each time; where the user has no cache folder, all are.
+    """
+    named = {"session": encode(replace(request.session, model="")), "gate": dict(request.gate), **content}
+    name = hashlib.sha256(f"{_VERSION} {key(named)}".encode()).hexdigest()[:32]
+    target = Path(request.target)
+    if _take(name, target):
+        return protocol.ReferenceMade(finite=True)
+    made = measure.reference(request, limits)
+    if made.finite and target.stat().st_size < LARGEST_BYTES:
+        with suppress(OSError, UsageError):
+            _keep(name, target)
+    return made
+
+
+def _folder() -> Path:
+    return cache_folder().parent / "references"
+
+
+def _take(name: str, target: Path) -> bool:
+    """Copy the reference `name` to `target`; the copy is what stays, whoever empties the cache meanwhile.
+
+    A file's name ends in its hash: one that is not as it was written is taken for missing.
+    """
+    with suppress(OSError, UsageError):
+        for kept in _folder().glob(f"{name}-*"):
+            shutil.copyfile(kept, target)
+            if kept.name == f"{name}-{_hash(target)}.npz":
+                kept.touch()
+                return True
+            kept.unlink()
+    target.unlink(missing_ok=True)
+    return False
+
+
+def _keep(name: str, source: Path) -> None:
+    """Keep `source` as the reference `name`, in one step; the least used ones make room."""
+    folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
+        copy = Path(scratch, "reference")
+        shutil.copyfile(source, copy)
+        copy.replace(folder / f"{name}-{_hash(source)}.npz")
+    left = MOST_BYTES
+    for kept in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True):
+        left -= kept.stat().st_size
+        if left < 0:
+            kept.unlink()
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""A model cut where a CUDA graph cannot hold it."""

@@ -1,0 +1,1 @@
+"""The output gate: are these outputs the reference's?"""

@@ -1,0 +1,237 @@
+"""The arrays that a study runs its model on: made from the signature, or the user's own, checked and kept in one file.
+
+`prepare` is for the parent, which has the model's signature and never opens the model; `load` is for its children.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from rtmo_optuna.engine.arrays import read_npy, read_npz
+from rtmo_optuna.engine.feed import DTYPES, is_fixed
+from rtmo_optuna.engine.inputs import images
+from rtmo_optuna.engine.inputs.guesses import FIRST, Guess, is_batch
+from rtmo_optuna.engine.inputs.shapes import batched, bound, dims_text, fits, named, nearest, quoted, told
+from rtmo_optuna.errors import LostError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from rtmo_optuna.types.request import TensorSpec
+    from rtmo_optuna.types.subject import InputFacts
+
+    Arrays: TypeAlias = dict[str, NDArray[Any]]
+    Shape: TypeAlias = tuple[int, ...]
+
+_MOST_BYTES = 4 * 2**30
+
+
+def prepare(
+    specs: Sequence[TensorSpec],
+    *,
+    source: Path | None,
+    shapes: Mapping[str, Shape],
+    scale: float,
+    target: Path,
+    batch: int | None = None,
+    guess: Guess = FIRST,
+) -> InputFacts:
+    """Write the model's input arrays to `target`, and return what they are.
+
+    `specs` is the model's signature, `shapes` what `parse_shapes` returned (a dynamic dimension's name stands for one
+    size in all inputs), `batch` the size of leading dimensions that neither gives, `scale` what pixels are multiplied
+    by. Without a `source` the arrays are made: a drawn picture (0 to 255) where an input looks like one, else normally
+    distributed floats, alternating booleans, and for integers and dynamic dimensions what `guess` says: at first ones
+    (valid as index, mask and length alike), 640 for a picture's height and width, 1 for a batch, 64 for others. A
+    `source` is an .npz file with one array for each input, an .npy file for a model with one input, or a picture or
+    folder of pictures (the first 16 by name), letterboxed, for a model with one input that takes pictures. Pictures,
+    and arrays of one item, are repeated to fill the batch.
+
+    `target` becomes, atomically, an uncompressed .npz file with one array for each input, each with a leading axis of
+    samples. The facts' shapes are those of one sample; their hash covers names, types, shapes and values. Raises
+    UsageError where the signature, the source, a shape or the scale cannot be used, LostError where there is no room.
+    """
+    bounded = [batched(spec, batch) for spec in bound(specs, shapes)]
+    arrays, words = _made(bounded, scale, guess) if source is None else _reader(source)(source, bounded, scale)
+    _write(arrays, target)
+    from rtmo_optuna.types.subject import InputFacts  # noqa: PLC0415 - a child needs `load` only
+
+    return InputFacts(
+        path=str(target),
+        sha256=_sha256(arrays),
+        shapes={name: array.shape[1:] for name, array in arrays.items()},
+        samples=_samples(arrays),
+        source=words,
+        real=source is not None,
+        free_dimensions=named(specs, bounded),
+        fixed=all(is_fixed(spec.shape) and arrays[spec.name].ndim == len(spec.shape) + 1 for spec in bounded),
+    )
+
+
+def load(path: Path | str) -> list[Arrays]:
+    """Return the samples that `prepare` wrote to `path`, each as contiguous arrays by input name."""
+    arrays = _unpack(path)
+    return [{name: array[n, ...] for name, array in arrays.items()} for n in range(_samples(arrays))]
+
+
+def _completed(specs: Sequence[TensorSpec], guess: Guess = FIRST) -> tuple[dict[str, Shape], str]:
+    """Return each input's shape, and the words for the sizes that its dynamic dimensions were given."""
+    sizes: dict[str, int] = {}
+    shapes: dict[str, Shape] = {}
+    for spec in specs:
+        roles = _roles(spec, guess)
+        shape = [
+            d if isinstance(d, int) else sizes.setdefault(d or roles[n][0], roles[n][1])
+            for n, d in enumerate(spec.shape)
+        ]
+        shapes[spec.name] = tuple(shape)
+    needed = sum(math.prod(shapes[spec.name]) * DTYPES[spec.dtype].itemsize for spec in specs)
+    if needed > _MOST_BYTES:
+        message = f"Inputs of the shapes {shapes} take {needed / 2**30:.1f} GB: choose smaller ones with --shape."
+        raise UsageError(message)
+    words = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    return shapes, f"; dynamic dimensions: {words}" if words else ""
+
+
+def _roles(spec: TensorSpec, guess: Guess) -> list[tuple[str, int]]:
+    """Return what each dimension of an input is called, and its size, where the model leaves it open."""
+    layout = images.layout_of(spec)
+    planes = dict(zip(layout.plane, (("height", guess.height), ("width", guess.width)), strict=True)) if layout else {}
+    return [
+        planes.get(axis) or (("batch", 1) if is_batch(spec, axis) else (f"{spec.name}[{axis}]", guess.size))
+        for axis in range(len(spec.shape))
+    ]
+
+
+def _made(specs: Sequence[TensorSpec], scale: float, guess: Guess) -> tuple[Arrays, str]:
+    if not any(map(images.layout_of, specs)):
+        _refuse_scale(scale, "no input of the model takes pictures")
+    shapes, note = _completed(specs, guess)
+    rng = np.random.default_rng(0)
+    arrays = {spec.name: _values(spec, shapes[spec.name], scale, rng, guess)[np.newaxis] for spec in specs}
+    return arrays, f"made from the signature{note}"
+
+
+def _values(spec: TensorSpec, shape: Shape, scale: float, rng: np.random.Generator, guess: Guess) -> NDArray[Any]:
+    dtype = DTYPES[spec.dtype]
+    if layout := images.layout_of(spec):
+        return images.as_tensor(images.drawn(shape, layout, rng), layout, dtype, scale)
+    values: Mapping[str, Callable[[], Any]] = {
+        "f": lambda: rng.standard_normal(shape),
+        "c": lambda: rng.standard_normal(shape) + 1j * rng.standard_normal(shape),
+        "b": lambda: np.arange(math.prod(shape)).reshape(shape) % 2 == 0,
+        **dict.fromkeys("iu", lambda: np.full(shape, guess.integer)),
+    }
+    return np.asarray(values[dtype.kind](), dtype)
+
+
+def _refuse_scale(scale: float, reason: str) -> None:
+    if scale != 1:
+        message = f"--input-scale {scale:g} cannot be applied, since {reason}: leave it out."
+        raise UsageError(message)
+
+
+def _reader(source: Path) -> Callable[[Path, Sequence[TensorSpec], float], tuple[Arrays, str]]:
+    pictures = dict.fromkeys(("a folder", *images.SUFFIXES), _read_pictures)
+    readers = {".npz": _read_arrays, ".npy": _read_arrays, **pictures}
+    kind = "a folder" if source.is_dir() else source.suffix.lower()
+    if kind not in readers or not source.exists():
+        fault = "cannot be used as input" if source.exists() else "does not exist"
+        message = f"{source} {fault}: give --input one of {', '.join(readers)}."
+        raise UsageError(message)
+    return readers[kind]
+
+
+def _read_pictures(source: Path, specs: Sequence[TensorSpec], scale: float) -> tuple[Arrays, str]:
+    if len(specs) != 1 or not (layout := images.layout_of(specs[0])):
+        taken = ", ".join(map(told, specs)) or "nothing"
+        needed = "one input of rank 4, with 1 or 3 channels of floats or uint8"
+        message = f"Pictures ({source}) need {needed}, but the model takes {taken}: give an .npz file."
+        raise UsageError(message)
+    (spec,), (shapes, note) = specs, _completed(specs)
+    pixels, words = images.read(source, shapes[spec.name], layout)
+    tensor = images.as_tensor(pixels, layout, DTYPES[spec.dtype], scale)
+    return {spec.name: tensor.reshape(-1, *shapes[spec.name])}, f"{words}{note}"
+
+
+def _read_arrays(source: Path, specs: Sequence[TensorSpec], scale: float) -> tuple[Arrays, str]:
+    _refuse_scale(scale, f"the arrays in {source} are used as they are")
+    names = [spec.name for spec in specs]
+    single = source.suffix.lower() == ".npy"
+    if single and len(specs) != 1:
+        message = f"{source} holds one array, but the model takes {quoted(names)}: give an .npz file."
+        raise UsageError(message)
+    try:
+        arrays = {names[0]: read_npy(source)} if single else read_npz(source)
+    except Exception as error:  # NumPy and zipfile may raise anything on a broken file
+        why = " ".join(str(error).split())
+        message = f"{source} cannot be read ({why}): save plain arrays with numpy.savez, or one with numpy.save."
+        raise UsageError(message) from error
+    missing = [name for name in names if name not in arrays]
+    faults = [f"{name!r} is missing" for name in missing]
+    faults += [f"{name!r} is none of its inputs{nearest(name, missing)}" for name in arrays if name not in names]
+    if faults:
+        message = f"{source} holds {quoted(arrays)}, but the model takes {quoted(names)}: {'; '.join(faults)}."
+        raise UsageError(message)
+    return {spec.name: _checked(arrays[spec.name], spec, source)[np.newaxis] for spec in specs}, str(source)
+
+
+def _checked(array: NDArray[Any], spec: TensorSpec, source: Path) -> NDArray[Any]:
+    """Return `array` in C order and this machine's byte order, where its type and shape are those of `spec`."""
+    dtype = DTYPES[spec.dtype]
+    if array.shape[:1] == (1,) and spec.shape and isinstance(spec.shape[0], int):
+        array = np.repeat(array, spec.shape[0], axis=0)
+    if array.dtype.name != dtype.name or not fits(array.shape, spec.shape):
+        held = f"{source} holds {spec.name!r} as {array.dtype.name} {dims_text(array.shape)}"
+        message = f"{held}, but the model or --shape wants {dtype.name} {dims_text(spec.shape)}: convert the array."
+        raise UsageError(message)
+    return np.asarray(array, dtype, order="C")
+
+
+def _unpack(path: Path | str) -> Arrays:
+    import zipfile  # noqa: PLC0415 - NumPy, too, imports it late
+
+    arrays: Arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as stream:
+                arrays[member.removesuffix(".npy")] = np.lib.format.read_array(stream, allow_pickle=False)
+    return arrays
+
+
+def _write(arrays: Arrays, target: Path) -> None:
+    import zipfile  # noqa: PLC0415
+
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+        partial.replace(target)
+    except OSError as error:
+        message = f"The input arrays cannot be written to {target} ({error.strerror}): make room, or the folder."
+        raise LostError(message) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sha256(arrays: Arrays) -> str:
+    import hashlib  # noqa: PLC0415
+
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(repr((name, array.dtype.name, array.shape)).encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _samples(arrays: Arrays) -> int:
+    return next((len(array) for array in arrays.values()), 1)

@@ -1,0 +1,1 @@
+"""The Optuna study: its database, its queue, who drives it, what it keeps."""

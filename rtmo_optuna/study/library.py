@@ -1,0 +1,150 @@
+"""The studies of a storage: create or resume one, load one, list them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.display import without_password
+from rtmo_optuna.errors import IdentityError, UsageError
+from rtmo_optuna.samplers.table import SAMPLERS
+from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.study import storage as database
+from rtmo_optuna.study.study import Study
+from rtmo_optuna.study.trials import ran
+from rtmo_optuna.types.study import StudyLine, StudyRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from optuna.storages import RDBStorage
+
+_TRIES, _PAUSE_S = 20, 0.1
+
+
+def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> Study:
+    """Create the study `about.name`, or resume it where its identity is the same.
+
+    Raises IdentityError with the differences where it is not. `new` starts one beside it, with a number in its name.
+    """
+    opened = database.open_storage(url, create=True)
+    names = {study.study_name for study in opened.get_all_studies()}
+    name = _free(about.name, names) if new else about.name
+    made = name in names and not _half_made(opened, name)
+    if made:
+        _check_identity(name, _identity(opened, name) or {}, identity)
+    with database.quietly():
+        sampler = SAMPLERS[about.definition.sampler](about.space, None)
+    study = optuna.create_study(
+        study_name=name,
+        storage=opened,
+        sampler=sampler,
+        direction=OBJECTIVES[about.definition.objective].direction,
+        load_if_exists=True,
+    )
+    if not made:
+        objective = OBJECTIVES[about.definition.objective]
+        with database.quietly():
+            study.set_metric_names([f"{objective.name} [{objective.unit}]"])
+        study.set_user_attr("about", encode(replace(about, name=name)))
+        study.set_user_attr("identity", dict(identity))
+    return Study(study, opened, url, replace(about, name=name))
+
+
+def foresee(url: str, name: str, identity: Mapping[str, str], *, new: bool) -> str:
+    """Return the name that `open_study` would give the study; nothing is made.
+
+    Raises IdentityError as it would, and UsageError where the storage does not open.
+    """
+    file = database.sqlite_file(database.url_of(url))
+    if file and not file.exists():
+        return name
+    opened = database.open_storage(url, create=False)
+    names = {study.study_name for study in opened.get_all_studies()}
+    if new:
+        return _free(name, names)
+    if name in names and not _half_made(opened, name):
+        _check_identity(name, _identity(opened, name) or {}, identity)
+    return name
+
+
+def _free(name: str, names: Collection[str]) -> str:
+    """Return `name`, with a number where it is one of `names`."""
+    return next(n for n in (name, *(f"{name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
+
+
+def has_study(url: str, name: str) -> bool:
+    """Whether the storage holds a study of that name; nothing is made where there is no storage yet."""
+    file = database.sqlite_file(database.url_of(url))
+    if file and not file.exists():
+        return False
+    opened = database.open_storage(url, create=False)
+    return name in {study.study_name for study in opened.get_all_studies()} and not _half_made(opened, name)
+
+
+def load_study(url: str, name: str) -> Study:
+    """Return an existing study; raises UsageError where there is none of that name."""
+    opened = database.open_storage(url, create=False)
+    studies = {study.study_name: study for study in opened.get_all_studies()}
+    if name not in studies or "about" not in studies[name].user_attrs:
+        known = ", ".join(sorted(studies)) or "none"
+        message = f"There is no study {name!r} in {without_password(url)}; there are: {known}."
+        raise UsageError(message)
+    about = decode(StudyRecord, studies[name].user_attrs["about"])
+    return Study(optuna.load_study(study_name=name, storage=opened), opened, url, about)
+
+
+def list_studies(url: str) -> tuple[StudyLine, ...]:
+    """Return a line for each study of the storage, with the number of trials that were really run."""
+    opened = database.open_storage(url, create=False)
+    lines = []
+    for summary in optuna.study.get_all_study_summaries(opened):
+        about = summary.user_attrs.get("about")
+        if isinstance(about, dict) and about.keys() >= {"definition", "model_path"}:
+            begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
+            provider, model = about["definition"]["provider"], about["model_path"]
+            study_id = opened.get_study_id_from_name(summary.study_name)
+            ours = [trial for trial in opened.get_all_trials(study_id, deepcopy=False) if ran(trial)]
+            found = [trial.value for trial in ours if trial.state is TrialState.COMPLETE and trial.value is not None]
+            wanted = max if summary.direction is StudyDirection.MAXIMIZE else min
+            best = wanted(found) if found else None
+            lines.append(StudyLine(summary.study_name, len(ours), best, provider, model, begun))
+    return tuple(lines)
+
+
+def _half_made(opened: RDBStorage, name: str) -> bool:
+    """Return whether whoever made this study died before it was complete: its identity comes last, its trials after."""
+    if _identity(opened, name) is not None:
+        return False
+    study_id = opened.get_study_id_from_name(name)
+    ours = {"about"} >= opened.get_study_user_attrs(study_id).keys()
+    return ours and not opened.get_n_trials(study_id)
+
+
+def _identity(opened: RDBStorage, name: str) -> Mapping[str, str] | None:
+    """Return the identity of an existing study, which another driver may be about to write; None where nobody is."""
+    for _ in range(_TRIES):
+        held = opened.get_study_user_attrs(opened.get_study_id_from_name(name))
+        if "identity" in held:
+            return dict(held["identity"])
+        time.sleep(_PAUSE_S)
+    return None
+
+
+def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:
+    differences = [
+        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now"
+        for what in sorted(held.keys() | now.keys())
+        if held.get(what) != now.get(what)
+    ]
+    if differences:
+        message = f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(
+            differences
+        )
+        raise IdentityError(message)

@@ -1,0 +1,254 @@
+"""Every type that flows through the program: frozen, slotted, units in names, no behaviour beyond derived values."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from rtmo_optuna.types.findings import Claim, KnobEffect, Noise, ProcessRecord, Purpose, Reading, Screening
+from rtmo_optuna.types.measurement import (
+    GateMode,
+    GateRequest,
+    GateResult,
+    GateRules,
+    Measurement,
+    Outcome,
+    OutputError,
+    StageTimes,
+    Window,
+)
+from rtmo_optuna.types.request import (
+    BenchmarkRequest,
+    Choice,
+    Dimension,
+    EngineKind,
+    Limits,
+    Measuring,
+    ModelFacts,
+    Scope,
+    SessionSpec,
+    Settings,
+    Stage,
+    TensorSpec,
+    Value,
+)
+from rtmo_optuna.types.subject import Frozen, Gpu, GpuState, InputFacts, Machine, SearchSpace, StudyDefinition
+
+__all__ = [
+    "BenchmarkRequest",
+    "Choice",
+    "Claim",
+    "Dimension",
+    "EngineKind",
+    "Event",
+    "Frozen",
+    "GateMode",
+    "GateRequest",
+    "GateResult",
+    "GateRules",
+    "Gpu",
+    "GpuState",
+    "InputFacts",
+    "KnobEffect",
+    "Limits",
+    "Machine",
+    "Measurement",
+    "Measuring",
+    "ModelFacts",
+    "Noise",
+    "Note",
+    "Observer",
+    "Origin",
+    "Outcome",
+    "OutputError",
+    "ProcessRecord",
+    "Purpose",
+    "Reading",
+    "Scope",
+    "Screening",
+    "SearchSpace",
+    "SessionSpec",
+    "Settings",
+    "Stage",
+    "StageTimes",
+    "StudyDefinition",
+    "StudyLine",
+    "StudyRecord",
+    "TensorSpec",
+    "TrialEnded",
+    "TrialRecord",
+    "TrialStarted",
+    "Value",
+    "Verdict",
+    "Window",
+    "WindowDone",
+    "key",
+]
+
+
+ENOUGH_TRIED = 10
+"""Settings that say something of a space by single trials alone; all of it where it has fewer."""
+
+
+class Origin(enum.StrEnum):
+    """Why these settings were tried."""
+
+    DEFAULT = "default"
+    CONFIG = "config.yaml"
+    ADVICE = "the guide's advice"
+    WON = "what won elsewhere"
+    SCREENING = "screening"
+    SAMPLER = "sampler"
+    PLAINER = "the best, made plainer"
+    PLAIN = "the winner, made plain"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial of a study; `run` counts those that were really run, from 1 (0: answered from an earlier trial)."""
+
+    number: int
+    run: int
+    settings: Settings
+    origin: Origin
+    measurement: Measurement
+    value: float | None = None
+    answered_from: int | None = None
+    started: str = ""
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the study may claim: `best` is what is exported; `speedup`, against the default, is the confirmed estimate.
+
+    Where nothing is `confirmed`, `best` is what was there before, and a study that was cut off has no `speedup`. Where
+    nothing was `compared` with that, too little was tried for a verdict.
+    """
+
+    sentence: str
+    best: TrialRecord | None
+    default: TrialRecord | None
+    speedup: float | None
+    confirmed: bool = False
+    claims: tuple[Claim, ...] = ()
+    compared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A whole study, as the report, the plots and the export need it.
+
+    `gpu_states` are how the GPU ran after the study's first window and after its last one; empty without a GPU.
+    `cut_short` says whether the search's share of the time was over before the search was, `pinned` whether its windows
+    ran on quiet cores.
+    """
+
+    name: str
+    definition: StudyDefinition
+    space: SearchSpace
+    machine: Machine
+    model: ModelFacts
+    model_path: str
+    model_sha256: str
+    inputs: InputFacts
+    trials: tuple[TrialRecord, ...]
+    verdict: Verdict
+    storage: str
+    warnings: tuple[str, ...] = ()
+    complete: bool = False
+    processes: tuple[ProcessRecord, ...] = ()
+    noise: Noise | None = None
+    gpu_states: tuple[GpuState, ...] = ()
+    screening: Screening | None = None
+    cut_short: bool = False
+    pinned: bool = False
+
+    @property
+    def comparable(self) -> tuple[ProcessRecord, ...]:
+        """The processes beside the trials, without a baseline that ran otherwise than they did."""
+        other = Purpose.BASELINE if self.pinned else Purpose.PINNED
+        return tuple(process for process in self.processes if process.purpose is not other)
+
+    @property
+    def runs(self) -> tuple[TrialRecord, ...]:
+        """The trials that were really run, in order."""
+        return tuple(trial for trial in self.trials if trial.run)
+
+    @property
+    def tried(self) -> int:
+        """How many different settings were really run."""
+        return len({trial.settings for trial in self.runs})
+
+    @property
+    def batch(self) -> int:
+        """How many items a call handles: the first input's leading dimension, 1 for a scalar."""
+        shape = next(iter(self.inputs.shapes.values()), ())
+        return shape[0] if shape else 1
+
+    @property
+    def default(self) -> TrialRecord | None:
+        """The run of the default settings, None before it."""
+        return next((trial for trial in self.runs if trial.origin is Origin.DEFAULT), None)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyLine:
+    """A line of the list of studies."""
+
+    name: str
+    trials: int
+    best: float | None
+    provider: str
+    model: str
+    started: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    """A trial is about to run: the `run`-th of `total` that the search, or the screening, has."""
+
+    run: int
+    total: int
+    settings: Settings
+    origin: Origin
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDone:
+    """A window of the running trial was accepted."""
+
+    latency_ms: float
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """The `run`-th trial of `total` ended; `best` is the best so far."""
+
+    trial: TrialRecord
+    run: int
+    total: int
+    best: TrialRecord | None
+    default: TrialRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line that the user should see."""
+
+    text: str
+    warning: bool = False
+
+
+Event: TypeAlias = TrialStarted | WindowDone | TrialEnded | Note
+Observer: TypeAlias = Callable[[Event], None]
+
+
+def key(plain: Mapping[str, Any]) -> str:
+    """Return `plain` as one canonical line of JSON, to compare or hash."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))

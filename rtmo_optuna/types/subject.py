@@ -1,0 +1,106 @@
+"""What a study is about: its inputs, the machine, what is searched and by which rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rtmo_optuna.types.measurement import GateRules
+from rtmo_optuna.types.request import Dimension, Limits, Measuring, Settings, Value
+
+
+@dataclass(frozen=True, slots=True)
+class InputFacts:
+    """Where the input arrays lie (one leading axis of samples), and what they are.
+
+    `free_dimensions` are the symbolic dimensions that the user fixed, by name; `fixed` says whether every shape is.
+    """
+
+    path: str
+    sha256: str
+    shapes: Mapping[str, tuple[int, ...]]
+    samples: int
+    source: str
+    real: bool
+    free_dimensions: Mapping[str, int] = field(default_factory=dict)
+    fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One NVIDIA GPU as NVML tells it."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+    driver: str
+    compute_capability: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpuState:
+    """How fast a GPU runs: SM clock in MHz, temperature in degrees Celsius (None: not told), what holds it down.
+
+    `reasons` are NVML's bits (nvmlClocksEventReasons).
+    """
+
+    sm_mhz: int | None
+    reasons: int
+    celsius: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The host, and the GPU that a study runs on (None on the `cpu` provider)."""
+
+    hostname: str
+    system: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    python: str
+    gpu: Gpu | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A knob or choice that is not searched, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """The dimensions of a study, what is fixed in every trial, and what left the space on this machine."""
+
+    provider: str
+    dimensions: tuple[Dimension, ...]
+    fixed: Settings = field(default_factory=Settings)
+    left_out: tuple[Frozen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDefinition:
+    """A study definition file: what is searched, how it is measured, when it ends.
+
+    `knobs` maps each searched dimension to its choices' labels (None: the table's own), `fixed` sets knobs in every
+    trial. Machine-dependent choices are resolved later, by `space.resolve`. `batch` fixes the leading dimension of
+    inputs that leave it open; settings that take more than `max_memory_gb` (GiB) of GPU memory fail.
+    """
+
+    name: str
+    provider: str
+    knobs: Mapping[str, tuple[Value, ...] | None]
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    objective: str = "latency"
+    sampler: str = "auto"
+    trials: int = 40
+    timeout_s: float = 600.0
+    prune_ratio: float = 1.5
+    measuring: Measuring = field(default_factory=Measuring)
+    limits: Limits = field(default_factory=Limits)
+    gate: GateRules = field(default_factory=GateRules)
+    batch: int | None = None
+    max_memory_gb: float | None = None

@@ -1,0 +1,69 @@
+"""What a comparison was made of: model, input, machine and versions, for those who read its figures later."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtmo_optuna.engine.cutting.store import cache_folder, content_hash
+from rtmo_optuna.space import configfile
+from rtmo_optuna.space.tuned import tuned_shapes
+from rtmo_optuna.types.subject import Machine
+
+if TYPE_CHECKING:
+    from rtmo_optuna.verbs.prepare import Plan, TuneOptions
+
+_ARRAYS = {".npz", ".npy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What does not follow from the two settings; `date` is UTC, `shapes` are those of one of the input's `samples`."""
+
+    date: str
+    model: str
+    model_sha256: str
+    provider: str
+    input: str
+    input_sha256: str
+    samples: int
+    shapes: Mapping[str, tuple[int, ...]]
+    machine: Machine
+    versions: Mapping[str, str]
+
+
+def circumstances(planned: Plan) -> Circumstances:
+    """Return what is to be known of a comparison by that plan, made now."""
+    about = planned.about
+    return Circumstances(
+        date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        model=about.model_path,
+        model_sha256=about.model_sha256,
+        provider=about.definition.provider,
+        input=about.inputs.source,
+        input_sha256=about.inputs.sha256,
+        samples=about.inputs.samples,
+        shapes=about.inputs.shapes,
+        machine=about.machine,
+        versions=about.model.versions,
+    )
+
+
+def with_tuned_shapes(options: TuneOptions) -> TuneOptions:
+    """Return `options` with the shapes that config.yaml was tuned for, where they say none and no array has its own.
+
+    A file that was tuned for another model says nothing of this one.
+    """
+    arrays = options.input is not None and options.input.suffix.lower() in _ARRAYS
+    if options.shapes or arrays or not options.config.is_file():
+        return options
+    info = configfile.read_info(options.config, options.config_path)
+    shapes = tuned_shapes(info, options.config)
+    if not shapes or not options.model.is_file():
+        return options
+    if info.get("model_sha256") not in (None, content_hash(Path(options.model), cache_folder())):
+        return options
+    return replace(options, shapes=tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items()))

@@ -1,0 +1,251 @@
+"""A whole run: plan, tune, export, report, attach the report to the study."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtmo_optuna.codec import decode
+from rtmo_optuna.digits import written
+from rtmo_optuna.errors import LostError, NothingMeasuredError, TunerError, UsageError
+from rtmo_optuna.machine.host import interruptions
+from rtmo_optuna.scratch import lost_file, scratch, sweep_scratch
+from rtmo_optuna.search.decide.confirm import Decided
+from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
+from rtmo_optuna.search.preflight import first_process, keep_states
+from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.search.verdict import verdict
+from rtmo_optuna.show import report as show
+from rtmo_optuna.show.evidence import VERDICTS, status
+from rtmo_optuna.show.scores import exported
+from rtmo_optuna.show.words import count
+from rtmo_optuna.space import configfile
+from rtmo_optuna.space.knobs import knob_table
+from rtmo_optuna.space.values import as_yaml
+from rtmo_optuna.study.library import has_study, load_study, open_study
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.study import Note, Origin, StudyRecord
+from rtmo_optuna.types.subject import GpuState
+from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan_tune, runner_of
+
+if TYPE_CHECKING:
+    from rtmo_optuna.search.runner import Runner
+    from rtmo_optuna.study.study import Study
+    from rtmo_optuna.types.findings import Claim, ProcessRecord
+    from rtmo_optuna.types.measurement import Measurement
+    from rtmo_optuna.types.request import Settings, Value
+    from rtmo_optuna.types.study import Observer
+
+
+BASELINE = 6
+QUICK_BASELINE = 3
+_LAST_WAIT_S = 10.0
+"""How long the database is waited for after Ctrl-C."""
+_PACES = ("rate_hz", "optimized_fps")
+"""What `benchmark_info` says of the pace, one or the other: a later study leaves nothing of it standing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """What a tune left behind; `config` is None where the configuration file was not touched.
+
+    `undecided` says that race and confirmation had their turn, and there is no verdict for want of trials or time.
+    """
+
+    record: StudyRecord
+    files: tuple[Path, ...]
+    config: Path | None
+    backup: Path | None
+    interrupted: bool
+    undecided: bool
+
+
+def tune(options: TuneOptions, observer: Observer) -> TuneResult:
+    """Tune a model: resume its study or create it, search, race, confirm, write config.yaml and the report.
+
+    Raises UsageError for bad input, before anything is written, and NothingMeasuredError where no settings could be
+    measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone. Raises LostError,
+    after a report of what is known, where the database, the disk or the model's files fail for good.
+    """
+    begun = time.monotonic()
+    sweep_scratch()
+    with scratch() as folder, interruptions() as check:
+        observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
+        planned = plan_tune(options, folder)
+        with contextlib.closing(runner_of(planned, observer)) as runner:
+            runner.check = check
+            first = _first_process(options, planned, runner)
+            study = open_study(options.storage, planned.about, planned.identity, new=options.new)
+            _greet(study, observer)
+            incumbent = configfile.merged(
+                study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
+            )
+            study.patience.until = begun + planned.about.definition.timeout_s
+            study.patience.tell = lambda text: observer(Note(text, warning=True))
+            study.enqueue(study.about.space.fixed, Origin.DEFAULT)
+            study.enqueue(incumbent, Origin.CONFIG)
+            baseline = QUICK_BASELINE if options.quick else BASELINE
+            outcomes, interrupted = None, False
+            try:
+                outcomes = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only, first).run()
+            except KeyboardInterrupt:
+                interrupted = True
+                study.patience.shorten(_LAST_WAIT_S)
+            except (TunerError, OSError) as error:
+                raise _lost(study, planned, error) from error
+        try:
+            keep_states(study, runner)
+            result = _finish(study, planned, outcomes, interrupted=interrupted)
+        except (LostError, OSError) as error:
+            raise _lost(study, planned, error) from error
+    sweep_scratch()
+    return result
+
+
+def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple[ProcessRecord, Measurement] | None:
+    """Run the default settings before there is a study, where they have to keep a rate; None where nothing has to."""
+    about = planned.about
+    resumed = not options.new and has_study(options.storage, about.name)
+    if about.definition.measuring.rate_hz is None or resumed:
+        return None
+    return first_process(runner, about.space.fixed)
+
+
+def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
+    """Render the report of an existing study again; return the files written. Runs nothing."""
+    study = load_study(storage, name)
+    target = output or Path("results", name)
+    file = target if target.suffix == ".md" else target / "report.md"
+    return show.write(_judged(study, kept_outcomes(study)), file)
+
+
+def _greet(study: Study, observer: Observer) -> None:
+    lost = study.recover()
+    if lost:
+        observer(Note(f"{count(lost, 'trial')} of a run that died will run again."))
+    if study.runs:
+        observer(Note(f"Resuming study {study.name} after {count(study.runs, 'trial')}."))
+    for warning in study.about.warnings:
+        observer(Note(warning, warning=True))
+
+
+def _judged(study: Study, outcomes: Outcomes | None) -> StudyRecord:
+    return study.record(
+        verdict=verdict(study, outcomes),
+        complete=outcomes is not None and outcomes.decided,
+        noise=noise_of(study, outcomes),
+        gpu_states=decode(tuple[GpuState, ...], study.get("gpu_states") or []),
+        screening=study.screening,
+        cut_short=bool(study.get("cut_short")),
+    )
+
+
+def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupted: bool) -> TuneResult:
+    record = _judged(study, outcomes)
+    winner = record.verdict.best
+    measured = any(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials)
+    if not measured and not interrupted:
+        failed = next((t.measurement for t in study.trials if t.measurement.outcome is Outcome.FAILED), None)
+        why = f": {failed.why.rstrip('. ')}" if failed else " in the time given"
+        message = f"Nothing could be measured{why}. Nothing was exported."
+        raise NothingMeasuredError(message)
+    config = backup = refused = None
+    told = status(record)
+    why = "the run was interrupted" if interrupted else "race and confirmation are not finished"
+    applied = (
+        f"Nothing was exported: {why}. The same command goes on from here."
+        if record.verdict.compared
+        else f"Nothing was exported: {told}."
+    )
+    if winner and told in VERDICTS:
+        knobs = _written(study, planned.config, winner.settings)
+        try:
+            held = configfile.read_info(planned.config.path, planned.config.target)
+            info = {**{name: None for name in _PACES if name in held}, **_benchmark_info(record)}
+            backup = configfile.write(planned.config, knobs, info)
+            config = planned.config.path
+            applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
+        except UsageError as error:
+            refused, applied = error, f"Nothing was exported: {error}"
+    files = show.write(record, planned.report, applied)
+    study.attach(files[:1])
+    study.conclude(record, f"**{record.verdict.sentence}**\n\n{applied}")
+    if refused:
+        raise refused
+    undecided = outcomes is not None and told not in VERDICTS
+    return TuneResult(record, files, config, backup, interrupted, undecided)
+
+
+def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
+    """Return what to say where a run cannot go on (database, disk, model lost): it leaves a report of what is known.
+
+    The settings are in it, and in the sentence where they were proven, since nothing is exported then.
+    """
+    study.let_go()
+    text = lost_file(error) if isinstance(error, OSError) else str(error)
+    record = _judged(study, kept_outcomes(study))
+    best = record.verdict.best
+    if best:
+        try:
+            show.write(record, planned.report, f"The run ended early. {text}")
+            text += f" What was measured until then is in {planned.report}."
+        except (UsageError, OSError) as other:
+            text += f" No report could be written either: {other}"
+    if best and record.verdict.confirmed:
+        knobs = as_yaml(_written(study, planned.config, best.settings))
+        text += f" {record.verdict.sentence} The settings, unless they are in {planned.config.path} already: {knobs}"
+    return LostError(text)
+
+
+def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> dict[str, Value]:
+    """Return every knob that the study searched or fixed, or that the file holds, with its value in the winner."""
+    table = knob_table(study.about.space.provider)
+    searched = {n for d in study.about.space.dimensions for choice in d.choices for n, _ in choice.values}
+    names = searched | set(study.about.definition.fixed) | set(config.held)
+    return {name: winner.get(name, knob.default) for name, knob in table.items() if name in names}
+
+
+def _speedup(name: str, claim: Claim | None) -> dict[str, Any]:
+    """Return a claim's ratio and interval under `name`; None for both where nothing is claimed."""
+    found = claim if claim and claim.ratio and claim.low and claim.high else None
+    if found is None or not (found.ratio and found.low and found.high):
+        return {name: None, f"{name}_interval": None}
+    ratio, *interval = (float(text) for text in written(found.ratio, found.low, found.high))
+    return {name: ratio, f"{name}_interval": interval}
+
+
+def _pace(record: StudyRecord, latency_ms: float | None) -> dict[str, Any]:
+    """Return the rate that calls came at or, where one followed the other, at which they did."""
+    rate_hz = record.definition.measuring.rate_hz
+    if rate_hz is not None:
+        return {"rate_hz": int(rate_hz) if rate_hz.is_integer() else rate_hz}
+    return {"optimized_fps": round(record.batch * 1e3 / latency_ms, 1) if latency_ms else None}
+
+
+def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
+    machine, claims = record.machine, record.verdict.claims
+    proven = [claim for claim in claims if record.verdict.confirmed and claim.decided == Decided.FASTER]
+    claim = next((one for one in proven if one.ratio == record.verdict.speedup), None)
+    over_held = next((one for one in reversed(proven) if one is not claim), None)
+    found = exported(record)
+    latency_ms, ends_ms = (found.latency_ms, found.range_ms) if found else (None, None)
+    return {
+        **({"gpu_name": machine.gpu.name} if machine.gpu else {"cpu_name": machine.cpu}),
+        **_pace(record, latency_ms),
+        "latency_ms": round(latency_ms, 3) if latency_ms else None,
+        "latency_range_ms": [round(end, 3) for end in ends_ms] if ends_ms else None,
+        **_speedup("speedup", claim),
+        **(_speedup("speedup_over_previous", over_held) if over_held else {}),
+        "status": told.value if (told := status(record)) else None,
+        "benchmark_date": datetime.now(UTC).date().isoformat(),
+        "onnxruntime_version": record.model.versions["onnxruntime"],
+        "provider": record.definition.provider,
+        "shapes": {name: "x".join(map(str, shape)) for name, shape in record.inputs.shapes.items()},
+        **({"free_dimensions": dict(record.inputs.free_dimensions)} if record.inputs.free_dimensions else {}),
+        "model_sha256": record.model_sha256,
+        "study": record.name,
+    }
