@@ -74,7 +74,7 @@ lock: environment ## pin all dependencies anew in requirements.lock (ARGS=--upgr
 clean: ## remove the environment and caches; models, studies and results stay
 	@test ! -e "$$VENV/pyvenv.cfg" || rm -rf "$$VENV"
 	@rm -rf .cache .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
-	@find rtmo_optuna scripts tests -name __pycache__ -prune -exec rm -rf {} +
+	@find rtmo_optuna scripts benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
 
 environment:
 	$(setup) base

@@ -1,7 +1,7 @@
 """What is known of knobs beforehand: which won, what they may be worth, why one may do nothing. Pure data.
 
-Sources: recorded grids (docs/data), and ONNX Runtime's CUDA provider since 1.20 (onnxruntime/core/providers/cuda),
-where the options are read.
+Sources: recorded grids (benchmarks/data), and ONNX Runtime's CUDA provider since 1.20, where the options are read
+(onnxruntime/core/providers/cuda).
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ WORTH: Mapping[str, Mapping[Value, Worth]] = {
 }
 """What each choice of a dimension (`ANY`: each other one) may be worth; what is not here is taken to be worth nothing.
 
-On the GPU: the most seen on the recorded grids of RTMO-s and m (docs/data/grid_*.json), from the default or beside what
-was best there; `graph` as `split`, whose head is one; HEURISTIC on an exported RTMO-s (docs/benchmarks.md). On the CPU
-no grid is recorded: the order is that of ONNX Runtime's page "Thread management", and the figures are no more than it.
+On the GPU: the most seen on the recorded grids of RTMO-s and m (benchmarks/data/grid_*.json), from the default or
+beside what was best there; `graph` as `split`, whose head is one; HEURISTIC on an exported RTMO-s
+(docs/benchmarks.md). On the CPU no grid is recorded: the order is that of ONNX Runtime's page "Thread management",
+and the figures are no more than it.
 """
 
 
