@@ -326,7 +326,7 @@ def test_what_does_nothing_is_found_and_what_is_worth_3_percent_is_not_called_so
 
 
 def test_a_drifting_host_makes_no_knob_look_faster() -> None:
-    """1 % from process to process: without the default among the flips a quarter was misread (docs/benchmarks.md)."""
+    """1 % from process to process: without the default among the flips a quarter was misread (docs/lab/claims.md)."""
     found = shares(60, planted((), binary=18), 0.01, drift=0.01)
     assert found.misread < 0.04
     assert found.inert >= 0.8

@@ -30,7 +30,7 @@ LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
     ({"prefer_nhwc": True, "fuse_conv_bias": True}, {"prefer_nhwc": True}),
     ({"cudnn_conv_algo_search": "HEURISTIC"},),
 )
-"""What was fastest together on GPUs of compute capability 9.0 (docs/benchmarks.md), as rungs: each is tried upon what
+"""What was fastest together on GPUs of compute capability 9.0 (docs/lab/tunes.md), as rungs: each is tried upon what
 helped of those before it, its first part that helps is kept, and believed no more than any other settings."""
 
 
@@ -66,7 +66,7 @@ WORTH: Mapping[str, Mapping[Value, Worth]] = {
 
 On the GPU: the most seen on the recorded grids of RTMO-s and m (benchmarks/data/grid_*.json), from the default or
 beside what was best there; `graph` as `split`, whose head is one; HEURISTIC on an exported RTMO-s
-(docs/benchmarks.md). On the CPU no grid is recorded: the order is that of ONNX Runtime's page "Thread management",
+(docs/lab/claims.md). On the CPU no grid is recorded: the order is that of ONNX Runtime's page "Thread management",
 and the figures are no more than it.
 """
 
