@@ -15,7 +15,7 @@ export PYTHON VENV MODEL CONFIG
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv tune model dashboard test check lock clean environment environment-dev
+.PHONY: help venv tune model dashboard test check count lock clean environment environment-dev
 
 # Asked once, and only by targets that need to know.
 gpu = $(eval gpu := $$(shell nvidia-smi -L 2>/dev/null | grep '^GPU '))$(gpu)
@@ -67,6 +67,9 @@ check: environment-dev ## lint, check the format, the types and who imports whom
 	@$(run) -m ruff format --check
 	@$(run) -m mypy
 	@$(run) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+count: environment ## count modules, lines, floors and arrows (ARGS='603e12a': of a commit beside them)
+	@$(run) benchmarks/count_code.py $(ARGS)
 
 lock: environment ## pin all dependencies anew in requirements.lock (ARGS=--upgrade: at their newest versions)
 	@sh scripts/setup_lock.sh $(run) $(ARGS)
