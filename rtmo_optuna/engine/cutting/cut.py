@@ -91,7 +91,7 @@ def cut(
     its files' sizes, times and inodes stay. Raises SettingsRefusedError where there is nothing to cut, UsageError where
     the model, a shape or the cache folder is of no use.
     """
-    path, cache = Path(model), Path(folder) if folder else store.cache_folder()
+    path, cache = Path(model), Path(folder) if folder else store.usual_folder()
     place = store.place_of(store.content_hash(path, cache), shapes, _VERSION, cache)
     parts = store.load(place)
     if parts is None:
