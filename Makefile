@@ -59,8 +59,8 @@ model: environment ## build the default model: RTMO-s where there is an NVIDIA G
 dashboard: environment ## show the studies in a browser
 	@exec $(run) -m rtmo_optuna dashboard $(ARGS)
 
-test: environment-dev ## run the tests
-	@exec $(run) -m pytest $(ARGS)
+test: environment-dev ## run the tests, in a process for each core and one more
+	@exec $(run) -m pytest -n auto --dist loadgroup $(ARGS)
 
 check: environment-dev ## lint, check the format, the types and who imports whom
 	@$(run) -m ruff check

@@ -40,8 +40,8 @@ class Figures:
     floors: int
     arrows_between_rooms: int
     modules_with_one_importer: int
-    longest_module: str
-    longest_function: str
+    longest_modules: str
+    longest_functions: str
     most_parameters: str
 
 
@@ -106,15 +106,15 @@ def count(revision: str | None) -> Figures:
         floors=floors_of(arrows),
         arrows_between_rooms=sum(map(len, arrows.values())),
         modules_with_one_importer=sum(number == 1 for number in importers.values()),
-        longest_module=_most(lines),
-        longest_function=_most(length),
+        longest_modules=_most(lines),
+        longest_functions=_most(length),
         most_parameters=_most(takes),
     )
 
 
 def _most(figures: Mapping[str, int]) -> str:
-    name = max(figures, key=figures.__getitem__)
-    return f"{figures[name]} ({name.removeprefix(f'{PACKAGE}.')})"
+    first = sorted(figures, key=figures.__getitem__, reverse=True)[:2]
+    return ", ".join(f"{figures[name]} ({name.removeprefix(f'{PACKAGE}.')})" for name in first)
 
 
 def main() -> None:
