@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+PROCESSOR = "cpu"
+"""The name of the processor as a device that is held; a GPU's is its UUID."""
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -119,7 +121,7 @@ def process_space() -> str:
 
 @contextlib.contextmanager
 def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) -> Iterator[None]:
-    """Hold the device `name` (a GPU's UUID, or "cpu") against this user's other processes while the body runs.
+    """Hold the device `name` (a GPU's UUID, or `PROCESSOR`) against this user's other processes while the body runs.
 
     Where another process has it, `waiting` is called once with that process's id (None where unknown), then the lock is
     waited for. The kernel releases it when the holder dies. It is not reentrant. Raises UsageError where no folder for

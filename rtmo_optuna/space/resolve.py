@@ -95,8 +95,7 @@ class _Obstacles:
             knob = self._knobs[name]
             if knob.since > self._installed:
                 return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {self._version}"
-            option = "gpu_mem_limit" if name == "gpu_mem_limit_gb" else name
-            if knob.scope is Scope.PROVIDER and self._options and option not in self._options:
+            if knob.scope is Scope.PROVIDER and self._options and (knob.option or name) not in self._options:
                 return f"ONNX Runtime {self._version} has no such option"
             most = self._amounts.get(knob.ceiling or "", math.inf)
             if isinstance(value, int | float) and value > most:
