@@ -49,7 +49,14 @@ def host(gpu: Gpu | None = None) -> Machine:
         memory_bytes=min([memory, *memory_limits(groups)]),
         python=platform.python_version(),
         gpu=gpu,
+        instructions=half_precision(_read(_PROC / "cpuinfo")),
     )
+
+
+def half_precision(cpuinfo: str) -> tuple[str, ...]:
+    """Return the instructions on numbers of 16 bits that the text of /proc/cpuinfo names; none where it names none."""
+    named = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    return tuple(sorted(set(re.findall(r"\w*(?:bf|fp)16\b", named[1])))) if named else ()
 
 
 def cpu_model(cpuinfo: str) -> str | None:

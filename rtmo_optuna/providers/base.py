@@ -104,6 +104,11 @@ class Provider:
         """Return who runs `settings`, and with which ones."""
         return self, settings
 
+    def lacks(self, name: str, value: Value) -> str:
+        """Return why its knob `name` cannot have a value with what is installed; nothing where it can."""
+        del name, value
+        return ""
+
     def load(self, ort: Untyped) -> None:
         """Load its libraries, once; raise UsageError, which says what to install, where they are missing."""
         available = ort.get_available_providers()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "cpu"
 """Whose outputs are the reference, and who runs what no other can."""
-AUTOMATIC = ("cuda", REFERENCE)
+AUTOMATIC = ("cuda", "host", REFERENCE)
 """What `--provider auto` stands for: the first one that suits the machine."""
 
 
@@ -48,7 +48,7 @@ class _Table(Mapping[str, "Provider"]):
             del self._found[provider.name]
 
 
-PROVIDERS = _Table("cuda", "cpu")
+PROVIDERS = _Table("cuda", "cpu", "openvino", "host")
 
 
 def automatic(gpu: Gpu | None) -> str:
