@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rtmo_optuna import cache
+from rtmo_optuna.cache import file_hash, replacing
 from rtmo_optuna.child import measure, protocol
 from rtmo_optuna.codec import encode
-from rtmo_optuna.engine.cutting.store import cache_folder
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.study import key
 
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 MOST_BYTES = 2**30
 LARGEST_BYTES = 2**28
 _VERSION = 1
+_FOLDER = "references"
 
 
 def reference(request: protocol.ReferenceRequest, limits: Limits, content: Mapping[str, str]) -> protocol.ReferenceMade:
-    """Do as `bench.run.reference` does, or put a kept reference in the target's place where there is one.
+    """Do as `child.measure.reference` does, or put a kept reference in the target's place where there is one.
 
     `content` says what `request` names by path only: hashes of the model and of the input, and whose outputs they are.
     A reference that is not finite or not under 256 MiB is made each time; where the user has no cache folder, all are.
@@ -50,19 +51,15 @@ def reference(request: protocol.ReferenceRequest, limits: Limits, content: Mappi
     return made
 
 
-def _folder() -> Path:
-    return cache_folder().parent / "references"
-
-
 def _take(name: str, target: Path) -> bool:
     """Copy the reference `name` to `target`; the copy is what stays, whoever empties the cache meanwhile.
 
     A file's name ends in its hash: one that is not as it was written is taken for missing.
     """
     with suppress(OSError, UsageError):
-        for kept in _folder().glob(f"{name}-*"):
+        for kept in cache.folder(_FOLDER).glob(f"{name}-*"):
             shutil.copyfile(kept, target)
-            if kept.name == f"{name}-{_hash(target)}.npz":
+            if kept.name == f"{name}-{file_hash(target)[:32]}.npz":
                 kept.touch()
                 return True
             kept.unlink()
@@ -72,19 +69,12 @@ def _take(name: str, target: Path) -> bool:
 
 def _keep(name: str, source: Path) -> None:
     """Keep `source` as the reference `name`, in one step; the least used ones make room."""
-    folder = _folder()
+    folder = cache.folder(_FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as scratch:
-        copy = Path(scratch, "reference")
-        shutil.copyfile(source, copy)
-        copy.replace(folder / f"{name}-{_hash(source)}.npz")
+    with replacing(folder / f"{name}-{file_hash(source)[:32]}.npz") as fresh:
+        shutil.copyfile(source, fresh)
     left = MOST_BYTES
     for kept in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True):
         left -= kept.stat().st_size
         if left < 0:
             kept.unlink()
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.cache import file_hash
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1
-_CHUNK_BYTES = 2**20
 _ONNX_DOMAINS = ("", "ai.onnx")
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 _MATRIX = 2
@@ -75,19 +75,12 @@ def hash_model(path: Path | str, external_files: Iterable[str] = ()) -> str:
 
     Needs no `onnx`. Raises UsageError where one of them cannot be read.
     """
-    import hashlib  # noqa: PLC0415 - needed here only
-
     path = Path(path)
-    digest = hashlib.sha256()
-    for file in (path, *(path.parent / name for name in external_files)):
-        try:
-            with file.open("rb") as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-        except OSError as error:
-            message = f"{file} cannot be read ({error.strerror}): check --model, and the files beside it."
-            raise UsageError(message) from error
-    return digest.hexdigest()
+    try:
+        return file_hash(path, *(path.parent / name for name in external_files))
+    except OSError as error:
+        message = f"{error.filename} cannot be read ({error.strerror}): check --model, and the files beside it."
+        raise UsageError(message) from error
 
 
 def parse(path: Path) -> ModelProto:

@@ -174,7 +174,7 @@ def _differences(info: Mapping[str, Any], spec: SessionSpec) -> list[str]:
         "gpu_name": lambda: getattr(dict(enumerate(gpu.gpus())).get(spec.device), "name", "no such GPU"),
         "cpu_name": lambda: host.host().cpu,
         "onnxruntime_version": lambda: ort.load(spec.provider).versions()["onnxruntime"],
-        "model_sha256": lambda: store.content_hash(Path(spec.model), store.cache_folder()),
+        "model_sha256": lambda: store.content_hash(Path(spec.model)),
     }
     found = {name: (str(info[name]), str(tell())) for name, tell in ask.items() if info.get(name)}
     return [f"{name} was {was[:40]}, is {now[:40]}" for name, (was, now) in found.items() if was != now]

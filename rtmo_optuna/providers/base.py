@@ -48,7 +48,6 @@ class Knob:
     choices: tuple[Value, ...]
     about: str
     since: tuple[int, int] = (1, 18)
-    changes_numerics: bool = False
     needs: tuple[str, Value] | None = None
     ceiling: str | None = None
     open: bool = False
@@ -188,7 +187,6 @@ GRAPH = Knob(
     Scope.SESSION,
     ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL"),
     "how far the graph is rewritten before it runs",
-    changes_numerics=True,
     also=("ORT_ENABLE_LAYOUT",),
 )
 MEM_PATTERN = flag("enable_mem_pattern", Scope.SESSION, "plan activations' memory ahead", default=True)

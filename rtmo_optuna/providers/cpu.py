@@ -18,7 +18,7 @@ PROVIDER = Provider(
         Knob("enable_mem_pattern", Scope.SESSION, (True, False), "plan activations' memory ahead",
              needs=("execution_mode", "ORT_SEQUENTIAL")),
         flag("session.intra_op.allow_spinning", Scope.ENTRY, "idle threads spin before they sleep", default=True),
-        flag("session.set_denormal_as_zero", Scope.ENTRY, "treat denormal numbers as zero", changes_numerics=True),
+        flag("session.set_denormal_as_zero", Scope.ENTRY, "treat denormal numbers as zero"),
     ),
     combined=(
         combined(

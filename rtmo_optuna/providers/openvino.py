@@ -42,10 +42,12 @@ class _OpenVino(Plugin):
 
 
 _PRECISION = Knob(
-    "INFERENCE_PRECISION_HINT", Scope.PROVIDER, ("f32", "f16", "bf16"), "what matrices are multiplied in",
-    changes_numerics=True, instructions={"f16": ("avx512_fp16", "amx_fp16"), "bf16": ("avx512_bf16", "amx_bf16")},
-)  # fmt: skip
-
+    "INFERENCE_PRECISION_HINT",
+    Scope.PROVIDER,
+    ("f32", "f16", "bf16"),
+    "what matrices are multiplied in",
+    instructions={"f16": ("avx512_fp16", "amx_fp16"), "bf16": ("avx512_bf16", "amx_bf16")},
+)
 PROVIDER = _OpenVino(
     "openvino", "OpenVINOExecutionProvider",
     knobs=(

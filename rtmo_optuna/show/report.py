@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from rtmo_optuna.cache import replacing
 from rtmo_optuna.display import visible
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.scratch import sweep
@@ -119,9 +119,9 @@ def write(record: StudyRecord, report: Path, applied: str = "") -> tuple[Path, .
     try:
         plots.mkdir(parents=True, exist_ok=True)
         for chart in drawn:
-            _replace(pictures[chart.name], png(chart))
-        _replace(html, page(record, drawn, applied).encode())
-        _replace(report, text.encode())
+            _put(pictures[chart.name], png(chart))
+        _put(html, page(record, drawn, applied).encode())
+        _put(report, text.encode())
         for path in (report, html, *pictures.values()):
             sweep(path.parent, f".{glob.escape(path.name)}.[0-9]*")
         for plot in CHARTS:
@@ -133,11 +133,6 @@ def write(record: StudyRecord, report: Path, applied: str = "") -> tuple[Path, .
     return (report, html, *pictures.values())
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Put `content` in place of the file `path` in one step."""
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        half.write_bytes(content)
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+def _put(path: Path, content: bytes) -> None:
+    with replacing(path) as fresh:
+        fresh.write_bytes(content)

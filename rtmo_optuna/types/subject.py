@@ -57,7 +57,6 @@ class Machine:
     `instructions` are those of the processor that a knob's choices may ask for, under the kernel's names.
     """
 
-    hostname: str
     system: str
     cpu: str
     cores: int

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.engine.cutting.store import cache_folder, content_hash
+from rtmo_optuna.engine.cutting.store import content_hash
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.tuned import tuned_shapes
 from rtmo_optuna.types.subject import Machine
@@ -64,6 +64,6 @@ def with_tuned_shapes(options: TuneOptions) -> TuneOptions:
     shapes = tuned_shapes(info, options.config)
     if not shapes or not options.model.is_file():
         return options
-    if info.get("model_sha256") not in (None, content_hash(Path(options.model), cache_folder())):
+    if info.get("model_sha256") not in (None, content_hash(Path(options.model))):
         return options
     return replace(options, shapes=tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items()))

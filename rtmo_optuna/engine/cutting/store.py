@@ -1,4 +1,4 @@
-"""Where cut models are kept: the user's cache folder, by content. Needs no `onnx`.
+"""Cut models, kept by content in a folder of the user's cache. Needs no `onnx`.
 
 A cut is a folder of files with a `cut.json` that is written last and tells the size, time and SHA-256 of the others.
 Each file is written elsewhere and moved into place, so that whoever reads sees a whole file, and two processes that
@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.cache import file_hash, folder, replacing
 from rtmo_optuna.engine.graph import hash_model, read_graph
 from rtmo_optuna.errors import UsageError
 
@@ -29,23 +30,19 @@ _ABOUT = "cut.json"
 _SETTLED_NS = 2 * 10**9  # a file that changed later may change again without its times telling
 
 
-def cache_folder() -> Path:
-    """Return the user's folder for cut models, which need not be there. Raises UsageError where he has no home."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        return (cache if cache.is_absolute() else Path.home() / ".cache") / "rtmo_optuna" / "cuts"
-    except RuntimeError as error:
-        message = "There is no home folder to keep cut models in: set XDG_CACHE_HOME to a folder that can be written."
-        raise UsageError(message) from error
+def usual_folder() -> Path:
+    """Return the user's folder for cut models, as `cache.folder` does."""
+    return folder("cuts")
 
 
-def content_hash(model: Path, cache: Path) -> str:
+def content_hash(model: Path, cache: Path | None = None) -> str:
     """Return the SHA-256, in hex, of the model file and the weights beside it.
 
-    The result is kept in `cache`, under the model's path, together with the size, times and inode of each file: as long
-    as these stay, another call costs a stat per file. Raises UsageError where the model cannot be read.
+    The result is kept in `cache`, by default `usual_folder()`, under the model's path, together with the size, times
+    and inode of each file: as long as these stay, another call costs a stat per file. Raises UsageError where the model
+    cannot be read.
     """
-    note = cache / "hashes" / f"{hashlib.sha256(os.fsencode(model.absolute())).hexdigest()}.json"
+    note = (cache or usual_folder()) / "hashes" / f"{hashlib.sha256(os.fsencode(model.absolute())).hexdigest()}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(note.read_bytes())
         if known["files"] == [_stamp(Path(stamp[0])) for stamp in known["files"]]:
@@ -92,9 +89,7 @@ def store(place: Path, parts: Parts, write: Callable[[Path], None]) -> None:
             write(Path(scratch))
             files = {}
             for file in sorted(Path(scratch).iterdir()):
-                with file.open("rb") as stream:
-                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                files[file.name] = (file.stat().st_size, file.stat().st_mtime_ns, digest)
+                files[file.name] = (file.stat().st_size, file.stat().st_mtime_ns, file_hash(file))
                 file.replace(place / file.name)
         _write(place / _ABOUT, {"parts": parts, "files": files})
     except OSError as error:
@@ -126,16 +121,10 @@ def _is_as_written(file: Path, size: int, mtime_ns: int, digest: str) -> bool:
         return False
     if found.st_mtime_ns == mtime_ns:
         return True
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == digest
+    return file_hash(file) == digest
 
 
 def _write(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".new-", delete=False) as stream:
-        json.dump(content, stream)
-    try:
-        Path(stream.name).replace(path)
-    except OSError:
-        Path(stream.name).unlink()
-        raise
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(content), encoding="utf-8")

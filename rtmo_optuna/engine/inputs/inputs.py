@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from rtmo_optuna.cache import replacing
 from rtmo_optuna.engine.arrays import read_npy, read_npz
 from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.engine.inputs import images
@@ -209,18 +209,14 @@ def _unpack(path: Path | str) -> Arrays:
 def _write(arrays: Arrays, target: Path) -> None:
     import zipfile  # noqa: PLC0415
 
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with zipfile.ZipFile(partial, "w") as archive:
+        with replacing(target) as fresh, zipfile.ZipFile(fresh, "w") as archive:
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
-        partial.replace(target)
     except OSError as error:
         message = f"The input arrays cannot be written to {target} ({error.strerror}): make room, or the folder."
         raise LostError(message) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _sha256(arrays: Arrays) -> str:
