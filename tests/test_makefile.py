@@ -111,6 +111,14 @@ def test_a_failed_install_is_begun_again(make: Make) -> None:
     assert make.installs() == [".[cpu,openvino]"]
 
 
+def test_where_there_is_no_wheel_of_openvino_there_is_the_rest(make: Make) -> None:
+    """It is tried once, said, and done without."""
+    status, printed = make("tune", "MODEL=a.onnx", NO_WHEEL="openvino")
+    assert status == 0
+    assert "Trying without OpenVINO ...\n" in printed
+    assert make.installs() == [".[cpu,openvino]", ".[cpu]"]
+
+
 def test_a_failed_update_does_not_leave_the_old_stamp(make: Make) -> None:
     """After an update that failed, going back to the old requirements installs too."""
     make("tune", "MODEL=a.onnx")

@@ -59,7 +59,7 @@ class Runtime:
         options, given = self.options(settings, device=device, free_dimensions=free_dimensions)
         if record_nodes:
             options.add_session_config_entry(_RECORD_NODES, "1")
-        chain = self.provider.chain(self.ort, options, given | ({_STREAM: str(stream)} if stream else {}))
+        chain = self.provider.chain(self.ort, options, given | ({_STREAM: str(stream)} if stream else {}), device)
         try:
             session = self.ort.InferenceSession(model, options, **chain, enable_fallback=_NO_FALLBACK)
         except Exception as error:

@@ -93,7 +93,7 @@ def session_options(config: str | Path = "config.yaml", *, config_path: str = ""
     held = _held(Path(config), config_path, provider)
     runtime, settings = _plain(held)
     options, given = runtime.options(settings, free_dimensions=held.free_dimensions)
-    runtime.provider.chain(runtime.ort, options, given)
+    runtime.provider.chain(runtime.ort, options, given, 0)
     return options
 
 

@@ -134,12 +134,12 @@ class Provider:
         del device
         return {}
 
-    def chain(self, ort: Untyped, options: Untyped, given: Mapping[str, str]) -> dict[str, Untyped]:
+    def chain(self, ort: Untyped, options: Untyped, given: Mapping[str, str], device: int) -> dict[str, Untyped]:
         """Return the arguments of an InferenceSession that put it on this provider with the options `given`.
 
-        A plugin is named in the SessionOptions `options`, and takes no arguments.
+        A plugin is named in the SessionOptions `options`, with the device of that number, and takes no arguments.
         """
-        del ort, options
+        del ort, options, device
         return {"providers": [self.ort_name], "provider_options": [dict(given)]}
 
     def told(self, session: Untyped) -> dict[str, str] | None:

@@ -61,6 +61,7 @@ PROVIDER = _OpenVino(
     ),
     named=False,
     package="onnxruntime-ep-openvino",
+    module="onnxruntime_ep_openvino",
     extra="openvino",
     where={"ov_device": _DEVICE},
 )  # fmt: skip

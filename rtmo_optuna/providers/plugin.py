@@ -15,19 +15,15 @@ from rtmo_optuna.providers.base import Provider, Untyped
 
 @dataclass(frozen=True, slots=True)
 class Plugin(Provider):
-    """A provider of the package `package`, installed by the `extra` of that name; it runs on the first device it finds.
+    """A provider of the package `package`, whose Python module is `module`, installed by the extra `extra`.
 
-    `where` is what ONNX Runtime tells of such a device: a value that each of these keys must have.
+    `where` is what ONNX Runtime tells of a device that it may run on: a value that each of these keys must have.
     """
 
     package: str = ""
+    module: str = ""
     extra: str = ""
     where: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def module(self) -> str:
-        """The Python module of the package."""
-        return self.package.replace("-", "_")
 
     def missing(self) -> str:
         """Return what to install, nothing where it is installed; nothing is loaded to know."""
@@ -55,9 +51,9 @@ class Plugin(Provider):
         own = {} if self.missing() else {self.package: importlib.metadata.version(self.package)}
         return Provider.versions(self, ort) | own
 
-    def chain(self, ort: Untyped, options: Untyped, given: Mapping[str, str]) -> dict[str, Untyped]:
-        """Add the first device to the SessionOptions `options`: InferenceSession knows no plugin by its name."""
-        options.add_provider_for_devices(self._devices(ort)[:1], self.spelled(given))
+    def chain(self, ort: Untyped, options: Untyped, given: Mapping[str, str], device: int) -> dict[str, Untyped]:
+        """Add a device to the SessionOptions `options`, the first one or the GPU of that number."""
+        options.add_provider_for_devices([self._devices(ort)[device if self.on_gpu else 0]], self.spelled(given))
         return {}
 
     def spelled(self, given: Mapping[str, str]) -> dict[str, str]:

@@ -48,7 +48,7 @@ class _Table(Mapping[str, "Provider"]):
             del self._found[provider.name]
 
 
-PROVIDERS = _Table("cuda", "cpu", "openvino", "host")
+PROVIDERS = _Table("cuda", "cpu", "openvino", "host", "tensorrt_rtx")
 
 
 def automatic(gpu: Gpu | None) -> str:

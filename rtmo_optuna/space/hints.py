@@ -31,8 +31,8 @@ LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
     ({"prefer_nhwc": True, "fuse_conv_bias": True}, {"prefer_nhwc": True}),
     ({"cudnn_conv_algo_search": "HEURISTIC"},),
 )
-"""What was fastest together on GPUs of compute capability 9.0, and on a processor (docs/benchmarks.md), as rungs: each is tried upon what
-helped of those before it, its first part that helps is kept, and believed no more than any other settings."""
+"""What was fastest together on GPUs of compute capability 9.0, and on a processor (docs/benchmarks.md), as rungs: each
+is tried upon what helped of those before it, its first part that helps is kept, and believed no more than any other."""
 
 
 @dataclass(frozen=True, slots=True)
