@@ -111,7 +111,7 @@ def speed(args: argparse.Namespace) -> None:
 def limit(spec: SessionSpec, feed: Feed) -> dict[str, Callable[[], object]]:
     """Return what cannot be gone below: the head's graph alone, and the copy of a page-locked input."""
     parts, runtime = cut(spec.model, spec.shapes), ort.load(spec.provider)
-    device = Device.captured(runtime.ort, spec.provider, spec.device)
+    device = Device.captured(runtime.ort, runtime.provider, spec.device)
     session = runtime.open(parts.head, spec.settings, device=spec.device, stream=device.stream.handle)
     inputs = Inputs(device, ort.specs(session.get_inputs()))
     head = FixedSession(session, device, inputs.values)

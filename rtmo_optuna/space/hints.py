@@ -26,12 +26,13 @@ The screening tries it alone and with that one. (A CUDA graph and its IO binding
 
 
 LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
+    ({"provider": "openvino+bf16"}, {"provider": "openvino"}),
     ({"capture": "split+host"}, {"capture": "split"}, {"capture": "graph"}),
     ({"prefer_nhwc": True, "fuse_conv_bias": True}, {"prefer_nhwc": True}),
     ({"cudnn_conv_algo_search": "HEURISTIC"},),
 )
-"""What was fastest together on GPUs of compute capability 9.0 (docs/lab/tunes.md), as rungs: each is tried upon what
-helped of those before it, its first part that helps is kept, and believed no more than any other settings."""
+"""What was fastest together on GPUs of compute capability 9.0, and on a processor (docs/lab/tunes.md), as rungs: each
+is tried upon what helped of those before it, its first part that helps is kept, and believed no more than any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ WORTH: Mapping[str, Mapping[Value, Worth]] = {
     "cudnn_conv_algo_search": {"HEURISTIC": Worth(1.04, _CONV), "DEFAULT": Worth(0.36, _CONV)},
     "graph_optimization_level": {"ORT_ENABLE_BASIC": Worth(0.93), "ORT_DISABLE_ALL": Worth(0.9)},
     "use_tf32": {False: Worth(0.77)},
+    "provider": {ANY: Worth(1.3, recorded=False)},
+    "INFERENCE_PRECISION_HINT": {ANY: Worth(1.3, recorded=False)},
     "intra_op_num_threads": {ANY: Worth(1.3, recorded=False)},
     "session.intra_op.allow_spinning": {False: Worth(1.1, recorded=False)},
     "execution": {ANY: Worth(1.05, recorded=False)},
