@@ -286,7 +286,7 @@ def test_a_definition_is_found_by_name_or_path(path: Path, monkeypatch: pytest.M
 def test_unknown_names_are_answered_with_those_that_ship(name: str, end: str) -> None:
     """All of them, and the nearest where one is near."""
     with pytest.raises(
-        UsageError, match=f"'{name}': .* are cpu, cuda, cuda-full, guide-grid, realtime, shortlived, throughput{end}$"
+        UsageError, match=f"'{name}': .* are cpu, cuda, cuda-full, guide-grid, half, realtime, shortlived, throughput{end}$"
     ):
         definition.find(name)
 
@@ -299,6 +299,7 @@ def test_all_that_ship_can_be_loaded() -> None:
         "cuda": "cuda",
         "cuda-full": "cuda",
         "guide-grid": "cuda",
+        "half": "cuda",
         "realtime": "cuda",
         "shortlived": "cuda",
         "throughput": "cuda",

@@ -142,8 +142,9 @@ def _share_casts(graph: GraphProto) -> None:
         else:
             known[source, to], source_of[made] = made, source
             nodes.append(node)
+    read = outputs.union(*map(reads, nodes))
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend(node for node in nodes if node.output[0] not in source_of or node.output[0] in read)
 
 
 def _order(graph: GraphProto) -> None:

@@ -66,7 +66,7 @@ def resolve(
     )
 
 
-_QUANTIZED = re.compile("Quantize|Integer|^QLinear|NBits$")
+_QUANTIZED = re.compile("[Qq]uantize|Integer|^QLinear|NBits$")
 _AMOUNTS = {"cores": "cores ({:g})", "gpu_memory_gb": "GPU memory ({:.1f} GiB)"}
 
 
