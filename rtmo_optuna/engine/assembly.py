@@ -11,6 +11,7 @@ from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.split import DeviceSelection, FixedFinish, HostSelection, LooseFinish, SplitCall
 from rtmo_optuna.errors import SettingsRefusedError
+from rtmo_optuna.providers.table import REFERENCE
 from rtmo_optuna.types.request import Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
         return _Parts(runtime, spec, replace(parts, head=_computing(spec.settings, parts.head))).assembly()
     model = _computing(spec.settings, spec.model)
     if spec.settings.get(_CAPTURED):
-        device = Device.captured(runtime.ort, spec.provider, spec.device)
+        device = Device.captured(runtime.ort, runtime.provider, spec.device)
         session = _captured(runtime, spec, model, spec.settings, device, free_dimensions=spec.free_dimensions)
         graph = GraphCall(session, device)
         return _whole(session, graph, notes=_told("The model", graph.broken))
@@ -71,7 +72,7 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
         record_nodes=record_nodes,
     )
     if spec.settings.get("io_binding"):
-        return _whole(session, BoundCall(session, Device(runtime.ort, spec.provider, spec.device)))
+        return _whole(session, BoundCall(session, Device(runtime.ort, runtime.provider.memory, spec.device)))
     return _whole(session, PlainCall(session))
 
 
@@ -118,7 +119,7 @@ def _in_the_way(runtime: Runtime, spec: SessionSpec, path: str, settings: Settin
 
 def open_on_host(path: str, extras: Mapping[str, Value]) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
     """Return the session of what runs between captured parts, with those of the session's other options that it has."""
-    return replace(ort.load("cpu"), extras=extras).open(path, _ON_HOST)
+    return replace(ort.load(REFERENCE), extras=extras).open(path, _ON_HOST)
 
 
 def _without(settings: Settings, names: Collection[str]) -> Settings:
@@ -137,7 +138,7 @@ class _Parts:
         self._runtime, self._spec, self._cut = runtime, spec, parts
         self._middle = "select" if parts.finish else "tail"
         self._on_host = bool(spec.settings.get("split_on_host"))
-        self._device = Device.captured(runtime.ort, spec.provider, spec.device)
+        self._device = Device.captured(runtime.ort, runtime.provider, spec.device)
         self._notes: tuple[str, ...] = ()
         products = sorted(parts.operators[self._middle].intersection(_PRODUCTS.split()))
         if self._on_host and products:

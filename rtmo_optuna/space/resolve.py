@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
 from rtmo_optuna.types.request import Dimension, Scope, Settings, Value
 from rtmo_optuna.types.subject import Frozen, SearchSpace
@@ -74,10 +75,10 @@ class _Obstacles:
     """Says why this machine or this ONNX Runtime cannot have some values; nothing where it can."""
 
     def __init__(self, provider: str, machine: Machine, model: ModelFacts, *, fixed_shapes: bool, real: bool) -> None:
-        self._knobs = knob_table(provider)
+        self._knobs, self._provider = knob_table(provider), PROVIDERS[provider]
         self._version = model.versions["onnxruntime"]
         self._installed = tuple(int(part) for part in self._version.split(".")[:2])
-        self._amounts = _amounts(machine)
+        self._amounts, self._instructions = _amounts(machine), set(machine.instructions)
         self._options = model.provider_options
         self._uncapturable = ", ".join(model.uncapturable)
         self._fixed_shapes = fixed_shapes
@@ -97,21 +98,23 @@ class _Obstacles:
 
     def __call__(self, values: Iterable[tuple[str, Value]]) -> str:
         values = tuple(values)
-        if why := self._capture(dict(values)):
-            return why
-        if dict(values).get("precision") == "float16" and self._unconvertible:
+        return self._capture(dict(values)) or next(filter(None, (self._one(*value) for value in values)), "")
+
+    def _one(self, name: str, value: Value) -> str:
+        """Say why one knob cannot have its value."""
+        knob = self._knobs[name]
+        if (name, value) == ("precision", "float16") and self._unconvertible:
             return self._unconvertible
-        for name, value in values:
-            knob = self._knobs[name]
-            if knob.since > self._installed:
-                return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {self._version}"
-            option = "gpu_mem_limit" if name == "gpu_mem_limit_gb" else name
-            if knob.scope is Scope.PROVIDER and self._options and option not in self._options:
-                return f"ONNX Runtime {self._version} has no such option"
-            most = self._amounts.get(knob.ceiling or "", math.inf)
-            if isinstance(value, int | float) and value > most:
-                return f"more than this machine's {_AMOUNTS[knob.ceiling or ''].format(most)}"
-        return ""
+        if knob.since > self._installed:
+            return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {self._version}"
+        if knob.scope is Scope.PROVIDER and self._options and (knob.option or name) not in self._options:
+            return f"ONNX Runtime {self._version} has no such option"
+        if (any_of := knob.instructions.get(value)) and not self._instructions.intersection(any_of):
+            return f"needs a processor that has {' or '.join(any_of)}"
+        most = self._amounts.get(knob.ceiling or "", math.inf)
+        if isinstance(value, int | float) and value > most:
+            return f"more than this machine's {_AMOUNTS[knob.ceiling or ''].format(most)}"
+        return self._provider.lacks(name, value)
 
 
 def _unconvertible(model: ModelFacts) -> str:
