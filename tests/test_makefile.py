@@ -20,6 +20,8 @@ from scratch_make import ROOT, Make
 if TYPE_CHECKING:
     from pathlib import Path
 
+PARALLEL = ("-n", "auto", "--dist", "loadgroup")
+
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
@@ -32,7 +34,7 @@ def test_help_is_the_default_and_names_every_target(make: Make) -> None:
     status, printed = make()
     assert status == 0
     listed = re.findall(r"^  (\S+) +\S", printed, re.MULTILINE)
-    assert listed == ["help", "venv", "tune", "model", "dashboard", "test", "check", "lock", "clean"]
+    assert listed == ["help", "venv", "tune", "model", "dashboard", "test", "check", "count", "lock", "clean"]
     assert make.log.read_text() == ""
 
 
@@ -67,7 +69,7 @@ def test_tools_are_added_for_tests_and_suffice_for_tune(make: Make) -> None:
     make("tune", "MODEL=a.onnx")
     make("test", "ARGS=-k some")
     assert make.installs() == [".[cpu,openvino,dev]"]
-    assert make.calls()[-1] == ["python", "-m", "pytest", "-k", "some"]
+    assert make.calls()[-1] == ["python", "-m", "pytest", *PARALLEL, "-k", "some"]
     shutil.rmtree(make.root / ".venv")
     make("test")
     make("tune", "MODEL=a.onnx")
@@ -263,7 +265,7 @@ def test_an_empty_venv_installs_nothing(make: Make) -> None:
     assert make("VENV=", "tune", "MODEL=a.onnx") == (0, "")
     assert make.calls() == [["python3", "-m", "rtmo_optuna", "tune", "a.onnx", "--config", "config.yaml"]]
     assert make("VENV=", "test")[0] == 0
-    assert make.calls() == [["python3", "-m", "pytest"]]
+    assert make.calls() == [["python3", "-m", "pytest", *PARALLEL]]
     (make.root / "rtmo_optuna.py").write_text("import os; print(os.environ['PYTHONPATH'])")
     made = make.start("VENV=", f"PYTHON={sys.executable}", "tune", "MODEL=a.onnx", PYTHONPATH="/nowhere")
     assert made.communicate(timeout=60)[0] == f"{make.root}:/nowhere\n"

@@ -186,12 +186,8 @@ def test_the_host_has_the_rivals_in_one_space() -> None:
     there = [] if openvino.PROVIDER.missing() else ["openvino", "openvino+f16"]
     assert choices.get("provider", ["cpu"]) == ["cpu", *there]
     assert "provider=openvino+bf16" in left_out
-    values: dict[str, Value] = {
-        "host_provider": "openvino",
-        "intra_op_num_threads": 1,
-        "INFERENCE_PRECISION_HINT": "f16",
-    }
-    both = canonical("host", values)
+    of_cpu: dict[str, Value] = {"intra_op_num_threads": 1, "enable_mem_pattern": False}
+    both = canonical("host", {"host_provider": "openvino", "INFERENCE_PRECISION_HINT": "f16", **of_cpu})
     assert both == Settings.of({"INFERENCE_PRECISION_HINT": "f16", "host_provider": "openvino"})
     assert canonical("host", {"intra_op_num_threads": 1, "NUM_STREAMS": 2}) == Settings.of({"intra_op_num_threads": 1})
     rival, settings = PROVIDERS["host"].chosen(both)

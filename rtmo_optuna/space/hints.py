@@ -1,7 +1,7 @@
 """What is known of knobs beforehand: which won, what they may be worth, why one may do nothing. Pure data.
 
-Sources: recorded grids (docs/data), and ONNX Runtime's CUDA provider since 1.20 (onnxruntime/core/providers/cuda),
-where the options are read.
+Sources: recorded grids (benchmarks/data), and ONNX Runtime's CUDA provider since 1.20, where the options are read
+(onnxruntime/core/providers/cuda).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
     ({"prefer_nhwc": True, "fuse_conv_bias": True}, {"prefer_nhwc": True}),
     ({"cudnn_conv_algo_search": "HEURISTIC"},),
 )
-"""What was fastest together on GPUs of compute capability 9.0, and on a processor (docs/benchmarks.md), as rungs: each
-is tried upon what helped of those before it, its first part that helps is kept, and believed no more than any other."""
+"""What was fastest together on GPUs of compute capability 9.0 (docs/lab/tunes.md) and on a processor, as rungs: each is
+tried upon what helped of those before it, its first part that helps is kept, and believed no more than any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,10 @@ WORTH: Mapping[str, Mapping[Value, Worth]] = {
 }
 """What each choice of a dimension (`ANY`: each other one) may be worth; what is not here is taken to be worth nothing.
 
-On the GPU: the most seen on the recorded grids of RTMO-s and m (docs/data/grid_*.json), from the default or beside what
-was best there; `graph` as `split`, whose head is one; HEURISTIC on an exported RTMO-s (docs/benchmarks.md). On the CPU
-no grid is recorded: the order is that of ONNX Runtime's page "Thread management", and the figures are no more than it.
+On the GPU: the most seen on the recorded grids of RTMO-s and m (benchmarks/data/grid_*.json), from the default or
+beside what was best there; `graph` as `split`, whose head is one; HEURISTIC on an exported RTMO-s
+(docs/lab/claims.md). On the CPU no grid is recorded: the order is that of ONNX Runtime's page "Thread management",
+and the figures are no more than it.
 """
 
 

@@ -1,4 +1,4 @@
-"""The types that cross between a parent and its children; apart from `records`, since a child's start is measured.
+"""The types that cross between a parent and its children; apart from the others, since a child's start is measured.
 
 Frozen, slotted, units in names, no behaviour beyond derived values.
 """

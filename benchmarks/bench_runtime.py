@@ -1,9 +1,9 @@
 """How fast the sessions of `rtmo_optuna` are, numpy in and numpy out, against ONNX Runtime's default session.
 
-    python scripts/bench_runtime.py speed models/rtmo-s.onnx --input models/rtmo-s.npz --output speed.json
-    python scripts/bench_runtime.py equal models/rtmo-s.onnx --input models/rtmo-s.npz
-    python scripts/bench_runtime.py soak models/rtmo-t.onnx --input models/rtmo-t.npz --calls 100000 --threads 8
-    python scripts/bench_runtime.py cost
+    python benchmarks/bench_runtime.py speed models/rtmo-s.onnx --input models/rtmo-s.npz --output speed.json
+    python benchmarks/bench_runtime.py equal models/rtmo-s.onnx --input models/rtmo-s.npz
+    python benchmarks/bench_runtime.py soak models/rtmo-t.onnx --input models/rtmo-t.npz --calls 100000 --threads 8
+    python benchmarks/bench_runtime.py cost
 
 `speed` runs all ways of calling in one process, in rounds of short windows on a quiet core, in another order each time;
 calls on a slow core are left out. With `--busy` others work on every core in bursts meanwhile. `equal` compares a cut
