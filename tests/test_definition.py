@@ -282,7 +282,7 @@ def test_a_definition_is_found_by_name_or_path(path: Path, monkeypatch: pytest.M
 
 SHIPPED = {
     **{name: name for name in ("cpu", "cuda", "host", "openvino", "tensorrt_rtx")},
-    **dict.fromkeys(("cuda-full", "guide-grid", "realtime", "shortlived", "throughput"), "cuda"),
+    **dict.fromkeys(("cuda-full", "guide-grid", "half", "realtime", "shortlived", "throughput"), "cuda"),
 }
 """What ships, and for which provider."""
 

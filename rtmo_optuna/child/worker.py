@@ -121,6 +121,7 @@ class Worker:
             external_files=graph.external_files if graph else (),
             random_operators=graph.random if graph else (),
             widths=graph.widths[:_MOST_WIDTHS] if graph else (),
+            weights=graph.weights if graph else (),
         )
         self.answer(protocol.Described(facts))
 

@@ -56,14 +56,16 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
     if spec.settings.get("split_capture"):
         from rtmo_optuna.engine.cutting.cut import cut  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
-        return _Parts(runtime, spec, cut(spec.model, spec.shapes)).assembly()
+        parts = cut(spec.model, spec.shapes)
+        return _Parts(runtime, spec, replace(parts, head=_computing(spec.settings, parts.head))).assembly()
+    model = _computing(spec.settings, spec.model)
     if spec.settings.get(_CAPTURED):
         device = Device.captured(runtime.ort, runtime.provider, spec.device)
-        session = _captured(runtime, spec, spec.model, spec.settings, device, free_dimensions=spec.free_dimensions)
+        session = _captured(runtime, spec, model, spec.settings, device, free_dimensions=spec.free_dimensions)
         graph = GraphCall(session, device)
         return _whole(session, graph, notes=_told("The model", graph.broken))
     session = runtime.open(
-        spec.model,
+        model,
         spec.settings,
         device=spec.device,
         free_dimensions=spec.free_dimensions,
@@ -72,6 +74,15 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
     if spec.settings.get("io_binding"):
         return _whole(session, BoundCall(session, Device(runtime.ort, runtime.provider.memory, spec.device)))
     return _whole(session, PlainCall(session))
+
+
+def _computing(settings: Settings, model: str) -> str:
+    """Return the file of `model` that computes as the settings say."""
+    if settings.get("precision") != "float16":
+        return model
+    from rtmo_optuna.engine.precision import half  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
+
+    return half(model)
 
 
 def _whole(session: Any, call: Call, notes: tuple[str, ...] = ()) -> Assembly:  # noqa: ANN401

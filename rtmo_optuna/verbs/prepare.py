@@ -143,7 +143,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     about = StudyRecord(
         name=name,
         definition=chosen,
-        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed),
+        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed, real=inputs.real),
         machine=machine,
         model=model,
         model_path=str(options.model),
