@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rtmo_optuna.search.verdict import racers
 from rtmo_optuna.show import bars, contest, steadiness, timing, words
 from rtmo_optuna.show.charts import CHARTS, Plot, charts
 from rtmo_optuna.show.history import history
@@ -20,7 +21,7 @@ from rtmo_optuna.show.marks import Band, Chart, Label, Line, Points, Role, Row, 
 from rtmo_optuna.show.palette import DARK, LIGHT
 from rtmo_optuna.show.pictures import png
 from rtmo_optuna.space.resolve import resolve, settings_of
-from rtmo_optuna.types.findings import Claim, Noise, ProcessRecord, Purpose
+from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, Noise, ProcessRecord, Purpose, Status
 from rtmo_optuna.types.measurement import Measurement, Outcome, StageTimes
 from rtmo_optuna.types.request import ModelFacts, Settings, Stage, TensorSpec, Value
 from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord, Verdict
@@ -110,7 +111,6 @@ def study(
     knobs: Mapping[str, tuple[Value, ...] | None] = KNOBS,
     objective: str = "latency",
     storage: str = "sqlite:///studies/studies.db",
-    confirmed: bool = False,
 ) -> StudyRecord:
     """Return a study of these runs, the settings without any item being the default."""
     definition = StudyDefinition(name="cuda", provider="cuda", knobs=knobs, objective=objective)
@@ -129,7 +129,6 @@ def study(
     valued = [trial for trial in trials if trial.value is not None]
     best = min(valued, key=lambda trial: trial.value or 0, default=None)
     default = next((trial for trial in trials if not len(trial.settings)), None)
-    speedup = default.value / best.value if best and default and default.value and best.value else None
     return StudyRecord(
         name=name,
         definition=definition,
@@ -140,16 +139,9 @@ def study(
         model_sha256="9f2c4a71" * 8,
         inputs=InputFacts("inputs.npz", "ab" * 32, {"input": (1, 3, 640, 640)}, 4, "people.jpg", real=True),
         trials=trials,
-        verdict=Verdict(
-            f"Best measured, not confirmed: {best.value:.2f} ms." if best else "No settings could be measured.",
-            best,
-            default,
-            speedup,
-            confirmed,
-        ),
+        verdict=Verdict(Status.MEASURED if best else None, best, default),
         storage=storage,
         warnings=("The host is noisy: windows of the default differ by 4 %.",),
-        complete=True,
     )
 
 
@@ -186,18 +178,22 @@ def realistic(runs: int = 40, seed: int = 4) -> StudyRecord:
     return study(made.items())
 
 
-FASTER = Claim(
-    "the default settings", 1.143, 1.121, 1.166, 10, "faster", "1.143 times as fast as the default settings."
-)
-EQUAL = Claim("the default settings", 1.003, 0.994, 1.014, 10, "no proven gain", "No proven gain: 1.003 times as fast.")
-TOO_FEW = Claim("the default settings", None, None, None, 0, "not confirmed", "Not confirmed: 4 sound pairs of 10.")
-HELD = Claim("what config.yaml held", 1.09, 1.07, 1.11, 10, "faster", "1.090 times as fast as what config.yaml held.")
+FASTER = Claim(Settings(), Settings(), Decided.FASTER, 1.143, (1.121, 1.166), 10, sound=10)
+EQUAL = Claim(Settings(), Settings(), Decided.UNPROVEN, 1.003, (0.994, 1.014), 10, sound=10)
+TOO_FEW = Claim(Settings(), Settings(), sound=4)
+HELD = Claim(Settings(), Settings(), Decided.FASTER, 1.09, (1.07, 1.11), 10, sound=10)
+STATUS = {
+    Decided.FASTER: Status.CONFIRMED,
+    Decided.UNPROVEN: Status.NO_GAIN,
+    Decided.UNCONFIRMED: Status.UNCONFIRMED,
+}
 
 
 def contested(record: StudyRecord, *claims: Claim, held: Settings | None = None, pairs: int = 10) -> StudyRecord:
     """Return `record` after a baseline of six, a race of its three best with the default, and pairs for `claims`.
 
-    The best of its trials wins the race, in 3.4 ms against the default's 3.9 and 3.7 of what config.yaml `held`.
+    They are of the winner against the default and what config.yaml `held`, in that order. The best of its trials wins
+    the race, in 3.4 ms against the default's 3.9 and 3.7 of what config.yaml held.
     """
     claims = claims or (FASTER,)
     noise = random.Random(7)  # noqa: S311 - no secret
@@ -214,28 +210,25 @@ def contested(record: StudyRecord, *claims: Claim, held: Settings | None = None,
     first, second = others[:2]
     blocks = [(winner, Settings(), first, second)] * 2 + [(winner, Settings(), first)] * 3 + [(winner, Settings())]
     sides = (winner, Settings(), *((held,) if held else ()))
-    verdict = Verdict(
-        " ".join(claim.sentence for claim in claims),
-        best=measured_trials[0] if claims[0].decided == "faster" else record.default,
-        default=record.default,
-        speedup=claims[0].ratio if claims[0].decided == "faster" else None,
-        confirmed=claims[0].decided == "faster",
-        claims=claims,
+    best = measured_trials[0] if claims[0].decided is Decided.FASTER else record.default
+    processes = (
+        *(process(Purpose.BASELINE, i, Settings()) for i in range(6)),
+        *(process(Purpose.RACE, i, settings) for i, block in enumerate(blocks) for settings in block),
+        *(
+            process(Purpose.CONFIRMATION, i, settings)
+            for i in range(pairs)
+            for settings in (sides if i % 2 == 0 else sides[::-1])
+        ),
     )
+    met = tuple(replace(one, subject=winner, rival=rival) for one, rival in zip(claims, sides[1:], strict=True))
     return replace(
         record,
-        verdict=verdict,
-        complete=True,
-        noise=Noise(0.011, 0.004, noisy=False, found=0.012),
-        processes=(
-            *(process(Purpose.BASELINE, i, Settings()) for i in range(6)),
-            *(process(Purpose.RACE, i, settings) for i, block in enumerate(blocks) for settings in block),
-            *(
-                process(Purpose.CONFIRMATION, i, settings)
-                for i in range(pairs)
-                for settings in (sides if i % 2 == 0 else sides[::-1])
-            ),
+        verdict=Verdict(STATUS[claims[0].decided], best, record.default),
+        finals=FinalsRecord(
+            held or Settings(), winner, racers(processes, winner), met, len(blocks), pairs, over=True, ended=True
         ),
+        noise=Noise(0.011, 0.004, noisy=False, found=0.012),
+        processes=processes,
     )
 
 

@@ -15,12 +15,13 @@ from markdown_it import MarkdownIt
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.search.decide import confirm
+from rtmo_optuna.search.verdict import racers
 from rtmo_optuna.show import gate, headline, proofs, tables
 from rtmo_optuna.show.cells import Code
-from rtmo_optuna.show.evidence import Status, status
 from rtmo_optuna.show.report import markdown, write
+from rtmo_optuna.show.verdict import sentence
 from rtmo_optuna.show.words import NBSP, TIMES
-from rtmo_optuna.types.findings import Noise, Purpose
+from rtmo_optuna.types.findings import Claim, Decided, Noise, Purpose, Status
 from rtmo_optuna.types.measurement import GateMode, GateResult, GateRules, Outcome, OutputError
 from rtmo_optuna.types.request import Settings, Stage
 from rtmo_optuna.types.study import Origin, StudyRecord
@@ -126,7 +127,7 @@ def test_verdict_comes_first(case: Status) -> None:
     record = CASES[case]
     title, verdict, told = markdown(record, PICTURES).split("\n\n")[:3]
     assert title.startswith("# ")
-    assert verdict == f"**{record.verdict.sentence}**"
+    assert verdict == f"**{sentence(record)}**"
     assert told.startswith(f"Status: {case.value}. ")
 
 
@@ -152,10 +153,9 @@ def test_throughput_stands_beside_the_latency_that_it_takes() -> None:
     assert any("items/s" in value for value in cards.values())
 
 
-def test_status_follows_the_record() -> None:
-    """An interrupted study is only measured whatever ran; one without any value has no status."""
-    assert status(replace(CASES[Status.NO_GAIN], complete=False)) is Status.MEASURED
-    assert status(study()) is None
+def test_a_study_without_any_value_has_no_status() -> None:
+    """There is nothing to believe, or not."""
+    assert study().verdict.status is None
     assert headline.status_line(study()) == ""
 
 
@@ -173,7 +173,7 @@ def test_each_proven_claim_has_its_card() -> None:
     held = Settings.of({"gpu_mem_limit_gb": 16})
     cards = dict(headline.facts(contested(realistic(), FASTER, HELD, held=held)))
     assert cards["Speed-up over config.yaml"] == f"1.090{TIMES} (1.070{NBSP}to{NBSP}1.110)"
-    slow = replace(HELD, decided="no proven gain")
+    slow = replace(HELD, decided=Decided.UNPROVEN)
     cards = dict(headline.facts(contested(realistic(), FASTER, slow, held=held)))
     assert [name for name in cards if name.startswith("Speed-up")] == ["Speed-up over the default"]
 
@@ -213,7 +213,7 @@ def test_latency_cards_are_from_fresh_processes() -> None:
 
 def test_confirmation_lists_the_claims() -> None:
     """Each claim is a row with its ratio, interval, pairs and decision, the proven ones marked."""
-    table = proofs.claims(contested(realistic(), FASTER, replace(TOO_FEW, against="what config.yaml held")))
+    table = proofs.claims(contested(realistic(), FASTER, TOO_FEW, held=Settings.of({"gpu_mem_limit_gb": 16})))
     assert table is not None
     assert table.rows == (
         ("the default settings", "1.143", "1.121 to 1.166", "10", "faster"),
@@ -245,7 +245,9 @@ def test_failed_processes_of_the_race_are_counted() -> None:
         else p
         for p in record.processes
     )
-    table = proofs.race(replace(record, processes=dead))
+    assert record.finals is not None
+    finals = replace(record.finals, racers=racers(dead, record.finals.winner))
+    table = proofs.race(replace(record, processes=dead, finals=finals))
     assert table is not None
     (row,) = [row for row in table.rows if row[1] == "0"]
     assert row[2:5] == (str(sum(p.cost is None for p in dead)), "", "")
@@ -411,8 +413,11 @@ def test_time_is_told_by_stage_of_the_study() -> None:
 def test_a_broken_off_confirmation_says_nothing() -> None:
     """Pairs without a claim are drawn, and the section says that they say nothing yet."""
     record = contested(realistic(), FASTER, pairs=3)
-    best = replace(record.verdict, claims=(), confirmed=False, speedup=None)
-    text = markdown(replace(record, verdict=best, complete=False), {"confirmation": "x.png"})
+    assert record.finals is not None
+    claims = tuple(Claim(claim.subject, claim.rival) for claim in record.finals.claims)
+    finals = replace(record.finals, claims=claims, over=False, ended=False)
+    verdict = replace(record.verdict, status=Status.MEASURED)
+    text = markdown(replace(record, verdict=verdict, finals=finals), {"confirmation": "x.png"})
     assert "It did not reach its end, so it says nothing yet." in text
     assert "| Times as fast |" not in text
     assert "](x.png)" in text
@@ -618,7 +623,7 @@ def test_edge_cases_have_a_report(name: str) -> None:
     """A study that lacks something still has a verdict, its machine, and a way to go on."""
     record = edge_cases()[name]
     text = markdown(record, {})
-    assert f"**{record.verdict.sentence}**" in text
+    assert f"**{sentence(record)}**" in text
     assert "| GPU | NVIDIA H200 |" in text
     assert "## How to go on" in text
     assert "nan" not in text.replace("resonance", "")

@@ -15,6 +15,7 @@ from rtmo_optuna.cli.spelling import FACTOR, RATE, TIME, Spelling, one_of, path,
 from rtmo_optuna.display import visible, without_password
 from rtmo_optuna.errors import LostError, TunerError
 from rtmo_optuna.scratch import lost_file, scratch
+from rtmo_optuna.show.verdict import sentence
 from rtmo_optuna.show.words import count, number, pace
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         return
     with Progress() as progress:
         result = verb.tune(options, progress)
-    _say(f"\n{result.record.verdict.sentence}")
+    _say(f"\n{sentence(result.record)}")
     _tell_pace(result.record.definition)
     if result.config:
         kept = f" (the old file is {result.backup})" if result.backup else ""

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.digits import written
 from rtmo_optuna.show import evidence, words
 from rtmo_optuna.show.layout import apart, spaced, ticks
 from rtmo_optuna.show.marks import Axis, Band, Chart, Label, Line, Points, Role, Row, Rows, Shape, Spans
 from rtmo_optuna.show.scores import differing, objective, role_of, titles
+from rtmo_optuna.show.verdict import estimate
 from rtmo_optuna.show.words import NBSP, number
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.findings import Decided, Purpose
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-    from rtmo_optuna.show.evidence import Duel, Racer
+    from rtmo_optuna.types.findings import Claim, Racer
     from rtmo_optuna.types.request import Settings
     from rtmo_optuna.types.study import StudyRecord
 
@@ -33,7 +33,7 @@ def axis_name(record: StudyRecord) -> str:
 
 def listed(record: StudyRecord) -> tuple[Racer, ...]:
     """Return the racers to show: those who stayed longest, and the default and config.yaml's settings."""
-    every = evidence.racers(record)
+    every = record.finals.racers if record.finals else ()
     return (*every[:MOST_RACERS], *(one for one in every[MOST_RACERS:] if titles(record, one.settings)))
 
 
@@ -45,17 +45,15 @@ def race(record: StudyRecord) -> Chart | None:
     medians = {racer.settings: stats.median(racer.costs) for racer in racers}
     origin = medians.get(record.space.fixed)
     far = FAR * max(medians.values())
-    every = [cost for racer in racers for cost in racer.costs if cost <= far]
-    low, high = spaced(min(every), max(every))
-    leader = evidence.winner(record)
-    first = f"of {len(evidence.racers(record))} settings: {differing(record, leader)} won" if leader is not None else ""
+    near = [cost for racer in racers for cost in racer.costs if cost <= far]
+    low, high = spaced(min(near), max(near))
+    leader, every = (record.finals.winner, record.finals.racers) if record.finals else (None, ())
+    first = f"of {len(every)} settings: {differing(record, leader)} won" if leader is not None else ""
     short = len(first) < 70  # noqa: PLR2004 - what fits a line
     rule = "" if origin is None else "; the upright line is the default's median"
     return Chart(
         name="race",
-        title=f"Race {first}"
-        if first and short
-        else f"Race of {words.count(len(evidence.racers(record)), 'settings', 'settings')}",
+        title=f"Race {first}" if first and short else f"Race of {words.count(len(every), 'settings', 'settings')}",
         subtitle=f"Median and range of fresh processes, side by side{rule}",
         x=Axis(axis_name(record), low, high, ticks=ticks(low, high)),
         y=Axis(""),
@@ -84,17 +82,18 @@ def _racer(record: StudyRecord, racer: Racer, first: Racer, medians: Mapping[Set
 
 def confirmation(record: StudyRecord) -> Chart | None:
     """Return the confirmation's processes, pair by pair: the winner, its rivals, and where the claim puts it."""
-    winner, rivals = evidence.winner(record), evidence.duels(record)
-    sides = _sides(record, [winner, *(duel.settings for duel in rivals)] if winner is not None else [])
+    claims = evidence.met(record)
+    sides = _sides(record, dict.fromkeys(side for claim in claims for side in (claim.subject, claim.rival)))
     if len(sides) < 2 or not all(sides.values()):  # noqa: PLR2004 - a pair
         return None
     medians = {settings: stats.median(list(values.values())) for settings, values in sides.items()}
     first, *others = sides
-    names = {first: _name(record, first)} | {duel.settings: duel.name for duel in rivals}
-    roles = {first: Role.BEST} | {rival: _RIVALS[names[rival]] for rival in others}
+    fixed = record.space.fixed
+    names = {first: "default" if first == fixed else "winner"} | {rival: rival_name(record, rival) for rival in others}
+    roles = {first: Role.BEST} | {rival: Role.DEFAULT if rival == fixed else Role.CONFIG for rival in others}
     cap = FAR * max(medians.values())
     inside = [value for values in sides.values() for value in values.values() if value <= cap]
-    band = _band(rivals, medians)
+    band = _band(record, claims, medians)
     low, high = spaced(min([*inside, *([band.low] if band else [])]), max([*inside, *([band.high] if band else [])]))
     rounds = max(pair for values in sides.values() for pair in values)
     ends = (0.5, rounds + 0.5)
@@ -105,7 +104,7 @@ def confirmation(record: StudyRecord) -> Chart | None:
     late = f"; {words.count(beyond, 'slow process', 'slow processes')} beyond the top" if beyond else ""
     return Chart(
         name="confirmation",
-        title=_title(rivals),
+        title=_title(record, claims),
         subtitle=f"Each dot is a fresh process, each thin line a pair; dashed are the medians{late}",
         x=Axis("pair, in order", *ends, ticks=ticks(1, rounds, 11, least_step=1)),
         y=Axis(axis_name(record), low, high, ticks=ticks(low, high)),
@@ -119,10 +118,12 @@ def confirmation(record: StudyRecord) -> Chart | None:
     )
 
 
-_RIVALS: Mapping[str, Role] = {"default": Role.DEFAULT, "config.yaml": Role.CONFIG}
+def rival_name(record: StudyRecord, rival: Settings) -> str:
+    """Return what a rival of the winner is called in short."""
+    return "default" if rival == record.space.fixed else "config.yaml"
 
 
-def _sides(record: StudyRecord, settings: Sequence[Settings]) -> dict[Settings, dict[int, float]]:
+def _sides(record: StudyRecord, settings: Iterable[Settings]) -> dict[Settings, dict[int, float]]:
     """Return each side's costs by pair, counted from 1."""
     sides: dict[Settings, dict[int, float]] = {one: {} for one in settings}
     for process in evidence.ran(record, Purpose.CONFIRMATION):
@@ -131,26 +132,22 @@ def _sides(record: StudyRecord, settings: Sequence[Settings]) -> dict[Settings, 
     return sides
 
 
-def _name(record: StudyRecord, settings: Settings) -> str:
-    return "default" if settings == record.space.fixed else "winner"
-
-
-def _band(rivals: Sequence[Duel], medians: Mapping[Settings, float]) -> Band | None:
+def _band(record: StudyRecord, claims: Iterable[Claim], medians: Mapping[Settings, float]) -> Band | None:
     """Return where the interval of the first claim puts the winner, given its rival's median."""
-    for duel in rivals:
-        if duel.claim and duel.claim.low and duel.claim.high:
-            median = medians[duel.settings]
-            name = f"where the 98{NBSP}% interval puts the winner, seen from the {duel.name}"
-            return Band(name, median / duel.claim.high, median / duel.claim.low, Role.BEST)
+    for claim in claims:
+        if claim.interval:
+            low, high = (medians[claim.rival] / end for end in reversed(claim.interval))
+            name = f"where the 98{NBSP}% interval puts the winner, seen from the {rival_name(record, claim.rival)}"
+            return Band(name, low, high, Role.BEST)
     return None
 
 
-def _title(rivals: Sequence[Duel]) -> str:
-    for duel in rivals:
-        claim, whom = duel.claim, "the default" if duel.name == "default" else duel.name
-        if claim and claim.ratio and claim.low and claim.high:
-            doubt = "" if claim.decided == evidence.FASTER else f"{claim.decided}: ".capitalize()
-            ratio, low, high = written(claim.ratio, claim.low, claim.high)
+def _title(record: StudyRecord, claims: Iterable[Claim]) -> str:
+    for claim in claims:
+        if figures := estimate(claim):
+            doubt = "" if claim.decided is Decided.FASTER else f"{claim.decided}: ".capitalize()
+            whom = "the default" if claim.rival == record.space.fixed else "config.yaml"
+            ratio, low, high = figures
             return f"{doubt}{ratio} ({low} to {high}) times as fast as {whom}"
     return "Too few pairs for a claim"
 

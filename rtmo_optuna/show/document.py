@@ -11,12 +11,13 @@ from rtmo_optuna.show import findings, headline, tables, words
 from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture, Section
 from rtmo_optuna.show.cells import Code
 from rtmo_optuna.show.charts import Chapter
-from rtmo_optuna.show.evidence import Status, status
 from rtmo_optuna.show.findings import filled, pictures
 from rtmo_optuna.show.scores import decided_by
 from rtmo_optuna.show.screened import screened
 from rtmo_optuna.show.stages import saved_by_pruning
+from rtmo_optuna.show.verdict import sentence
 from rtmo_optuna.space.knobs import knob_table
+from rtmo_optuna.types.findings import Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Scope
 
@@ -55,9 +56,7 @@ def document(record: StudyRecord, applied: str = "") -> tuple[Section, ...]:
 
 
 def _verdict(record: StudyRecord) -> Iterator[Block]:
-    verdict = record.verdict
-    sentence = words.sentence(verdict.sentence)
-    yield Paragraph(sentence, strong=True)
+    yield Paragraph(words.sentence(sentence(record)), strong=True)
     if line := headline.status_line(record):
         yield Paragraph(line)
     if line := headline.pace_line(record):
@@ -72,7 +71,7 @@ def _application(record: StudyRecord, applied: str) -> Iterator[Block]:
         return
     if applied:
         yield Paragraph(words.sentence(applied))
-    elif status(record) is Status.MEASURED:
+    elif record.verdict.status is Status.MEASURED:
         yield Paragraph("These are the best measured settings; nothing is proven of them.")
     if not len(best.settings):
         yield Paragraph("These are ONNX Runtime's defaults: there is nothing to set.")

@@ -9,6 +9,7 @@ from rtmo_optuna.show.blocks import Bullets, Paragraph, Picture
 from rtmo_optuna.show.cells import Code
 from rtmo_optuna.show.charts import CHARTS, Chapter
 from rtmo_optuna.show.scores import differing
+from rtmo_optuna.show.verdict import whom
 from rtmo_optuna.show.words import NBSP
 
 if TYPE_CHECKING:
@@ -31,24 +32,21 @@ def filled(*tables: Table | None) -> tuple[Table, ...]:
 
 def confirmation(record: StudyRecord) -> Iterator[Block]:
     """Yield who met whom in fresh pairs, the claims, and the chart of the pairs."""
-    winner, rivals = evidence.winner(record), evidence.duels(record)
+    claims = evidence.met(record)
     tables = filled(proofs.claims(record))
-    if winner is not None and rivals:
-        whom = words.listed(dict.fromkeys(_WHOM[duel.name] for duel in rivals))
-        settings = Code(str(differing(record, winner)))
+    if claims:
+        rivals = words.listed(whom(record, claim.rival) for claim in claims)
+        settings = Code(str(differing(record, claims[0].subject)))
         how = (
-            f" of the race met {whom} again, in fresh processes one right after the other and in alternating order. "
+            f" of the race met {rivals} again, in fresh processes one right after the other and in alternating order. "
             "Nothing else in this report is a claim."
         )
         yield Paragraph(("The winner ", settings, how))
-    if rivals and not tables:
+    if claims and not tables:
         yield Paragraph("It did not reach its end, so it says nothing yet.")
     yield from tables
-    if rivals:
+    if claims:
         yield from pictures(Chapter.CONFIRMATION)
-
-
-_WHOM = {"default": "the default settings", "config.yaml": "what config.yaml held"}
 
 
 def race(record: StudyRecord) -> Iterator[Block]:
@@ -56,7 +54,7 @@ def race(record: StudyRecord) -> Iterator[Block]:
     table = proofs.race(record)
     if table is None:
         return
-    racers = evidence.racers(record)
+    racers = record.finals.racers if record.finals else ()
     blocks = max(len(racer.costs) + racer.failures for racer in racers)
     hidden = len(racers) - len(table.rows)
     more = f" {hidden} more left early and are not shown." if hidden else ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.digits import written
 from rtmo_optuna.show import words
-from rtmo_optuna.show.evidence import FASTER, Status, duels, findable, status
+from rtmo_optuna.show.evidence import findable
 from rtmo_optuna.show.scores import default_of, objective, typical, with_unit
 from rtmo_optuna.show.stages import study_stages
+from rtmo_optuna.show.verdict import estimate
 from rtmo_optuna.show.words import NBSP, TIMES, number
 from rtmo_optuna.space.resolve import size
+from rtmo_optuna.types.findings import Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.study import ENOUGH_TRIED, StudyRecord
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def status_line(record: StudyRecord) -> str:
     """Return the sentence below the verdict, empty where nothing could be measured."""
-    found = status(record)
+    found = record.verdict.status
     return f"Status: {found.value}. {_STATUS[found](record)}" if found else ""
 
 
@@ -134,20 +135,14 @@ _SOURCES: Mapping[str, str] = {
 
 def _gains(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Yield each claim that is proven; where none is, what the verdict comes to."""
-    found = status(record)
-    proven = [duel for duel in duels(record) if duel.claim and duel.claim.decided == FASTER]
-    if found is Status.CONFIRMED and proven:
-        for duel in proven:
-            # One claim more than duels is of the default settings, where they are taken in the winner's place.
-            claim = record.verdict.claims[-1] if len(record.verdict.claims) > len(duels(record)) else duel.claim
-            if claim and claim.ratio and claim.low and claim.high:
-                ratio, low, high = written(claim.ratio, claim.low, claim.high)
-                yield f"Speed-up over {_WHOM[duel.name]}", f"{ratio}{TIMES} ({low}{NBSP}to{NBSP}{high})"
-    elif found:
-        yield "Gain", found.value
-
-
-_WHOM: Mapping[str, str] = {"default": "the default", "config.yaml": "config.yaml"}
+    status, finals = record.verdict.status, record.finals
+    for claim in finals.claims if finals else ():
+        if claim == record.proven(claim.rival) and (figures := estimate(claim)):
+            ratio, low, high = figures
+            rival = "the default" if claim.rival == record.space.fixed else "config.yaml"
+            yield f"Speed-up over {rival}", f"{ratio}{TIMES} ({low}{NBSP}to{NBSP}{high})"
+    if status and status is not Status.CONFIRMED:
+        yield "Gain", status.value
 
 
 def _noise(record: StudyRecord) -> Iterator[tuple[str, str]]:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.digits import written
 from rtmo_optuna.show import evidence, words
 from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
 from rtmo_optuna.show.contest import axis_name, listed
 from rtmo_optuna.show.scores import differing, titles
+from rtmo_optuna.show.verdict import estimate, whom
 from rtmo_optuna.show.words import NBSP, change, number, percent
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.findings import Decided, Purpose
 
 if TYPE_CHECKING:
-    from rtmo_optuna.show.evidence import Racer
-    from rtmo_optuna.types.findings import Claim
+    from rtmo_optuna.types.findings import Claim, Racer
     from rtmo_optuna.types.study import StudyRecord
 
 
 def claims(record: StudyRecord) -> Table | None:
     """Return what the pairs say of the winner against each rival; None before they say anything."""
-    rows = tuple(_claim(claim) for claim in record.verdict.claims)
+    found = record.finals.claims if record.finals and record.finals.ended else ()
+    rows = tuple(_claim(record, claim) for claim in found)
     columns = (
         Column("Against"),
         Column("Times as fast", number=True),
@@ -29,22 +29,15 @@ def claims(record: StudyRecord) -> Table | None:
         Column("Pairs", number=True),
         Column("Decided"),
     )
-    marked = frozenset(i for i, claim in enumerate(record.verdict.claims) if claim.decided == evidence.FASTER)
+    marked = frozenset(i for i, claim in enumerate(found) if claim.decided is Decided.FASTER)
     return Table(columns, rows, marked) if rows else None
 
 
-def _claim(claim: Claim) -> tuple[Inline, ...]:
-    ratio, interval = "not known", ""
-    if claim.ratio is not None and claim.low is not None and claim.high is not None:
-        ratio, low, high = written(claim.ratio, claim.low, claim.high)
-        interval = f"{low} to {high}"
-    return (
-        claim.against,
-        ratio,
-        interval,
-        str(claim.pairs),
-        claim.decided,
-    )
+def _claim(record: StudyRecord, claim: Claim) -> tuple[Inline, ...]:
+    winner = record.finals.winner if record.finals else None
+    by = "" if winner in {None, claim.subject} else ", by the default settings"
+    ratio, *ends = estimate(claim) or ("not known",)
+    return f"{whom(record, claim.rival)}{by}", ratio, " to ".join(ends), str(claim.pairs), claim.decided.value
 
 
 def race(record: StudyRecord) -> Table | None:
@@ -62,7 +55,7 @@ def race(record: StudyRecord) -> Table | None:
         Column("Left after"),
         Column("Note"),
     )
-    first = evidence.winner(record)
+    first = record.finals.winner if record.finals else None
     marked = frozenset(i for i, racer in enumerate(racers) if racer.settings == first)
     rows = tuple(_racer(record, racer, origin) for racer in racers)
     return without_empty(Table(columns, rows, marked)) if rows else None

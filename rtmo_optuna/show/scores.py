@@ -6,13 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.show import evidence
-from rtmo_optuna.show.evidence import Status
 from rtmo_optuna.show.marks import Role
 from rtmo_optuna.show.words import NBSP, number
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import params_of
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.findings import Purpose, Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin, TrialRecord
@@ -119,7 +117,7 @@ def shortlist(record: StudyRecord, most: int = 10) -> tuple[Standing, ...]:
 
 def best_title(record: StudyRecord) -> str:
     """Return what the verdict's best is: what is exported or, before race and confirmation, only the best measured."""
-    return "best measured" if evidence.status(record) is Status.MEASURED else "exported"
+    return "best measured" if record.verdict.status is Status.MEASURED else "exported"
 
 
 def titles(record: StudyRecord, settings: Settings) -> tuple[str, ...]:
@@ -127,7 +125,7 @@ def titles(record: StudyRecord, settings: Settings) -> tuple[str, ...]:
     best, default = record.verdict.best, default_of(record)
     names = (
         (best_title(record), best is not None and best.settings == settings),
-        ("race winner", evidence.winner(record) == settings),
+        ("race winner", record.finals is not None and record.finals.winner == settings),
         ("default", default is not None and default.settings == settings),
         ("config.yaml", any(t.origin is Origin.CONFIG and t.settings == settings for t in record.trials)),
     )
@@ -141,7 +139,7 @@ def role_of(record: StudyRecord, settings: Settings) -> Role:
 
 def decided_by(record: StudyRecord) -> str:
     """Return what is to be said beside figures of single trials."""
-    raced = evidence.ran(record, Purpose.RACE)
+    raced = record.finals and record.finals.racers
     return "single measurements; the race decided" if raced else "single measurements, which prove nothing"
 
 
