@@ -34,7 +34,7 @@ from aa_replay import CANARY, LEAST_GAIN, PLAIN, Process, Recording, replay, var
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.show.verdict import sentence
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import EngineKind, Settings
 from rtmo_optuna.verbs import tune

@@ -40,7 +40,7 @@ from rtmo_optuna.child import launcher
 from rtmo_optuna.cli import main as cli
 from rtmo_optuna.search import finals, preflight, screen, tune
 from rtmo_optuna.search.verdict import judged
-from rtmo_optuna.show import page, pictures
+from rtmo_optuna.show.render import page, pictures
 from rtmo_optuna.study.library import has_study, load_study
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.verbs import tune as verb

@@ -23,8 +23,7 @@ from rtmo_optuna.search.preflight import Preflight
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged, verdict
-from rtmo_optuna.show import headline
-from rtmo_optuna.show.verdict import sentence
+from rtmo_optuna.show.sections.verdict import facts, sentence
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening, Status
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
@@ -501,7 +500,7 @@ def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, pla
     assert "The default settings are, too, and taken: 1.5" in sentence(found.record)
     assert held_in(config)["enable_mem_pattern"] is True
     assert 1.49 < held_in(config)["benchmark_info"]["speedup_over_previous"] < 1.505
-    cards = dict(headline.facts(found.record))
+    cards = dict(facts(found.record))
     claim = found.record.proven(ARENA)
     assert claim is not None
     assert cards["Speed-up over config.yaml"].startswith(f"{claim.ratio:.3f}")

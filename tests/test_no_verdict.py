@@ -21,7 +21,7 @@ from rtmo_optuna.search.finals import Finals
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged
-from rtmo_optuna.show.verdict import sentence
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.types.findings import Purpose, Status
 from rtmo_optuna.types.request import EngineKind, Settings
 from rtmo_optuna.types.study import Note, Origin

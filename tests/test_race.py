@@ -14,7 +14,7 @@ import simulated
 from rtmo_optuna.search.decide import confirm, race
 from rtmo_optuna.search.decide.confirm import ConfirmRules
 from rtmo_optuna.search.decide.race import Contender, RaceRules
-from rtmo_optuna.show.verdict import claim_sentence
+from rtmo_optuna.show.sections.confirmation import claim_sentence
 from rtmo_optuna.types.findings import Claim, Decided
 from rtmo_optuna.types.request import Settings
 

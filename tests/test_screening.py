@@ -26,9 +26,8 @@ from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged
-from rtmo_optuna.show.report import markdown
-from rtmo_optuna.show.stages import saved_by_pruning
-from rtmo_optuna.show.verdict import sentence
+from rtmo_optuna.show.sections.time import saved_by_pruning
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.space.advice import advised, row_for
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve, size
@@ -38,7 +37,7 @@ from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Note, Origin, TrialRecord
 from rtmo_optuna.types.subject import Frozen, Gpu, Machine, SearchSpace, StudyDefinition
 from test_finals import Planted, runner_of
-from test_show_charts import measured, realistic
+from test_show_charts import markdown, measured, realistic
 from test_show_charts import study as recorded
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rtmo_optuna.cli.spelling import FACTOR, RATE, TIME, Spelling, one_of, path,
 from rtmo_optuna.display import visible, without_password
 from rtmo_optuna.errors import LostError, TunerError
 from rtmo_optuna.scratch import lost_file, scratch
-from rtmo_optuna.show.verdict import sentence
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import count, number, pace
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.search.decide import confirm
 from rtmo_optuna.search.preflight import first_process
 from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.show.verdict import claim_sentence
+from rtmo_optuna.show.sections.confirmation import claim_sentence
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.values import advice, parse_value

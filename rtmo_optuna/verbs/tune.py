@@ -19,7 +19,7 @@ from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged
 from rtmo_optuna.show import report as show
 from rtmo_optuna.show.scores import exported
-from rtmo_optuna.show.verdict import sentence
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import count
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import knob_table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtmo_optuna.show.marks import Label
+    from rtmo_optuna.show.render.chart import Label
 
 LABEL_GAP = 0.062
 """Least distance of two labels, as a share of the axis."""

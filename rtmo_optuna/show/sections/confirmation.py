@@ -1,88 +1,110 @@
-"""Charts of race and confirmation: fresh processes side by side."""
+"""The confirmation: the winner and its rivals in fresh pairs, and what they prove."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.show import evidence, words
-from rtmo_optuna.show.layout import apart, spaced, ticks
-from rtmo_optuna.show.marks import Axis, Band, Chart, Label, Line, Points, Role, Row, Rows, Shape, Spans
-from rtmo_optuna.show.scores import differing, objective, role_of, titles
-from rtmo_optuna.show.verdict import estimate
+from rtmo_optuna.digits import written
+from rtmo_optuna.show import words
+from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled
+from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Role, Shape, Spans
+from rtmo_optuna.show.render.layout import apart, spaced, ticks
+from rtmo_optuna.show.scores import axis_name, differing
 from rtmo_optuna.show.words import NBSP, number
-from rtmo_optuna.types.findings import Decided, Purpose
+from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, Claim, Decided, Purpose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from rtmo_optuna.types.findings import Claim, Racer
+    from rtmo_optuna.show.render.blocks import Block
     from rtmo_optuna.types.request import Settings
     from rtmo_optuna.types.study import StudyRecord
 
-MOST_RACERS = 16
+
 FAR = 1.5
 """A process this many times as slow as the slower side's median is drawn at the edge, so that it squashes nothing."""
 
 
-def axis_name(record: StudyRecord) -> str:
-    """Return what a process's cost is, with its unit."""
-    goal = objective(record)
-    return f"{goal.name}, {goal.unit}" if goal.direction == "minimize" else "time for an item, ms"
+def blocks(record: StudyRecord) -> Iterator[Block]:
+    """Yield who met whom in fresh pairs, the claims, and the chart of the pairs."""
+    claims, tables = _met(record), filled(table(record))
+    if claims:
+        rivals = words.listed(whom(record, claim.rival) for claim in claims)
+        settings = Code(str(differing(record, claims[0].subject)))
+        how = (
+            f" of the race met {rivals} again, in fresh processes one right after the other and in alternating order. "
+            "Nothing else in this report is a claim."
+        )
+        yield Paragraph(("The winner ", settings, how))
+    if claims and not tables:
+        yield Paragraph("It did not reach its end, so it says nothing yet.")
+    yield from tables
+    if claims:
+        yield from filled(chart(record))
 
 
-def listed(record: StudyRecord) -> tuple[Racer, ...]:
-    """Return the racers to show: those who stayed longest, and the default and config.yaml's settings."""
-    every = record.finals.racers if record.finals else ()
-    return (*every[:MOST_RACERS], *(one for one in every[MOST_RACERS:] if titles(record, one.settings)))
+def _met(record: StudyRecord) -> tuple[Claim, ...]:
+    """Return the winner's claims against those whom it met in pairs; none before the first pair."""
+    finals = record.finals
+    return tuple(one for one in finals.claims if one.subject == finals.winner) if finals and finals.rounds else ()
 
 
-def race(record: StudyRecord) -> Chart | None:
-    """Return each contender's median cost in the race, with the range of its processes, around the default's."""
-    racers = [racer for racer in listed(record) if racer.costs]
-    if not racers:
-        return None
-    medians = {racer.settings: stats.median(racer.costs) for racer in racers}
-    origin = medians.get(record.space.fixed)
-    far = FAR * max(medians.values())
-    near = [cost for racer in racers for cost in racer.costs if cost <= far]
-    low, high = spaced(min(near), max(near))
-    leader, every = (record.finals.winner, record.finals.racers) if record.finals else (None, ())
-    first = f"of {len(every)} settings: {differing(record, leader)} won" if leader is not None else ""
-    short = len(first) < 70  # noqa: PLR2004 - what fits a line
-    rule = "" if origin is None else "; the upright line is the default's median"
-    return Chart(
-        name="race",
-        title=f"Race {first}" if first and short else f"Race of {words.count(len(every), 'settings', 'settings')}",
-        subtitle=f"Median and range of fresh processes, side by side{rule}",
-        x=Axis(axis_name(record), low, high, ticks=ticks(low, high)),
-        y=Axis(""),
-        marks=(Rows(tuple(_racer(record, racer, racers[0], medians, high) for racer in racers), origin=origin or low),),
+def claim_sentence(claim: Claim, versus: str, *, two_sided: bool = False) -> str:
+    """Return what pairs say of a claim's subject against its rival, which is called `versus`."""
+    figures = estimate(claim)
+    if figures is None:
+        return f"Not confirmed against {versus}: {claim.sound} sound pairs of {LEAST_PAIRS}, {claim.failed} failed."
+    ratio, low, high = figures
+    interval = f"(98 % interval {low} to {high}, {claim.pairs} pairs of fresh processes)"
+    if claim.decided is not Decided.UNPROVEN:
+        return f"{ratio} times as fast as {versus} {interval}."
+    what = "difference from" if two_sided else "gain over"
+    least, most = claim.interval or (1, 1)
+    small = "" if least <= 1 <= most else f" Under {LEAST_GAIN:.0%} nothing is claimed."
+    return f"No proven {what} {versus}: {ratio} times as fast {interval}.{small}"
+
+
+def estimate(claim: Claim) -> tuple[str, str, str] | None:
+    """Return a claim's ratio and the ends of its interval; None before it has any."""
+    return None if claim.ratio is None or claim.interval is None else written(claim.ratio, *claim.interval)
+
+
+def whom(record: StudyRecord, rival: Settings) -> str:
+    """Return what a rival of the winner is."""
+    return "the default settings" if rival == record.space.fixed else "what config.yaml held"
+
+
+def rival_name(record: StudyRecord, rival: Settings) -> str:
+    """Return what a rival of the winner is called in short."""
+    return "default" if rival == record.space.fixed else "config.yaml"
+
+
+def table(record: StudyRecord) -> Table | None:
+    """Return what the pairs say of the winner against each rival; None before they say anything."""
+    found = record.finals.claims if record.finals and record.finals.ended else ()
+    rows = tuple(_claim(record, claim) for claim in found)
+    columns = (
+        Column("Against"),
+        Column("Times as fast", number=True),
+        Column(f"98{NBSP}% interval", number=True),
+        Column("Pairs", number=True),
+        Column("Decided"),
     )
+    marked = frozenset(i for i, claim in enumerate(found) if claim.decided is Decided.FASTER)
+    return Table(columns, rows, marked) if rows else None
 
 
-def _racer(record: StudyRecord, racer: Racer, first: Racer, medians: Mapping[Settings, float], reach: float) -> Row:
-    lines = words.wrap(words.beside(differing(record, racer.settings), differing(record, first.settings)))
-    tags = [name for name in titles(record, racer.settings) if name != "default" or len(racer.settings)]
-    lines = (*lines[:-1], f"{lines[-1]}  [{', '.join(tags)}]") if tags else lines
-    value = medians[racer.settings]
-    role = role_of(record, racer.settings)
-    stayed = "to the end" if racer.left_after is None else f"left after {words.count(racer.left_after, 'block')}"
-    return Row(
-        label=lines,
-        value=value,
-        low=min(racer.costs),
-        high=min(reach, max(racer.costs)),
-        role=Role.MUTED if role is Role.MEASURED and racer.left_after is not None else role,
-        text=f"{number(value)} ({words.count(len(racer.costs), 'process', 'processes')})",
-        hover=f"{differing(record, racer.settings)}\n{number(value, 4)}, from {number(min(racer.costs), 4)} to "
-        f"{number(max(racer.costs), 4)}\n{stayed}",
-    )
+def _claim(record: StudyRecord, claim: Claim) -> tuple[Inline, ...]:
+    winner = record.finals.winner if record.finals else None
+    by = "" if winner in {None, claim.subject} else ", by the default settings"
+    ratio, *ends = estimate(claim) or ("not known",)
+    return f"{whom(record, claim.rival)}{by}", ratio, " to ".join(ends), str(claim.pairs), claim.decided.value
 
 
-def confirmation(record: StudyRecord) -> Chart | None:
+def chart(record: StudyRecord) -> Chart | None:
     """Return the confirmation's processes, pair by pair: the winner, its rivals, and where the claim puts it."""
-    claims = evidence.met(record)
+    claims = _met(record)
     sides = _sides(record, dict.fromkeys(side for claim in claims for side in (claim.subject, claim.rival)))
     if len(sides) < 2 or not all(sides.values()):  # noqa: PLR2004 - a pair
         return None
@@ -115,19 +137,16 @@ def confirmation(record: StudyRecord) -> Chart | None:
             *(mark for pair in points for mark in pair),
             *apart(labels, high - low),
         ),
+        caption="Fresh processes in pairs, in the order they were run; only these decide what is claimed.",
     )
-
-
-def rival_name(record: StudyRecord, rival: Settings) -> str:
-    """Return what a rival of the winner is called in short."""
-    return "default" if rival == record.space.fixed else "config.yaml"
 
 
 def _sides(record: StudyRecord, settings: Iterable[Settings]) -> dict[Settings, dict[int, float]]:
     """Return each side's costs by pair, counted from 1."""
     sides: dict[Settings, dict[int, float]] = {one: {} for one in settings}
-    for process in evidence.ran(record, Purpose.CONFIRMATION):
-        if process.cost is not None and process.settings in sides:
+    for process in record.processes:
+        confirms = process.purpose is Purpose.CONFIRMATION
+        if confirms and process.cost is not None and process.settings in sides:
             sides[process.settings][process.index + 1] = process.cost
     return sides
 

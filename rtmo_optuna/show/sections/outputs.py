@@ -1,22 +1,25 @@
-"""The tables of the output gate: how far the default's own outputs, and those of the trials, are from the reference."""
+"""What the output gate saw: how far the outputs are from the reference, and whom it refused."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.show import words
-from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
+from rtmo_optuna.show.render.blocks import Bullets, Code, Column, Inline, Paragraph, Table, filled, without_empty
 from rtmo_optuna.show.scores import differing
 from rtmo_optuna.show.words import number, percent
 from rtmo_optuna.types.measurement import GateMode, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from rtmo_optuna.show.render.blocks import Block
     from rtmo_optuna.types.measurement import GateResult, OutputError
     from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
+
 MOST_WRONG = 10
+
 _FIGURES: Mapping[str, tuple[str, str, bool]] = {
     "norm": ("error in all", "elementwise_error", True),
     "typical": ("typical error", "elementwise_error", True),
@@ -35,6 +38,19 @@ _FIGURES: Mapping[str, tuple[str, str, bool]] = {
 """What each figure is called, the rule that limits it, and whether it is a share."""
 
 
+def blocks(record: StudyRecord) -> Iterator[Block]:
+    """Yield what the output gate saw, and whom it refused."""
+    if told := remarks(record):
+        yield Bullets(told)
+    found = table(record)
+    if found is not None:
+        yield Paragraph(
+            "How far the outputs are from the reference, which is made without a GPU. A limit grows with the default's "
+            "own error, so that no settings need to be nearer than rounding lets the default be."
+        )
+    yield from filled(found, wrong(record))
+
+
 def remarks(record: StudyRecord) -> tuple[str, ...]:
     """Return what is to be known of the gate: that it was off or vacuous, and what it warned of."""
     if record.definition.gate.mode is GateMode.OFF:
@@ -49,7 +65,7 @@ def remarks(record: StudyRecord) -> tuple[str, ...]:
     return (*empty, *dict.fromkeys(warning for result in results for warning in result.warnings))
 
 
-def outputs(record: StudyRecord) -> Table | None:
+def table(record: StudyRecord) -> Table | None:
     """Return each output's errors: the default's own, and the worst of an accepted trial; None where none is known."""
     judged = [(trial, gate) for trial in record.runs if (gate := trial.measurement.gate)]
     default = next((gate for trial, gate in judged if trial.settings == record.space.fixed), None)
