@@ -176,7 +176,7 @@ def _tuned(options: TuneOptions, *, planted: bool) -> Live:
     return Live(
         sentence=sentence(found),
         confirmed=found.verdict.confirmed,
-        complete=found.finals is not None and found.finals.decided,
+        complete=found.finals.decided,
         gain=claim.ratio - 1 if claim and claim.ratio else None,
         right=best is not None and best.settings.get(PLANTED[0]) == PLANTED[1] if planted else None,
         argmin=argmin(found),

@@ -246,7 +246,6 @@ def test_failed_processes_of_the_race_are_counted() -> None:
         else p
         for p in record.processes
     )
-    assert record.finals is not None
     finals = replace(record.finals, racers=racers(dead, record.finals.winner))
     table = race.table(replace(record, processes=dead, finals=finals))
     assert table is not None
@@ -414,7 +413,6 @@ def test_time_is_told_by_stage_of_the_study() -> None:
 def test_a_broken_off_confirmation_says_nothing() -> None:
     """Pairs without a claim are drawn, and the section says that they say nothing yet."""
     record = contested(realistic(), FASTER, pairs=3)
-    assert record.finals is not None
     claims = tuple(Claim(claim.subject, claim.rival) for claim in record.finals.claims)
     finals = replace(record.finals, claims=claims, over=False, ended=False)
     verdict = replace(record.verdict, status=Status.MEASURED)

@@ -124,8 +124,6 @@ def racers(processes: Iterable[ProcessRecord], winner: Settings | None) -> tuple
         )
         for settings, group in groups.items()
     ]
-    return tuple(sorted(found, key=lambda one: (-(one.left_after or blocks), one.settings != winner, _middle(one))))
-
-
-def _middle(racer: Racer) -> float:
-    return statistics.median_high(racer.costs) if racer.costs else math.inf
+    return tuple(
+        sorted(found, key=lambda one: (-(one.left_after or blocks), one.settings != winner, one.cost or math.inf))
+    )

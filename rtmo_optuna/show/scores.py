@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
+from rtmo_optuna.show import words
 from rtmo_optuna.show.render.chart import Role
 from rtmo_optuna.show.words import NBSP, number
 from rtmo_optuna.space.objectives import OBJECTIVES
@@ -15,7 +16,7 @@ from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin, TrialRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rtmo_optuna.space.objectives import Objective
     from rtmo_optuna.types.findings import ProcessRecord
@@ -42,7 +43,7 @@ def objective(record: StudyRecord) -> Objective:
 def axis_name(record: StudyRecord) -> str:
     """Return what a process's cost is, with its unit."""
     goal = objective(record)
-    return f"{goal.name}, {goal.unit}" if goal.direction == "minimize" else "time for an item, ms"
+    return f"{goal.name}, {goal.unit}" if goal.lower_is_better else "time for an item, ms"
 
 
 def score(record: StudyRecord, trial: TrialRecord | None) -> float | None:
@@ -76,11 +77,18 @@ def titles(record: StudyRecord, settings: Settings) -> tuple[str, ...]:
     best, default = record.verdict.best, default_of(record)
     names = (
         (best_title(record), best is not None and best.settings == settings),
-        ("race winner", record.finals is not None and record.finals.winner == settings),
+        ("race winner", record.finals.winner == settings),
         ("default", default is not None and default.settings == settings),
         ("config.yaml", any(t.origin is Origin.CONFIG and t.settings == settings for t in record.trials)),
     )
     return tuple(name for name, holds in names if holds)
+
+
+def label(record: StudyRecord, settings: Settings, first: Settings, tags: Iterable[str]) -> tuple[str, ...]:
+    """Return the lines of a chart's row: `settings` beside those of the `first` row, and what else they are."""
+    *lines, last = words.wrap(words.beside(differing(record, settings), differing(record, first)))
+    told = ", ".join(tags)
+    return (*lines, f"{last}  [{told}]" if told else last)
 
 
 def role_of(record: StudyRecord, settings: Settings) -> Role:
@@ -90,13 +98,8 @@ def role_of(record: StudyRecord, settings: Settings) -> Role:
 
 def decided_by(record: StudyRecord) -> str:
     """Return what is to be said beside figures of single trials."""
-    raced = record.finals and record.finals.racers
+    raced = record.finals.racers
     return "single measurements; the race decided" if raced else "single measurements, which prove nothing"
-
-
-def as_score(record: StudyRecord, cost: float) -> float:
-    """Return the score that a process's cost stands for: itself, or items a second for milliseconds an item."""
-    return cost if objective(record).direction == "minimize" else 1e3 / cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +129,9 @@ def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical
 
 
 def _typical(record: StudyRecord, processes: Sequence[ProcessRecord], source: str) -> Typical:
-    cost = stats.median([p.cost for p in processes if p.cost])
+    score = objective(record).turned(stats.median([p.cost for p in processes if p.cost]))
     known = [p.latency_ms for p in processes if p.latency_ms]
-    if not known:
-        return Typical(as_score(record, cost), None, source)
-    return Typical(as_score(record, cost), stats.median(known), source, (min(known), max(known)))
+    return Typical(score, stats.middle(known), source, (min(known), max(known)) if known else None)
 
 
 def exported(record: StudyRecord) -> Typical | None:

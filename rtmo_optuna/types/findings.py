@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -106,6 +107,8 @@ class Status(enum.StrEnum):
     TOO_LITTLE = "too little was tried"
 
 
+INERT_BELOW = 0.03
+"""The change of the cost under which a choice is said to do nothing."""
 ANSWERS = frozenset({Status.CONFIRMED, Status.NO_GAIN})
 """Where the study says something; in every other state it has no verdict."""
 
@@ -119,6 +122,11 @@ class Racer:
     failures: int
     left_after: int | None
 
+    @property
+    def cost(self) -> float | None:
+        """The median of the costs; None where every process failed."""
+        return statistics.median(self.costs) if self.costs else None
+
 
 @dataclass(frozen=True, slots=True)
 class FinalsRecord:
@@ -131,7 +139,7 @@ class FinalsRecord:
     time was up; else it was broken off.
     """
 
-    incumbent: Settings
+    incumbent: Settings = field(default_factory=Settings)
     winner: Settings | None = None
     racers: tuple[Racer, ...] = ()
     claims: tuple[Claim, ...] = ()

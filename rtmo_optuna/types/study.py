@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from rtmo_optuna.types.findings import (
@@ -101,7 +101,7 @@ class StudyRecord:
     storage: str
     verdict: Verdict = Verdict()
     warnings: tuple[str, ...] = ()
-    finals: FinalsRecord | None = None
+    finals: FinalsRecord = field(default_factory=FinalsRecord)
     processes: tuple[ProcessRecord, ...] = ()
     noise: Noise | None = None
     gpu_states: tuple[GpuState, ...] = ()
@@ -134,8 +134,8 @@ class StudyRecord:
     def proven(self, rival: Settings) -> Claim | None:
         """Return the claim that what is exported is faster than `rival`; None where that is not proven."""
         best = self.verdict.best if self.verdict.confirmed else None
-        claims = self.finals.claims if self.finals and best else ()
-        ours = (claim for claim in claims if best and (claim.subject, claim.rival) == (best.settings, rival))
+        sides = best and (best.settings, rival)
+        ours = (claim for claim in self.finals.claims if (claim.subject, claim.rival) == sides)
         return next((claim for claim in ours if claim.decided is Decided.FASTER), None)
 
     @property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from rtmo_optuna import stats
 from rtmo_optuna.child import measure as bench
 from rtmo_optuna.child.protocol import ReferenceRequest
 from rtmo_optuna.errors import ChildError, LostError, NothingMeasuredError, UsageError
@@ -262,21 +262,20 @@ def apart(gate: GateResult) -> str:
 
 
 def _side(settings: Settings, measured: Sequence[Measurement]) -> Side:
-    def middle(values: Iterable[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return statistics.median(known) if known else None
-
     quantiles = {
         name: round(value / 1e6, 4)
         for name in ("p50", "p90", "p99")
-        if (value := middle(m.quantiles_ns.get(name) for m in measured)) is not None
+        if (value := stats.middle(m.quantiles_ns.get(name) for m in measured)) is not None
     }
     build, first_run = (
         None if value is None else round(value / 1e6, 2)
-        for value in (middle(m.stages.build_ns for m in measured), middle(m.stages.first_run_ns for m in measured))
+        for value in (
+            stats.middle(m.stages.build_ns for m in measured),
+            stats.middle(m.stages.first_run_ns for m in measured),
+        )
     )
-    memory = middle(m.gpu_memory_bytes for m in measured)
-    latency = middle(m.latency_ms for m in measured)
+    memory = stats.middle(m.gpu_memory_bytes for m in measured)
+    latency = stats.middle(m.latency_ms for m in measured)
     return Side(
         settings=settings,
         processes=len(measured),

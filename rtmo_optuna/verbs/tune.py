@@ -213,7 +213,7 @@ def _pace(record: StudyRecord, latency_ms: float | None) -> dict[str, Any]:
 
 def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
     machine, default, status = record.machine, record.space.fixed, record.verdict.status
-    held = record.finals.incumbent if record.finals else default
+    held = record.finals.incumbent
     over_held = record.proven(held) if held != default else None
     found = exported(record)
     latency_ms, ends_ms = (found.latency_ms, found.range_ms) if found else (None, None)

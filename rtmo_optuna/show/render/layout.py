@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from rtmo_optuna.show.render.chart import Label
 
+FAR = 1.5
+"""A value this many times as large as what is typical is drawn at the edge, so that it squashes nothing."""
 LABEL_GAP = 0.062
 """Least distance of two labels, as a share of the axis."""
 

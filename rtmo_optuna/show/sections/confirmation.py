@@ -9,7 +9,7 @@ from rtmo_optuna.digits import written
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled
 from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Role, Shape, Spans
-from rtmo_optuna.show.render.layout import apart, spaced, ticks
+from rtmo_optuna.show.render.layout import FAR, apart, spaced, ticks
 from rtmo_optuna.show.scores import axis_name, differing
 from rtmo_optuna.show.words import NBSP, number
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, Claim, Decided, Purpose
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.show.render.blocks import Block
     from rtmo_optuna.types.request import Settings
     from rtmo_optuna.types.study import StudyRecord
-
-
-FAR = 1.5
-"""A process this many times as slow as the slower side's median is drawn at the edge, so that it squashes nothing."""
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
@@ -47,7 +43,7 @@ def blocks(record: StudyRecord) -> Iterator[Block]:
 def _met(record: StudyRecord) -> tuple[Claim, ...]:
     """Return the winner's claims against those whom it met in pairs; none before the first pair."""
     finals = record.finals
-    return tuple(one for one in finals.claims if one.subject == finals.winner) if finals and finals.rounds else ()
+    return tuple(one for one in finals.claims if one.subject == finals.winner) if finals.rounds else ()
 
 
 def claim_sentence(claim: Claim, versus: str, *, two_sided: bool = False) -> str:
@@ -75,14 +71,14 @@ def whom(record: StudyRecord, rival: Settings) -> str:
     return "the default settings" if rival == record.space.fixed else "what config.yaml held"
 
 
-def rival_name(record: StudyRecord, rival: Settings) -> str:
+def called(record: StudyRecord, rival: Settings) -> str:
     """Return what a rival of the winner is called in short."""
-    return "default" if rival == record.space.fixed else "config.yaml"
+    return "the default" if rival == record.space.fixed else "config.yaml"
 
 
 def table(record: StudyRecord) -> Table | None:
     """Return what the pairs say of the winner against each rival; None before they say anything."""
-    found = record.finals.claims if record.finals and record.finals.ended else ()
+    found = record.finals.claims if record.finals.ended else ()
     rows = tuple(_claim(record, claim) for claim in found)
     columns = (
         Column("Against"),
@@ -96,8 +92,7 @@ def table(record: StudyRecord) -> Table | None:
 
 
 def _claim(record: StudyRecord, claim: Claim) -> tuple[Inline, ...]:
-    winner = record.finals.winner if record.finals else None
-    by = "" if winner in {None, claim.subject} else ", by the default settings"
+    by = "" if record.finals.winner in {None, claim.subject} else ", by the default settings"
     ratio, *ends = estimate(claim) or ("not known",)
     return f"{whom(record, claim.rival)}{by}", ratio, " to ".join(ends), str(claim.pairs), claim.decided.value
 
@@ -111,7 +106,9 @@ def chart(record: StudyRecord) -> Chart | None:
     medians = {settings: stats.median(list(values.values())) for settings, values in sides.items()}
     first, *others = sides
     fixed = record.space.fixed
-    names = {first: "default" if first == fixed else "winner"} | {rival: rival_name(record, rival) for rival in others}
+    names = {first: "default" if first == fixed else "winner"} | {
+        rival: called(record, rival).removeprefix("the ") for rival in others
+    }
     roles = {first: Role.BEST} | {rival: Role.DEFAULT if rival == fixed else Role.CONFIG for rival in others}
     cap = FAR * max(medians.values())
     inside = [value for values in sides.values() for value in values.values() if value <= cap]
@@ -156,7 +153,7 @@ def _band(record: StudyRecord, claims: Iterable[Claim], medians: Mapping[Setting
     for claim in claims:
         if claim.interval:
             low, high = (medians[claim.rival] / end for end in reversed(claim.interval))
-            name = f"where the 98{NBSP}% interval puts the winner, seen from the {rival_name(record, claim.rival)}"
+            name = f"where the 98{NBSP}% interval puts the winner, seen from {called(record, claim.rival)}"
             return Band(name, low, high, Role.BEST)
     return None
 
@@ -165,9 +162,8 @@ def _title(record: StudyRecord, claims: Iterable[Claim]) -> str:
     for claim in claims:
         if figures := estimate(claim):
             doubt = "" if claim.decided is Decided.FASTER else f"{claim.decided}: ".capitalize()
-            whom = "the default" if claim.rival == record.space.fixed else "config.yaml"
             ratio, low, high = figures
-            return f"{doubt}{ratio} ({low} to {high}) times as fast as {whom}"
+            return f"{doubt}{ratio} ({low} to {high}) times as fast as {called(record, claim.rival)}"
     return "Too few pairs for a claim"
 
 

@@ -11,9 +11,9 @@ from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Bullets, Code, Column, Inline, Paragraph, Table, filled, without_empty
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.scores import COUNTED, default_of, objective, score
-from rtmo_optuna.show.words import NBSP, change
+from rtmo_optuna.show.words import NBSP, change, percent
 from rtmo_optuna.space.resolve import params_of
-from rtmo_optuna.types.findings import Reading
+from rtmo_optuna.types.findings import INERT_BELOW, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MOST_EFFECTS = 20
 
 TICKS = 8
+_BETTER, _WORSE = "better", "worse"
+_ROLES = {_BETTER: Role.FASTER, _WORSE: Role.SLOWER}
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
@@ -48,7 +50,8 @@ def _screened(record: StudyRecord) -> Iterator[Block]:
     if found.inert:
         yield Paragraph(
             f"Inert here: {words.count(found.pairs, 'pair')} of fresh processes show that these change nothing by as "
-            f"much as 3{NBSP}%, and the outputs are the default's to the last bit. They stayed at their defaults."
+            f"much as {percent(INERT_BELOW)}, and the outputs are the default's to the last bit. They stayed at their "
+            "defaults."
         )
         yield Bullets(tuple((Code(one.name), f": {one.reason}" if one.reason else "") for one in found.inert))
     if found.left_out:
@@ -60,7 +63,7 @@ def _screened(record: StudyRecord) -> Iterator[Block]:
 
 def _flips(record: StudyRecord, effects: tuple[KnobEffect, ...]) -> Table:
     goal = objective(record)
-    lower = goal.direction == "minimize"
+    lower = goal.lower_is_better
     columns = (
         Column("Choice"),
         Column(f"Change of {goal.name}", number=True),
@@ -117,7 +120,7 @@ def chart(record: StudyRecord) -> Chart | None:
         return None
     sized = sorted(known, key=lambda e: abs(math.log(e.ratio or 1)), reverse=True)
     goal = objective(record)
-    lower = goal.direction == "minimize"
+    lower = goal.lower_is_better
     kept = sorted(sized[:MOST_EFFECTS], key=lambda e: e.ratio or 1, reverse=not lower)
     sizes = sorted(abs(math.log(e.ratio or 1)) for e in kept)
     ends = [abs(math.log(end)) for e in kept for end in (e.low, e.high) if end]
@@ -132,14 +135,14 @@ def chart(record: StudyRecord) -> Chart | None:
             value=e.ratio or 1,
             low=e.low,
             high=e.high,
-            role=_effect_role(e, lower_is_better=lower),
+            role=_ROLES.get(_reading(e, lower_is_better=lower), Role.MUTED),
             text=f"{change(e.ratio or 1)} ({_between(e)})",
             hover=f"{words.shown(e.knob, e.choice)} against {words.shown(e.knob, e.against)}\n"
             f"{change(e.ratio or 1)}, 95{NBSP}% interval {_between(e)}, {words.count(e.trials, 'run')}",
         )
         for e in kept
     )
-    good = [e for e in kept if e.proven and ((e.ratio or 1) < 1) == lower]
+    good = [e for e in kept if _reading(e, lower_is_better=lower) == _BETTER]
     best = max(good, key=lambda e: abs(math.log(e.ratio or 1)), default=None)
     headline = f"Most in the trials: {words.shown(best.knob, best.choice)}, {change(best.ratio or 1)}" if best else ""
     hidden = (
@@ -157,12 +160,6 @@ def chart(record: StudyRecord) -> Chart | None:
         caption="What each choice does, all else equal; one in twenty such intervals misses, and interactions are "
         "averaged.",
     )
-
-
-def _effect_role(effect: Effect, *, lower_is_better: bool) -> Role:
-    if not effect.proven or effect.ratio is None:
-        return Role.MUTED
-    return Role.FASTER if (effect.ratio < 1) == lower_is_better else Role.SLOWER
 
 
 def _ratio_ticks(left: float, right: float) -> tuple[tuple[float, str], ...]:
@@ -185,7 +182,7 @@ def table(record: StudyRecord) -> Table | None:
     if not found:
         return None
     goal = objective(record)
-    lower = goal.direction == "minimize"
+    lower = goal.lower_is_better
     seen = {(effect.knob, effect.choice) for effect in found} | {(effect.knob, effect.against) for effect in found}
     rows: list[tuple[Inline, ...]] = [
         (
@@ -220,4 +217,4 @@ def _reading(effect: Effect, *, lower_is_better: bool) -> str:
         return "cannot be told apart from other choices"
     if not effect.proven:
         return "not proven"
-    return "better" if (effect.ratio < 1) == lower_is_better else "worse"
+    return _BETTER if (effect.ratio < 1) == lower_is_better else _WORSE

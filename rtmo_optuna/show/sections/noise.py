@@ -9,7 +9,7 @@ from rtmo_optuna import stats
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Column, Inline, Paragraph, Table, filled
 from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Spans
-from rtmo_optuna.show.render.layout import apart, spaced, ticks
+from rtmo_optuna.show.render.layout import FAR, apart, spaced, ticks
 from rtmo_optuna.show.scores import best_title, default_of
 from rtmo_optuna.show.words import NBSP, number, percent
 from rtmo_optuna.types.findings import Decided, Purpose
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.show.render.blocks import Block
     from rtmo_optuna.types.findings import ProcessRecord
     from rtmo_optuna.types.study import StudyRecord, TrialRecord
-
-
-FAR = 1.5
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
@@ -50,8 +47,7 @@ def _alternatives_met(record: StudyRecord) -> bool:
 def findable(record: StudyRecord) -> float | None:
     """Return the gain that such a study mostly finds; None where nothing new was compared, or less is proven."""
     found = record.noise and record.noise.found
-    claims = record.finals.claims if record.finals else ()
-    proven = [claim.ratio - 1 for claim in claims if claim.decided is Decided.FASTER and claim.ratio]
+    proven = [claim.ratio - 1 for claim in record.finals.claims if claim.decided is Decided.FASTER and claim.ratio]
     return found if found and _alternatives_met(record) and all(gain >= found for gain in proven) else None
 
 
@@ -107,43 +103,37 @@ def _dropped(record: StudyRecord) -> Counter[str]:
     return reasons
 
 
-def _runs_of(record: StudyRecord, trial: TrialRecord | None) -> list[TrialRecord]:
+def _windows_ms(record: StudyRecord, trial: TrialRecord | None) -> list[tuple[float, ...]]:
+    """Return the windows of every run of a trial's settings, in milliseconds."""
     if trial is None:
         return []
     same = [t for t in record.runs if t.settings == trial.settings and t.measurement.outcome is Outcome.MEASURED]
-    return [t for t in same or [trial] if t.measurement.windows_ns]
+    return [tuple(w / 1e6 for w in t.measurement.windows_ns) for t in same or [trial] if t.measurement.windows_ns]
 
 
 def windows(record: StudyRecord) -> Chart | None:
     """Return each window's median latency, window by window, for every run of the default and of the best."""
     default, best = default_of(record), record.verdict.best
-    groups = [("default", Role.DEFAULT, _runs_of(record, default))]
+    groups = [("default", Role.DEFAULT, _windows_ms(record, default))]
     if best is not None and (default is None or best.settings != default.settings):
-        groups.append((best_title(record), Role.BEST, _runs_of(record, best)))
+        groups.append((best_title(record), Role.BEST, _windows_ms(record, best)))
     groups = [group for group in groups if group[2]]
     if not groups:
         return None
     lines: list[Line] = []
     labels: list[Label] = []
     spreads: list[str] = []
-    last = max(len(t.measurement.windows_ns) for _, _, trials in groups for t in trials)
-    every = [w / 1e6 for _, _, trials in groups for t in trials for w in t.measurement.windows_ns]
-    far = FAR * max(
-        stats.median([w / 1e6 for w in t.measurement.windows_ns]) for _, _, trials in groups for t in trials
-    )
-    beyond = sum(value > far for value in every)
-    low, high = spaced(min(every), max(value for value in every if value <= far))
-    for name, role, trials in groups:
-        inside = []
-        for trial in trials:
-            values = tuple(w / 1e6 for w in trial.measurement.windows_ns)
-            middle = stats.median(values)
-            inside.append((max(values) - min(values)) / middle)
-            lines.append(Line(name, tuple(range(1, len(values) + 1)), values, role, thin=len(trials) > 1, dotted=True))
-        middle = stats.median([w / 1e6 for t in trials for w in t.measurement.windows_ns])
-        several = f" ({len(trials)} runs)" if len(trials) > 1 else ""
+    every = [run for _, _, runs in groups for run in runs]
+    last, far = max(map(len, every)), FAR * max(map(stats.median, every))
+    inside = [value for run in every for value in run if value <= far]
+    beyond = sum(map(len, every)) - len(inside)
+    low, high = spaced(min(inside), max(inside))
+    for name, role, runs in groups:
+        lines += [Line(name, (*range(1, len(run) + 1),), run, role, thin=len(runs) > 1, dotted=True) for run in runs]
+        middle = stats.median([value for run in runs for value in run])
+        several = f" ({len(runs)} runs)" if len(runs) > 1 else ""
         labels.append(Label(last, middle, f"{name} {number(middle)}{NBSP}ms{several}", role))
-        spreads.append(f"{100 * stats.median(inside):.1f}{NBSP}% ({name})")
+        spreads.append(f"{100 * stats.median([*map(stats.reach, runs)]):.1f}{NBSP}% ({name})")
     return Chart(
         name="windows",
         title=f"Windows of one process lie within {words.listed(spreads)}",
@@ -168,7 +158,7 @@ def chart(record: StudyRecord) -> Chart | None:
     values = tuple(value for _, value in known)
     middle = stats.median(values)
     ends = [(min((*p.windows_ms, value)), max((*p.windows_ms, value))) for p, value in known]
-    reach = 100 * (max(values) - min(values)) / middle
+    reach = 100 * stats.reach(values)
     far = FAR * max(values)
     beyond = sum(window > far for p in processes for window in p.windows_ms)
     low, high = spaced(min(at for at, _ in ends), min(far, max(at for _, at in ends)))

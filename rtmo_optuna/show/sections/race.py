@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rtmo_optuna import stats
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled, without_empty
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
-from rtmo_optuna.show.render.layout import spaced, ticks
-from rtmo_optuna.show.scores import axis_name, differing, role_of, titles
+from rtmo_optuna.show.render.layout import FAR, spaced, ticks
+from rtmo_optuna.show.scores import axis_name, differing, label, role_of, titles
 from rtmo_optuna.show.words import NBSP, change, number
 
 if TYPE_CHECKING:
@@ -23,16 +22,13 @@ if TYPE_CHECKING:
 
 MOST_RACERS = 16
 
-FAR = 1.5
-"""A process this many times as slow as the slower side's median is drawn at the edge, so that it squashes nothing."""
-
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
     """Yield who raced and how it went."""
     listed = table(record)
     if listed is None:
         return
-    racers = record.finals.racers if record.finals else ()
+    racers = record.finals.racers
     blocks = max(len(racer.costs) + racer.failures for racer in racers)
     hidden = len(racers) - len(listed.rows)
     more = f" {hidden} more left early and are not shown." if hidden else ""
@@ -46,7 +42,7 @@ def blocks(record: StudyRecord) -> Iterator[Block]:
 
 def _listed(record: StudyRecord) -> tuple[Racer, ...]:
     """Return the racers to show: those who stayed longest, and the default and config.yaml's settings."""
-    every = record.finals.racers if record.finals else ()
+    every = record.finals.racers
     return (*every[:MOST_RACERS], *(one for one in every[MOST_RACERS:] if titles(record, one.settings)))
 
 
@@ -55,12 +51,12 @@ def chart(record: StudyRecord) -> Chart | None:
     racers = [racer for racer in _listed(record) if racer.costs]
     if not racers:
         return None
-    medians = {racer.settings: stats.median(racer.costs) for racer in racers}
+    medians = {racer.settings: racer.cost for racer in racers if racer.cost}
     origin = medians.get(record.space.fixed)
     far = FAR * max(medians.values())
     near = [cost for racer in racers for cost in racer.costs if cost <= far]
     low, high = spaced(min(near), max(near))
-    leader, every = (record.finals.winner, record.finals.racers) if record.finals else (None, ())
+    leader, every = record.finals.winner, record.finals.racers
     first = f"of {len(every)} settings: {differing(record, leader)} won" if leader is not None else ""
     short = len(first) < 70  # noqa: PLR2004 - what fits a line
     rule = "" if origin is None else "; the upright line is the default's median"
@@ -76,14 +72,12 @@ def chart(record: StudyRecord) -> Chart | None:
 
 
 def _row(record: StudyRecord, racer: Racer, first: Racer, medians: Mapping[Settings, float], reach: float) -> Row:
-    lines = words.wrap(words.beside(differing(record, racer.settings), differing(record, first.settings)))
     tags = [name for name in titles(record, racer.settings) if name != "default" or len(racer.settings)]
-    lines = (*lines[:-1], f"{lines[-1]}  [{', '.join(tags)}]") if tags else lines
     value = medians[racer.settings]
     role = role_of(record, racer.settings)
     stayed = "to the end" if racer.left_after is None else f"left after {words.count(racer.left_after, 'block')}"
     return Row(
-        label=lines,
+        label=label(record, racer.settings, first.settings, tags),
         value=value,
         low=min(racer.costs),
         high=min(reach, max(racer.costs)),
@@ -97,8 +91,7 @@ def _row(record: StudyRecord, racer: Racer, first: Racer, medians: Mapping[Setti
 def table(record: StudyRecord) -> Table | None:
     """Return who raced, those who stayed longest first; None where there was no race."""
     racers = _listed(record)
-    fixed = next((r.costs for r in racers if r.settings == record.space.fixed and r.costs), None)
-    origin = stats.median(fixed) if fixed else None
+    origin = next((racer.cost for racer in racers if racer.settings == record.space.fixed), None)
     columns = (
         Column("Settings", wide=True),
         Column("Processes", number=True),
@@ -109,15 +102,13 @@ def table(record: StudyRecord) -> Table | None:
         Column("Left after"),
         Column("Note"),
     )
-    first = record.finals.winner if record.finals else None
-    marked = frozenset(i for i, racer in enumerate(racers) if racer.settings == first)
+    marked = frozenset(i for i, racer in enumerate(racers) if racer.settings == record.finals.winner)
     rows = tuple(_cells(record, racer, origin) for racer in racers)
     return without_empty(Table(columns, rows, marked)) if rows else None
 
 
 def _cells(record: StudyRecord, racer: Racer, origin: float | None) -> tuple[Inline, ...]:
-    middle = stats.median(racer.costs) if racer.costs else None
-    left = racer.left_after
+    middle, left = racer.cost, racer.left_after
     return (
         Code(str(differing(record, racer.settings))),
         str(len(racer.costs)),

@@ -15,6 +15,7 @@ from rtmo_optuna.show.scores import (
     decided_by,
     default_of,
     differing,
+    label,
     objective,
     role_of,
     score,
@@ -78,7 +79,7 @@ def standings(record: StudyRecord) -> tuple[Standing, ...]:
     for settings, group in groups.items():
         whole = [pair for pair in group if pair[0].measurement.outcome is Outcome.MEASURED]
         groups[settings] = whole or group
-    sign = 1 if scored.direction == "minimize" else -1
+    sign = 1 if scored.lower_is_better else -1
     middle = {settings: stats.median([value for _, value in group]) for settings, group in groups.items()}
     ordered = sorted(groups, key=lambda settings: (sign * middle[settings], len(settings)))
     return tuple(_standing(record, rank, groups[settings]) for rank, settings in enumerate(ordered, start=1))
@@ -131,14 +132,13 @@ def _standing_row(record: StudyRecord, standing: Standing, first: Standing, defa
     role = Role.PRUNED if standing.pruned and role is Role.MEASURED else role
     shown = differing(record, standing.settings)
     extra = tuple(name for name in names if name != str(shown))
-    lines = words.wrap(words.beside(shown, differing(record, first.settings)))
     against = "" if default is None or "default" in names else f" ({change(standing.score / default)})"
     tags = (*extra, *(("pruned",) if standing.pruned else ()))
-    lines = (*lines[:-1], f"{lines[-1]}  [{', '.join(tags)}]") if tags else lines
+    lead, *lines = label(record, standing.settings, first.settings, tags)
     spread = standing.high > standing.low
     interval = f", windows {number(standing.low)} to {with_unit(record, standing.high)}" if spread else ""
     return Row(
-        label=(f"{standing.rank}.{NBSP}{lines[0]}", *lines[1:]),
+        label=(f"{standing.rank}.{NBSP}{lead}", *lines),
         value=standing.score,
         low=standing.low if spread else None,
         high=standing.high if spread else None,
@@ -172,7 +172,7 @@ def table(record: StudyRecord) -> Table | None:
             str(standing.rank),
             Code(str(differing(record, standing.settings))),
             "" if latency else number(standing.score),
-            _middle(standing, lambda m: _fps(m) or None, number),
+            _middle(standing, lambda m: m.batch * 1e9 / m.latency_ns if m.latency_ns else None, number),
             _middle(standing, lambda m: m.latency_ms, number),
             _middle(standing, lambda m: _ms(m, "p90"), number),
             _middle(standing, lambda m: _ms(m, "p99"), number),
@@ -187,8 +187,8 @@ def table(record: StudyRecord) -> Table | None:
 
 
 def _middle(standing: Standing, read: Callable[[Measurement], float | None], write: Callable[[float], str]) -> str:
-    values = [value for trial in standing.trials if (value := read(trial.measurement)) is not None]
-    return write(stats.median(values)) if values else ""
+    value = stats.middle(read(trial.measurement) for trial in standing.trials)
+    return "" if value is None else write(value)
 
 
 def _ms(measurement: Measurement, name: str) -> float | None:
@@ -196,12 +196,8 @@ def _ms(measurement: Measurement, name: str) -> float | None:
     return None if value is None else value / 1e6
 
 
-def _fps(measurement: Measurement) -> float:
-    return measurement.batch * 1e9 / measurement.latency_ns if measurement.latency_ns else 0.0
-
-
 def _notes(record: StudyRecord, standing: Standing) -> Iterator[str]:
-    yield from (title for title in titles(record, standing.settings))
+    yield from titles(record, standing.settings)
     if standing.pruned:
         yield f"pruned after {words.count(len(standing.trials[0].measurement.windows_ns), 'window')}"
     if any(trial.measurement.second_ns for trial in standing.trials):

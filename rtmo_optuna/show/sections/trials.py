@@ -113,7 +113,7 @@ def _best_so_far(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]
     measured = [(t.run, value) for t, value in scored if t.measurement.outcome is Outcome.MEASURED]
     if not measured:
         return None
-    better = min if objective(record).direction == "minimize" else max
+    better = min if objective(record).lower_is_better else max
     steps = list(accumulate((value for _, value in measured), better))
     return Line("best so far", (*(run for run, _ in measured), last), (*steps, steps[-1]), Role.BEST, stepped=True)
 

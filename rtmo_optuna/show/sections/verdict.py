@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Facts, Listing, Paragraph
 from rtmo_optuna.show.scores import default_of, objective, typical, with_unit
-from rtmo_optuna.show.sections.confirmation import claim_sentence, estimate, whom
+from rtmo_optuna.show.sections.confirmation import called, claim_sentence, estimate, whom
 from rtmo_optuna.show.sections.noise import findable
 from rtmo_optuna.show.sections.time import study_stages
 from rtmo_optuna.show.words import NBSP, TIMES, number
@@ -20,7 +20,7 @@ from rtmo_optuna.types.request import Scope
 from rtmo_optuna.types.study import ENOUGH_TRIED, StudyRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from rtmo_optuna.show.render.blocks import Block
     from rtmo_optuna.types.request import Settings
@@ -71,7 +71,7 @@ def sentence(record: StudyRecord) -> str:
         return "No settings could be measured."
     if verdict.status is Status.TOO_LITTLE:
         return _too_little(record)
-    if finals is None or not finals.ended:
+    if not finals.ended:
         return _measured(record)
     held = finals.incumbent
     if not finals.decided:
@@ -102,11 +102,10 @@ def _too_little(record: StudyRecord) -> str:
         *([f"more --trials than {record.definition.trials}"] if verdict.more_trials else []),
         *([f"--timeout {verdict.minutes}m or more"] if verdict.minutes else []),
     ]
-    ended = finals if finals and finals.ended else None
     tried = f"{record.tried} of {every:,} settings" if record.tried <= every else f"{record.tried} settings"
-    raced = "" if ended and ended.blocks else ", and no race"
+    raced = "" if finals.ended and finals.blocks else ", and no race"
     what = f"Give {' and '.join(advice)}." if advice else "The same command goes on from here."
-    stays = _stays(record, ended.incumbent if ended else record.space.fixed)
+    stays = _stays(record, finals.incumbent if finals.ended else record.space.fixed)
     return f"Too little was tried for a verdict: {tried}{raced}. {what} {stays}"
 
 
@@ -138,7 +137,9 @@ def _stays(record: StudyRecord, held: Settings) -> str:
 def status_line(record: StudyRecord) -> str:
     """Return the sentence below the verdict, empty where nothing could be measured."""
     found = record.verdict.status
-    return f"Status: {found.value}. {_STATUS[found](record)}" if found else ""
+    if found is None:
+        return ""
+    return f"Status: {found.value}. {_no_gain(record) if found is Status.NO_GAIN else _MEANS[found]}"
 
 
 def pace_line(record: StudyRecord) -> str:
@@ -151,13 +152,6 @@ def pace_line(record: StudyRecord) -> str:
     return (
         f"All of it holds for {words.pace(rate_hz)}, as a camera's frames come: the wait is in no latency, but what a "
         f"pause costs the call after it is.{lost if missed else ''}"
-    )
-
-
-def _confirmed(_record: StudyRecord) -> str:
-    return (
-        "The figures are from pairs of fresh processes that were run after the settings had been chosen, so the luck "
-        "of the search is not in them."
     )
 
 
@@ -177,30 +171,15 @@ def _no_gain(record: StudyRecord) -> str:
     return f"{stays} as fast as anything tried here{end}.{sure}"
 
 
-def _unconfirmed(_record: StudyRecord) -> str:
-    return (
-        "Too few fresh processes could be run side by side in the time allowed, so nothing is claimed and what there "
-        "was stays. More time is needed to tell."
-    )
-
-
-def _open(_record: StudyRecord) -> str:
-    return (
-        "Race and confirmation did not reach their end, so a part of this lead may be luck. The same command goes on "
-        "from here."
-    )
-
-
-def _untried(_record: StudyRecord) -> str:
-    return "Nothing was compared with what there was, so nothing can be said of it, and the settings stay as they are."
-
-
-_STATUS: Mapping[Status, Callable[[StudyRecord], str]] = {
-    Status.CONFIRMED: _confirmed,
-    Status.NO_GAIN: _no_gain,
-    Status.UNCONFIRMED: _unconfirmed,
-    Status.MEASURED: _open,
-    Status.TOO_LITTLE: _untried,
+_MEANS: Mapping[Status, str] = {
+    Status.CONFIRMED: "The figures are from pairs of fresh processes that were run after the settings had been chosen, "
+    "so the luck of the search is not in them.",
+    Status.UNCONFIRMED: "Too few fresh processes could be run side by side in the time allowed, so nothing is claimed "
+    "and what there was stays. More time is needed to tell.",
+    Status.MEASURED: "Race and confirmation did not reach their end, so a part of this lead may be luck. The same "
+    "command goes on from here.",
+    Status.TOO_LITTLE: "Nothing was compared with what there was, so nothing can be said of it, and the settings stay "
+    "as they are.",
 }
 
 
@@ -251,12 +230,11 @@ _SOURCES: Mapping[str, str] = {
 
 def _gains(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Yield each claim that is proven; where none is, what the verdict comes to."""
-    status, finals = record.verdict.status, record.finals
-    for claim in finals.claims if finals else ():
+    status = record.verdict.status
+    for claim in record.finals.claims:
         if claim == record.proven(claim.rival) and (figures := estimate(claim)):
             ratio, low, high = figures
-            rival = "the default" if claim.rival == record.space.fixed else "config.yaml"
-            yield f"Speed-up over {rival}", f"{ratio}{TIMES} ({low}{NBSP}to{NBSP}{high})"
+            yield f"Speed-up over {called(record, claim.rival)}", f"{ratio}{TIMES} ({low}{NBSP}to{NBSP}{high})"
     if status and status is not Status.CONFIRMED:
         yield "Gain", status.value
 
