@@ -277,7 +277,7 @@ def test_a_screening_counts(tmp_path: Path) -> None:
 
 
 def test_simulated_studies_export_what_is_real() -> None:
-    """Ten whole tunes on a clock of their own; the figures at length: docs/benchmarks.md."""
+    """Ten whole tunes on a clock of their own; the figures at length: docs/lab/claims.md."""
     args = parser().parse_args([])
     found = [exported(CASES["known"], 0.02, seed, args) for seed in range(10)]
     assert sum(one.exact for one in found) >= 9

@@ -318,7 +318,7 @@ def test_failed_pairs_count_for_nothing_and_three_end_the_test() -> None:
 
 @pytest.mark.parametrize("gains", [(), (-0.03,), (-0.03, 0.03)], ids=["none", "one", "two opposite"])
 def test_what_does_nothing_is_found_and_what_is_worth_3_percent_is_not_called_so(gains: tuple[float, ...]) -> None:
-    """At s_b 2 %: two opposite effects do not hide each other. The figures at length: scripts/bench_screening.py."""
+    """At s_b 2 %: two opposite effects do not hide each other. The figures at length: benchmarks/bench_screening.py."""
     found = shares(100, planted(gains), 0.02)
     assert found.inert >= 0.8
     assert found.wrong <= 0.04 or not gains
@@ -326,7 +326,7 @@ def test_what_does_nothing_is_found_and_what_is_worth_3_percent_is_not_called_so
 
 
 def test_a_drifting_host_makes_no_knob_look_faster() -> None:
-    """1 % from process to process: without the default among the flips a quarter was misread (docs/benchmarks.md)."""
+    """1 % from process to process: without the default among the flips a quarter was misread (docs/lab/claims.md)."""
     found = shares(60, planted((), binary=18), 0.01, drift=0.01)
     assert found.misread < 0.04
     assert found.inert >= 0.8

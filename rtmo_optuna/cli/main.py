@@ -14,6 +14,7 @@ from rtmo_optuna.cli.progress import Progress, comparison_rows, print_table, spa
 from rtmo_optuna.cli.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
 from rtmo_optuna.display import visible, without_password
 from rtmo_optuna.errors import LostError, TunerError
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import count, number, pace
@@ -53,7 +54,7 @@ Output = Annotated[
     Path | None,
     _option("--output", path("PATH"), "Report file (.md), or a folder. Default: results/<study name>/."),
 ]
-Provider = Annotated[str, _option("--provider", one_of("auto", "cuda", "cpu"), "auto: cuda where there is a GPU.")]
+Provider = Annotated[str, _option("--provider", one_of("auto", *PROVIDERS), "auto: cuda where there is a GPU.")]
 Rate = Annotated[
     float | None,
     _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),

@@ -14,7 +14,7 @@ from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.child.prefork import ChildPool
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.machine.gpu import process_memory, state
-from rtmo_optuna.machine.host import device_lock
+from rtmo_optuna.machine.host import PROCESSOR, device_lock
 from rtmo_optuna.scratch import check_kept, scratch
 from rtmo_optuna.search.decide import judge, noise
 from rtmo_optuna.space.objectives import Objective
@@ -150,7 +150,7 @@ class Runner:
             best_spin_ns=round(statistics.median(self.spins_ns)) if self.spins_ns else 0,
             gate={} if gate.rules.mode is GateMode.OFF else encode(gate),
         )
-        with device_lock(self.gpu.uuid if self.gpu else "cpu", self._wait):
+        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait):
             begun = time.monotonic()
             self.waited_s += begun - asked
             self.unchanged()

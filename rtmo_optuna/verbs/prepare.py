@@ -21,6 +21,7 @@ from rtmo_optuna.engine.watch import ModelWatch
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host, load
+from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.space import configfile, definition, resolve
@@ -93,7 +94,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     device = next(iter(gpus.gpus()), None)
     wanted = options.provider
     if wanted == "auto":
-        wanted = "cuda" if device else "cpu"
+        wanted = automatic(device)
     chosen = _definition(options, wanted)
     if options.provider not in {"auto", chosen.provider}:
         message = (
@@ -101,6 +102,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
             f"{options.provider!r}: leave one of them out."
         )
         raise UsageError(message)
+    device = device if PROVIDERS[chosen.provider].on_gpu else None
     _check_runs(options, chosen)
     _check_rate(options, chosen)
     config = configfile.read(options.config, chosen.provider, options.config_path)
@@ -112,7 +114,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine, extras=config.extras)
     if not (options.allow_busy or os.environ.get(ALLOW_BUSY)):
-        _check_idle(device if chosen.provider == "cuda" else None)
+        _check_idle(device)
     model = first_look.describe(session, chosen)
     _check_comparable(model, chosen)
     made = functools.partial(
@@ -137,11 +139,11 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
     warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session, config.left_out), *told)
-    machine = host.host(device if chosen.provider == "cuda" else None)
+    machine = host.host(device)
     about = StudyRecord(
         name=name,
         definition=chosen,
-        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed),
+        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed, real=inputs.real),
         machine=machine,
         model=model,
         model_path=str(options.model),

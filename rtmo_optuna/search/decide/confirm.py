@@ -125,7 +125,7 @@ def detectable(spread: float, power: float = 0.8, pairs: int = max(LOOKS)) -> fl
     """Return the gain (0.02: 1.02 times as fast) that a study finds with probability `power` at this s_b.
 
     For one faster setting among 40, each measured once, and the default rules of race and confirmation: in 1,500
-    simulated studies each (scripts/simulated.py, normal log values) the log gain is this multiple of s_b, linear
+    simulated studies each (benchmarks/simulated.py, normal log values) the log gain is this multiple of s_b, linear
     between the rows. It is never less than what lets the estimate reach 1 %. Where there is time for fewer `pairs`
     only, it grows as the error of their mean does. Raises ValueError for a power outside of the rows.
     """

@@ -35,7 +35,7 @@ class InertRules:
     averages of the log ratios, `level` cut off on either side, which inverts Wilcoxon's signed-rank test (as in
     search/decide/confirm.py): two one-sided tests of equivalence (Schuirmann, Journal of Pharmacokinetics 15, 1987).
     An effect as large as `margin` is called inert at one look with a probability of at most `level`, at all of them
-    together in about 2 of 100 studies at the most (scripts/bench_screening.py). A gain of `worth` or more whose
+    together in about 2 of 100 studies at the most (benchmarks/bench_screening.py). A gain of `worth` or more whose
     interval excludes none is kept, however small. `failures` failed pairs end the test.
     """
 

@@ -1,7 +1,7 @@
 """How many measurements samplers take until settings within 1 % of the best have been measured, on made-up landscapes.
 
-    OMP_NUM_THREADS=1 python scripts/bench_sampler.py
-    OMP_NUM_THREADS=1 python scripts/bench_sampler.py --samplers gp tpe --landscapes 50 --noise 0.05 --json figures.json
+    OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py
+    OMP_NUM_THREADS=1 python benchmarks/bench_sampler.py --samplers gp tpe --landscapes 50 --noise 0.05 --json x.json
 
 A landscape is a space of 288 settings with main effects of falling size, five interactions of two knobs and noise. The
 default is measured first. A second table has one choice of each landscape always fail, a third has 4 workers at once.

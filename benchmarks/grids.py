@@ -130,7 +130,7 @@ def joined(recorded: Sequence[Grid]) -> Grid:
 def with_inert(grid: Grid, names: Sequence[str]) -> Grid:
     """Return `grid` with more dimensions that do nothing: their settings have the processes of those without.
 
-    That they do nothing is for a screening to prove (docs/benchmarks.md). Raises UsageError for a name that is no
+    That they do nothing is for a screening to prove (docs/lab/search.md). Raises UsageError for a name that is no
     dimension of the provider's, or one of the grid's.
     """
     table = dimension_table(grid.provider)

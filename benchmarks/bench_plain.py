@@ -1,8 +1,8 @@
 """How plain is what a study exports, and what does that lose? Whole tunes of planted settings, on a clock of their own.
 
-    python scripts/bench_plain.py --studies 100 --spreads 0.01 0.02
-    python scripts/bench_plain.py --studies 100 --timeout 1800 --case unknown
-    python scripts/bench_plain.py --studies 100 --trials 12 --timeout 180 --baseline 3 --process 4
+    python benchmarks/bench_plain.py --studies 100 --spreads 0.01 0.02
+    python benchmarks/bench_plain.py --studies 100 --timeout 1800 --case unknown
+    python benchmarks/bench_plain.py --studies 100 --trials 12 --timeout 180 --baseline 3 --process 4
 
 Everything is the program's own but the processes: each takes 3.3 s of the clock and comes to what was planted, times
 noise between processes (normal logarithms). Eight knobs do nothing. In the case "known" three do what they did on GPUs:

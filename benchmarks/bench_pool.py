@@ -1,6 +1,6 @@
 """What a trial takes beside its windows, from a child made for it and from a pool of children made ahead.
 
-    python scripts/bench_pool.py --model models/rtmo-s.onnx --input models/rtmo-s.npz --count 8
+    python benchmarks/bench_pool.py --model models/rtmo-s.onnx --input models/rtmo-s.npz --count 8
 
 Processes of the default settings, as a study runs them, `count` in a row from a pool and as many without, in turn; the
 time to make the pool's children is part of the first trial that waits for them, and so of the mean.

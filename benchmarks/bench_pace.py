@@ -1,9 +1,9 @@
 """What makes calls after a pause slower, and what helps: ways of waiting for a camera's next frame against each other.
 
-    python scripts/bench_pace.py models/rtmo-s.onnx --input models/rtmo-s.npz --rates 30 10 --output pace.json
+    python benchmarks/bench_pace.py models/rtmo-s.onnx --input models/rtmo-s.npz --rates 30 10 --output pace.json
 
 Sessions (ONNX Runtime's default, and the fastest known settings) are called at a fixed rate, with each of the `WAYS` of
-waiting (scripts/waiting.py) between two calls, and back to back. Rounds of about a second are interleaved in another
+waiting (benchmarks/waiting.py) between two calls, and back to back. Rounds of about a second are interleaved in another
 order each time, so that drift hits all alike; before a round the calling thread moves to a quiet core. A call's latency
 is its own, without the wait. The first calls of a round, `SETTLING` of them, are left out and told apart. What the GPU
 and the core do meanwhile is sampled by another process than the one that calls.

@@ -1,9 +1,9 @@
 """How fast the sessions of `rtmo_optuna` are, numpy in and numpy out, against ONNX Runtime's default session.
 
-    python scripts/bench_runtime.py speed models/rtmo-s.onnx --input models/rtmo-s.npz --output speed.json
-    python scripts/bench_runtime.py equal models/rtmo-s.onnx --input models/rtmo-s.npz
-    python scripts/bench_runtime.py soak models/rtmo-t.onnx --input models/rtmo-t.npz --calls 100000 --threads 8
-    python scripts/bench_runtime.py cost
+    python benchmarks/bench_runtime.py speed models/rtmo-s.onnx --input models/rtmo-s.npz --output speed.json
+    python benchmarks/bench_runtime.py equal models/rtmo-s.onnx --input models/rtmo-s.npz
+    python benchmarks/bench_runtime.py soak models/rtmo-t.onnx --input models/rtmo-t.npz --calls 100000 --threads 8
+    python benchmarks/bench_runtime.py cost
 
 `speed` runs all ways of calling in one process, in rounds of short windows on a quiet core, in another order each time;
 calls on a slow core are left out. With `--busy` others work on every core in bursts meanwhile. `equal` compares a cut
@@ -111,7 +111,7 @@ def speed(args: argparse.Namespace) -> None:
 def limit(spec: SessionSpec, feed: Feed) -> dict[str, Callable[[], object]]:
     """Return what cannot be gone below: the head's graph alone, and the copy of a page-locked input."""
     parts, runtime = cut(spec.model, spec.shapes), ort.load(spec.provider)
-    device = Device.captured(runtime.ort, spec.provider, spec.device)
+    device = Device.captured(runtime.ort, runtime.provider, spec.device)
     session = runtime.open(parts.head, spec.settings, device=spec.device, stream=device.stream.handle)
     inputs = Inputs(device, ort.specs(session.get_inputs()))
     head = FixedSession(session, device, inputs.values)

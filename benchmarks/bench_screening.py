@@ -1,7 +1,7 @@
 """How often the screening calls inert what is, and what is not: simulated studies, decided by the program's own code.
 
-    python scripts/bench_screening.py --studies 2000
-    python scripts/bench_screening.py --studies 2000 --drift 0.01
+    python benchmarks/bench_screening.py --studies 2000
+    python benchmarks/bench_screening.py --studies 2000 --drift 0.01
 
 In each study the default runs six times and once; then every option runs once, with the default again before every six
 and after the last. What is further than three standard errors from the default is not tested. The others are tested

@@ -1,4 +1,4 @@
-"""What the scripts share that run processes of a model on this machine as a study does: options, facts, notes."""
+"""What the benchmarks share that run processes of a model on this machine as a study does: options, facts, notes."""
 
 from __future__ import annotations
 

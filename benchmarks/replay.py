@@ -1,8 +1,8 @@
 """Record the whole grid of a study once, then replay searches over it: how soon does each find the best settings?
 
-    python scripts/replay.py record --model models/rtmo-s.onnx --study my.yaml --processes 3 --output grid.json
-    python scripts/replay.py run grid.json --repetitions 100 --strategies gp tpe guide --picture x.png
-    python scripts/replay.py run one.json other.json --inert gpu_mem_limit_gb arena_extend_strategy
+    python benchmarks/replay.py record --model models/rtmo-s.onnx --study my.yaml --processes 3 --output grid.json
+    python benchmarks/replay.py run grid.json --repetitions 100 --strategies gp tpe guide --picture x.png
+    python benchmarks/replay.py run one.json other.json --inert gpu_mem_limit_gb arena_extend_strategy
 
 `record` runs every settings in fresh processes, one each in blocks of random order, so that slow times of the host meet
 all of them alike; then the best run again, in processes that no search sees: they tell what settings are worth. It

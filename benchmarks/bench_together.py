@@ -1,6 +1,6 @@
 """Whether tuned sessions live with each other and with others in one process, and how many calls they make together.
 
-    python scripts/bench_together.py models/rtmo-s.onnx --input models/rtmo-s.npz --seconds 60 --output together.json
+    python benchmarks/bench_together.py models/rtmo-s.onnx --input models/rtmo-s.npz --seconds 60 --output together.json
 
 Each thread calls with pictures of 0 to 50 people, in an order of its own, and holds every answer against what the
 session said alone: to the last bit where it repeats itself alone. Where it does not, as cuDNN's convolutions do with

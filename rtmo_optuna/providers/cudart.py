@@ -48,6 +48,10 @@ class Stream(Protocol):
         """Wait until everything is done."""
         ...
 
+    def another(self) -> Stream:
+        """Return a new stream of the same device, on which work goes on beside that on this one."""
+        ...
+
     def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a zeroed array in memory that copies are fast to and from."""
         ...
@@ -68,6 +72,10 @@ class HostStream:
 
     def synchronize(self) -> None:
         """Return at once."""
+
+    def another(self) -> HostStream:
+        """Return one more."""
+        return HostStream()
 
     def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return an ordinary array."""
@@ -125,6 +133,10 @@ class CudaStream:
     def synchronize(self) -> None:
         """Wait until everything on this stream is done, on no other."""
         self._check(self._waiting.cudaStreamSynchronize(self._stream))
+
+    def another(self) -> CudaStream:
+        """Return a new stream of the same GPU."""
+        return CudaStream(self._device)
 
     def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a zeroed array, page-locked where there is such memory."""

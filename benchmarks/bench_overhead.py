@@ -1,6 +1,6 @@
 """What the tuner itself costs: the parent's own time for each trial, and the child's start against a bare script.
 
-    python scripts/bench_overhead.py [--model models/rtmo-s.onnx --input models/rtmo-s.npz] [--trials 50] [--pairs 15]
+    python benchmarks/bench_overhead.py [--model models/rtmo-s.onnx --input models/rtmo-s.npz] [--trials 50]
 
 Parent: the wall time of a trial (ask, spawn, read, tell; 10 knobs, 10 reports, 2 artifacts, SQLite) less what it spent
 waiting for the child, at the start of a study and after 1,000 trials. Child: time from spawn to the end of its first

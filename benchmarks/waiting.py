@@ -210,7 +210,7 @@ def choose_sync(name: str, device: int = 0) -> None:
 def tools_for(call: Callable[[], object], provider: str) -> Tools:
     """Return what ways of waiting may use beside the model's `call`."""
     runtime = ort.load(provider)
-    device = Device(runtime.ort, provider, 0)
+    device = Device(runtime.ort, runtime.provider.memory, 0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "add.onnx")
         onnx.save(_adding(), path)

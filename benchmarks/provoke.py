@@ -1,4 +1,4 @@
-"""Provoke accidents on whole studies, and count what they cost: `python scripts/provoke.py --help`.
+"""Provoke accidents on whole studies, and count what they cost: `python benchmarks/provoke.py --help`.
 
 Each round tunes a scripted model of a few seconds in a folder of its own, from the first look to the export, kills what
 is to be killed, runs the same command again until it is done, and looks at what is left: settings, processes and

@@ -1,6 +1,6 @@
 """What a stranger may send: study definitions, configurations, answers of a child and arrays, mutated at random.
 
-    python scripts/fuzz.py definition 100000
+    python benchmarks/fuzz.py definition 100000
 
 Whatever comes, the program answers with a value or with an error of its own, which ends as a sentence. Anything else
 that is raised has escaped; it is told with the number that makes the same input again.

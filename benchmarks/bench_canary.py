@@ -1,6 +1,6 @@
 """What the canary is worth on a host that others use too: their load is planted, so no GPU is needed.
 
-    python scripts/bench_canary.py models/rtmo-t.onnx --input models/rtmo-t.npz --busy 0.5 0.75 --count 8
+    python benchmarks/bench_canary.py models/rtmo-t.onnx --input models/rtmo-t.npz --busy 0.5 0.75 --count 8
 
 A model on one CPU thread follows its core as a GPU's launching thread does. On each core another process works in
 bursts of a quarter of a second on average, for that share of the time. Fresh processes run plain and with the canary in

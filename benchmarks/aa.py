@@ -1,10 +1,10 @@
 """The A/A test: how often a study claims a gain where there is none, and how often it finds one that is there.
 
-    python scripts/aa.py record --model models/rtmo-s.onnx --count 12 --kinds plain canary --output x.json
-    python scripts/aa.py replay x.json --gain 0.02 0.03 0.05 --studies 1000
-    python scripts/aa.py replay --spread 0.02 0.05 --gain 0.02 0.03
-    python scripts/aa.py live --model models/rtmo-s.onnx --provider cuda --quick --studies 3
-    python scripts/aa.py live --engine scripted --between 0.02 --planted-gain 0.05 --studies 10
+    python benchmarks/aa.py record --model models/rtmo-s.onnx --count 12 --kinds plain canary --output x.json
+    python benchmarks/aa.py replay x.json --gain 0.02 0.03 0.05 --studies 1000
+    python benchmarks/aa.py replay --spread 0.02 0.05 --gain 0.02 0.03
+    python benchmarks/aa.py live --model models/rtmo-s.onnx --provider cuda --quick --studies 3
+    python benchmarks/aa.py live --engine scripted --between 0.02 --planted-gain 0.05 --studies 10
 
 `record` runs fresh processes of the default settings, as a study does. `replay` draws studies from what was recorded,
 through the program's own race and confirmation. `live` runs whole tunes. Each compares with what others do: one
