@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rtmo_optuna.digits import written
 from rtmo_optuna.errors import LostError, NothingMeasuredError, TunerError, UsageError
@@ -22,6 +22,7 @@ from rtmo_optuna.show.scores import exported
 from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import count
 from rtmo_optuna.space import configfile
+from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import knob_table
 from rtmo_optuna.space.values import as_yaml
 from rtmo_optuna.study.library import has_study, load_study, open_study
@@ -43,8 +44,6 @@ BASELINE = 6
 QUICK_BASELINE = 3
 _LAST_WAIT_S = 10.0
 """How long the database is waited for after Ctrl-C."""
-_PACES = ("rate_hz", "optimized_fps")
-"""What `benchmark_info` says of the pace, one or the other: a later study leaves nothing of it standing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +150,7 @@ def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrup
         knobs = _written(study, planned.config, winner.settings)
         try:
             held = configfile.read_info(planned.config.path, planned.config.target)
-            info = {**{name: None for name in _PACES if name in held}, **_benchmark_info(record)}
-            backup = configfile.write(planned.config, knobs, info)
+            backup = configfile.write(planned.config, knobs, _benchmark_info(record).written(held))
             config = planned.config.path
             applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
         except UsageError as error:
@@ -195,41 +193,38 @@ def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> d
     return {name: winner.get(name, knob.default) for name, knob in table.items() if name in names}
 
 
-def _speedup(name: str, claim: Claim | None) -> dict[str, Any]:
-    """Return a claim's ratio and interval under `name`; None for both where nothing is claimed."""
+def _ratio(claim: Claim | None) -> tuple[float | None, tuple[float, ...] | None]:
+    """Return a claim's ratio and interval; None for both where nothing is claimed."""
     if claim is None or claim.ratio is None or claim.interval is None:
-        return {name: None, f"{name}_interval": None}
+        return None, None
     ratio, *interval = (float(text) for text in written(claim.ratio, *claim.interval))
-    return {name: ratio, f"{name}_interval": interval}
+    return ratio, tuple(interval)
 
 
-def _pace(record: StudyRecord, latency_ms: float | None) -> dict[str, Any]:
-    """Return the rate that calls came at or, where one followed the other, at which they did."""
-    rate_hz = record.definition.measuring.rate_hz
-    if rate_hz is not None:
-        return {"rate_hz": int(rate_hz) if rate_hz.is_integer() else rate_hz}
-    return {"optimized_fps": round(record.batch * 1e3 / latency_ms, 1) if latency_ms else None}
-
-
-def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
+def _benchmark_info(record: StudyRecord) -> BenchmarkInfo:
     machine, default, status = record.machine, record.space.fixed, record.verdict.status
-    held = record.finals.incumbent
-    over_held = record.proven(held) if held != default else None
+    held, rate_hz = record.finals.incumbent, record.definition.measuring.rate_hz
     found = exported(record)
     latency_ms, ends_ms = (found.latency_ms, found.range_ms) if found else (None, None)
-    return {
-        **({"gpu_name": machine.gpu.name} if machine.gpu else {"cpu_name": machine.cpu}),
-        **_pace(record, latency_ms),
-        "latency_ms": round(latency_ms, 3) if latency_ms else None,
-        "latency_range_ms": [round(end, 3) for end in ends_ms] if ends_ms else None,
-        **_speedup("speedup", record.proven(default)),
-        **(_speedup("speedup_over_previous", over_held) if over_held else {}),
-        "status": status.value if status else None,
-        "benchmark_date": datetime.now(UTC).date().isoformat(),
-        "onnxruntime_version": record.model.versions["onnxruntime"],
-        "provider": record.definition.provider,
-        "shapes": {name: "x".join(map(str, shape)) for name, shape in record.inputs.shapes.items()},
-        **({"free_dimensions": dict(record.inputs.free_dimensions)} if record.inputs.free_dimensions else {}),
-        "model_sha256": record.model_sha256,
-        "study": record.name,
-    }
+    speedup, interval = _ratio(record.proven(default))
+    over_held, over_interval = _ratio(record.proven(held) if held != default else None)
+    return BenchmarkInfo(
+        gpu_name=machine.gpu.name if machine.gpu else None,
+        cpu_name=None if machine.gpu else machine.cpu,
+        rate_hz=int(rate_hz) if rate_hz and rate_hz.is_integer() else rate_hz,
+        optimized_fps=round(record.batch * 1e3 / latency_ms, 1) if latency_ms and rate_hz is None else None,
+        latency_ms=round(latency_ms, 3) if latency_ms else None,
+        latency_range_ms=tuple(round(end, 3) for end in ends_ms) if ends_ms else None,
+        speedup=speedup,
+        speedup_interval=interval,
+        speedup_over_previous=over_held,
+        speedup_over_previous_interval=over_interval,
+        status=status.value if status else None,
+        benchmark_date=datetime.now(UTC).date().isoformat(),
+        onnxruntime_version=record.model.versions["onnxruntime"],
+        provider=record.definition.provider,
+        shapes=record.inputs.shapes,
+        free_dimensions=record.inputs.free_dimensions,
+        model_sha256=record.model_sha256,
+        study=record.name,
+    )
