@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from rtmo_optuna.verbs.prepare import Plan
 
 _CONFIG = "config"
+_EARLY_S = 0.05
+"""A process that the time limit ends is killed so much before it at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ class _Duel:
 
     @property
     def _late(self) -> bool:
-        return time.monotonic() >= self.runner.until
+        return time.monotonic() >= self.runner.until - _EARLY_S
 
     def _pair(self) -> dict[Settings, float | None]:
         """Return the costs of a pair of processes; nothing where the time was up before both were done."""
