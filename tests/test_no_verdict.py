@@ -20,9 +20,9 @@ from rtmo_optuna.search.decide.confirm import LOOKS
 from rtmo_optuna.search.finals import Finals
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
-from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.show.evidence import Status, status
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show.sections.verdict import sentence
+from rtmo_optuna.types.findings import Purpose, Status
 from rtmo_optuna.types.request import EngineKind, Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.verbs import tune
@@ -91,8 +91,8 @@ def test_what_the_file_holds_and_the_default_alone_are_no_verdict(tmp_path: Path
     found = planned(tmp_path, trials=1)
     assert planted.ran[ARENA] > 10
     assert (found.undecided, found.config) == (True, None)
-    assert status(found.record) is Status.TOO_LITTLE
-    assert found.record.verdict.sentence.startswith("Too little was tried for a verdict: 2 of 8 settings. Give more")
+    assert found.record.verdict.status is Status.TOO_LITTLE
+    assert sentence(found.record).startswith("Too little was tried for a verdict: 2 of 8 settings. Give more")
     assert "benchmark_info" not in (tmp_path / "config.yaml").read_text(encoding="utf-8")
 
 
@@ -110,7 +110,7 @@ def test_a_whole_space_that_is_slower_is_a_verdict(tmp_path: Path, planted: Plan
     found = planned(tmp_path)
     assert not found.undecided
     assert found.config is not None
-    assert status(found.record) is Status.NO_GAIN
+    assert found.record.verdict.status is Status.NO_GAIN
     assert "there is nothing to change" in (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
 
 
@@ -119,7 +119,7 @@ def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> Non
     assert planted.spread
     found = planned(tmp_path, trials=2)
     report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
-    assert status(found.record) is Status.NO_GAIN
+    assert found.record.verdict.status is Status.NO_GAIN
     assert "but only 2 of 8 settings were." in report
     assert "nothing to change" not in report
 
@@ -130,8 +130,8 @@ def test_an_interruption_right_after_the_default_compares_it_with_nothing(tmp_pa
     found = planned(tmp_path)
     assert found.interrupted
     assert not found.undecided
-    assert "against" not in found.record.verdict.sentence
-    assert "1 of 8 settings, and no race. The same command goes on from here." in found.record.verdict.sentence
+    assert "against" not in sentence(found.record)
+    assert "1 of 8 settings, and no race. The same command goes on from here." in sentence(found.record)
 
 
 def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Planted) -> None:
@@ -143,10 +143,10 @@ def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Plan
     with pytest.raises(KeyboardInterrupt):
         Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic()).run()
     planted.stop = lambda: False
-    outcomes = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
-    assert 0 < outcomes.blocks < 5
-    assert (outcomes.winner, outcomes.decided) == (DEFAULT, False)
-    assert verdict(study, outcomes).sentence.startswith(f"Not confirmed: the time allowed {outcomes.blocks} blocks")
+    finals = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    assert 0 < finals.blocks < 5
+    assert (finals.winner, finals.decided) == (DEFAULT, False)
+    assert sentence(judged(study, finals)).startswith(f"Not confirmed: the time allowed {finals.blocks} blocks")
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ def test_time_for_pairs_comes_back_with_shorter_processes(tmp_path: Path, plante
     study.enqueue(DEFAULT, Origin.DEFAULT)
     runner = runner_of(study)
     runner.walls_s.append(study.about.definition.timeout_s / 15)
-    outcomes = Tune(study, runner, DEFAULT, 2, events.append, time.monotonic()).run()
+    finals = Tune(study, runner, DEFAULT, 2, events.append, time.monotonic()).run()
     assert [event for event in events if isinstance(event, Note) and "and the search takes it all" in event.text]
-    assert outcomes is not None
-    assert [claim.pairs for claim in outcomes.claims] == [10]
+    assert finals is not None
+    assert [claim.pairs for claim in finals.claims] == [10]
 
 
 def test_a_run_that_goes_on_knows_how_long_its_processes_took(tmp_path: Path, planted: Planted) -> None:

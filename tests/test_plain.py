@@ -17,7 +17,7 @@ from models import facts
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide import simplify
 from rtmo_optuna.search.decide.simplify import Plain, PlainRules
-from rtmo_optuna.search.finals import Finals, Outcomes
+from rtmo_optuna.search.finals import Finals, FinalsState
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.space.resolve import settings_of
@@ -199,7 +199,7 @@ def searched(folder: Path) -> Study:
     return study
 
 
-def finished(study: Study, seconds: float = 600.0) -> Outcomes:
+def finished(study: Study, seconds: float = 600.0) -> FinalsState:
     """Run race, making plain and confirmation."""
     runner = runner_of(study)
     runner.walls_s += [0.01]

@@ -25,9 +25,9 @@ from rtmo_optuna.search.decide.screening import Level
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.search.tune import Tune
-from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.show.report import markdown
-from rtmo_optuna.show.stages import saved_by_pruning
+from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show.sections.time import saved_by_pruning
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.space.advice import advised, row_for
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve, size
@@ -37,14 +37,14 @@ from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Note, Origin, TrialRecord
 from rtmo_optuna.types.subject import Frozen, Gpu, Machine, SearchSpace, StudyDefinition
 from test_finals import Planted, runner_of
-from test_show_charts import measured, realistic
+from test_show_charts import markdown, measured, realistic
 from test_show_charts import study as recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rtmo_optuna.search.finals import Outcomes
+    from rtmo_optuna.search.finals import FinalsState
     from rtmo_optuna.study.study import Study
     from rtmo_optuna.types.study import Event
 
@@ -406,7 +406,7 @@ def opened(folder: Path, trials: int = 24, **changes: Any) -> Study:  # noqa: AN
     return scripted.opened(folder, definition, replace(host(), cores=4))
 
 
-def tune(study: Study, told: list[str] | None = None, *, search_only: bool = True) -> Outcomes | None:
+def tune(study: Study, told: list[str] | None = None, *, search_only: bool = True) -> FinalsState | None:
     """Tune on; raises KeyboardInterrupt where that is planted. What is noted goes to `told`."""
 
     def observe(event: Event) -> None:
@@ -534,14 +534,14 @@ def test_the_default_runs_before_each_block_of_flips_and_after_the_last(tmp_path
 def test_where_nothing_does_anything_the_default_stays(tmp_path: Path, bench: Bench) -> None:
     """Every dimension frozen: no settings are sampled, and the verdict is that nothing was faster."""
     study = opened(tmp_path)
-    outcomes = tune(study, search_only=False)
+    finals = tune(study, search_only=False)
     assert size(study.live) == 1
     assert not [one for one in study.trials if one.origin is Origin.SAMPLER]
-    assert outcomes is not None
-    found = verdict(study, outcomes)
-    assert found.best is not None
-    assert found.best.settings == Settings()
-    assert "No proven gain" in found.sentence
+    assert finals is not None
+    found = judged(study, finals)
+    assert found.verdict.best is not None
+    assert found.verdict.best.settings == Settings()
+    assert "No proven gain" in sentence(found)
     assert bench.ran.total() < 80
 
 
@@ -623,7 +623,7 @@ def test_the_report_says_what_each_knob_does_here(tmp_path: Path, bench: Bench) 
     bench.factors = {ARENA: 0.9}
     study = opened(tmp_path)
     tune(study)
-    text = markdown(study.record(screening=study.screening, verdict=verdict(study, None)), {})
+    text = markdown(judged(study, None), {})
     part = text[text.index("## What each knob does here") :]
     assert "Inert here" in part
     assert "- `enable_mem_pattern`" in part

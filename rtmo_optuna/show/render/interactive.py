@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from rtmo_optuna.show import traces
-from rtmo_optuna.show.marks import Axis, Band, Chart, Label, Line, Points, Row, Rows, Spans, Stack
-from rtmo_optuna.show.palette import LIGHT, Theme, ink
-from rtmo_optuna.show.traces import plain
+from rtmo_optuna.show.render import traces
+from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Row, Rows, Spans, Stack
+from rtmo_optuna.show.render.palette import LIGHT, Theme, ink
+from rtmo_optuna.show.render.traces import plain
 
 if TYPE_CHECKING:
-    from rtmo_optuna.show.marks import Mark
+    from rtmo_optuna.show.render.chart import Mark
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SMALL, _NORMAL, _LARGE = 12, 13, 17
