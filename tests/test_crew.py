@@ -311,6 +311,7 @@ def _before_statements(act: Callable[[str], None]) -> Iterator[list[str]]:
         event.remove(Engine, "handle_error", note)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statement", ["CREATE TABLE", "INSERT INTO alembic_version"])
 def test_a_database_that_another_driver_makes_meanwhile(tmp_path: Path, statement: str) -> None:
     """Its tables, or its version, appear under one's hands: the second try finds them."""

@@ -144,6 +144,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
     assert planted.ran == everything
 
 
+@pytest.mark.slow
 def test_a_default_that_failed_in_its_trial_is_not_exported(tmp_path: Path, planted: Planted) -> None:
     """Its baseline ran, its trial died: nothing else is faster, and still it is no contender."""
     planted.factors = {ARENA: 1.2, PATTERN: 1.2}
@@ -193,6 +194,7 @@ def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: 
     assert tune(opened(tmp_path)).claims[0].pairs > 10
 
 
+@pytest.mark.slow
 def test_the_race_gives_way_to_the_pairs_where_time_is_short(tmp_path: Path, planted: Planted) -> None:
     """There is time for 28 processes: two blocks of two, then the ten pairs that a claim takes, with caution."""
     planted.factors = {ARENA: 0.7}
@@ -209,6 +211,7 @@ def test_the_race_gives_way_to_the_pairs_where_time_is_short(tmp_path: Path, pla
     assert verdict(study, found).confirmed
 
 
+@pytest.mark.slow
 def test_a_tune_leaves_time_for_the_search(tmp_path: Path, planted: Planted) -> None:
     """Where processes take long, the preflight runs two, not six."""
     study = opened(tmp_path)
@@ -220,6 +223,7 @@ def test_a_tune_leaves_time_for_the_search(tmp_path: Path, planted: Planted) -> 
     assert planted.ran[DEFAULT] == 3
 
 
+@pytest.mark.slow
 def test_a_study_that_has_trials_is_not_pinned_any_more(tmp_path: Path, planted: Planted) -> None:
     """An older version may have left it undecided: other drivers wait for that, and it stays as it was measured."""
     study = opened(tmp_path)
@@ -232,6 +236,7 @@ def test_a_study_that_has_trials_is_not_pinned_any_more(tmp_path: Path, planted:
     assert planted.ran.total() == ran
 
 
+@pytest.mark.slow
 def test_pairs_of_another_winner_are_forgotten(tmp_path: Path, planted: Planted) -> None:
     """Where the race now ends otherwise, as after a new version of its rules, no pair of the old winner counts."""
     planted.factors = {ARENA: 0.8}
@@ -268,6 +273,7 @@ def test_idle_choices_do_not_win_by_luck(
         assert finals.run().winner == ARENA
 
 
+@pytest.mark.slow
 def test_the_same_command_again_runs_nothing(tmp_path: Path, planted: Planted) -> None:
     """A study that is over gives the same answer at once."""
     planted.factors = {ARENA: 0.7}
@@ -472,6 +478,7 @@ def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatc
     assert held_in(config)["enable_cpu_mem_arena"] is False
 
 
+@pytest.mark.slow
 def test_a_gain_over_what_was_held_alone_stands_in_the_file(tmp_path: Path, planted: Planted) -> None:
     """What config.yaml held was slow: the gain over the default may be none, that over what it held is told."""
     config = tmp_path / "config.yaml"
@@ -485,6 +492,7 @@ def test_a_gain_over_what_was_held_alone_stands_in_the_file(tmp_path: Path, plan
     assert 1.5 < low <= info["speedup_over_previous"] <= high < 2.5
 
 
+@pytest.mark.slow
 def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, planted: Planted) -> None:
     """The race's winner is no more than a hair faster than they, and what config.yaml held is slower than both."""
     config = tmp_path / "config.yaml"
@@ -509,6 +517,7 @@ def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, pla
     assert cards["Speed-up over config.yaml"].startswith(f"{claim.ratio:.3f}")
 
 
+@pytest.mark.slow
 def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) -> None:
     """What the user set stays set, and the file says that it is no proven gain."""
     config = tmp_path / "config.yaml"
@@ -522,6 +531,7 @@ def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) 
     assert held["benchmark_info"]["speedup"] is None
 
 
+@pytest.mark.slow
 def test_the_report_of_a_noisy_host_says_what_can_be_found(tmp_path: Path, planted: Planted) -> None:
     """What its processes differ by, and the gain that is found with 80 % there, stand in the report itself."""
     planted.spread = 0.05

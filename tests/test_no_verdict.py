@@ -85,6 +85,7 @@ def planned(folder: Path, **more: Any) -> tune.TuneResult:  # noqa: ANN401 - opt
     return tune.tune(scripted.tune_options(folder, EIGHT, script={}, **more), lambda _event: None)
 
 
+@pytest.mark.slow
 def test_what_the_file_holds_and_the_default_alone_are_no_verdict(tmp_path: Path, planted: Planted) -> None:
     """They were compared with one another, but nothing new was tried: the file stays as it is."""
     (tmp_path / "config.yaml").write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
@@ -96,6 +97,7 @@ def test_what_the_file_holds_and_the_default_alone_are_no_verdict(tmp_path: Path
     assert "benchmark_info" not in (tmp_path / "config.yaml").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_confirmation_that_found_no_time_is_no_verdict(tmp_path: Path, planted: Planted) -> None:
     """Not confirmed: the file is left alone, and the command line is to say so."""
     planted.factors, planted.fails = {ARENA: 0.7}, lambda settings, count: len(settings) > 0 and count > 0
@@ -104,6 +106,7 @@ def test_a_confirmation_that_found_no_time_is_no_verdict(tmp_path: Path, planted
     assert not (tmp_path / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_whole_space_that_is_slower_is_a_verdict(tmp_path: Path, planted: Planted) -> None:
     """All of eight settings were tried and the others are far slower: there is nothing to change."""
     planted.factors = {ARENA: 3.0, PATTERN: 3.0, SPINNING: 3.0}
@@ -114,6 +117,7 @@ def test_a_whole_space_that_is_slower_is_a_verdict(tmp_path: Path, planted: Plan
     assert "there is nothing to change" in (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> None:
     """Two of eight settings raced and met in pairs: no gain is proven, but that there is none is not said."""
     assert planted.spread
@@ -228,6 +232,7 @@ def resumed_with(tmp_path: Path, planted: Planted, pairs: int) -> list[str]:
     return [event.text for event in events if isinstance(event, Note) and event.text.startswith("A process takes")]
 
 
+@pytest.mark.slow
 def test_pairs_that_were_run_are_not_to_come_again(tmp_path: Path, planted: Planted) -> None:
     """Nine of ten are kept: for the tenth there is time. After one of them there is none for the nine others."""
     for folder in ("nine", "one"):
@@ -237,6 +242,7 @@ def test_pairs_that_were_run_are_not_to_come_again(tmp_path: Path, planted: Plan
     assert "the search takes it all" in warning
 
 
+@pytest.mark.slow
 def test_waiting_for_another_tune_is_no_process_s_time(tmp_path: Path) -> None:
     """What a process of the study took does not count the second that another one held the device."""
     study = opened(tmp_path)

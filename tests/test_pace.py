@@ -131,6 +131,7 @@ def test_missed_calls_are_counted(tmp_path: Path) -> None:
     assert found.latency_ms == pytest.approx(15.0, rel=0.4)
 
 
+@pytest.mark.slow
 def test_slow_settings_are_pruned_at_a_pace_too(tmp_path: Path) -> None:
     """After three windows, by what their calls take, not by their slots, which are all alike."""
     wanted = request(tmp_path, base_ms=6.0)
@@ -267,6 +268,7 @@ def run(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [("tune", "script.json", "--study", "small.yaml"), ("bench", "script.json", "--set", "enable_mem_pattern=0")],

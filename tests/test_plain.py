@@ -206,6 +206,7 @@ def finished(study: Study, seconds: float = 600.0) -> FinalsState:
     return Finals(study, runner, Settings(), deadline=time.monotonic() + seconds).run()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path) -> None:
     """It was no trial before and runs as one, which is none of the search's; the same command again runs nothing."""
@@ -225,6 +226,7 @@ def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path) -> Non
     assert again.processes == processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 9, 13])
 def test_what_was_interrupted_goes_on(tmp_path: Path, planted: Planted, count: int) -> None:
     """No process that ended is run again, and the end is the same; the trial that was broken off is run again."""

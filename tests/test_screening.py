@@ -426,6 +426,7 @@ def screened(study: Study) -> Screening:
     return found
 
 
+@pytest.mark.slow
 def test_what_does_nothing_is_frozen_and_what_does_something_is_not(tmp_path: Path, bench: Bench) -> None:
     """Six dimensions: one fast, one slow, one that changes the outputs; the others never leave their defaults again."""
     bench.factors = {ARENA: 0.9, SPINNING: 1.3}
@@ -448,6 +449,7 @@ def test_what_does_nothing_is_frozen_and_what_does_something_is_not(tmp_path: Pa
     assert told[-1] == "Every combination of the space has been measured."
 
 
+@pytest.mark.slow
 def test_trials_count_the_search_only(tmp_path: Path, bench: Bench) -> None:
     """Ten flips ran beside the 24 trials, of which the default is one."""
     bench.changing = frozenset({"graph_optimization_level", "intra_op_num_threads", "enable_mem_pattern"})
@@ -479,6 +481,7 @@ def test_flips_before_and_after_an_interruption_are_compared_with_what_ran_besid
     assert Counter(trial.origin for trial in study.trials if trial.run)[Origin.SCREENING] == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flips", [0, 1])
 def test_no_two_defaults_among_the_flips_are_of_one_block(tmp_path: Path, bench: Bench, flips: int) -> None:
     """Broken off in its first flip, before which the default ran, or in its second: the next run has other blocks."""
@@ -495,6 +498,7 @@ def test_no_two_defaults_among_the_flips_are_of_one_block(tmp_path: Path, bench:
     assert len(screened(study).effects) == 10
 
 
+@pytest.mark.slow
 def test_an_interrupted_test_of_what_does_nothing_goes_on(tmp_path: Path, bench: Bench) -> None:
     """What was run is not run again, and the end is the same as without the interruption."""
     bench.factors = {ARENA: 0.9}
@@ -531,6 +535,7 @@ def test_the_default_runs_before_each_block_of_flips_and_after_the_last(tmp_path
     assert Reading.FASTER not in {effect.reading for effect in effects}
 
 
+@pytest.mark.slow
 def test_where_nothing_does_anything_the_default_stays(tmp_path: Path, bench: Bench) -> None:
     """Every dimension frozen: no settings are sampled, and the verdict is that nothing was faster."""
     study = opened(tmp_path)
@@ -762,6 +767,7 @@ def test_a_rung_far_from_the_default_says_something_though_none_ran_beside_it() 
     assert readings == [Reading.FASTER, Reading.UNDECIDED, Reading.UNDECIDED, Reading.SLOWER]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bench")
 def test_few_trials_have_room_for_the_first_flips(tmp_path: Path) -> None:
     """Five beside twelve trials, the threads first; with more trials the same study goes on with the others."""
