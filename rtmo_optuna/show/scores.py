@@ -27,11 +27,11 @@ COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
 
 
 _SOURCES = (
-    ("the confirmation", (Purpose.CONFIRMATION,)),
-    ("the race", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),
+    ("", (Purpose.CONFIRMATION,)),
+    (" (race)", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),
 )
-_ALONE = "the baseline"
-"""What the race's source is called where none of its processes was in the race itself."""
+_ALONE = " (baseline)"
+"""What is said beside the race's source where none of its processes was in the race itself."""
 _ROLES = {"exported": Role.BEST, "best measured": Role.BEST, "default": Role.DEFAULT, "config.yaml": Role.CONFIG}
 
 
@@ -104,7 +104,10 @@ def decided_by(record: StudyRecord) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """The typical score and latency of settings, what they are from, and the range of its processes' latencies."""
+    """The typical score and latency of settings, and the range of its processes' latencies.
+
+    `source` is what is to be said beside them: what they are from, unless it is the confirmation.
+    """
 
     score: float
     latency_ms: float | None
@@ -125,7 +128,7 @@ def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical
             met = any(process.purpose is purposes[0] for group in groups for process in group)
             return tuple(_typical(record, group, source if met else _ALONE) for group in groups)
     values = [(score(record, trial), trial.measurement.latency_ms) for trial in trials]
-    return tuple(None if value is None else Typical(value, ms, "one trial") for value, ms in values)
+    return tuple(None if value is None else Typical(value, ms, " (one trial)") for value, ms in values)
 
 
 def _typical(record: StudyRecord, processes: Sequence[ProcessRecord], source: str) -> Typical:

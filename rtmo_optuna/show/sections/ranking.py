@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Paragraph, Table, filled, without_empty
+from rtmo_optuna.show.render.blocks import Code, Column, Paragraph, Table, filled, numbers, without_empty
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.scores import (
     COUNTED,
-    best_title,
     decided_by,
     default_of,
     differing,
@@ -158,13 +157,7 @@ def table(record: StudyRecord) -> Table | None:
     columns = (
         Column("Rank", number=True),
         Column("Settings", wide=True),
-        Column(f"{goal.name}, {goal.unit}", number=True),
-        Column("FPS", number=True),
-        Column("ms", number=True),
-        Column("p90", number=True),
-        Column("p99", number=True),
-        Column("GPU memory", number=True),
-        Column(f"{goal.name} vs default", number=True),
+        *numbers(f"{goal.name}, {goal.unit}", "FPS", "ms", "p90", "p99", "GPU memory", f"{goal.name} vs default"),
         Column("Note"),
     )
     rows = [
@@ -182,8 +175,9 @@ def table(record: StudyRecord) -> Table | None:
         )
         for standing in listed
     ]
-    best = frozenset(i for i, s in enumerate(listed) if best_title(record) in titles(record, s.settings))
-    return without_empty(Table(columns, tuple(rows), best))
+    best = record.verdict.best
+    marked = frozenset(i for i, standing in enumerate(listed) if best and standing.settings == best.settings)
+    return without_empty(Table(columns, tuple(rows), marked))
 
 
 def _middle(standing: Standing, read: Callable[[Measurement], float | None], write: Callable[[float], str]) -> str:

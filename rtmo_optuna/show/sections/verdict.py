@@ -211,21 +211,13 @@ def _latencies(record: StudyRecord) -> Iterator[tuple[str, str]]:
     found = dict(zip(sides, typical(record, tuple(sides.values())), strict=True))
     for name, value in found.items():
         if value is not None:
-            yield f"{name}{_SOURCES[value.source]}", with_unit(record, value.score)
+            yield f"{name}{value.source}", with_unit(record, value.score)
     first = next(iter(found.values()), None)
     if best is not None and first is not None and first.latency_ms:
         if goal == "throughput":
             yield f"Latency of {words.count(record.batch, 'item')}", f"{number(first.latency_ms)}{NBSP}ms"
         elif record.definition.measuring.rate_hz is None:
             yield "FPS", number(record.batch * 1e3 / first.latency_ms)
-
-
-_SOURCES: Mapping[str, str] = {
-    "the confirmation": "",
-    "the race": " (race)",
-    "the baseline": " (baseline)",
-    "one trial": " (one trial)",
-}
 
 
 def _gains(record: StudyRecord) -> Iterator[tuple[str, str]]:
