@@ -56,11 +56,6 @@ def with_unit(record: StudyRecord, value: float) -> str:
     return f"{number(value)}{NBSP}{objective(record).unit}"
 
 
-def default_of(record: StudyRecord) -> TrialRecord | None:
-    """Return the default's trial: the verdict's, or else the first one that was run."""
-    return record.verdict.default or record.default
-
-
 def differing(record: StudyRecord, settings: Settings) -> Settings:
     """Return `settings` without what the study fixes in every run."""
     fixed = dict(record.space.fixed)
@@ -74,7 +69,7 @@ def best_title(record: StudyRecord) -> str:
 
 def titles(record: StudyRecord, settings: Settings) -> tuple[str, ...]:
     """Return what else these settings are: `exported` or `best measured`, `race winner`, `default`, `config.yaml`."""
-    best, default = record.verdict.best, default_of(record)
+    best, default = record.verdict.best, record.default
     names = (
         (best_title(record), best is not None and best.settings == settings),
         ("race winner", record.finals.winner == settings),
@@ -142,7 +137,7 @@ def exported(record: StudyRecord) -> Typical | None:
 
     They are of the best source that knows the default too; None where there is no best.
     """
-    best, default = record.verdict.best, default_of(record)
+    best, default = record.verdict.best, record.default
     if best is None:
         return None
     beside = [default] if default is not None and default.settings != best.settings else []

@@ -21,7 +21,7 @@ from rtmo_optuna.show.render.blocks import (
     without_empty,
 )
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
-from rtmo_optuna.show.scores import COUNTED, default_of, objective, score
+from rtmo_optuna.show.scores import COUNTED, objective, score
 from rtmo_optuna.show.words import NBSP, change, percent
 from rtmo_optuna.space.resolve import params_of
 from rtmo_optuna.types.findings import INERT_BELOW, Reading
@@ -104,7 +104,7 @@ def _as_score(ratio: float, *, lower_is_better: bool) -> float:
 
 def effects(record: StudyRecord) -> tuple[Effect, ...]:
     """Return what each choice of the space does to the score, from all runs inside the space that have one."""
-    default = default_of(record)
+    default = record.default
     reference = {dimension.name: dimension.choices[0].label for dimension in record.space.dimensions}
     reference |= (default and params_of(record.space, default.settings)) or {}
     design: list[dict[str, Value]] = []

@@ -12,7 +12,6 @@ from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.scores import (
     COUNTED,
     decided_by,
-    default_of,
     differing,
     label,
     objective,
@@ -96,7 +95,7 @@ def _standing(record: StudyRecord, rank: int, group: list[tuple[TrialRecord, flo
 def shortlist(record: StudyRecord, most: int = 10) -> tuple[Standing, ...]:
     """Return the `most` best standings, and the default's below them where it is not among them."""
     every = standings(record)
-    default = default_of(record)
+    default = record.default
     late = (s for s in every[most:] if default is not None and s.settings == default.settings)
     return (*every[:most], *late)
 
@@ -106,7 +105,7 @@ def chart(record: StudyRecord) -> Chart | None:
     listed = shortlist(record)
     if not listed:
         return None
-    default = score(record, default_of(record))
+    default = score(record, record.default)
     goal = objective(record)
     first = listed[0]
     lead = str(differing(record, first.settings))
@@ -152,7 +151,7 @@ def table(record: StudyRecord) -> Table | None:
     listed = shortlist(record)
     if not listed:
         return None
-    goal, default = objective(record), score(record, default_of(record))
+    goal, default = objective(record), score(record, record.default)
     latency = goal.name == "latency"
     columns = (
         Column("Rank", number=True),
