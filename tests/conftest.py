@@ -49,14 +49,17 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one process run the tests marked `gpu`, and skip them where they cannot run, and say why.
+    """Skip the tests marked `gpu` where they cannot run, and say why; where they can, one process runs them all.
 
-    The others of a file stay together too, since they share fixtures, but for those that a mark sends elsewhere.
+    The others of a file stay in one process too, since they share fixtures, but for those that a mark sends elsewhere.
     """
     marked = [item for item in items if item.get_closest_marker("gpu")]
     reason = _why_no_gpu() if marked else None
     for item in marked:
         item.add_marker(pytest.mark.skip(reason=reason) if reason else pytest.mark.xdist_group("gpu"))
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)

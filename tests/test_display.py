@@ -91,6 +91,7 @@ def _read(path: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_a_password_is_written_nowhere(tmp_path: Path) -> None:
     """A whole tune on a database whose URL holds one: not printed, in no file, in no child's command line.
 

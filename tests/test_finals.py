@@ -116,6 +116,7 @@ def kept(study: Study, purpose: Purpose) -> list[tuple[int, Settings, float | No
     return [(p.index, p.settings, p.cost) for p in study.processes if p.purpose is purpose]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("purpose", "count"), [(Purpose.RACE, 11), (Purpose.CONFIRMATION, 9)])
 def test_what_was_interrupted_goes_on_where_it_stopped(
     tmp_path: Path, planted: Planted, purpose: Purpose, count: int
@@ -155,6 +156,7 @@ def test_a_default_that_failed_in_its_trial_is_not_exported(tmp_path: Path, plan
     assert found.verdict.best.settings != DEFAULT
 
 
+@pytest.mark.slow
 def test_what_the_user_put_into_config_yaml_after_a_study_is_raced(tmp_path: Path, planted: Planted) -> None:
     """A study that is over keeps its verdict for what it was compared with or wrote; anything else it has to meet."""
     planted.factors = {ARENA: 0.7}
@@ -171,6 +173,7 @@ def test_what_the_user_put_into_config_yaml_after_a_study_is_raced(tmp_path: Pat
     assert planted.ran[PATTERN] >= 10
 
 
+@pytest.mark.slow
 def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: Planted) -> None:
     """Cut off by the time after 12 pairs of 40, the confirmation says what the first 10 say, and goes on with time."""
     planted.factors = {ARENA: 0.985}
@@ -464,6 +467,7 @@ def held_in(path: Path) -> dict[str, Any]:
     return held
 
 
+@pytest.mark.slow
 def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It replaces what config.yaml held, with its interval beside it; the same command again runs nothing."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # not to wait for the device with tests beside this one

@@ -64,6 +64,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return call
 
 
+@pytest.mark.slow
 def test_one_trial_is_no_verdict(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     """The default alone: exit code 4, the file left alone, what to do, and no word of what would have been found."""
     Path("config.yaml").write_text("onnx: {}\n", encoding="utf-8")

@@ -276,6 +276,7 @@ def test_a_screening_counts(tmp_path: Path) -> None:
     assert len(kept(study, Purpose.PLAIN)) == 10
 
 
+@pytest.mark.slow
 def test_simulated_studies_export_what_is_real() -> None:
     """Ten whole tunes on a clock of their own; the figures at length: docs/lab/claims.md."""
     args = parser().parse_args([])

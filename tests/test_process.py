@@ -175,6 +175,7 @@ def test_where_nothing_can_be_measured_the_queue_is_not_run_to_its_end(
     assert study.runs == 1
 
 
+@pytest.mark.slow
 def test_time_that_is_too_short_for_a_claim_is_told_beforehand(
     tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:

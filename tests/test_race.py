@@ -417,6 +417,7 @@ def test_what_can_be_found_grows_with_the_spread() -> None:
 # --- whole studies ---
 
 
+@pytest.mark.slow
 def test_equal_settings_are_hardly_ever_claimed() -> None:
     """Forty names for the default at 2 %: of 300 studies at most six claim a gain, where two are due."""
     found = simulated.studies(300, simulated.forty(0, 0.0), 0.02, seed=1)

@@ -564,6 +564,7 @@ def test_what_there_is_no_time_to_test_is_named(tmp_path: Path, bench: Bench) ->
     assert not screened(study).over
 
 
+@pytest.mark.slow
 def test_a_screening_that_ran_out_of_time_goes_on_with_more(tmp_path: Path, bench: Bench) -> None:
     """The flips of the first run are not run again; what it had no time to test is tested, and the search goes on."""
     bench.spread = 0.2

@@ -82,6 +82,7 @@ def test_a_knob_s_effect_is_told_as_the_trials_own() -> None:
     assert "helps" not in markdown(realistic(), {}) + chart.title
 
 
+@pytest.mark.slow
 def test_the_winner_has_one_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the confirmation: the file's latency, range and rate, and the head of the report, agree."""
     bench = Planted({ARENA: 0.7}, spread=0.03)

@@ -54,7 +54,9 @@ Output = Annotated[
     Path | None,
     _option("--output", path("PATH"), "Report file (.md), or a folder. Default: results/<study name>/."),
 ]
-Provider = Annotated[str, _option("--provider", one_of("auto", *PROVIDERS), "auto: cuda where there is a GPU.")]
+Provider = Annotated[
+    str, _option("--provider", one_of("auto", *PROVIDERS), "auto: cuda where there is a GPU, else host or cpu.")
+]
 Rate = Annotated[
     float | None,
     _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.providers.base import GRAPH, Knob
+from rtmo_optuna.providers.base import Knob
 from rtmo_optuna.providers.plugin import Plugin
 from rtmo_optuna.types.request import Scope
 
@@ -57,7 +57,6 @@ PROVIDER = _OpenVino(
              ceiling="cores", open=True),
         Knob("INFERENCE_NUM_THREADS", Scope.PROVIDER, (0, 1, 2, 4, 8, 16, 32), "threads, 0: by core",
              ceiling="cores", open=True),
-        GRAPH,
     ),
     named=False,
     package="onnxruntime-ep-openvino",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.providers import base
-from rtmo_optuna.providers.base import GRAPH, Provider, Untyped, flag
+from rtmo_optuna.providers.base import Provider, Untyped, flag
 from rtmo_optuna.providers.plugin import Plugin
 from rtmo_optuna.types.request import Scope
 
@@ -59,7 +59,6 @@ PROVIDER = _TensorRtRtx(
         flag("nv_persistent_context_memory", Scope.PROVIDER, "keep a run's memory for the next one"),
         flag("nv_use_sync_gpu_allocator", Scope.PROVIDER, "allocate by cudaMalloc"),
         flag("nv_multi_profile_enable", Scope.PROVIDER, "several profiles of shapes in one session"),
-        GRAPH,
     ),
     extras=(
         *base.options(Scope.PROVIDER, "number", "nv_max_workspace_size nv_max_shared_mem_size", "tensorrt_rtx"),

@@ -32,8 +32,8 @@ LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
     ({"precision": "float16"},),
     ({"cudnn_conv_algo_search": "HEURISTIC"},),
 )
-"""What was fastest together on GPUs of compute capability 9.0, and on a processor (docs/lab/tunes.md), as rungs: each
-is tried upon what helped of those before it, its first part that helps is kept, and believed no more than any other."""
+"""What was fastest together on GPUs of compute capability 9.0 (docs/lab/tunes.md) and on a processor, as rungs: each is
+tried upon what helped of those before it, its first part that helps is kept, and believed no more than any other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,8 @@ def canonical(provider: str, values: Mapping[str, Value]) -> Settings:
     """Return settings without default values and without knobs that another one makes meaningless."""
     table = knob_table(provider)
 
-    def in_force(name: str) -> Value:
+    def means(name: str) -> bool:
         need = table[name].needs
-        held = need is None or in_force(need[0]) == need[1]
-        return values.get(name, table[name].default) if held else table[name].default
+        return need is None or (means(need[0]) and values.get(need[0], table[need[0]].default) == need[1])
 
-    return Settings.of({name: value for name in values if (value := in_force(name)) != table[name].default})
+    return Settings.of({n: value for n, value in values.items() if value != table[n].default and means(n)})
