@@ -30,11 +30,12 @@ from unittest.mock import patch
 import optuna
 
 import on_device
-from aa_replay import CANARY, LEAST_GAIN, PLAIN, Process, Recording, replay, variation, write
+from aa_replay import CANARY, PLAIN, Process, Recording, replay, variation, write
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.show.sections.verdict import sentence
+from rtmo_optuna.types.findings import LEAST_GAIN
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import EngineKind, Settings
 from rtmo_optuna.verbs import tune

@@ -25,6 +25,7 @@ from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged, verdict
 from rtmo_optuna.show.sections.verdict import facts, sentence
 from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.study.library import load_study
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening, Status
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
 from rtmo_optuna.types.request import Measuring, SessionSpec, Settings, Stage
@@ -271,6 +272,22 @@ def test_idle_choices_do_not_win_by_luck(
     assert [one.settings for one in finals._contenders() if one.plain] == plain  # noqa: SLF001 - who races as what
     if plain:
         assert finals.run().winner == ARENA
+
+
+def test_what_the_version_before_kept_of_a_study_is_made_anew(tmp_path: Path, planted: Planted) -> None:
+    """Its claims had sentences, its studies verdicts: such a study is told as measured, and its finals run again."""
+    planted.factors = {ARENA: 0.7}
+    study = opened(tmp_path)
+    tune(study)
+    claim = {"against": "the default settings", "ratio": 1.4, "low": 1.3, "high": 1.5, "pairs": 10, "sentence": "1.4"}
+    study.put("finals", {**study.get("finals"), "claims": [claim]})
+    told = {"sentence": "1.4 times as fast.", "best": None, "default": None, "speedup": 1.4}
+    about = study.get("about")
+    machine = {**about["machine"], "hostname": "h"}
+    study.put("about", {**about, "machine": machine, "verdict": told, "complete": True})
+    again = load_study(study.about.storage, "s")
+    assert judged(again, kept_finals(again)).verdict.status is Status.MEASURED
+    assert tune(opened(tmp_path)).over
 
 
 @pytest.mark.slow
