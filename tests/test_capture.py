@@ -19,10 +19,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import models
 from calling import assembled
-from rtmo_optuna.engine.cutting.cut import Cut, cut, obstacles
-from rtmo_optuna.engine.cutting.static import OBSTACLES
+from rtmo_optuna.engine.cutting.cut import Cut, cut
+from rtmo_optuna.engine.cutting.static import OBSTACLES, forbidding
 from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession
+from rtmo_optuna.engine.graph import read_graph
 from rtmo_optuna.engine.split import FixedFinish
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
 
@@ -41,6 +42,11 @@ COUNTING = {"Shape", "Concat"}  # in the tails below: what follows from the numb
 STYLES = ["plain", "plain, dynamic"]
 BATCHES = [("plain", 1), ("plain, dynamic", 2), ("exported", 2), ("opset17", 1)]
 CPU = Device(onnxruntime, "cpu", 0)
+
+
+def obstacles(path: str | Path) -> dict[str, int]:
+    """Return which operators of a model forbid its capture, and how many there are."""
+    return forbidding(read_graph(Path(path)).operators)
 
 
 def floats(*values: float) -> NDArray[np.float32]:
@@ -214,7 +220,7 @@ def test_rtmo_is_called_in_three_parts(rtmo_t: Styled, style: str, batch: int) -
 def test_rtmo_is_cut_just_before_suppression(rtmo_t: Styled, tmp_path: Path, style: str) -> None:
     """The head holds all up to the suppression and nothing for the host; the tail begins with it."""
     path, image = rtmo_t(style)
-    assert obstacles(str(path)) == {"NonMaxSuppression": 1}
+    assert obstacles(path) == {"NonMaxSuppression": 1}
     parts = cut(str(path), {"input": image.shape}, str(tmp_path))
     before = operators(path)
     place = before.index("NonMaxSuppression")
@@ -386,7 +392,7 @@ def conditional(path: Path) -> Path:
 def test_if_and_what_its_bodies_use(tmp_path: Path, value: float) -> None:
     """Tensors, weights and inputs that only a body names reach the tail; an output of the head is not the tail's."""
     path = conditional(tmp_path / "m.onnx")
-    assert obstacles(str(path)) == {"If": 1}
+    assert obstacles(path) == {"If": 1}
     parts = cut(str(path), {}, str(tmp_path))
     assert set(parts.passed) == {"flag", "h"}
     assert (parts.direct, parts.fed) == (("z",), ("x",))
@@ -441,7 +447,7 @@ def test_values_that_become_shapes(tmp_path: Path) -> None:
     ]
     inputs: dict[str, tuple[int, Sequence[int | str]]] = {"x": (FLOAT, (1, 8))}
     path = models.save(tmp_path / "m.onnx", nodes, inputs, {"y": (FLOAT, (1, "k"))}, {"axis": integers(0)})
-    assert obstacles(str(path)) == {}
+    assert obstacles(path) == {}
     parts = cut(str(path), {}, str(tmp_path))
     assert operators(parts.tail) == ["TopK", "Identity"]
     feed = {"x": floats(1, 2, 3, 4, 5, 0, 1, 2).reshape(1, 8)}
@@ -483,7 +489,7 @@ def test_functions_of_the_model(tmp_path: Path) -> None:
     )
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=8), path)
-    assert obstacles(str(path)) == {"NonZero": 1}
+    assert obstacles(path) == {"NonZero": 1}
     parts = cut(str(path), {}, str(tmp_path))
     assert operators(parts.head) == ["Relu"]
     assert_same(run(path, an_x((4, 4))), run_cut(parts, an_x((4, 4))))
@@ -630,7 +636,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
 def test_nothing_to_cut(tmp_path: Path) -> None:
     """A model that can be captured whole, even if its batch was free, is refused."""
     path = models.dense(tmp_path / "m.onnx", ("n", 8))
-    assert obstacles(str(path)) == {}
+    assert obstacles(path) == {}
     with pytest.raises(SettingsRefusedError, match="nothing forbids capturing it as a whole"):
         cut(str(path), {"x": (1, 8)}, str(tmp_path))
 
@@ -662,10 +668,10 @@ def test_shapes_that_do_not_fit(tmp_path: Path, shapes: Mapping[str, tuple[int, 
 
 
 def test_files_that_are_no_model(tmp_path: Path) -> None:
-    """A file that is missing, is a folder or holds something else is named, by `obstacles` as by `cut`."""
+    """A file that is missing, is a folder or holds something else is named, by `read_graph` as by `cut`."""
     (tmp_path / "garbage.onnx").write_bytes(b"garbage")
     for path, sentence in ((tmp_path / "none.onnx", "no model"), (tmp_path, "folder"), (tmp_path / "garbage.onnx", "")):
         with pytest.raises(UsageError, match=f"{path}.*{sentence}|{sentence}.*{path}"):
-            obstacles(str(path))
+            obstacles(path)
         with pytest.raises(UsageError, match=f"{path}.*{sentence}|{sentence}.*{path}"):
             cut(str(path), {}, str(tmp_path / "cuts"))

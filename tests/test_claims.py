@@ -174,7 +174,7 @@ def test_what_ran_while_it_was_queued_is_answered(tmp_path: Path) -> None:
     asked = other.ask()
     assert asked
     assert asked.settings != DEFAULT
-    assert [(trial.answered_from, trial.run) for trial in other.trials] == [(None, 1), (0, 0)]
+    assert [(trial.run, trial.value == one.trials[0].value) for trial in other.trials] == [(1, True), (0, True)]
 
 
 def test_two_that_find_the_same_dead_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

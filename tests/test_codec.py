@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.types import study
 from rtmo_optuna.types.measurement import Measurement, Outcome, StageTimes
 from rtmo_optuna.types.request import (
     BenchmarkRequest,
@@ -38,7 +37,7 @@ MEASUREMENT = Measurement(
     stages=StageTimes(start_ns=1, build_ns=2),
     samples_ns=((1, 2), (3,)),
 )
-TRIAL = TrialRecord(3, 2, SETTINGS, Origin.CONFIG, MEASUREMENT, value=1.5, answered_from=1)
+TRIAL = TrialRecord(3, 2, SETTINGS, Origin.CONFIG, MEASUREMENT, value=1.5)
 STUDY = StudyRecord(
     name="s",
     definition=StudyDefinition("s", "cuda", {"prefer_nhwc": None, "gpu_mem_limit_gb": (None, 4, "90%")}),
@@ -48,7 +47,7 @@ STUDY = StudyRecord(
         SETTINGS,
         (Frozen("a", "b"),),
     ),
-    machine=Machine("h", "Linux", "CPU", 2, 3, "3.11", Gpu(0, "u", "H200", 5, "1", "9.0")),
+    machine=Machine("Linux", "CPU", 2, 3, "3.11", Gpu(0, "u", "H200", 5, "1", "9.0")),
     model=ModelFacts(
         (TensorSpec("i", "tensor(float)", (1, "n", None)),), (), 17, {"Conv": 2}, {"cuda": 3}, "cuda", {"a": "1"}
     ),
@@ -95,7 +94,7 @@ def test_missing_fields_take_their_defaults() -> None:
         (Measuring, {"runs": "few"}),
         (TensorSpec, {"name": "a"}),
         (SessionSpec, {"model": "m", "provider": "cpu", "engine": "nobody"}),
-        (study.Choice, {"label": 1, "values": [["a", 1, 2]]}),
+        (Choice, {"label": 1, "values": [["a", 1, 2]]}),
     ],
 )
 def test_what_does_not_fit_is_refused(kind: type, plain: object) -> None:

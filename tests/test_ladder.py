@@ -36,7 +36,7 @@ KNOBS = ("capture", "prefer_nhwc", "fuse_conv_bias", "cudnn_conv_algo_search", "
 
 def space_of(*knobs: str, uncapturable: Mapping[str, int]) -> SearchSpace:
     """Return the space of `knobs` for a model with these operators that a graph cannot hold."""
-    machine = Machine("host", "Linux", "CPU", 16, 64 * 2**30, "3.11.7", gpu("NVIDIA H200", "9.0", 141))
+    machine = Machine("Linux", "CPU", 16, 64 * 2**30, "3.11.7", gpu("NVIDIA H200", "9.0", 141))
     model = replace(facts(), uncapturable=uncapturable)
     return resolve(StudyDefinition("s", "cuda", dict.fromkeys(knobs)), machine, model, fixed_shapes=True)
 
@@ -114,7 +114,7 @@ def planted() -> Planted:
 
 def opened(folder: Path) -> Study:
     """Create or resume a quick study of every knob that ships, on a GPU that nobody uses."""
-    machine = Machine("host", "Linux", "CPU", 16, 64 * 2**30, "3.11.7", gpu("NVIDIA H200", "9.0", 141))
+    machine = Machine("Linux", "CPU", 16, 64 * 2**30, "3.11.7", gpu("NVIDIA H200", "9.0", 141))
     names = (*KNOBS, *CUDA.knobs)
     definition = replace(CUDA, knobs=dict.fromkeys(names), trials=12, sampler="random")
     model = replace(facts(), uncapturable={"NonMaxSuppression": 1})

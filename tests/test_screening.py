@@ -68,7 +68,7 @@ def gpu(name: str, capability: str, gib: int = 80) -> Gpu:
 
 def space_for(device: Gpu, definition: StudyDefinition = CUDA) -> SearchSpace:
     """Return what `definition` searches on a machine with `device`."""
-    machine = Machine("host", "Linux", "CPU", 16, 64 * 2**30, "3.11.7", device)
+    machine = Machine("Linux", "CPU", 16, 64 * 2**30, "3.11.7", device)
     return resolve(definition, machine, facts(), fixed_shapes=True)
 
 
@@ -241,7 +241,7 @@ def test_only_what_leaves_the_outputs_equal_is_tested() -> None:
 def test_a_choice_that_hides_another_is_not_tested_beside_it() -> None:
     """Memory patterns mean nothing where execution is parallel: that is flipped first and tested, this is not."""
     definition = StudyDefinition("s", "cpu", {"enable_mem_pattern": None, "execution": None})
-    machine = Machine("host", "Linux", "CPU", 16, 64 * 2**30, "3.11.7")
+    machine = Machine("Linux", "CPU", 16, 64 * 2**30, "3.11.7")
     space = resolve(definition, machine, facts(), fixed_shapes=True)
     effects = [
         KnobEffect(one.options, one.settings, Reading.UNDECIDED, 1.0, equal_outputs=True)
@@ -715,7 +715,7 @@ def test_what_may_be_worth_most_is_flipped_first(
 ) -> None:
     """By provider and by the model's operators; what is known to do nothing comes last, all threads before some."""
     model = replace(facts(), operators=operators)
-    machine = Machine("host", "Linux", "CPU", 8, 64 * 2**30, "3.11.7", gpu("NVIDIA H200", "9.0", 141))
+    machine = Machine("Linux", "CPU", 8, 64 * 2**30, "3.11.7", gpu("NVIDIA H200", "9.0", 141))
     definition = StudyDefinition("s", provider, dict.fromkeys(names))
     found = screening.flips(resolve(definition, machine, model, fixed_shapes=True), model)
     order = list(dict.fromkeys(flip.options[0][0] for flip in found))

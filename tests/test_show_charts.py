@@ -52,7 +52,6 @@ EFFECTS = {
 WRONG = "Wrong output: 1 of 46 rows matches | the reference <dets>, at *most* 5 % may differ."
 MEMORY = "CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc($size, `bytes`)"
 H200 = Machine(
-    hostname="gpu-node-7",
     system="Debian GNU/Linux 12, Linux 6.1.0",
     cpu="Intel(R) Xeon(R) Platinum 8558",
     cores=16,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLERS = ("auto", "gp", "tpe", "random", "exhaustive")
 GPU = Gpu(0, "GPU-0", "NVIDIA H200", 141 * 2**30, "570.1", "9.0")
 FACTS = facts()
-MACHINE = Machine("host", "Linux", "CPU", 64, 64 * 2**30, "3.11.7", GPU)
+MACHINE = Machine("Linux", "CPU", 64, 64 * 2**30, "3.11.7", GPU)
 SHIPPED = {path.stem: path for path in definition.shipped()}
 
 

@@ -93,7 +93,6 @@ class QuietCore:
         mode: What this machine allows.
         best_ns: The shortest spin known, in ns: the one given, or one seen since; 0 before any.
         least_ns: The shortest beat known beside such calls, in ns, likewise.
-        moves: How often another core was chosen than the one before.
     """
 
     def __init__(
@@ -108,7 +107,6 @@ class QuietCore:
         """Start from the shortest spin that the study's processes have seen so far, in ns; 0 where there was none."""
         self.best_ns = best_ns
         self.least_ns = least_ns
-        self.moves = 0
         self._spin, self._queued, self._beat = spin, queued, beat
         self._since = self._now()
         self._moved_ns = 0
@@ -142,7 +140,6 @@ class QuietCore:
             self._core = min(tried, key=lambda core: tried[core])
             self._pin(self._core)
             self._cores.sort(key=lambda core: (core != self._core, core in tried))
-            self.moves += last not in {None, self._core}
             spun = tried[self._core][1]
         else:
             self._core, spun = None, self._spun()

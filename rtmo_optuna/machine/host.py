@@ -40,7 +40,6 @@ def host(gpu: Gpu | None = None) -> Machine:
     groups = control_groups(_read(_PROC / "self/cgroup"), _CGROUPS)
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
-        hostname=platform.node(),
         system=_system(),
         cpu=cpu_model(_read(_PROC / "cpuinfo")) or _sysctl("machdep.cpu.brand_string") or platform.machine(),
         cores=min([affinity, *(math.ceil(limit) for limit in core_limits(groups))]),

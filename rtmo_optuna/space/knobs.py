@@ -31,7 +31,6 @@ class Knob:
     choices: tuple[Value, ...]
     about: str
     since: tuple[int, int] = (1, 18)
-    changes_numerics: bool = False
     needs: tuple[str, Value] | None = None
     ceiling: str | None = None
     open: bool = False
@@ -67,7 +66,6 @@ _GRAPH = Knob(
     Scope.SESSION,
     ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL"),
     "how far the graph is rewritten before it runs",
-    changes_numerics=True,
     also=("ORT_ENABLE_LAYOUT",),
 )
 _MEM_PATTERN = _flag("enable_mem_pattern", Scope.SESSION, "plan activations' memory ahead", default=True)
@@ -82,7 +80,7 @@ CUDA = Provider(
     "cuda", "CUDAExecutionProvider",
     knobs=(
         Knob("cudnn_conv_algo_search", Scope.PROVIDER, ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
-             "how cuDNN chooses a convolution's algorithm", changes_numerics=True),
+             "how cuDNN chooses a convolution's algorithm"),
         Knob("gpu_mem_limit_gb", Scope.PROVIDER, (None, 4, 8, 16, FREE_SHARE),
              "size of the arena for activations, in GiB", ceiling="gpu_memory_gb", open=True),
         Knob("arena_extend_strategy", Scope.PROVIDER, ("kNextPowerOfTwo", "kSameAsRequested"), "how the arena grows"),
@@ -92,13 +90,11 @@ CUDA = Provider(
         _flag("tunable_op_enable", Scope.PROVIDER, "use tunable implementations of Gemm and MatMul"),
         _flag("tunable_op_tuning_enable", Scope.PROVIDER, "tune them in the first run",
               needs=("tunable_op_enable", True)),
-        _flag("prefer_nhwc", Scope.PROVIDER, "run convolutions channels-last", changes_numerics=True),
-        _flag("fuse_conv_bias", Scope.PROVIDER, "add the bias inside cuDNN's convolution", since=(1, 20),
-              changes_numerics=True),
-        _flag("use_tf32", Scope.PROVIDER, "multiply float32 in TensorFloat-32", default=True, changes_numerics=True),
+        _flag("prefer_nhwc", Scope.PROVIDER, "run convolutions channels-last"),
+        _flag("fuse_conv_bias", Scope.PROVIDER, "add the bias inside cuDNN's convolution", since=(1, 20)),
+        _flag("use_tf32", Scope.PROVIDER, "multiply float32 in TensorFloat-32", default=True),
         _flag("use_ep_level_unified_stream", Scope.PROVIDER, "one stream for the whole provider"),
-        _flag("enable_skip_layer_norm_strict_mode", Scope.PROVIDER, "accumulate SkipLayerNormalization in float32",
-              changes_numerics=True),
+        _flag("enable_skip_layer_norm_strict_mode", Scope.PROVIDER, "accumulate SkipLayerNormalization in float32"),
         _GRAPH,
         _MEM_PATTERN,
         _CPU_ARENA,
@@ -142,7 +138,7 @@ CPU = Provider(
         Knob("enable_mem_pattern", Scope.SESSION, (True, False), "plan activations' memory ahead",
              needs=("execution_mode", "ORT_SEQUENTIAL")),
         _flag("session.intra_op.allow_spinning", Scope.ENTRY, "idle threads spin before they sleep", default=True),
-        _flag("session.set_denormal_as_zero", Scope.ENTRY, "treat denormal numbers as zero", changes_numerics=True),
+        _flag("session.set_denormal_as_zero", Scope.ENTRY, "treat denormal numbers as zero"),
     ),
     combined=(
         _combined(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.study import transaction
 from rtmo_optuna.study.drivers import LEASE_S, Crew
 from rtmo_optuna.types.findings import ProcessRecord, Purpose, Screening
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     import optuna
 
     from rtmo_optuna.types.request import Settings
+
+_PROCESS = "process "
 
 
 class Kept:
@@ -31,23 +34,24 @@ class Kept:
 
     def refresh(self) -> None:
         """Read what is kept, by other drivers too."""
-        self._processes = decode(tuple[ProcessRecord, ...], self.get("processes") or [])
+        kept = {name: held for name, held in self._all().items() if held and name.startswith(_PROCESS)}
+        self._processes = {name: decode(ProcessRecord, kept[name]) for name in sorted(kept, key=_place)}
 
     @property
     def processes(self) -> tuple[ProcessRecord, ...]:
         """What ran beside the trials: baseline, race and confirmation, in order."""
-        return self._processes
+        return tuple(self._processes.values())
 
     @property
     def baseline(self) -> tuple[ProcessRecord, ...]:
         """The default settings' processes before the search that ran as its trials do: pinned to quiet cores or not."""
         purpose = Purpose.PINNED if self.get("pin") else Purpose.BASELINE
-        return tuple(process for process in self._processes if process.purpose is purpose)
+        return tuple(process for process in self.processes if process.purpose is purpose)
 
     def results(self, purpose: Purpose) -> dict[int, dict[Settings, float | None]]:
         """Return the costs kept for `purpose`, by block or pair and settings; None for a process that failed."""
         results: dict[int, dict[Settings, float | None]] = {}
-        for process in self._processes:
+        for process in self.processes:
             if process.purpose is purpose:
                 results.setdefault(process.index, {})[process.settings] = process.cost
         return results
@@ -55,13 +59,16 @@ class Kept:
     def keep(self, process: ProcessRecord) -> None:
         """Keep a process that ran beside the trials."""
         self.crew.renew()
-        self._processes = (*self._processes, process)
-        self._study.set_user_attr("processes", encode(self._processes))
+        last = max(map(_place, self._processes), default=0)
+        name = f"{_PROCESS}{last + 1}"
+        self._processes[name] = process
+        self._study.set_user_attr(name, encode(process))
 
     def forget(self, *purposes: Purpose) -> None:
         """Forget the processes that ran for `purposes`."""
-        self._processes = tuple(process for process in self._processes if process.purpose not in purposes)
-        self._study.set_user_attr("processes", encode(self._processes))
+        gone = [name for name, process in self._processes.items() if process.purpose in purposes]
+        self._processes = {name: process for name, process in self._processes.items() if name not in gone}
+        transaction.forget(self._study, gone)
 
     def put(self, name: str, value: object) -> None:
         """Keep `value` with the study under `name`."""
@@ -70,9 +77,12 @@ class Kept:
 
     def get(self, name: str) -> Any:  # noqa: ANN401 - JSON
         """Return what was put under `name`, encoded; None where nothing was."""
+        return self._all().get(name)
+
+    def _all(self) -> dict[str, Any]:
         if not self._lost:
             self._held = self._study.user_attrs
-        return self._held.get(name)
+        return self._held
 
     def let_go(self) -> None:
         """Go on with what was last read and put: the database is lost."""
@@ -83,3 +93,7 @@ class Kept:
         """What the screening found so far; None before it."""
         held = self.get("screening")
         return decode(Screening, held) if held else None
+
+
+def _place(name: str) -> int:
+    return int(name.removeprefix(_PROCESS))

@@ -237,7 +237,7 @@ class Study(Kept):
         trial.set_user_attr("outcome", f"as trial {known.number}")
         trial.set_user_attr("answered_from", known.number)
         self._tell(proposal, known.value)
-        record = replace(known, number=trial.number, run=0, answered_from=known.number, origin=proposal.origin)
+        record = replace(known, number=trial.number, run=0, origin=proposal.origin)
         self._remember(record)
 
     def report(self, proposal: Proposal, step: int, latency_ms: float) -> None:

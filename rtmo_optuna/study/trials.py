@@ -80,7 +80,6 @@ def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
         origin=Origin(held.get("origin", Origin.SAMPLER)),
         measurement=measurement,
         value=frozen.value if frozen.state is TrialState.COMPLETE else None,
-        answered_from=answered,
         started=begun.isoformat(timespec="seconds") if begun else "",
         wall_s=frozen.duration.total_seconds() if frozen.duration else 0.0,
     )

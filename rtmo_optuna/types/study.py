@@ -8,86 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from rtmo_optuna.types.findings import Claim, KnobEffect, Noise, ProcessRecord, Purpose, Reading, Screening
+from rtmo_optuna.types.findings import Claim, Noise, ProcessRecord, Purpose, Screening
 from rtmo_optuna.types.measurement import (
-    GateMode,
-    GateRequest,
-    GateResult,
-    GateRules,
     Measurement,
-    Outcome,
-    OutputError,
-    StageTimes,
-    Window,
 )
 from rtmo_optuna.types.request import (
-    BenchmarkRequest,
-    Choice,
-    Dimension,
-    EngineKind,
-    Limits,
-    Measuring,
     ModelFacts,
-    Scope,
-    SessionSpec,
     Settings,
-    Stage,
-    TensorSpec,
-    Value,
 )
-from rtmo_optuna.types.subject import Frozen, Gpu, GpuState, InputFacts, Machine, SearchSpace, StudyDefinition
-
-__all__ = [
-    "BenchmarkRequest",
-    "Choice",
-    "Claim",
-    "Dimension",
-    "EngineKind",
-    "Event",
-    "Frozen",
-    "GateMode",
-    "GateRequest",
-    "GateResult",
-    "GateRules",
-    "Gpu",
-    "GpuState",
-    "InputFacts",
-    "KnobEffect",
-    "Limits",
-    "Machine",
-    "Measurement",
-    "Measuring",
-    "ModelFacts",
-    "Noise",
-    "Note",
-    "Observer",
-    "Origin",
-    "Outcome",
-    "OutputError",
-    "ProcessRecord",
-    "Purpose",
-    "Reading",
-    "Scope",
-    "Screening",
-    "SearchSpace",
-    "SessionSpec",
-    "Settings",
-    "Stage",
-    "StageTimes",
-    "StudyDefinition",
-    "StudyLine",
-    "StudyRecord",
-    "TensorSpec",
-    "TrialEnded",
-    "TrialRecord",
-    "TrialStarted",
-    "Value",
-    "Verdict",
-    "Window",
-    "WindowDone",
-    "key",
-]
-
+from rtmo_optuna.types.subject import GpuState, InputFacts, Machine, SearchSpace, StudyDefinition
 
 ENOUGH_TRIED = 10
 """Settings that say something of a space by single trials alone; all of it where it has fewer."""
@@ -116,7 +45,6 @@ class TrialRecord:
     origin: Origin
     measurement: Measurement
     value: float | None = None
-    answered_from: int | None = None
     started: str = ""
     wall_s: float = 0.0
 

@@ -54,7 +54,6 @@ class GpuState:
 class Machine:
     """The host, and the GPU that a study runs on (None on the `cpu` provider)."""
 
-    hostname: str
     system: str
     cpu: str
     cores: int

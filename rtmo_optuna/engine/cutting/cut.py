@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.engine.cutting import store
 from rtmo_optuna.engine.cutting.pieces import Piece, make_piece, save_piece
 from rtmo_optuna.engine.cutting.rows import fix_rows
-from rtmo_optuna.engine.cutting.static import Analysis, analyse, forbidding, reads
+from rtmo_optuna.engine.cutting.static import Analysis, analyse, reads
 from rtmo_optuna.engine.cutting.tail import divide
-from rtmo_optuna.engine.graph import read_graph
 from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
@@ -70,15 +69,6 @@ class Cut:
     axes: Mapping[str, int] = field(default_factory=dict)
     why: str = ""
     operators: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-
-def obstacles(model: str) -> dict[str, int]:
-    """Return which operators of `model`, in bodies and functions too, forbid its capture, and how many there are.
-
-    Empty where the whole can be captured, unless a shape depends on values otherwise, which `cut` finds. Raises
-    UsageError where the file is no model.
-    """
-    return forbidding(read_graph(model).operators)
 
 
 def cut(
