@@ -197,9 +197,7 @@ def argmin(study: StudyRecord) -> float | None:
 def _single_ns(trial: TrialRecord) -> float | None:
     """Return the latency of a trial's first process: a leader's is the mean of two."""
     measured = trial.measurement
-    if measured.outcome is not Outcome.MEASURED or measured.latency_ns is None:
-        return None
-    return 2 * measured.latency_ns - measured.second_ns if measured.second_ns else measured.latency_ns
+    return next(iter(measured.processes_ns), None) if measured.outcome is Outcome.MEASURED else None
 
 
 def _summary(done: Sequence[Live]) -> str:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from rtmo_optuna.samplers import gp
 from rtmo_optuna.samplers.candidates import OverSpace
 from rtmo_optuna.space.resolve import params_of
-from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.measurement import Measurement, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ _DRAWN = 4_000
 _AROUND = 5
 _HOPELESS = 0.05
 _TOLD = 150
-"""The surrogate's time grows with the cube of what it is told: of more, it is told the best and a share of the others."""
+"""The surrogate's time grows with the cube of what it is told: of more, that is the best and a share of the others."""
 
 
 @dataclass
@@ -68,8 +68,8 @@ class HammingGP(OverSpace):
     only shorter (an objective like p99 lies above the running median). Failed trials teach no cost but where settings
     fail. What other workers have under way is believed to turn out as predicted. Without an initial design: after the
     default, what is expected to improve most is what is known least, far off the default in all dimensions. Of equals
-    the first in the space's order is proposed. Of more than 150 measured costs, it learns from the best and from a share
-    of the others.
+    the first in the space's order is proposed. Of more than 150 measured costs, the best and a share of the others are
+    learned from.
     """
 
     def __init__(self, space: SearchSpace, seed: int | None) -> None:
@@ -163,6 +163,6 @@ def _over_report(trials: Sequence[FrozenTrial]) -> list[float]:
 def _repeats(trial: FrozenTrial) -> list[float]:
     """Return the log distances of a trial's processes from its value: a leader has two, and it is their mean."""
     told = trial.user_attrs.get("measurement", {})
-    mean, second = told.get("latency_ns"), told.get("second_ns")
-    costs = told.get("costs") or ([2 * mean - second, second] if mean and second else [1.0])
+    found = Measurement(Outcome.MEASURED, latency_ns=told.get("latency_ns"), second_ns=told.get("second_ns"))
+    costs = told.get("costs") or found.processes_ns or [1.0]
     return [math.log(cost / statistics.fmean(costs)) for cost in costs]

@@ -114,10 +114,9 @@ class Study(Kept):
         cost, found = self.objective.cost(trial.measurement), trial.measurement
         if found.costs:
             return list(found.costs)
-        if cost is None or not found.latency_ns or not found.second_ns:
+        if cost is None or not found.latency_ns:
             return [] if cost is None else [cost]
-        second = cost * found.second_ns / found.latency_ns
-        return [2 * cost - second, second]
+        return [cost * process_ns / found.latency_ns for process_ns in found.processes_ns]
 
     def cost(self, settings: Settings) -> float | None:
         """Return what `settings` cost: None where no trial ran them, infinite where it failed or was given up."""
