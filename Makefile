@@ -15,7 +15,7 @@ export PYTHON VENV MODEL CONFIG
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv tune model dashboard test check lock clean environment environment-dev
+.PHONY: help venv tune model dashboard test check count lock clean environment environment-dev
 
 # Asked once, and only by targets that need to know.
 gpu = $(eval gpu := $$(shell nvidia-smi -L 2>/dev/null | grep '^GPU '))$(gpu)
@@ -59,8 +59,8 @@ model: environment ## build the default model: RTMO-s where there is an NVIDIA G
 dashboard: environment ## show the studies in a browser
 	@exec $(run) -m rtmo_optuna dashboard $(ARGS)
 
-test: environment-dev ## run the tests
-	@exec $(run) -m pytest $(ARGS)
+test: environment-dev ## run the tests, in a process for each core and one more
+	@exec $(run) -m pytest -n auto --dist loadgroup $(ARGS)
 
 check: environment-dev ## lint, check the format, the types and who imports whom
 	@$(run) -m ruff check
@@ -68,13 +68,16 @@ check: environment-dev ## lint, check the format, the types and who imports whom
 	@$(run) -m mypy
 	@$(run) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
+count: environment ## count modules, lines, floors and arrows (ARGS='603e12a': of a commit beside them)
+	@$(run) benchmarks/count_code.py $(ARGS)
+
 lock: environment ## pin all dependencies anew in requirements.lock (ARGS=--upgrade: at their newest versions)
 	@sh scripts/setup_lock.sh $(run) $(ARGS)
 
 clean: ## remove the environment and caches; models, studies and results stay
 	@test ! -e "$$VENV/pyvenv.cfg" || rm -rf "$$VENV"
 	@rm -rf .cache .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
-	@find rtmo_optuna scripts tests -name __pycache__ -prune -exec rm -rf {} +
+	@find rtmo_optuna scripts benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
 
 environment:
 	$(setup) base

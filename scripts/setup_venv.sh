@@ -47,8 +47,11 @@ if ! version=$(version_of "$venv/bin/python"); then
     "$python" -m venv --clear "$venv"
 fi
 
-extras=$extra
-[ "$level" = base ] || extras=$extra,$level
+tools=
+[ "$level" = base ] || tools=,$level
+rivals=
+[ "$extra" = gpu ] || rivals=,openvino # of which there is not a wheel for every system
+extras=$extra$rivals$tools
 takes="about a minute"
 [ "$extra" = cpu ] || takes="a few minutes: CUDA's libraries are over 1 GB"
 echo "Installing rtmo_optuna with the extras $extras into $venv ($takes) ..."
@@ -61,7 +64,9 @@ rm -f "$venv"/.installed-*
 if pip show "$other" >/dev/null 2>&1; then
     pip uninstall -y onnxruntime onnxruntime-gpu
 fi
-pip install -c requirements.lock -e ".[$extras]" || fail "The install into $venv failed; the same command tries again."
+pip install -c requirements.lock -e ".[$extras]" ||
+    { [ "$rivals" ] && echo "Trying without OpenVINO ..." && pip install -c requirements.lock -e ".[$extra$tools]"; } ||
+    fail "The install into $venv failed; the same command tries again."
 for done in base "$level"; do
     echo "$extra $sources" >"$venv/.installed-$done"
 done

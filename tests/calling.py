@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.assembly import Assembly, assemble
-from rtmo_optuna.space.knobs import PROVIDERS
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
 
 if TYPE_CHECKING:

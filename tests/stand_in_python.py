@@ -2,8 +2,8 @@
 
 Writes down how it was called in the file CALLS. Answers `-c` with the true interpreter, dressed up as its sidecar
 `<name>.json` says (`version`; `venv`: whether it can make environments). What it is asked to install or to run it only
-pretends to, and ends with PIP_STATUS or STATUS; INSTALLED is the package that pip shows. With CUT_OFF it dies between
-the two files of a model, with SLOW a program takes its time.
+pretends to, and ends with PIP_STATUS or STATUS; INSTALLED is the package that pip shows, NO_WHEEL one of which pip
+finds none. With CUT_OFF it dies between the two files of a model, with SLOW a program takes its time.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def main(me: Path, arguments: list[str]) -> int:
             return 0
         case ["-m", "pip", *_, "show", package]:
             return int(package != os.environ.get("INSTALLED"))
-        case ["-m", "pip", *_]:
-            return int(os.environ.get("PIP_STATUS", "0"))
+        case ["-m", "pip", *_, target]:
+            return int(os.environ.get("NO_WHEEL", " ") in target or os.environ.get("PIP_STATUS", "0"))
         case ["scripts/build_rtmo.py", _, "--exported", "--output", output]:
             return _build_model(Path(output))
     return _run_slowly() if "SLOW" in os.environ else int(os.environ.get("STATUS", "0"))

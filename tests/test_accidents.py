@@ -90,6 +90,7 @@ def finish(study: Study, folder: Path) -> Settings:
     return proposal.settings
 
 
+@pytest.mark.slow
 def test_a_driver_killed_before_any_commit_of_creating_taking_or_putting_back(tmp_path: Path) -> None:
     """Before some of its commits, and never: the next run has the default once, and nothing is left running."""
     for commits in (9, 14, 19, 24, 99):

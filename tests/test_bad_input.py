@@ -159,7 +159,7 @@ _OPTIONS = {
     },
     ("--input-scale", "nan"): "must be a number above 0, not 'nan'.",
     ("--input-scale", "half"): "must be a number above 0, not 'half'.",
-    ("--provider", "gpu-0"): "cannot be 'gpu-0'. Known: auto, cuda, cpu.",
+    ("--provider", "gpu-0"): "cannot be 'gpu-0'. Known: auto, cuda, cpu, openvino, host, tensorrt_rtx.",
     ("--gate", "elementwize"): "cannot be 'elementwize'. Did you mean 'elementwise'?",
     ("--gate", ""): "cannot be ''. Known: auto, elementwise, detections, off.",
 }

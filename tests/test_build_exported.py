@@ -135,6 +135,7 @@ def test_finds_in_each_image_what_the_plain_model_finds(count: int) -> None:
     assert_same_people(found, wanted, 2 * float(np.abs(plainer[1] - wanted[1]).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("people", [1, 20, 50])
 @pytest.mark.parametrize("style", ["exported", "opset17"])
 def test_finds_as_many_people_as_wanted(style: str, people: int) -> None:
@@ -146,6 +147,7 @@ def test_finds_as_many_people_as_wanted(style: str, people: int) -> None:
     assert (detections[..., 4] >= 0.1).sum() == people
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["s", "m"])
 @pytest.mark.parametrize("style", ["exported", "opset17"])
 def test_other_sizes_run(style: str, size: str) -> None:

@@ -15,12 +15,12 @@ import models
 from calling import CALLED, assembled
 from rtmo_optuna.engine import turns
 from rtmo_optuna.engine.calls import BoundCall, Call, GraphCall, PlainCall
-from rtmo_optuna.engine.cudart import HostStream
 from rtmo_optuna.engine.cutting.cut import Cut, cut
 from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.feed import Signature
 from rtmo_optuna.engine.fixed import FixedSession
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
+from rtmo_optuna.providers.cudart import HostStream
 from rtmo_optuna.types.request import TensorSpec
 
 if TYPE_CHECKING:

@@ -195,6 +195,7 @@ def test_rtmo_is_the_same_in_two_parts(rtmo_t: Styled, tmp_path: Path, level: st
     assert len(rows) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("style", "batch"), BATCHES)
 def test_rtmo_is_called_in_three_parts(rtmo_t: Styled, style: str, batch: int) -> None:
     """Eight pictures with fewer and fewer people, each three times, in buffers that stay: equal to the last bit."""

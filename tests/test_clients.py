@@ -79,6 +79,7 @@ def test_pose_estimators_answer_the_same(clients: Path, pictures: Path, rtmo: Pa
     assert int(found.split()[0]) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", OPEN)
 def test_text_readers_answer_the_same(clients: Path, pictures: Path, tmp_path: Path, package: str) -> None:
     """Equal boxes, words and scores of a photographed page, on three sessions of ours, one tuned for another shape."""

@@ -127,6 +127,7 @@ def operators(path: str) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["split", "split+host"])
 @pytest.mark.parametrize("name", CASES)
 def test_cut_models_find_what_they_found(case_of: Callable[[str], Case], name: str, how: str) -> None:

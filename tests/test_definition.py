@@ -150,8 +150,8 @@ _COMPLAINTS = {
     "an empty mapping of knobs": ("provider: cpu\nknobs:\n", "line 2, column 7: there is no knob to search here"),
     "a list of knobs": ("provider: cpu\nknobs: [execution]\n", "line 2, column 8: this must be a mapping of knobs"),
     "an unknown provider": (
-        "provider: tensorrt\nknobs: {}\n",
-        r"line 1, column 11: .*'tensorrt'\. Known: cuda, cpu\.$",
+        "provider: vulkan\nknobs: {}\n",
+        r"line 1, column 11: .*'vulkan'\. Known: cuda, cpu, openvino, host, tensorrt_rtx\.$",
     ),
     "a provider that is a list": ("provider: [cpu]\nknobs: {}\n", "line 1, column 11: this must be a single value"),
     "an unknown knob": (
@@ -280,29 +280,26 @@ def test_a_definition_is_found_by_name_or_path(path: Path, monkeypatch: pytest.M
     assert definition.find(str(path)) == path
 
 
+SHIPPED = {
+    **{name: name for name in ("cpu", "cuda", "host", "openvino", "tensorrt_rtx")},
+    **dict.fromkeys(("cuda-full", "guide-grid", "half", "realtime", "shortlived", "throughput"), "cuda"),
+}
+"""What ships, and for which provider."""
+
+
 @pytest.mark.parametrize(
     ("name", "end"), [("cud", r"\. Did you mean 'cuda'\?"), ("zzz.yaml", r"\."), ("a" * 999, r"\.")]
 )
 def test_unknown_names_are_answered_with_those_that_ship(name: str, end: str) -> None:
     """All of them, and the nearest where one is near."""
-    with pytest.raises(
-        UsageError, match=f"'{name}': .* are cpu, cuda, cuda-full, guide-grid, realtime, shortlived, throughput{end}$"
-    ):
+    with pytest.raises(UsageError, match=f"'{name}': .* are {', '.join(sorted(SHIPPED))}{end}$"):
         definition.find(name)
 
 
 def test_all_that_ship_can_be_loaded() -> None:
     """Each is valid, and named as its file."""
     loaded = {path.stem: definition.load(path, SAMPLERS) for path in definition.shipped()}
-    assert {name: study.provider for name, study in loaded.items()} == {
-        "cpu": "cpu",
-        "cuda": "cuda",
-        "cuda-full": "cuda",
-        "guide-grid": "cuda",
-        "realtime": "cuda",
-        "shortlived": "cuda",
-        "throughput": "cuda",
-    }
+    assert {name: study.provider for name, study in loaded.items()} == SHIPPED
     assert [study.name for study in loaded.values()] == list(loaded)
     assert {name: study.measuring.rate_hz for name, study in loaded.items() if study.measuring.rate_hz} == {
         "realtime": 30

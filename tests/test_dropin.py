@@ -202,7 +202,7 @@ def test_output_names_are_taken_as_by_an_inference_session(tmp_path: Path, names
     assert outcome(lambda: one.run(names, {"x": X})) == outcome(lambda: other.run(names, {"x": X}))
 
 
-@pytest.mark.parametrize("options", [None, onnxruntime.RunOptions(), {}, 1, "a"], ids=str)
+@pytest.mark.parametrize("options", [None, onnxruntime.RunOptions(), {}, 1, "a"])
 def test_run_options_are_positional(tmp_path: Path, options: Any) -> None:  # noqa: ANN401
     """They reach ONNX Runtime, and what is none is refused."""
     model = identity(tmp_path / "m.onnx", FLOAT, ("n", 2))

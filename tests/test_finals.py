@@ -17,11 +17,11 @@ import simulated
 from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide.confirm import detectable
-from rtmo_optuna.search.finals import Outcomes, noise_of
+from rtmo_optuna.search.finals import FinalsState, kept_finals, noise_of
 from rtmo_optuna.search.preflight import Preflight
-from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.show import headline
-from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
+from rtmo_optuna.search.verdict import judged, verdict
+from rtmo_optuna.show.sections.verdict import facts, sentence
+from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening, Status
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Stage
 from rtmo_optuna.types.study import Origin, TrialRecord
@@ -76,13 +76,13 @@ class Planted:
         """Return a runner for the verb `tune`."""
         return self.runner()
 
-    def tune(self, study: Study, held: Settings = DEFAULT) -> Outcomes:
+    def tune(self, study: Study, held: Settings = DEFAULT) -> FinalsState:
         """Tune on; raises KeyboardInterrupt where that is planted."""
         study.enqueue(DEFAULT, Origin.DEFAULT)
         study.enqueue(held, Origin.CONFIG)
-        outcomes = simulated.tune(study, self.runner(), held).run()
-        assert outcomes is not None
-        return outcomes
+        finals = simulated.tune(study, self.runner(), held).run()
+        assert finals is not None
+        return finals
 
     def search(self, study: Study, **more: Any) -> None:  # noqa: ANN401 - of Tune
         """Tune on as far as the race."""
@@ -108,6 +108,7 @@ def kept(study: Study, purpose: Purpose) -> list[tuple[int, Settings, float | No
     return [(p.index, p.settings, p.cost) for p in study.processes if p.purpose is purpose]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("purpose", "count"), [(Purpose.RACE, 11), (Purpose.CONFIRMATION, 9)])
 def test_what_was_interrupted_goes_on_where_it_stopped(
     tmp_path: Path, planted: Planted, purpose: Purpose, count: int
@@ -126,7 +127,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
     planted.stop = lambda: len(kept(study, purpose)) == count
     with pytest.raises(KeyboardInterrupt):
         planted.tune(study)
-    assert not verdict(study, None).confirmed
+    assert judged(study, kept_finals(study)).verdict.status is judged(study, None).verdict.status is Status.MEASURED
     planted.stop = lambda: False
     study = opened(tmp_path)
     assert len(kept(study, purpose)) == count
@@ -143,12 +144,13 @@ def test_a_default_that_failed_in_its_trial_is_not_exported(tmp_path: Path, plan
     planted.factors = {ARENA: 1.2, PATTERN: 1.2}
     planted.fails = lambda settings, count: settings == DEFAULT and count == 6
     study = opened(tmp_path)
-    found = verdict(study, planted.tune(study))
-    assert found.sentence.startswith("The default settings failed.")
-    assert found.best is not None
-    assert found.best.settings != DEFAULT
+    found = judged(study, planted.tune(study))
+    assert sentence(found).startswith("The default settings failed.")
+    assert found.verdict.best is not None
+    assert found.verdict.best.settings != DEFAULT
 
 
+@pytest.mark.slow
 def test_what_the_user_put_into_config_yaml_after_a_study_is_raced(tmp_path: Path, planted: Planted) -> None:
     """A study that is over keeps its verdict for what it was compared with or wrote; anything else it has to meet."""
     planted.factors = {ARENA: 0.7}
@@ -161,10 +163,11 @@ def test_what_the_user_put_into_config_yaml_after_a_study_is_raced(tmp_path: Pat
     assert planted.ran.total() == ran
     second = planted.tune(opened(tmp_path), PATTERN)
     assert (second.incumbent, second.winner) == (PATTERN, ARENA)
-    assert [claim.against for claim in second.claims] == ["the default settings", "what config.yaml held"]
+    assert [claim.rival for claim in second.claims] == [DEFAULT, PATTERN]
     assert planted.ran[PATTERN] >= 10
 
 
+@pytest.mark.slow
 def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: Planted) -> None:
     """Cut off by the time after 12 pairs of 40, the confirmation says what the first 10 say, and goes on with time."""
     planted.factors = {ARENA: 0.985}
@@ -177,10 +180,8 @@ def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: 
     late = simulated.finals(study, planted.runner(), seconds=-1.0).run()
     assert [(claim.pairs, claim.decided) for claim in late.claims] == [(10, "no proven gain")]
     assert (late.over, late.decided) == (False, True)
-    told = verdict(study, late)
-    assert re.match(
-        r"^No proven gain over .* 10 pairs .*The time was up .* goes on\. The default .* stay\.$", told.sentence
-    )
+    told = sentence(judged(study, late))
+    assert re.match(r"^No proven gain over .* 10 pairs .*The time was up .* goes on\. The default .* stay\.$", told)
     known = noise_of(study)
     assert known.found
     assert noise_of(study, late).found == pytest.approx(2 * known.found, rel=0.1)
@@ -263,14 +264,14 @@ def test_the_same_command_again_runs_nothing(tmp_path: Path, planted: Planted) -
     planted.factors = {ARENA: 0.7}
     study = opened(tmp_path)
     first = planted.tune(study)
-    told = verdict(study, first)
+    told = judged(study, first)
     before = planted.ran.copy()
     again = opened(tmp_path)
     second = planted.tune(again)
     assert planted.ran == before
     assert second == first
-    assert verdict(again, second).sentence == told.sentence
-    assert verdict(again, second).confirmed
+    assert sentence(judged(again, second)) == sentence(told)
+    assert judged(again, second).verdict.confirmed
 
 
 def test_a_leader_in_p99_runs_twice_and_both_processes_count(tmp_path: Path) -> None:
@@ -324,9 +325,9 @@ def test_another_config_begins_an_interrupted_race_anew(tmp_path: Path, planted:
         planted.tune(study)
     planted.stop = lambda: False
     study = opened(tmp_path)
-    outcomes = planted.tune(study, PATTERN)
-    assert outcomes.incumbent == PATTERN
-    assert {claim.against for claim in outcomes.claims} == {"the default settings", "what config.yaml held"}
+    finals = planted.tune(study, PATTERN)
+    assert finals.incumbent == PATTERN
+    assert {claim.rival for claim in finals.claims} == {DEFAULT, PATTERN}
 
 
 @pytest.mark.parametrize(
@@ -347,8 +348,9 @@ def test_the_verdict_says_what_is_exported_and_why(  # noqa: PLR0917 - pytest pa
     """Only what is proven faster replaces what config.yaml holds."""
     planted.factors = factors
     study = opened(tmp_path)
-    told = verdict(study, planted.tune(study, held))
-    assert re.search(words, told.sentence), told.sentence
+    found = judged(study, planted.tune(study, held))
+    told = found.verdict
+    assert re.search(words, sentence(found)), sentence(found)
     assert told.best is not None
     assert told.best.settings == exported
     assert told.confirmed is bool(factors)
@@ -358,9 +360,10 @@ def test_a_gain_under_one_percent_is_not_claimed(tmp_path: Path, planted: Plante
     """It is measured well here, and said, but nothing is exported for it."""
     planted.factors, planted.spread = {ARENA: 1 / 1.008}, 0.0005
     study = opened(tmp_path)
-    told = verdict(study, planted.tune(study))
+    found = judged(study, planted.tune(study))
+    told = found.verdict
     assert not told.confirmed
-    assert "Under 1% nothing is claimed." in told.sentence
+    assert "Under 1% nothing is claimed." in sentence(found)
     assert told.best is not None
     assert told.best.settings == DEFAULT
 
@@ -372,11 +375,11 @@ def test_wrong_outputs_never_win(tmp_path: Path, planted: Planted) -> None:
         settings.get("enable_cpu_mem_arena") is False and (count > 0 or len(settings) > 1)
     )
     study = opened(tmp_path)
-    outcomes = planted.tune(study)
-    assert outcomes.winner is not None
-    assert set(PATTERN) <= set(outcomes.winner)
-    assert not set(ARENA) & set(outcomes.winner)
-    assert verdict(study, outcomes).confirmed
+    finals = planted.tune(study)
+    assert finals.winner is not None
+    assert set(PATTERN) <= set(finals.winner)
+    assert not set(ARENA) & set(finals.winner)
+    assert verdict(study, finals).confirmed
     assert [p.reason for p in study.processes if p.settings == ARENA] == ["wrong output: planted"] * 2
 
 
@@ -387,10 +390,12 @@ def test_without_time_nothing_is_confirmed(tmp_path: Path, planted: Planted) -> 
     planted.stop = lambda: study.runs == 8
     with pytest.raises(KeyboardInterrupt):
         planted.tune(study)
-    outcomes = simulated.finals(study, planted.runner(), seconds=-1.0).run()
+    finals = simulated.finals(study, planted.runner(), seconds=-1.0).run()
     assert not kept(study, Purpose.RACE)
-    told = verdict(study, outcomes)
-    assert told.sentence.startswith("Not confirmed: the time allowed 0 blocks of the race and 0 of the 10 pairs")
+    told = verdict(study, finals)
+    assert sentence(judged(study, finals)).startswith(
+        "Not confirmed: the time allowed 0 blocks of the race and 0 of the 10 pairs"
+    )
     assert told.best is not None
     assert told.best.settings == DEFAULT
     assert not told.confirmed
@@ -416,9 +421,9 @@ def test_finals_do_not_run_without_a_deadline_ahead(tmp_path: Path, planted: Pla
         planted.tune(study)
     planted.stop = lambda: False
     study = opened(tmp_path)
-    outcomes = simulated.finals(study, planted.runner(), seconds=-1.0).run()
-    assert outcomes.winner is not None
-    assert "Not confirmed" in verdict(study, outcomes).sentence
+    finals = simulated.finals(study, planted.runner(), seconds=-1.0).run()
+    assert finals.winner is not None
+    assert "Not confirmed" in sentence(judged(study, finals))
 
 
 def options(folder: Path, **script: Any) -> TuneOptions:  # noqa: ANN401 - a script is JSON
@@ -432,6 +437,7 @@ def held_in(path: Path) -> dict[str, Any]:
     return held
 
 
+@pytest.mark.slow
 def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It replaces what config.yaml held, with its interval beside it; the same command again runs nothing."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # not to wait for the device with tests beside this one
@@ -439,17 +445,17 @@ def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatc
     config.write_text("onnx: {enable_cpu_mem_arena: true}\n", encoding="utf-8")
     wanted = options(tmp_path, effects={"enable_cpu_mem_arena=False": 0.6}, base_ms=4.0)
     first = verb.tune(wanted, lambda _event: None)
-    assert first.record.verdict.confirmed, first.record.verdict.sentence
+    assert first.record.verdict.confirmed, sentence(first.record)
     held = held_in(config)
     assert held["enable_cpu_mem_arena"] is False
     assert held["benchmark_info"]["status"] == "confirmed"
     low, high = held["benchmark_info"]["speedup_interval"]
     assert low <= held["benchmark_info"]["speedup"] <= high
-    assert first.record.complete
+    assert first.record.finals.decided
     config.write_text("onnx: {enable_cpu_mem_arena: true}\n", encoding="utf-8")
     again = verb.tune(wanted, lambda _event: None)
     assert again.record.processes == first.record.processes
-    assert again.record.verdict.sentence == first.record.verdict.sentence
+    assert sentence(again.record) == sentence(first.record)
     assert held_in(config)["enable_cpu_mem_arena"] is False
 
 
@@ -479,12 +485,15 @@ def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, pla
     found = verb.tune(wanted, lambda _event: None, planted.runner_of)
     told = found.record.verdict
     assert told.best is not None
-    assert (told.confirmed, told.speedup, told.best.settings) == (True, None, Settings())
-    assert "The default settings are, too, and taken: 1.5" in told.sentence
+    assert (told.confirmed, told.best.settings) == (True, Settings())
+    assert found.record.proven(Settings()) is None
+    assert "The default settings are, too, and taken: 1.5" in sentence(found.record)
     assert held_in(config)["enable_mem_pattern"] is True
     assert 1.49 < held_in(config)["benchmark_info"]["speedup_over_previous"] < 1.505
-    cards = dict(headline.facts(found.record))
-    assert cards["Speed-up over config.yaml"].startswith(f"{told.claims[-1].ratio:.3f}")
+    cards = dict(facts(found.record))
+    claim = found.record.proven(ARENA)
+    assert claim is not None
+    assert cards["Speed-up over config.yaml"].startswith(f"{claim.ratio:.3f}")
 
 
 def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) -> None:

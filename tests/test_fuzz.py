@@ -9,7 +9,7 @@ import fuzz
 
 @pytest.mark.parametrize("kind", list(fuzz.KINDS))
 def test_nothing_escapes(kind: str) -> None:
-    """`scripts/fuzz.py` runs many more; here some hundreds of each kind."""
+    """`benchmarks/fuzz.py` runs many more; here some hundreds of each kind."""
     found = fuzz.fuzz(kind, 200)
     assert found.escaped == {}
     assert found.accepted > 5

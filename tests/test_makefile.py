@@ -20,6 +20,8 @@ from scratch_make import ROOT, Make
 if TYPE_CHECKING:
     from pathlib import Path
 
+PARALLEL = ("-n", "auto", "--dist", "loadgroup")
+
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
@@ -32,7 +34,7 @@ def test_help_is_the_default_and_names_every_target(make: Make) -> None:
     status, printed = make()
     assert status == 0
     listed = re.findall(r"^  (\S+) +\S", printed, re.MULTILINE)
-    assert listed == ["help", "venv", "tune", "model", "dashboard", "test", "check", "lock", "clean"]
+    assert listed == ["help", "venv", "tune", "model", "dashboard", "test", "check", "count", "lock", "clean"]
     assert make.log.read_text() == ""
 
 
@@ -43,9 +45,9 @@ def test_tune_makes_the_environment_once_and_runs_the_program_in_it(make: Make) 
     assert status == 0
     assert [line.split(" ...")[0] for line in printed.splitlines()] == [
         "Creating .venv with Python 3.12",
-        "Installing rtmo_optuna with the extras cpu into .venv (about a minute)",
+        "Installing rtmo_optuna with the extras cpu,openvino into .venv (about a minute)",
     ]
-    assert make.installs() == [".[cpu]"]
+    assert make.installs() == [".[cpu,openvino]"]
     ran = [
         "-m",
         "rtmo_optuna",
@@ -66,8 +68,8 @@ def test_tools_are_added_for_tests_and_suffice_for_tune(make: Make) -> None:
     """`make test` installs the tools too, after `make tune` or before it; then nothing is left to install."""
     make("tune", "MODEL=a.onnx")
     make("test", "ARGS=-k some")
-    assert make.installs() == [".[cpu,dev]"]
-    assert make.calls()[-1] == ["python", "-m", "pytest", "-k", "some"]
+    assert make.installs() == [".[cpu,openvino,dev]"]
+    assert make.calls()[-1] == ["python", "-m", "pytest", *PARALLEL, "-k", "some"]
     shutil.rmtree(make.root / ".venv")
     make("test")
     make("tune", "MODEL=a.onnx")
@@ -97,7 +99,7 @@ def test_changed_requirements_are_installed(make: Make, file: str) -> None:
     with (make.root / file).open("a") as text:
         text.write("# changed\n")
     make("tune", "MODEL=a.onnx")
-    assert make.installs() == [".[cpu]"]
+    assert make.installs() == [".[cpu,openvino]"]
     assert not [call for call in make.calls() if "venv" in call]
 
 
@@ -108,7 +110,15 @@ def test_a_failed_install_is_begun_again(make: Make) -> None:
     assert "The install into .venv failed; the same command tries again.\n" in printed
     assert not [call for call in make.calls() if "rtmo_optuna" in call]
     assert make("tune", "MODEL=a.onnx")[0] == 0
-    assert make.installs() == [".[cpu]"]
+    assert make.installs() == [".[cpu,openvino]"]
+
+
+def test_where_there_is_no_wheel_of_openvino_there_is_the_rest(make: Make) -> None:
+    """It is tried once, said, and done without."""
+    status, printed = make("tune", "MODEL=a.onnx", NO_WHEEL="openvino")
+    assert status == 0
+    assert "Trying without OpenVINO ...\n" in printed
+    assert make.installs() == [".[cpu,openvino]", ".[cpu]"]
 
 
 def test_a_failed_update_does_not_leave_the_old_stamp(make: Make) -> None:
@@ -119,7 +129,7 @@ def test_a_failed_update_does_not_leave_the_old_stamp(make: Make) -> None:
     make("tune", "MODEL=a.onnx", PIP_STATUS="1")
     (make.root / "requirements.lock").write_text(old)
     make("tune", "MODEL=a.onnx")
-    assert make.installs() == [".[cpu]"]
+    assert make.installs() == [".[cpu,openvino]"]
 
 
 def test_an_environment_whose_interpreter_is_gone_is_made_anew(make: Make) -> None:
@@ -127,7 +137,7 @@ def test_an_environment_whose_interpreter_is_gone_is_made_anew(make: Make) -> No
     make("tune", "MODEL=a.onnx")
     (make.root / ".venv/bin/python").unlink()
     assert make("tune", "MODEL=a.onnx")[0] == 0
-    assert make.installs() == [".[cpu]"]
+    assert make.installs() == [".[cpu,openvino]"]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,7 @@ def test_the_extra_and_the_default_model_follow_the_gpu(make: Make, answer: str,
     """A GPU that nvidia-smi lists gets CUDA's libraries and RTMO-s, any other answer means no GPU."""
     make.nvidia_smi(answer)
     assert make("tune", "ARGS=--quick")[0] == 0
-    assert make.installs() == [f".[{extra}]"]
+    assert make.installs() == [f".[{extra}{',openvino' if extra == 'cpu' else ''}]"]
     model = f"models/rtmo-{size}-exported"
     side = {"s": 640, "t": 416}[size]
     assert make.calls()[-1][2:] == [
@@ -161,7 +171,7 @@ def test_a_new_gpu_replaces_onnx_runtime(make: Make) -> None:
     assert make("tune", "MODEL=a.onnx", INSTALLED="onnxruntime", PIP_STATUS="1")[0] == 2
     make.nvidia_smi("No devices found.")  # and what was there before is there no more
     make("test", INSTALLED="onnxruntime-gpu")
-    assert make.installs() == [".[cpu,dev]"]
+    assert make.installs() == [".[cpu,openvino,dev]"]
     make.nvidia_smi("GPU 0: NVIDIA H200 (UUID: GPU-aa11)")
     assert make("tune", "MODEL=a.onnx", INSTALLED="onnxruntime")[0] == 0
     pip = [call[-2:] for call in make.calls() if "pip" in call]
@@ -255,7 +265,7 @@ def test_an_empty_venv_installs_nothing(make: Make) -> None:
     assert make("VENV=", "tune", "MODEL=a.onnx") == (0, "")
     assert make.calls() == [["python3", "-m", "rtmo_optuna", "tune", "a.onnx", "--config", "config.yaml"]]
     assert make("VENV=", "test")[0] == 0
-    assert make.calls() == [["python3", "-m", "pytest"]]
+    assert make.calls() == [["python3", "-m", "pytest", *PARALLEL]]
     (make.root / "rtmo_optuna.py").write_text("import os; print(os.environ['PYTHONPATH'])")
     made = make.start("VENV=", f"PYTHON={sys.executable}", "tune", "MODEL=a.onnx", PYTHONPATH="/nowhere")
     assert made.communicate(timeout=60)[0] == f"{make.root}:/nowhere\n"

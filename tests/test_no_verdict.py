@@ -16,9 +16,9 @@ from rtmo_optuna.cli import main
 from rtmo_optuna.machine.host import device_lock
 from rtmo_optuna.search.decide.budget import LEAST_PAIRS, Budget
 from rtmo_optuna.search.runner import recorded
-from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.show.evidence import Status, status
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show.sections.verdict import sentence
+from rtmo_optuna.types.findings import Purpose, Status
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.verbs import tune
@@ -58,6 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return call
 
 
+@pytest.mark.slow
 def test_one_trial_is_no_verdict(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     """The default alone: exit code 4, the file left alone, what to do, and no word of what would have been found."""
     Path("config.yaml").write_text("onnx: {}\n", encoding="utf-8")
@@ -85,8 +86,8 @@ def test_what_the_file_holds_and_the_default_alone_are_no_verdict(tmp_path: Path
     found = tuned(tmp_path, planted, trials=1)
     assert planted.ran[ARENA] > 10
     assert (found.undecided, found.config) == (True, None)
-    assert status(found.record) is Status.TOO_LITTLE
-    assert found.record.verdict.sentence.startswith("Too little was tried for a verdict: 2 of 8 settings. Give more")
+    assert found.record.verdict.status is Status.TOO_LITTLE
+    assert sentence(found.record).startswith("Too little was tried for a verdict: 2 of 8 settings. Give more")
     assert "benchmark_info" not in (tmp_path / "config.yaml").read_text(encoding="utf-8")
 
 
@@ -104,7 +105,7 @@ def test_a_whole_space_that_is_slower_is_a_verdict(tmp_path: Path, planted: Plan
     found = tuned(tmp_path, planted)
     assert not found.undecided
     assert found.config is not None
-    assert status(found.record) is Status.NO_GAIN
+    assert found.record.verdict.status is Status.NO_GAIN
     assert "there is nothing to change" in (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
 
 
@@ -113,7 +114,7 @@ def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> Non
     assert planted.spread
     found = tuned(tmp_path, planted, trials=2)
     report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
-    assert status(found.record) is Status.NO_GAIN
+    assert found.record.verdict.status is Status.NO_GAIN
     assert "but only 2 of 8 settings were." in report
     assert "nothing to change" not in report
 
@@ -124,8 +125,8 @@ def test_an_interruption_right_after_the_default_compares_it_with_nothing(tmp_pa
     found = tuned(tmp_path, planted)
     assert found.interrupted
     assert not found.undecided
-    assert "against" not in found.record.verdict.sentence
-    assert "1 of 8 settings, and no race. The same command goes on from here." in found.record.verdict.sentence
+    assert "against" not in sentence(found.record)
+    assert "1 of 8 settings, and no race. The same command goes on from here." in sentence(found.record)
 
 
 def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Planted) -> None:
@@ -137,10 +138,10 @@ def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Plan
     with pytest.raises(KeyboardInterrupt):
         simulated.tune(study, planted.runner()).run()
     planted.stop = lambda: False
-    outcomes = simulated.finals(study, planted.runner(), seconds=-1.0).run()
-    assert 0 < outcomes.blocks < 5
-    assert (outcomes.winner, outcomes.decided) == (DEFAULT, False)
-    assert verdict(study, outcomes).sentence.startswith(f"Not confirmed: the time allowed {outcomes.blocks} blocks")
+    finals = simulated.finals(study, planted.runner(), seconds=-1.0).run()
+    assert 0 < finals.blocks < 5
+    assert (finals.winner, finals.decided) == (DEFAULT, False)
+    assert sentence(judged(study, finals)).startswith(f"Not confirmed: the time allowed {finals.blocks} blocks")
 
 
 @pytest.mark.parametrize(
@@ -171,10 +172,10 @@ def test_time_for_pairs_comes_back_with_shorter_processes(tmp_path: Path, plante
     study.enqueue(DEFAULT, Origin.DEFAULT)
     runner = planted.runner()
     runner.seen.walls_s.append(study.about.definition.timeout_s / 15)
-    outcomes = simulated.tune(study, runner, baseline=2, observer=events.append).run()
+    finals = simulated.tune(study, runner, baseline=2, observer=events.append).run()
     assert [event for event in events if isinstance(event, Note) and "and the search takes it all" in event.text]
-    assert outcomes is not None
-    assert [claim.pairs for claim in outcomes.claims] == [10]
+    assert finals is not None
+    assert [claim.pairs for claim in finals.claims] == [10]
 
 
 def test_a_run_that_goes_on_knows_how_long_its_processes_took(tmp_path: Path, planted: Planted) -> None:

@@ -289,6 +289,7 @@ def test_a_rate_that_the_model_cannot_keep_is_refused(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_tune_at_a_pace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It finds the planted winner, and says at which pace: at its end, in config.yaml and in the report.
 
@@ -327,6 +328,7 @@ def test_a_tune_at_a_pace(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert not Path("other.db").exists()
 
 
+@pytest.mark.slow
 def test_a_bench_at_a_pace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The rate stands in its JSON, and how many calls each side missed."""
     scripted.write_script(folder, base_ms=6.0, effects={"enable_mem_pattern=False": 2.0})

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from rtmo_optuna.search.finals import Outcomes
+    from rtmo_optuna.search.finals import FinalsState
     from rtmo_optuna.study.study import Study
     from rtmo_optuna.types.request import Value
     from rtmo_optuna.types.subject import SearchSpace
@@ -197,7 +197,7 @@ def searched(folder: Path, planted: Planted) -> Study:
     return study
 
 
-def finished(study: Study, planted: Planted) -> Outcomes:
+def finished(study: Study, planted: Planted) -> FinalsState:
     """Run race, making plain and confirmation."""
     runner = planted.runner()
     runner.seen.walls_s.append(0.01)
@@ -272,8 +272,9 @@ def test_a_screening_counts(tmp_path: Path, planted: Planted) -> None:
     assert len(kept(study, Purpose.PLAIN)) == 10
 
 
+@pytest.mark.slow
 def test_simulated_studies_export_what_is_real() -> None:
-    """Ten whole tunes on a clock of their own; the figures at length: docs/benchmarks.md."""
+    """Ten whole tunes on a clock of their own; the figures at length: docs/lab/claims.md."""
     args = parser().parse_args([])
     found = [exported(CASES["known"], 0.02, seed, args) for seed in range(10)]
     assert sum(one.exact for one in found) >= 9

@@ -170,6 +170,7 @@ def test_where_nothing_can_be_measured_the_queue_is_not_run_to_its_end(tmp_path:
     assert study.runs == 1
 
 
+@pytest.mark.slow
 def test_time_that_is_too_short_for_a_claim_is_told_beforehand(tmp_path: Path) -> None:
     """A minute a process, ten minutes: said before the search; a second a process: nothing is said."""
     for each_s, notes in ((60.0, 1), (1.0, 0)):

@@ -161,6 +161,7 @@ def test_what_was_not_recorded_is_passed_over_at_no_charge() -> None:
     assert len(done.steps) <= 96
 
 
+@pytest.mark.slow
 def test_ours_is_ahead_and_failures_do_not_stop_it() -> None:
     """With one choice failing, the Gaussian process needs under half of random's seconds; failures are charged."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)

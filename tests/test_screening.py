@@ -21,9 +21,9 @@ from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide import equivalence, judge, screening
 from rtmo_optuna.search.decide.equivalence import InertRules, signed_rank_cut
 from rtmo_optuna.search.decide.screening import Level
-from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.show.report import markdown
-from rtmo_optuna.show.stages import saved_by_pruning
+from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show.sections.time import saved_by_pruning
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.space.advice import advised, row_for
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve, size
@@ -33,14 +33,14 @@ from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Note, Origin, TrialRecord
 from rtmo_optuna.types.subject import Frozen, Gpu, Machine, SearchSpace, StudyDefinition
 from test_finals import Planted
-from test_show_charts import measured, realistic
+from test_show_charts import markdown, measured, realistic
 from test_show_charts import study as recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rtmo_optuna.search.finals import Outcomes
+    from rtmo_optuna.search.finals import FinalsState
     from rtmo_optuna.study.study import Study
     from rtmo_optuna.types.study import Event
 
@@ -314,7 +314,7 @@ def test_failed_pairs_count_for_nothing_and_three_end_the_test() -> None:
 
 @pytest.mark.parametrize("gains", [(), (-0.03,), (-0.03, 0.03)], ids=["none", "one", "two opposite"])
 def test_what_does_nothing_is_found_and_what_is_worth_3_percent_is_not_called_so(gains: tuple[float, ...]) -> None:
-    """At s_b 2 %: two opposite effects do not hide each other. The figures at length: scripts/bench_screening.py."""
+    """At s_b 2 %: two opposite effects do not hide each other. The figures at length: benchmarks/bench_screening.py."""
     found = shares(100, planted(gains), 0.02)
     assert found.inert >= 0.8
     assert found.wrong <= 0.04 or not gains
@@ -322,7 +322,7 @@ def test_what_does_nothing_is_found_and_what_is_worth_3_percent_is_not_called_so
 
 
 def test_a_drifting_host_makes_no_knob_look_faster() -> None:
-    """1 % from process to process: without the default among the flips a quarter was misread (docs/benchmarks.md)."""
+    """1 % from process to process: without the default among the flips a quarter was misread (docs/lab/claims.md)."""
     found = shares(60, planted((), binary=18), 0.01, drift=0.01)
     assert found.misread < 0.04
     assert found.inert >= 0.8
@@ -400,7 +400,7 @@ def opened(folder: Path, trials: int = 24, **changes: Any) -> Study:  # noqa: AN
     return scripted.opened(folder, definition, replace(host(), cores=4))
 
 
-def tune(study: Study, bench: Bench, told: list[str] | None = None, *, search_only: bool = True) -> Outcomes | None:
+def tune(study: Study, bench: Bench, told: list[str] | None = None, *, search_only: bool = True) -> FinalsState | None:
     """Tune on; raises KeyboardInterrupt where that is planted. What is noted goes to `told`."""
 
     def observe(event: Event) -> None:
@@ -526,14 +526,14 @@ def test_the_default_runs_before_each_block_of_flips_and_after_the_last(tmp_path
 def test_where_nothing_does_anything_the_default_stays(tmp_path: Path, bench: Bench) -> None:
     """Every dimension frozen: no settings are sampled, and the verdict is that nothing was faster."""
     study = opened(tmp_path)
-    outcomes = tune(study, bench, search_only=False)
+    finals = tune(study, bench, search_only=False)
     assert size(study.live) == 1
     assert not [one for one in study.trials if one.origin is Origin.SAMPLER]
-    assert outcomes is not None
-    found = verdict(study, outcomes)
-    assert found.best is not None
-    assert found.best.settings == Settings()
-    assert "No proven gain" in found.sentence
+    assert finals is not None
+    found = judged(study, finals)
+    assert found.verdict.best is not None
+    assert found.verdict.best.settings == Settings()
+    assert "No proven gain" in sentence(found)
     assert bench.ran.total() < 80
 
 
@@ -556,6 +556,7 @@ def test_what_there_is_no_time_to_test_is_named(tmp_path: Path, bench: Bench) ->
     assert not screened(study).over
 
 
+@pytest.mark.slow
 def test_a_screening_that_ran_out_of_time_goes_on_with_more(tmp_path: Path, bench: Bench) -> None:
     """The flips of the first run are not run again; what it had no time to test is tested, and the search goes on."""
     bench.spread = 0.2
@@ -604,7 +605,7 @@ def test_the_report_says_what_each_knob_does_here(tmp_path: Path, bench: Bench) 
     bench.factors = {ARENA: 0.9}
     study = opened(tmp_path)
     tune(study, bench)
-    text = markdown(study.record(screening=study.screening, verdict=verdict(study, None)), {})
+    text = markdown(judged(study, None), {})
     part = text[text.index("## What each knob does here") :]
     assert "Inert here" in part
     assert "- `enable_mem_pattern`" in part

@@ -9,8 +9,9 @@ import pytest
 
 from models import facts
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space import definition, resolve
-from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
+from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
 from rtmo_optuna.types.request import ModelFacts, Settings, Value
 from rtmo_optuna.types.subject import Frozen, Gpu, InputFacts, Machine, SearchSpace, StudyDefinition
 from rtmo_optuna.verbs import first_look

@@ -18,6 +18,7 @@ from rtmo_optuna.engine.gate.flat import even, flat, together
 from rtmo_optuna.engine.inputs.inputs import load
 from rtmo_optuna.engine.session import open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, ModelFacts, Stage
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Worker:
             external_files=graph.external_files if graph else (),
             random_operators=graph.random if graph else (),
             widths=graph.widths[:_MOST_WIDTHS] if graph else (),
+            weights=graph.weights if graph else (),
         )
         self.answer(protocol.Described(facts))
 
@@ -230,7 +232,7 @@ def _load_ahead(provider: str) -> None:
         importlib.import_module(module)
     with contextlib.suppress(UsageError):
         ort.load(provider)
-    ort.start_driver(provider)
+    PROVIDERS[provider].start()
 
 
 def main() -> None:

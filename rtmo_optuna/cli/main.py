@@ -14,7 +14,9 @@ from rtmo_optuna.cli.progress import Progress, comparison_rows, print_table, spa
 from rtmo_optuna.cli.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
 from rtmo_optuna.display import visible, without_password
 from rtmo_optuna.errors import LostError, TunerError
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.scratch import lost_file, scratch
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import count, number, pace
 
 if TYPE_CHECKING:
@@ -52,7 +54,9 @@ Output = Annotated[
     Path | None,
     _option("--output", path("PATH"), "Report file (.md), or a folder. Default: results/<study name>/."),
 ]
-Provider = Annotated[str, _option("--provider", one_of("auto", "cuda", "cpu"), "auto: cuda where there is a GPU.")]
+Provider = Annotated[
+    str, _option("--provider", one_of("auto", *PROVIDERS), "auto: cuda where there is a GPU, else host or cpu.")
+]
 Rate = Annotated[
     float | None,
     _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),
@@ -150,7 +154,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         return
     with Progress() as progress:
         result = verb.tune(options, progress)
-    _say(f"\n{result.record.verdict.sentence}")
+    _say(f"\n{sentence(result.record)}")
     _tell_pace(result.record.definition)
     if result.config:
         kept = f" (the old file is {result.backup})" if result.backup else ""

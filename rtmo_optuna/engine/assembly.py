@@ -11,6 +11,7 @@ from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.split import DeviceSelection, FixedFinish, HostSelection, LooseFinish, SplitCall
 from rtmo_optuna.errors import SettingsRefusedError
+from rtmo_optuna.providers.table import REFERENCE
 from rtmo_optuna.types.request import Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
@@ -55,22 +56,33 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
     if spec.settings.get("split_capture"):
         from rtmo_optuna.engine.cutting.cut import cut  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
-        return _Parts(runtime, spec, cut(spec.model, spec.shapes)).assembly()
+        parts = cut(spec.model, spec.shapes)
+        return _Parts(runtime, spec, replace(parts, head=_computing(spec.settings, parts.head))).assembly()
+    model = _computing(spec.settings, spec.model)
     if spec.settings.get(_CAPTURED):
-        device = Device.captured(runtime.ort, spec.provider, spec.device)
-        session = _captured(runtime, spec, spec.model, spec.settings, device, free_dimensions=spec.free_dimensions)
+        device = Device.captured(runtime.ort, runtime.provider, spec.device)
+        session = _captured(runtime, spec, model, spec.settings, device, free_dimensions=spec.free_dimensions)
         graph = GraphCall(session, device)
         return _whole(session, graph, notes=_told("The model", graph.broken))
     session = runtime.open(
-        spec.model,
+        model,
         spec.settings,
         device=spec.device,
         free_dimensions=spec.free_dimensions,
         record_nodes=record_nodes,
     )
     if spec.settings.get("io_binding"):
-        return _whole(session, BoundCall(session, Device(runtime.ort, spec.provider, spec.device)))
+        return _whole(session, BoundCall(session, Device(runtime.ort, runtime.provider.memory, spec.device)))
     return _whole(session, PlainCall(session))
+
+
+def _computing(settings: Settings, model: str) -> str:
+    """Return the file of `model` that computes as the settings say."""
+    if settings.get("precision") != "float16":
+        return model
+    from rtmo_optuna.engine.precision import half  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
+
+    return half(model)
 
 
 def _whole(session: Any, call: Call, notes: tuple[str, ...] = ()) -> Assembly:  # noqa: ANN401
@@ -107,7 +119,7 @@ def _in_the_way(runtime: Runtime, spec: SessionSpec, path: str, settings: Settin
 
 def open_on_host(path: str, extras: Mapping[str, Value]) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
     """Return the session of what runs between captured parts, with those of the session's other options that it has."""
-    return replace(ort.load("cpu"), extras=extras).open(path, _ON_HOST)
+    return replace(ort.load(REFERENCE), extras=extras).open(path, _ON_HOST)
 
 
 def _without(settings: Settings, names: Collection[str]) -> Settings:
@@ -126,7 +138,7 @@ class _Parts:
         self._runtime, self._spec, self._cut = runtime, spec, parts
         self._middle = "select" if parts.finish else "tail"
         self._on_host = bool(spec.settings.get("split_on_host"))
-        self._device = Device.captured(runtime.ort, spec.provider, spec.device)
+        self._device = Device.captured(runtime.ort, runtime.provider, spec.device)
         self._notes: tuple[str, ...] = ()
         products = sorted(parts.operators[self._middle].intersection(_PRODUCTS.split()))
         if self._on_host and products:

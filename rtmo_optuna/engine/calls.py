@@ -10,6 +10,7 @@ from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.ort import specs
 from rtmo_optuna.errors import SettingsRefusedError
+from rtmo_optuna.providers.base import HOST_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ class BoundCall:
         self._dynamic = [s.name for s in outputs if not s.shape or not is_fixed(s.shape)]
         for spec in outputs:
             if spec.name in self._dynamic:
-                self._binding.bind_output(spec.name, "cpu")
+                self._binding.bind_output(spec.name, HOST_MEMORY)
             else:
                 self._binding.bind_ortvalue_output(spec.name, device.value(DTYPES[spec.dtype], spec.shape))
         self._names = [spec.name for spec in outputs]
@@ -76,7 +77,7 @@ class BoundCall:
             for name, array in feed.items():
                 self._fill(name, array)
             for name in self._dynamic:
-                self._binding.bind_output(name, "cpu")
+                self._binding.bind_output(name, HOST_MEMORY)
             self._session.run_with_iobinding(self._binding, options)
             made = dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
         return [made[name] for name in names]

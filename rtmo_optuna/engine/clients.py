@@ -10,6 +10,7 @@ from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.runtime import open_session
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.providers.table import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +64,7 @@ def adapt(
     """
     holder, attribute = _place(client, part)
     name, old = type(client).__qualname__, getattr(holder, attribute, None)
-    if not isinstance(old, (ort.load("cpu").ort.InferenceSession, Session)):
+    if not isinstance(old, (ort.load(REFERENCE).ort.InferenceSession, Session)):
         message = (
             f"What this {name} runs is a {type(old).__module__}.{type(old).__qualname__}, no "
             "onnxruntime.InferenceSession: make it with its ONNX Runtime backend, and call it once if it loads late."

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from rtmo_optuna.engine.cudart import CudaStream, HostStream, Stream
+from rtmo_optuna.providers.cudart import HostStream, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rtmo_optuna.providers.base import Provider
 
 _NO_GRAPH = ("gpu_graph_id", "-1")  # ONNX Runtime captures nothing in a run with this number
 _NO_WAIT = ("disable_synchronize_execution_providers", "1")
@@ -17,7 +18,7 @@ _NO_WAIT = ("disable_synchronize_execution_providers", "1")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where buffers lie: `kind` is cuda or cpu, `ort` the module onnxruntime, `stream` what sessions run on."""
+    """Where buffers lie: `kind` is ONNX Runtime's name for it; `stream` is what sessions run on."""
 
     ort: Any
     kind: str
@@ -25,13 +26,13 @@ class Device:
     stream: Stream = field(default_factory=HostStream)
 
     @classmethod
-    def captured(cls, ort: Any, kind: str, index: int) -> Device:  # noqa: ANN401 - ONNX Runtime ships no types
-        """Return one with a stream of its own, for what is captured."""
-        return cls(ort, kind, index, CudaStream(index) if kind == "cuda" else HostStream())
+    def captured(cls, ort: Any, provider: Provider, index: int) -> Device:  # noqa: ANN401 - ONNX Runtime ships no types
+        """Return a device of the provider's with a stream of its own, for what is captured."""
+        return cls(ort, provider.memory, index, provider.stream(index))
 
     def beside(self) -> Device:
         """Return the same with another stream, for work that goes on beside that on this one."""
-        return self.captured(self.ort, self.kind, self.index)
+        return replace(self, stream=self.stream.another())
 
     def value(self, dtype: Any, shape: Sequence[Any]) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
         """Return a new OrtValue of that type and fixed shape."""

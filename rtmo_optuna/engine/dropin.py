@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from rtmo_optuna.display import visible
-from rtmo_optuna.engine.cudart import page_locked
 from rtmo_optuna.engine.feed import DTYPES, OPTIONAL, Signature, is_fixed, shape_of, shown, takes
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
@@ -31,7 +30,7 @@ _BEHIND = {
 }
 """What stands behind a session that is no plain one, by the setting that says so."""
 _NEVER = {
-    "set_providers": "the provider is the one that was tuned: open another session, with provider=cpu or cuda",
+    "set_providers": "the provider is the one that was tuned: open another session, with another provider=",
     "enable_fallback": "what was tuned runs or raises, and never falls back to another provider: catch the error",
 }
 """Why, of `InferenceSession`'s methods, a tuned session never has these."""
@@ -196,8 +195,7 @@ class Session:
             message = f"The input {name!r} has the open shape {shown(wanted)}: say which one, as shape=(...)."
             raise UsageError(message)
         sizes, dtype = [size for size in wanted if isinstance(size, int)], DTYPES[spec.dtype]
-        locked = page_locked(sizes, dtype, self._spec.device) if self._spec.provider == "cuda" else None
-        return np.zeros(sizes, dtype) if locked is None else locked
+        return self._engine.runtime.provider.array(sizes, dtype, self._spec.device)
 
     def _engine_for(self, feed: Mapping[str, Any]) -> OnnxRuntimeEngine:
         """Return who runs `feed`: the engine that was tuned, or for other shapes one that leaves them open."""

@@ -21,6 +21,8 @@ _PROTOBUF_LIMIT_BYTES = 2**31 - 1
 _ONNX_DOMAINS = ("", "ai.onnx")
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 _MATRIX = 2
+_FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+"""ONNX's numbers of the types that are no integers (onnx.proto, TensorProto.DataType)."""
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Sampling"}
 )
@@ -35,7 +37,8 @@ class GraphFacts:
     of a function of the model counts as the function's nodes. `random` names the operators that answer differently
     each time, in order of name. `external_files` are the files that hold weights, relative to the model's folder, in
     the order of first mention. `widths` are the sizes that matrix products with weights want of what they multiply, in
-    the order of the nodes.
+    the order of the nodes; `weights` the types of the initializers that are no
+    integers.
     """
 
     opset: int
@@ -43,6 +46,7 @@ class GraphFacts:
     random: tuple[str, ...]
     external_files: tuple[str, ...]
     widths: tuple[int, ...] = ()
+    weights: tuple[str, ...] = ()
 
 
 def read_graph(path: Path | str) -> GraphFacts:
@@ -67,6 +71,7 @@ def read_graph(path: Path | str) -> GraphFacts:
         random=tuple(sorted(operator for operator, random in counts if random)),
         external_files=_external_files(model, path),
         widths=_widths(model.graph),
+        weights=_weights(model.graph),
     )
 
 
@@ -160,6 +165,11 @@ def _widths(graph: GraphProto) -> tuple[int, ...]:
             transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
             found.append(shape[1 if transposed else 0])
     return tuple(dict.fromkeys(found))
+
+
+def _weights(graph: GraphProto) -> tuple[str, ...]:
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    return tuple(name for number, name in _FLOATS.items() if number in kinds)
 
 
 def _drops(node: NodeProto, off: set[str]) -> bool:

@@ -5,9 +5,6 @@ Its only importer, and only where a session is opened: the parent never does.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -15,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
-from rtmo_optuna.space.extras import Extra, extra_of
-from rtmo_optuna.space.knobs import FREE_SHARE, PROVIDERS, Knob, Provider
+from rtmo_optuna.providers.base import Extra, Provider, text
+from rtmo_optuna.providers.table import PROVIDERS, REFERENCE
 from rtmo_optuna.types.request import Scope, Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
@@ -62,21 +59,16 @@ class Runtime:
         options, given = self.options(settings, device=device, free_dimensions=free_dimensions)
         if record_nodes:
             options.add_session_config_entry(_RECORD_NODES, "1")
+        chain = self.provider.chain(self.ort, options, given | ({_STREAM: str(stream)} if stream else {}), device)
         try:
-            session = self.ort.InferenceSession(
-                model,
-                options,
-                providers=[self.provider.ort_name],
-                provider_options=[given | ({_STREAM: str(stream)} if stream else {})],
-                enable_fallback=_NO_FALLBACK,
-            )
+            session = self.ort.InferenceSession(model, options, **chain, enable_fallback=_NO_FALLBACK)
         except Exception as error:
             raise translated(error) from error
         if self.provider.ort_name not in session.get_providers():
-            raise UsageError(_why_not_loaded(self.ort, self.provider.ort_name))
-        told = self.read_back(session)
+            raise UsageError(self.provider.why_missing(self.ort))
+        told = self.provider.told(session)
         for option, value in given.items():
-            if _spelled(told.get(option, "absent")) != _spelled(value):
+            if told is not None and _spelled(told.get(option, "absent")) != _spelled(value):
                 message = f"ONNX Runtime was given {option}={value} and reads back {told.get(option)}."
                 raise SettingsRefusedError(message)
         return session
@@ -87,33 +79,37 @@ class Runtime:
         """Return the SessionOptions and the provider options for `settings`, as `open` gives them."""
         table = {knob.name: knob for knob in self.provider.knobs}
         options = self.ort.SessionOptions()
-        given: dict[str, str] = {"device_id": str(device)} if self.provider.name == "cuda" else {}
+        given = self.provider.given(device)
         for name, value in settings:
-            _APPLY[table[name].scope](self.ort, options, given, table[name], _resolved(value, device))
-        for name, value in self.extras.items():
-            extra = extra_of(name)
-            if extra.provider in {"", self.provider.name}:
-                _APPLY[extra.scope](self.ort, options, given, extra, value)
+            knob = table[name]
+            _APPLY[knob.scope](self.ort, options, given, knob.option or name, knob.spell(value, device), value)
+        for extra, value in self._extras():
+            _APPLY[extra.scope](self.ort, options, given, extra.name, text(value), value)
         for name, size in (free_dimensions or {}).items():
             options.add_free_dimension_override_by_name(name, size)
         return options, given
 
+    def _extras(self) -> list[tuple[Extra, Value]]:
+        """Return the options that are no knobs, without those of another provider."""
+        if not self.extras:
+            return []
+        from rtmo_optuna.space.extras import extra_of  # noqa: PLC0415 - hardly ever needed, and knows every provider
+
+        known = ((extra_of(name), value) for name, value in self.extras.items())
+        return [(extra, value) for extra, value in known if extra.provider in {"", self.provider.name}]
+
     def read_back(self, session: Any) -> dict[str, str]:  # noqa: ANN401
-        """Return the provider's options as the session reads them back."""
-        told = session.get_provider_options().get(self.provider.ort_name, {})
+        """Return the provider's options as the session has them, none where it cannot be asked."""
+        told = self.provider.told(session) or {}
         return {name: value for name, value in told.items() if not name.endswith(_STREAM)}
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of ONNX Runtime and, on `cuda`, of the CUDA and cuDNN libraries that it loaded."""
-        found = {"onnxruntime": str(self.ort.__version__)}
-        if self.provider.name == "cuda":
-            found["cuda"] = str(getattr(self.ort, "cuda_version", "") or "")
-            found["cudnn"] = _cudnn_version()
-        return {name: version for name, version in found.items() if version}
+        """Return the versions of ONNX Runtime and of what the provider loaded, `cuda` and `cudnn` for instance."""
+        return self.provider.versions(self.ort)
 
 
 def load(provider: str) -> Runtime:
-    """Import ONNX Runtime and preload the CUDA libraries where `provider` needs them.
+    """Import ONNX Runtime and load the libraries that `provider` needs.
 
     What was loaded before takes next to no time. Raises UsageError, which says what to install, where ONNX Runtime or
     the provider is missing.
@@ -122,21 +118,8 @@ def load(provider: str) -> Runtime:
     ort = _import()
     imported = time.perf_counter_ns()
     table = PROVIDERS[provider]
-    _require_provider(ort, table.ort_name)
-    if provider == "cuda" and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+    table.load(ort)
     return Runtime(ort, table, imported - start, time.perf_counter_ns() - imported)
-
-
-def start_driver(provider: str) -> None:
-    """Start the CUDA driver where `provider` needs it; no context is made on a GPU.
-
-    Only for a process that is to open a session: after it, one that is forked off cannot use CUDA. Where there is no
-    driver nothing happens: opening a session says what is missing.
-    """
-    if provider == "cuda":
-        with contextlib.suppress(OSError):
-            ctypes.CDLL("libcuda.so.1").cuInit(0)
 
 
 def specs(nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:
@@ -150,7 +133,7 @@ def nodes_on_host(session: Any) -> list[str]:  # noqa: ANN401
     return [
         f"{node.op_type} {node.name!r}"
         for part in tell()
-        if part.ep_name == PROVIDERS["cpu"].ort_name
+        if part.ep_name == PROVIDERS[REFERENCE].ort_name
         for node in part.get_nodes()
     ]
 
@@ -180,33 +163,20 @@ def _import() -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
     return onnxruntime
 
 
-def _require_provider(ort: Any, name: str) -> None:  # noqa: ANN401
-    available = ort.get_available_providers()
-    if name not in available:
-        message = (
-            f"The installed ONNX Runtime {ort.__version__} has no {name} (it has {', '.join(available)}): for an "
-            "NVIDIA GPU uninstall onnxruntime and install rtmo-optuna[gpu], or choose --provider cpu."
-        )
-        raise UsageError(message)
+def _set_provider_option(_ort: Any, _options: Any, given: dict[str, str], name: str, text: str, _value: Value) -> None:  # noqa: ANN401
+    given[name] = text
 
 
-def _set_provider_option(_ort: Any, _options: Any, given: dict[str, str], knob: Knob | Extra, value: Value) -> None:  # noqa: ANN401
-    if knob.name == "gpu_mem_limit_gb":
-        given["gpu_mem_limit"] = str(int(float(value or 0) * 2**30))
-    else:
-        given[knob.name] = _text(value)
-
-
-def _set_attribute(ort: Any, options: Any, _: dict[str, str], knob: Knob | Extra, value: Value) -> None:  # noqa: ANN401
+def _set_attribute(ort: Any, options: Any, _given: dict[str, str], name: str, _text: str, value: Value) -> None:  # noqa: ANN401
     enums = {"graph_optimization_level": ort.GraphOptimizationLevel, "execution_mode": ort.ExecutionMode}
-    setattr(options, knob.name, getattr(enums[knob.name], str(value)) if knob.name in enums else value)
+    setattr(options, name, getattr(enums[name], str(value)) if name in enums else value)
 
 
-def _set_entry(_ort: Any, options: Any, _given: dict[str, str], knob: Knob | Extra, value: Value) -> None:  # noqa: ANN401
-    options.add_session_config_entry(knob.name, _text(value))
+def _set_entry(_ort: Any, options: Any, _given: dict[str, str], name: str, text: str, _value: Value) -> None:  # noqa: ANN401
+    options.add_session_config_entry(name, text)
 
 
-_APPLY: Mapping[Scope, Callable[[Any, Any, dict[str, str], Knob | Extra, Value], None]] = {
+_APPLY: Mapping[Scope, Callable[[Any, Any, dict[str, str], str, str, Value], None]] = {
     Scope.PROVIDER: _set_provider_option,
     Scope.SESSION: _set_attribute,
     Scope.ENTRY: _set_entry,
@@ -214,39 +184,5 @@ _APPLY: Mapping[Scope, Callable[[Any, Any, dict[str, str], Knob | Extra, Value],
 }
 
 
-def _text(value: Value) -> str:
-    return str(int(value)) if isinstance(value, bool) else str(value)
-
-
 def _spelled(text: str) -> str:
     return {"true": "1", "false": "0"}.get(text.lower(), text.lower())
-
-
-def _resolved(value: Value, device: int) -> Value:
-    if value != FREE_SHARE:
-        return value
-    from rtmo_optuna.machine.gpu import free_bytes  # noqa: PLC0415 - NVML is needed for this one choice only
-
-    return 0.9 * free_bytes(device) / 2**30
-
-
-def _why_not_loaded(ort: Any, provider: str) -> str:  # noqa: ANN401
-    folder = os.path.join(os.path.dirname(ort.__file__), "capi")  # noqa: PTH118, PTH120 - pathlib costs a child 3 ms
-    missing = "ONNX Runtime does not say why"
-    try:
-        ctypes.CDLL(f"{folder}/libonnxruntime_providers_shared.so", mode=os.RTLD_GLOBAL)
-        ctypes.CDLL(f"{folder}/libonnxruntime_providers_cuda.so")
-    except OSError as error:
-        missing = str(error)
-    return (
-        f"{provider} does not load: {missing}. Install the CUDA and cuDNN libraries that this ONNX Runtime was built "
-        "for (pip install 'rtmo-optuna[gpu]' brings them), or choose --provider cpu."
-    )
-
-
-def _cudnn_version() -> str:
-    try:
-        number = ctypes.CDLL("libcudnn.so.9", mode=os.RTLD_NOLOAD | os.RTLD_NOW).cudnnGetVersion()
-    except (OSError, AttributeError):
-        return ""
-    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"

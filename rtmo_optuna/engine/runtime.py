@@ -15,8 +15,9 @@ from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.feed import DTYPES, is_fixed, shown
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
+from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.space import configfile
-from rtmo_optuna.space.knobs import PROVIDERS, canonical, knob_table
+from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.tuned import tuned_dimensions, tuned_shapes
 from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
 
@@ -36,9 +37,9 @@ def open_session(
 ) -> Session:
     """Return a session of `model` with the settings that `config` holds: what was tuned is what runs.
 
-    `config_path` names the place in the file, as `tune --config-path` does. `provider` is cuda or cpu; `auto` is the
-    one that was tuned, else cuda where there is a GPU. `device` is the GPU's number. `shapes` are the inputs' shapes
-    by name, in place of those that the file fixed for tuning; `{}` fixes none.
+    `config_path` names the place in the file, as `tune --config-path` does. `provider` is one of those of
+    `tune --provider`; `auto` is the one that was tuned, else what it is there. `device` is the GPU's number. `shapes`
+    are the inputs' shapes by name, in place of those that the file fixed for tuning; `{}` fixes none.
 
     Raises UsageError where the file does not exist or holds unknown settings or none, where the model does not take the
     shapes or a CUDA graph lacks some, and where GPU, ONNX Runtime, model or provider are not those that were tuned:
@@ -75,18 +76,24 @@ def provider_options(
     """Return what to give to `InferenceSession(providers=...)` for the provider options that `config` holds.
 
     Session options are `session_options`; binding, CUDA graphs and cut models need `open_session`, and leave these
-    options out. Raises UsageError as `open_session` does for the file.
+    options out. Raises UsageError as `open_session` does for the file, and for a plugin, which has no such name.
     """
-    held = _held(Path(config), config_path, provider)
-    runtime = replace(ort.load(held.provider), extras=held.extras)
-    return [(runtime.provider.ort_name, runtime.options(_for_plain_calls(held), device=device)[1])]
+    runtime, settings = _plain(_held(Path(config), config_path, provider))
+    if not runtime.provider.named:
+        message = (
+            f"{runtime.provider.ort_name} is a plugin, which InferenceSession does not know by its name: call "
+            "open_session, or give InferenceSession what session_options returns."
+        )
+        raise UsageError(message)
+    return [(runtime.provider.ort_name, runtime.options(settings, device=device)[1])]
 
 
 def session_options(config: str | Path = "config.yaml", *, config_path: str = "", provider: str = "auto") -> Any:  # noqa: ANN401
-    """Return `onnxruntime.SessionOptions` with the session's settings that `config` holds."""
+    """Return `onnxruntime.SessionOptions` with the session's settings that `config` holds, and with its plugin."""
     held = _held(Path(config), config_path, provider)
-    runtime = replace(ort.load(held.provider), extras=held.extras)
-    options, _ = runtime.options(_for_plain_calls(held), free_dimensions=held.free_dimensions)
+    runtime, settings = _plain(held)
+    options, given = runtime.options(settings, free_dimensions=held.free_dimensions)
+    runtime.provider.chain(runtime.ort, options, given, 0)
     return options
 
 
@@ -110,7 +117,7 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
         message = f"The configuration {path} does not exist: tune first (rtmo-optuna tune MODEL --config {path})."
         raise UsageError(message)
     info = configfile.read_info(path, config_path)
-    chosen = provider if provider != "auto" else info.get("provider") or ("cuda" if gpu.gpus() else "cpu")
+    chosen = provider if provider != "auto" else info.get("provider") or automatic(next(iter(gpu.gpus()), None))
     if chosen not in PROVIDERS:
         where = f"benchmark_info of {path} says" if provider == "auto" else "this call says"
         message = f"There is no provider {str(chosen)!r}, which {where}: it must be {' or '.join(PROVIDERS)}."
@@ -173,8 +180,9 @@ def _differences(info: Mapping[str, Any], spec: SessionSpec) -> list[str]:
     return [f"{name} was {was[:40]}, is {now[:40]}" for name, (was, now) in found.items() if was != now]
 
 
-def _for_plain_calls(held: _Held) -> Settings:
-    """Return the settings without those that need more than a session's options."""
-    table = knob_table(held.provider)
-    calls = {name for name, knob in table.items() if knob.scope is Scope.CALL}
-    return canonical(held.provider, {name: value for name, value in held.settings if name not in calls})
+def _plain(held: _Held) -> tuple[ort.Runtime, Settings]:
+    """Return who runs the settings, loaded, and what it is given of them: all but what needs more than options."""
+    calls = {name for name, knob in knob_table(held.provider).items() if knob.scope is Scope.CALL}
+    provider, settings = PROVIDERS[held.provider].chosen(held.settings)
+    plain = canonical(provider.name, {name: value for name, value in settings if name not in calls})
+    return replace(ort.load(provider.name), extras=held.extras), plain

@@ -10,6 +10,7 @@ from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.assembly import assemble
 from rtmo_optuna.engine.feed import Signature
 from rtmo_optuna.errors import TunerError
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import EngineKind
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(self, spec: SessionSpec, *, record_nodes: bool = False) -> None:
-        """Import ONNX Runtime, load what CUDA needs, build the session; each is timed apart."""
+        """Import ONNX Runtime, load what the provider needs, build the session; each is timed apart."""
+        provider, settings = PROVIDERS[spec.provider].chosen(spec.settings)
+        spec = replace(spec, provider=provider.name, settings=settings)
         self.runtime = replace(ort.load(spec.provider), extras=spec.extras)
         begun = time.perf_counter_ns()
-        ort.start_driver(spec.provider)
+        provider.start()
         started = time.perf_counter_ns()
         self.import_ns, self.preload_ns = self.runtime.import_ns, self.runtime.preload_ns + started - begun
         self._assembly = assemble(self.runtime, spec, record_nodes=record_nodes)
@@ -79,7 +82,7 @@ class OnnxRuntimeEngine:
         return list(self.session.get_providers())
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of ONNX Runtime and, on `cuda`, of the CUDA and cuDNN libraries that it loaded."""
+        """Return the versions of ONNX Runtime and of what the provider loaded."""
         return self.runtime.versions()
 
     def nodes_by_provider(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from rtmo_optuna.engine.feed import DTYPES
 from rtmo_optuna.engine.ort import specs
+from rtmo_optuna.providers.base import HOST_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +98,7 @@ class DeviceSelection:
         """Return the outputs by name; how large they are, each call tells anew."""
         del feed  # lies in the buffers
         for name in self._gives:
-            self._binding.bind_output(name, "cpu")
+            self._binding.bind_output(name, HOST_MEMORY)
         self._session.run_with_iobinding(self._binding, options)
         return dict(zip(self._gives, self._binding.copy_outputs_to_cpu(), strict=True))
 
@@ -160,7 +161,7 @@ class LooseFinish:
             self._binding.bind_ortvalue_input(name, value)
             held.append(value)
         for name in self._gives:
-            self._binding.bind_output(name, "cpu")
+            self._binding.bind_output(name, HOST_MEMORY)
         self._session.run_with_iobinding(self._binding, self._device.run_options(synchronize=True))
         return dict(zip(self._gives, self._binding.copy_outputs_to_cpu(), strict=True))
 

@@ -20,7 +20,7 @@ STEPS = 10_000
 """Never fitted to the machine: the spins of one study compare only while every one of them does the same work."""
 NEAR = 1.10
 """A core at most this many times slower than the best known is quiet: a busy hyperthread twin makes a spin 1.5 to 2
-times slower, the clock leaves some 10 % between quiet cores (docs/design.md, What was measured)."""
+times slower, the clock leaves some 10 % between quiet cores (docs/lab/canary.md)."""
 PROBING_NS = 20_000_000
 """No third core is tried after this time: enough for 16 quiet ones, and a sixth of a window of 0.12 s."""
 BUSY = 1.3

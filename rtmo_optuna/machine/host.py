@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+PROCESSOR = "cpu"
+"""The name of the processor as a device that is held; a GPU's is its UUID."""
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,7 +48,14 @@ def host(gpu: Gpu | None = None) -> Machine:
         memory_bytes=min([memory, *memory_limits(groups)]),
         python=platform.python_version(),
         gpu=gpu,
+        instructions=half_precision(_read(_PROC / "cpuinfo")),
     )
+
+
+def half_precision(cpuinfo: str) -> tuple[str, ...]:
+    """Return the instructions on numbers of 16 bits that the text of /proc/cpuinfo names; none where it names none."""
+    named = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    return tuple(sorted(set(re.findall(r"\w*(?:bf|fp)16\b", named[1])))) if named else ()
 
 
 def cpu_model(cpuinfo: str) -> str | None:
@@ -118,7 +127,7 @@ def process_space() -> str:
 
 @contextlib.contextmanager
 def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) -> Iterator[None]:
-    """Hold the device `name` (a GPU's UUID, or "cpu") against this user's other processes while the body runs.
+    """Hold the device `name` (a GPU's UUID, or `PROCESSOR`) against this user's other processes while the body runs.
 
     Where another process has it, `waiting` is called once with that process's id (None where unknown), then the lock is
     waited for. The kernel releases it when the holder dies. It is not reentrant. Raises UsageError where no folder for

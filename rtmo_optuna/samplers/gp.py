@@ -160,7 +160,7 @@ def compressed(costs: Floats) -> Floats:
     How much slower than the best slow settings are is no matter, and they are the noisier ones: taken as they are, they
     would set the noise and the effects by which the good ones are told apart. A cost d above the least becomes
     s log(1 + d / s) with s = 0.2: 5 % slower stays 4.5 %, three times as slow becomes 1.45 times. On a grid recorded on
-    a GPU searches end 8 % sooner so, among thousands of settings 12 % (docs/benchmarks.md, Replay).
+    a GPU searches end 8 % sooner so, among thousands of settings 12 % (docs/lab/search.md, Replay).
     """
     above = costs - costs.min(initial=np.inf)
     return np.asarray(_FAR * np.log1p(above / _FAR))

@@ -14,7 +14,7 @@ from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.child.prefork import ChildPool
 from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.gpu import process_memory, state
-from rtmo_optuna.machine.host import device_lock
+from rtmo_optuna.machine.host import PROCESSOR, device_lock
 from rtmo_optuna.scratch import check_kept
 from rtmo_optuna.search.decide import judge, noise
 from rtmo_optuna.search.decide.budget import Clock
@@ -117,7 +117,7 @@ class ChildRunner:
             self.observer(WindowDone(statistics.median(medians), len(medians)))
 
         request = self._request(settings, rules)
-        with device_lock(self.gpu.uuid if self.gpu else "cpu", self._wait):
+        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait):
             begun = self.clock()
             seen.waited_s += begun - asked
             self.unchanged()

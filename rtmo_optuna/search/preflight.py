@@ -79,7 +79,7 @@ class Preflight:
 
         Where the host is noisy they run again, each window on a quiet core: that goes on for the whole study if it
         brings the processes nearer together without making them slower. (On one host it took the spread from 15 to
-        5 %, on another from 1 to 5 %; docs/benchmarks.md.)
+        5 %, on another from 1 to 5 %; docs/lab/canary.md.)
         """
         study, observer = self.processes.study, self.processes.observer
         if default := study.default:

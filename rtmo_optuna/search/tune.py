@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.search.decide import judge, screening
 from rtmo_optuna.search.decide.budget import LEAST_PAIRS, Budget, Deadline, enough_minutes
 from rtmo_optuna.search.decide.ladder import next_rung
-from rtmo_optuna.search.finals import Finals, Outcomes, least_pairs, plain_settings
+from rtmo_optuna.search.finals import Finals, FinalsState, least_pairs, plain_settings
 from rtmo_optuna.search.preflight import Preflight, keep_own
 from rtmo_optuna.search.runner import Conditions, Processes, Rules, Runner, conditions_of
 from rtmo_optuna.search.screen import Screen
@@ -58,7 +58,7 @@ class Tune:
         self.processes = Processes(self.study, self.runner, self.rules, self.observer, tuple(self.study.walls_s))
         self.conditions = Conditions()
 
-    def run(self) -> Outcomes | None:
+    def run(self) -> FinalsState | None:
         """Return what race and confirmation came to; None where they were not to run, or had nothing to run.
 
         They are left to the last of several drivers. Raises KeyboardInterrupt after the running trial was put back.
@@ -70,7 +70,7 @@ class Tune:
             self.study.release()
             self.study.crew.leave()
 
-    def _whole(self) -> Outcomes | None:
+    def _whole(self) -> FinalsState | None:
         if (found := self.study.screening) and found.over:
             self.study.freeze({one.name for one in found.inert})
         self._foretell()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.space.knobs import FREE_SHARE
+from rtmo_optuna.providers.cuda import FREE_SHARE
 from rtmo_optuna.space.resolve import params_of, settings_of
 from rtmo_optuna.types.request import Value
 

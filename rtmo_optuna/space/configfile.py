@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import files, values
 from rtmo_optuna.space.knobs import canonical, knob_table
-from rtmo_optuna.space.yamltext import KNOBS, Document
+from rtmo_optuna.space.yamltext import Document, known_knobs
 from rtmo_optuna.types.request import Settings, Value
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read(path: Path, provider: str, config_path: str = "") -> ConfigFile:
     """
     data = files.read_bytes(path)
     document = Document(path, files.decode(path, data or b""))
-    target = config_path or next(document.mappings_with(KNOBS), _NEW_TARGET)
+    target = config_path or next(document.mappings_with(known_knobs()), _NEW_TARGET)
     document.check_spelling(target)
     held = document.held(target, knob_table(provider))
     settings, extras = canonical(provider, held), document.extras(target, provider)
@@ -76,7 +76,7 @@ def read_info(path: Path, config_path: str = "") -> dict[str, Any]:
     Raises UsageError as `read` does.
     """
     document = Document(path, files.decode(path, files.read_bytes(path) or b""))
-    target = config_path or next(document.mappings_with(KNOBS), _NEW_TARGET)
+    target = config_path or next(document.mappings_with(known_knobs()), _NEW_TARGET)
     document.check_spelling(target)
     return document.info(target)
 
@@ -124,6 +124,6 @@ def _prove(config: ConfigFile, text: str, settings: Mapping[str, Value]) -> None
 def _is_proven(config: ConfigFile, text: str, settings: Mapping[str, Value]) -> bool:
     """Return whether the next run reads `settings` in `text`."""
     try:
-        return settings.items() <= Document(config.path, text).held(config.target, KNOBS).items()
+        return settings.items() <= Document(config.path, text).held(config.target, known_knobs()).items()
     except UsageError:
         return False

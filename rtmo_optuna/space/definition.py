@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space.files import NOT_YAML, Mark, bounded, complaint, decode, not_yaml, read_all
-from rtmo_optuna.space.knobs import PROVIDERS, canonical, dimension_table, knob_table
+from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.values import advice, nearest, parse_choice, parse_value, shown
 from rtmo_optuna.types.measurement import GateMode, GateRules
@@ -110,7 +111,7 @@ def load(path: Path, samplers: Collection[str]) -> StudyDefinition:
         message = f"windows_min is {measuring.windows_min}, more than windows_max, {measuring.windows_max}"
         raise reader.complaint(top["measuring"], message)
     given: dict[str, Any] = {**sections.get("budget", {}), **sections.get("constraints", {})}
-    if "constraints" in top and provider != "cuda":
+    if "constraints" in top and not PROVIDERS[provider].on_gpu:
         raise reader.complaint(top["constraints"], "max_memory_gb is the GPU's memory, so it needs the provider cuda")
     if "batch" in top:
         given["batch"] = reader.field(top["batch"], "batch", _COUNT)

@@ -1,18 +1,19 @@
 """The table of ONNX Runtime's own options that are no knobs: a configuration may hold them, and no study searches them.
 
 They are part of every session that the file speaks for, those of trials too. Names are those of 1.31: attributes of
-SessionOptions, keys of onnxruntime_session_options_config_keys.h, and options of the CUDA provider. Other keys that the
-installed version knows (see `installed`) are taken as they are written. Left out are those that write files, log, say
+SessionOptions, keys of onnxruntime_session_options_config_keys.h, and the providers' own. Other keys that the installed
+version knows (see `installed`) are taken as they are written. Left out are those that write files, log, say
 how a model's file is read, or hand over memory, streams and threads of the caller's.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.providers.base import Extra, options
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import Scope, Value
 
 if TYPE_CHECKING:
@@ -22,25 +23,7 @@ _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 _NUMBER = re.compile(r"\d{1,19}")
 
 
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """An option under ONNX Runtime's own name: where it goes, what it holds, and the only provider that has it.
-
-    `kind` is "flag", "number", "text", or "any", of which only the words for true and false are more than a text.
-    """
-
-    name: str
-    scope: Scope
-    kind: str
-    provider: str = ""
-
-
-def _rows(scope: Scope, kind: str, names: str, provider: str = "") -> dict[str, Extra]:
-    return {name: Extra(name, scope, kind, provider) for name in names.split()}
-
-
 _PREFIXES = ("session.", "ep.", "mlas.", "optimization.")
-_OF_CUDA = "ep.cuda."
 _LEFT_OUT = (
     "ep.context_", "session.collect_", "session.compile_only", "session.debug_", "session.enable_moe_",
     "session.enable_profiling", "session.load_model_format", "session.log_", "session.model_external_",
@@ -48,9 +31,9 @@ _LEFT_OUT = (
     "session.use_memory_mapped_", "session.use_ort_model_", "session.use_per_session_threads",
 )  # fmt: skip
 
-EXTRAS: Mapping[str, Extra] = {
-    **_rows(Scope.SESSION, "flag", "enable_mem_reuse use_deterministic_compute"),
-    **_rows(
+_OF_ALL = (
+    *options(Scope.SESSION, "flag", "enable_mem_reuse use_deterministic_compute"),
+    *options(
         Scope.ENTRY,
         "flag",
         "ep.enable_weightless mlas.disable_kleidiai mlas.qnbit.force_fp32 mlas.use_lut_gemm "
@@ -62,8 +45,7 @@ EXTRAS: Mapping[str, Extra] = {
         "session.qdqisint8allowed session.strict_shape_type_inference session.use_env_allocators "
         "session.x64quantprecision",
     ),
-    **_rows(Scope.ENTRY, "flag", "ep.cuda.enable_gemm_auto_tune", "cuda"),
-    **_rows(
+    *options(
         Scope.ENTRY,
         "number",
         "optimization.constant_folding_max_output_size_in_bytes session.dynamic_block_base "
@@ -72,9 +54,10 @@ EXTRAS: Mapping[str, Extra] = {
         "session.intra_op.spin_backoff_max session.intra_op.spin_duration_us "
         "session.qdq_matmulnbits_accuracy_level session.qdq_matmulnbits_block_size",
     ),
-    **_rows(Scope.ENTRY, "text", "optimization.disable_specified_optimizers session.intra_op_thread_affinities"),
-    **_rows(Scope.PROVIDER, "flag", "cudnn_conv1d_pad_to_nc1d enable_cudnn", "cuda"),
-    **_rows(Scope.PROVIDER, "number", "gpu_mem_limit sdpa_kernel tunable_op_max_tuning_duration_ms", "cuda"),
+    *options(Scope.ENTRY, "text", "optimization.disable_specified_optimizers session.intra_op_thread_affinities"),
+)
+EXTRAS: Mapping[str, Extra] = {
+    extra.name: extra for extra in (*_OF_ALL, *(extra for one in PROVIDERS.values() for extra in one.extras))
 }
 
 
@@ -90,8 +73,8 @@ def is_left_out(name: str) -> bool:
 
 def extra_of(name: str) -> Extra:
     """Return the option `name`; one that is not in the table is a configuration entry."""
-    provider = "cuda" if name.startswith(_OF_CUDA) else ""
-    return EXTRAS.get(name) or Extra(name, Scope.ENTRY, "any", provider)
+    owners = (one.name for one in PROVIDERS.values() if one.entries and name.startswith(one.entries))
+    return EXTRAS.get(name) or Extra(name, Scope.ENTRY, "any", next(owners, ""))
 
 
 def extra_value(extra: Extra, raw: str) -> Value:

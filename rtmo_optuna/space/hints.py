@@ -1,7 +1,7 @@
 """What is known of knobs beforehand: which won, what they may be worth, why one may do nothing. Pure data.
 
-Sources: recorded grids (docs/data), and ONNX Runtime's CUDA provider since 1.20 (onnxruntime/core/providers/cuda),
-where the options are read.
+Sources: recorded grids (benchmarks/data), and ONNX Runtime's CUDA provider since 1.20, where the options are read
+(onnxruntime/core/providers/cuda).
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ The screening tries it alone and with that one. (A CUDA graph and its IO binding
 
 
 LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
+    ({"provider": "openvino+bf16"}, {"provider": "openvino"}),
     ({"capture": "split+host"}, {"capture": "split"}, {"capture": "graph"}),
     ({"prefer_nhwc": True, "fuse_conv_bias": True}, {"prefer_nhwc": True}),
+    ({"precision": "float16"},),
     ({"cudnn_conv_algo_search": "HEURISTIC"},),
 )
-"""What was fastest together on GPUs of compute capability 9.0 (docs/benchmarks.md), as rungs: each is tried upon what
-helped of those before it, its first part that helps is kept, and believed no more than any other settings."""
+"""What was fastest together on GPUs of compute capability 9.0 (docs/lab/tunes.md) and on a processor, as rungs: each is
+tried upon what helped of those before it, its first part that helps is kept, and believed no more than any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,14 @@ _CONV = ("Conv", "ConvTranspose", "FusedConv")
 
 WORTH: Mapping[str, Mapping[Value, Worth]] = {
     "capture": {"split+host": Worth(1.43), "split": Worth(1.35), "graph": Worth(1.35), "binding": Worth(1.0)},
+    "precision": {"float16": Worth(1.25, _CONV)},
     "fuse_conv_bias": {True: Worth(1.07, _CONV)},
     "prefer_nhwc": {True: Worth(1.05, _CONV)},
     "cudnn_conv_algo_search": {"HEURISTIC": Worth(1.04, _CONV), "DEFAULT": Worth(0.36, _CONV)},
     "graph_optimization_level": {"ORT_ENABLE_BASIC": Worth(0.93), "ORT_DISABLE_ALL": Worth(0.9)},
     "use_tf32": {False: Worth(0.77)},
+    "provider": {ANY: Worth(1.3, recorded=False)},
+    "INFERENCE_PRECISION_HINT": {ANY: Worth(1.3, recorded=False)},
     "intra_op_num_threads": {ANY: Worth(1.3, recorded=False)},
     "session.intra_op.allow_spinning": {False: Worth(1.1, recorded=False)},
     "execution": {ANY: Worth(1.05, recorded=False)},
@@ -64,9 +69,10 @@ WORTH: Mapping[str, Mapping[Value, Worth]] = {
 }
 """What each choice of a dimension (`ANY`: each other one) may be worth; what is not here is taken to be worth nothing.
 
-On the GPU: the most seen on the recorded grids of RTMO-s and m (docs/data/grid_*.json), from the default or beside what
-was best there; `graph` as `split`, whose head is one; HEURISTIC on an exported RTMO-s (docs/benchmarks.md). On the CPU
-no grid is recorded: the order is that of ONNX Runtime's page "Thread management", and the figures are no more than it.
+On the GPU: the most seen on the recorded grids of RTMO-s and m (benchmarks/data/grid_*.json), from the default or
+beside what was best there; `graph` as `split`, whose head is one; HEURISTIC on an exported RTMO-s
+(docs/lab/claims.md). On the CPU no grid is recorded: the order is that of ONNX Runtime's page "Thread management",
+and the figures are no more than it.
 """
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
 from rtmo_optuna.types.request import Dimension, Scope, Settings, Value
 from rtmo_optuna.types.subject import Frozen, SearchSpace
@@ -19,16 +21,19 @@ if TYPE_CHECKING:
     from rtmo_optuna.types.subject import Machine, StudyDefinition
 
 
-def resolve(definition: StudyDefinition, machine: Machine, model: ModelFacts, *, fixed_shapes: bool) -> SearchSpace:
+def resolve(
+    definition: StudyDefinition, machine: Machine, model: ModelFacts, *, fixed_shapes: bool, real: bool = True
+) -> SearchSpace:
     """Return what the study searches for this model on this machine.
 
     Knobs that this ONNX Runtime does not know, choices that the machine cannot hold and ways of calling that the model
     rules out leave the space, with a reason; a dimension left with one choice is fixed at it. `fixed_shapes` says
-    whether all shapes of the model's inputs are fixed. Raises UsageError where nothing is left to search, or where the
+    whether all shapes of the model's inputs are fixed, `real` whether the input is the user's: what rounds otherwise is
+    never exported on an input that was made up. Raises UsageError where nothing is left to search, or where the
     definition fixes what cannot be had.
     """
     table = dimension_table(definition.provider)
-    obstacle = _Obstacles(definition.provider, machine, model, fixed_shapes=fixed_shapes)
+    obstacle = _Obstacles(definition.provider, machine, model, fixed_shapes=fixed_shapes, real=real)
     left_out: list[Frozen] = []
     dimensions: list[Dimension] = []
     fixed = dict(definition.fixed)
@@ -62,20 +67,24 @@ def resolve(definition: StudyDefinition, machine: Machine, model: ModelFacts, *,
     )
 
 
+_QUANTIZED = re.compile("[Qq]uantize|Integer|^QLinear|NBits$")
 _AMOUNTS = {"cores": "cores ({:g})", "gpu_memory_gb": "GPU memory ({:.1f} GiB)"}
 
 
 class _Obstacles:
     """Says why this machine or this ONNX Runtime cannot have some values; nothing where it can."""
 
-    def __init__(self, provider: str, machine: Machine, model: ModelFacts, *, fixed_shapes: bool) -> None:
-        self._knobs = knob_table(provider)
+    def __init__(self, provider: str, machine: Machine, model: ModelFacts, *, fixed_shapes: bool, real: bool) -> None:
+        self._knobs, self._provider = knob_table(provider), PROVIDERS[provider]
         self._version = model.versions["onnxruntime"]
         self._installed = tuple(int(part) for part in self._version.split(".")[:2])
-        self._amounts = _amounts(machine)
+        self._amounts, self._instructions = _amounts(machine), set(machine.instructions)
         self._options = model.provider_options
         self._uncapturable = ", ".join(model.uncapturable)
         self._fixed_shapes = fixed_shapes
+        self._unconvertible = (
+            _unconvertible(model) if real else "never taken on an input that was made up: give --input"
+        )
 
     def _capture(self, values: Mapping[str, Value]) -> str:
         """Say why the model cannot be captured in this way."""
@@ -89,19 +98,33 @@ class _Obstacles:
 
     def __call__(self, values: Iterable[tuple[str, Value]]) -> str:
         values = tuple(values)
-        if why := self._capture(dict(values)):
-            return why
-        for name, value in values:
-            knob = self._knobs[name]
-            if knob.since > self._installed:
-                return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {self._version}"
-            option = "gpu_mem_limit" if name == "gpu_mem_limit_gb" else name
-            if knob.scope is Scope.PROVIDER and self._options and option not in self._options:
-                return f"ONNX Runtime {self._version} has no such option"
-            most = self._amounts.get(knob.ceiling or "", math.inf)
-            if isinstance(value, int | float) and value > most:
-                return f"more than this machine's {_AMOUNTS[knob.ceiling or ''].format(most)}"
-        return ""
+        return self._capture(dict(values)) or next(filter(None, (self._one(*value) for value in values)), "")
+
+    def _one(self, name: str, value: Value) -> str:
+        """Say why one knob cannot have its value."""
+        knob = self._knobs[name]
+        if (name, value) == ("precision", "float16") and self._unconvertible:
+            return self._unconvertible
+        if knob.since > self._installed:
+            return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {self._version}"
+        if knob.scope is Scope.PROVIDER and self._options and (knob.option or name) not in self._options:
+            return f"ONNX Runtime {self._version} has no such option"
+        if (any_of := knob.instructions.get(value)) and not self._instructions.intersection(any_of):
+            return f"needs a processor that has {' or '.join(any_of)}"
+        most = self._amounts.get(knob.ceiling or "", math.inf)
+        if isinstance(value, int | float) and value > most:
+            return f"more than this machine's {_AMOUNTS[knob.ceiling or ''].format(most)}"
+        return self._provider.lacks(name, value)
+
+
+def _unconvertible(model: ModelFacts) -> str:
+    """Say why a model is left in the types that it has; nothing where it can be converted to float16."""
+    quantized = sorted(filter(_QUANTIZED.search, model.operators))
+    if quantized:
+        return f"the model is quantized ({', '.join(quantized)})"
+    if model.weights and "float32" not in model.weights:
+        return f"the model's weights are {', '.join(model.weights)}, not float32"
+    return ""
 
 
 def _has(dimension: Dimension, label: Value) -> bool:

@@ -13,7 +13,7 @@ from rtmo_optuna.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rtmo_optuna.space.knobs import Knob
+    from rtmo_optuna.providers.base import Knob
     from rtmo_optuna.types.request import Value
 
 _WORDS: dict[Value, set[str]] = {

@@ -14,19 +14,19 @@ from ruamel.yaml import YAML, events
 from ruamel.yaml.error import YAMLError
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space import files, values
-from rtmo_optuna.space.extras import EXTRAS, Extra, extra_of, extra_value, is_entry, is_left_out
+from rtmo_optuna.space.extras import EXTRAS, extra_of, extra_value, is_entry, is_left_out
 from rtmo_optuna.space.installed import installed_entries
-from rtmo_optuna.space.knobs import PROVIDERS, Knob, knob_table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
+    from rtmo_optuna.providers.base import Extra, Knob
     from rtmo_optuna.types.request import Value
 
 INFO = "benchmark_info"
-KNOBS = {name: knob for provider in PROVIDERS for name, knob in knob_table(provider).items()}
 _NEARLY = 0.8
 _MOST = 3
 _SESSION = "session."
@@ -36,6 +36,11 @@ _AFTER_KEY = re.compile(r"([ \t]*:)?")
 _LINE_END = re.compile(r"\r?\n|\Z")
 _QUOTABLE = re.compile(r"(?!null$)[\w %.+-]+")
 _Edit: TypeAlias = tuple[int, int, str]
+
+
+def known_knobs() -> dict[str, Knob]:
+    """Return the knobs of all providers by name."""
+    return {knob.name: knob for provider in PROVIDERS.values() for knob in provider.knobs}
 
 
 class _Tree(dict[str, Any]):
@@ -76,11 +81,11 @@ def _place(node: _Node) -> int:
 def _meant(name: str) -> str:
     """Return the names that `name`, which is none, may stand for; nothing where it need not be a setting's."""
     bare, entry = name.removeprefix(_SESSION), is_entry(name)
-    if bare != name and bare in KNOBS:
+    if bare != name and bare in known_knobs():
         return bare
     if is_left_out(name) or (entry and name in installed_entries()):
         return ""
-    known = [*KNOBS, *EXTRAS, *(installed_entries() if entry else ())]
+    known = [*known_knobs(), *EXTRAS, *(installed_entries() if entry else ())]
     near = difflib.get_close_matches(name, known, 1, _NEARLY)
     if entry and not near:
         near = difflib.get_close_matches(name, known, _MOST, 0.0)
@@ -146,17 +151,18 @@ class Document:
 
     def _others(self, target: str) -> dict[str, _Node]:
         """Return ONNX Runtime's options that are no knobs."""
-        entries = self._entries_of(target)
-        return {n: v for n, v in entries.items() if n in EXTRAS or (is_entry(n) and n not in KNOBS)}
+        entries, knobs = self._entries_of(target), known_knobs()
+        return {n: v for n, v in entries.items() if n in EXTRAS or (is_entry(n) and n not in knobs)}
 
     def is_empty(self, target: str) -> bool:
         """Return whether the mapping `target` holds no knob of any provider and no other option, or is not there."""
-        return not (KNOBS.keys() & self._entries_of(target).keys() or self._others(target))
+        return not (known_knobs().keys() & self._entries_of(target).keys() or self._others(target))
 
     def check_spelling(self, target: str) -> None:
         """Raise UsageError for a key of the mapping `target` that is nearly a setting, or can be nothing else."""
+        knobs = known_knobs()
         for name, child in self._entries_of(target).items():
-            if name not in {*KNOBS, *EXTRAS, INFO} and (meant := _meant(name)):
+            if name not in {*knobs, *EXTRAS, INFO} and (meant := _meant(name)):
                 mark = (child.key or child).mark
                 raise self._complaint(mark, f"there is no setting {name!r}: did you mean {meant}?")
 
@@ -174,7 +180,8 @@ class Document:
         """Return the text with `settings` in the mapping `target`, and `info` in `benchmark_info` beside them."""
         node, rest = self._found(target)
         own: Mapping[str, _Node] = node.named if node and not rest else {}
-        tree = _Tree({n: v for n, v in settings.items() if n not in own or self._value(KNOBS[n], own[n]) != v})
+        knobs = known_knobs()
+        tree = _Tree({n: v for n, v in settings.items() if n not in own or self._value(knobs[n], own[n]) != v})
         tree[INFO] = _Tree(info)
         for name in reversed(rest.split(".") if rest else []):
             tree = _Tree({name: tree})

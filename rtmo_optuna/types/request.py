@@ -1,4 +1,4 @@
-"""The types that cross between a parent and its children; apart from `records`, since a child's start is measured.
+"""The types that cross between a parent and its children; apart from the others, since a child's start is measured.
 
 Frozen, slotted, units in names, no behaviour beyond derived values.
 """
@@ -98,7 +98,7 @@ class ModelFacts:
     """What a child found out about a model on one provider.
 
     `uncapturable` counts the operators that a CUDA graph cannot hold. `widths` are sizes that its weights want of what
-    they multiply.
+    they multiply, `weights` the types of those that are no integers.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -113,6 +113,7 @@ class ModelFacts:
     provider_options: tuple[str, ...] = ()
     uncapturable: Mapping[str, int] = field(default_factory=dict)
     widths: tuple[int, ...] = ()
+    weights: tuple[str, ...] = ()
 
     @property
     def suppresses(self) -> bool:

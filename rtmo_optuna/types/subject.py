@@ -52,7 +52,10 @@ class GpuState:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The host, and the GPU that a study runs on (None on the `cpu` provider)."""
+    """The host, and the GPU that a study runs on (None on a provider of the host's).
+
+    `instructions` are those of the processor that a knob's choices may ask for, under the kernel's names.
+    """
 
     system: str
     cpu: str
@@ -60,6 +63,7 @@ class Machine:
     memory_bytes: int
     python: str
     gpu: Gpu | None = None
+    instructions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

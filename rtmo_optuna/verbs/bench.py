@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from rtmo_optuna import stats
 from rtmo_optuna.child import measure as bench
 from rtmo_optuna.child.protocol import ReferenceRequest
 from rtmo_optuna.errors import ChildError, LostError, NothingMeasuredError, UsageError
@@ -18,10 +18,11 @@ from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.decide import confirm
 from rtmo_optuna.search.preflight import first_process
 from rtmo_optuna.search.runner import Rules, recorded
+from rtmo_optuna.show.sections.confirmation import claim_sentence
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.values import advice, parse_value
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.findings import Claim, Decided, Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateResult, Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Note, Observer
@@ -168,8 +169,9 @@ class _Duel:
             costs = " against ".join(map(_ms, self.pairs[-1]))
             self.observer(Note(f"pair {len(self.pairs)}: {costs}"))
 
-    def _said(self) -> confirm.Confirmation:
-        return confirm.confirm(self.pairs, confirm.ConfirmRules(self.looks, two_sided=True), str(self.second))
+    def _said(self) -> Claim:
+        rules = confirm.ConfirmRules(self.looks, two_sided=True)
+        return confirm.confirm(self.pairs, rules, self.first, self.second)
 
     @property
     def _late(self) -> bool:
@@ -198,19 +200,19 @@ def _duel(duel: _Duel, outputs: str) -> Comparison:
         duel.run()
     except (LostError, OSError) as error:
         why = lost_file(error) if isinstance(error, OSError) else str(error)
-        message = f"{why} Until then, {first}: {duel.told.sentence}"
+        message = f"{why} Until then, {first}: {_sentence(duel.told)}"
         raise LostError(message) from error
-    told = duel.told
-    verdict = "no proven difference" if told.decided is confirm.Decided.UNPROVEN else told.decided.value
+    told, (low, high) = duel.told, duel.told.interval or (None, None)
+    verdict = "no proven difference" if told.decided is Decided.UNPROVEN else told.decided.value
     return Comparison(
         first=_side(first, duel.measured[first]),
         second=_side(second, duel.measured[second]),
         ratio=told.ratio,
-        low=told.low,
-        high=told.high,
+        low=low,
+        high=high,
         pairs=told.pairs,
         verdict=verdict,
-        sentence=f"{first}: {told.sentence}{'' if told.over else f' The time was up before that{duel.broken}.'}",
+        sentence=f"{first}: {_sentence(told)}{'' if told.over else f' The time was up before that{duel.broken}.'}",
         outputs=outputs,
         notes=tuple(
             dict.fromkeys(
@@ -219,6 +221,10 @@ def _duel(duel: _Duel, outputs: str) -> Comparison:
         ),
         rate_hz=duel.rules.measuring.rate_hz,
     )
+
+
+def _sentence(told: Claim) -> str:
+    return claim_sentence(told, str(told.rival), two_sided=True)
 
 
 def _ms(value: float | None) -> str:
@@ -261,21 +267,20 @@ def apart(gate: GateResult) -> str:
 
 
 def _side(settings: Settings, measured: Sequence[Measurement]) -> Side:
-    def middle(values: Iterable[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return statistics.median(known) if known else None
-
     quantiles = {
         name: round(value / 1e6, 4)
         for name in ("p50", "p90", "p99")
-        if (value := middle(m.quantiles_ns.get(name) for m in measured)) is not None
+        if (value := stats.middle(m.quantiles_ns.get(name) for m in measured)) is not None
     }
     build, first_run = (
         None if value is None else round(value / 1e6, 2)
-        for value in (middle(m.stages.build_ns for m in measured), middle(m.stages.first_run_ns for m in measured))
+        for value in (
+            stats.middle(m.stages.build_ns for m in measured),
+            stats.middle(m.stages.first_run_ns for m in measured),
+        )
     )
-    memory = middle(m.gpu_memory_bytes for m in measured)
-    latency = middle(m.latency_ms for m in measured)
+    memory = stats.middle(m.gpu_memory_bytes for m in measured)
+    latency = stats.middle(m.latency_ms for m in measured)
     return Side(
         settings=settings,
         processes=len(measured),

@@ -16,6 +16,7 @@ from rtmo_optuna.codec import encode
 from rtmo_optuna.engine.feed import shown
 from rtmo_optuna.engine.inputs import guesses
 from rtmo_optuna.errors import ChildError, UsageError
+from rtmo_optuna.providers.table import REFERENCE
 from rtmo_optuna.types.measurement import GateMode, GateRequest
 from rtmo_optuna.types.request import Limits, ModelFacts, SessionSpec, Stage
 
@@ -71,7 +72,7 @@ def reference(  # noqa: PLR0917 - what a plan has at hand
     input that runs, and warnings; raises UsageError where the model cannot be run on the CPU and has to be.
     """
     rules = {} if gate.rules.mode is GateMode.OFF else encode(gate.rules)
-    request = ReferenceRequest(replace(session, provider="cpu"), inputs.path, gate.reference, rules)
+    request = ReferenceRequest(replace(session, provider=REFERENCE), inputs.path, gate.reference, rules)
 
     def run(candidate: InputFacts) -> ReferenceMade:
         return references.reference(request, _patience(chosen), {**content, "input": candidate.sha256})
@@ -84,7 +85,7 @@ def reference(  # noqa: PLR0917 - what a plan has at hand
                 raise
             inputs, made = _again(inputs, refused, run, remake, widths)
     except ChildError as error:
-        if error.bad_input or chosen.provider == "cpu":
+        if error.bad_input or chosen.provider == REFERENCE:
             raise _as_usage(error, session) from error
         sentence = f"The model does not run on the CPU, so its outputs have no reference and were not compared: {error}"
         return inputs, (sentence,)

@@ -22,6 +22,7 @@ from rtmo_optuna.engine.watch import ModelWatch
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host, load
+from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
@@ -31,7 +32,7 @@ from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
 from rtmo_optuna.types.measurement import GateMode, GateRequest
 from rtmo_optuna.types.request import EngineKind, ModelFacts, SessionSpec
-from rtmo_optuna.types.study import Observer, StudyRecord, Verdict, key
+from rtmo_optuna.types.study import Observer, StudyRecord, key
 from rtmo_optuna.verbs import first_look
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     device = next(iter(gpus.gpus()), None)
     wanted = options.provider
     if wanted == "auto":
-        wanted = "cuda" if device else "cpu"
+        wanted = automatic(device)
     chosen = _definition(options, wanted)
     if options.provider not in {"auto", chosen.provider}:
         message = (
@@ -110,6 +111,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
             f"{options.provider!r}: leave one of them out."
         )
         raise UsageError(message)
+    device = device if PROVIDERS[chosen.provider].on_gpu else None
     _check_runs(options, chosen)
     _check_rate(options, chosen)
     config = configfile.read(options.config, chosen.provider, options.config_path)
@@ -121,7 +123,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine, extras=config.extras)
     if not (options.allow_busy or os.environ.get(ALLOW_BUSY)):
-        _check_idle(device if chosen.provider == "cuda" else None)
+        _check_idle(device)
     model = first_look.describe(session, chosen)
     _check_comparable(model, chosen)
     made = functools.partial(
@@ -146,18 +148,17 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
     warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session, config.left_out), *told)
-    machine = host.host(device if chosen.provider == "cuda" else None)
+    machine = host.host(device)
     about = StudyRecord(
         name=name,
         definition=chosen,
-        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed),
+        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed, real=inputs.real),
         machine=machine,
         model=model,
         model_path=str(options.model),
         model_sha256=model_sha256,
         inputs=inputs,
         trials=(),
-        verdict=Verdict("Nothing has been measured yet.", None, None, None),
         storage=without_password(options.storage),
         warnings=warnings,
     )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from rtmo_optuna.search.decide.noise import walsh
+from rtmo_optuna.types.findings import INERT_BELOW
 from rtmo_optuna.types.request import Value
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ class InertRules:
     averages of the log ratios, `level` cut off on either side, which inverts Wilcoxon's signed-rank test (as in
     search/decide/confirm.py): two one-sided tests of equivalence (Schuirmann, Journal of Pharmacokinetics 15, 1987).
     An effect as large as `margin` is called inert at one look with a probability of at most `level`, at all of them
-    together in about 2 of 100 studies at the most (scripts/bench_screening.py). A gain of `worth` or more whose
+    together in about 2 of 100 studies at the most (benchmarks/bench_screening.py). A gain of `worth` or more whose
     interval excludes none is kept, however small. `failures` failed pairs end the test.
     """
 
-    margin: float = 0.03
+    margin: float = INERT_BELOW
     worth: float = 0.01
     looks: tuple[int, ...] = (8, 12, 18, 27, 42, 66, 105)
     level: float = 0.007

@@ -41,7 +41,7 @@ class RaceRules:
     `rival`: whether one is beaten is for the confirmation to say.
 
     It is successive halving on all values so far (Karnin, Koren and Somekh, ICML 2013) in small steps. The figures are
-    from simulated studies (scripts/simulated.py): a gain as large as the spread between processes is the tenth of 40
+    from simulated studies (benchmarks/simulated.py): a gain as large as the spread between processes is the tenth of 40
     single values on average, so that a race of the best six would lack it in every second study.
     """
 

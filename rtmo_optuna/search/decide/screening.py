@@ -31,7 +31,7 @@ percent within minutes."""
 NEAR = 3
 """How many standard errors a flip may be from the default to be tested for doing nothing."""
 FAR = 0.2
-"""A larger difference (of logs) is no change of the host's within the minutes of a screening (docs/benchmarks.md)."""
+"""A larger difference (of logs) is no change of the host's within the minutes of a screening (docs/lab/claims.md)."""
 LEAST = 0.01
 """A smaller difference is no reading, however quiet the host seemed in the few processes that told."""
 SMALL = 60

@@ -1,0 +1,158 @@
+"""A model that computes in half precision, between inputs and outputs of the types that it had.
+
+The conversion is ONNX Runtime's own (`onnxruntime.transformers.float16`), with what it leaves undone: what float16
+cannot hold stays float32, nodes have names of their own and come in order, and no tensor is cast twice.
+"""
+
+from __future__ import annotations
+
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rtmo_optuna import cache
+from rtmo_optuna.engine.cutting import store
+from rtmo_optuna.engine.cutting.pieces import save_piece
+from rtmo_optuna.engine.cutting.static import reads
+from rtmo_optuna.errors import SettingsRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+_VERSION = 1
+_FILE = "half.onnx"
+_INLINE_BYTES = 2**30
+_LARGEST = 65504.0
+"""The largest finite number of float16 (IEEE 754, binary16)."""
+_SUPPRESSION = "NonMaxSuppression"
+_MADE = ("_cast_to_fp", "graph_input_cast", "graph_output_cast")
+"""What the names of the casts hold that the conversion puts in."""
+
+
+def half(model: str, folder: str | None = None) -> str:
+    """Return the path of `model` in float16: of a copy that computes in it, with the same inputs and outputs.
+
+    It lies in `folder`, or in the user's cache, by the content of the model; where it is there and whole, nothing is
+    done but looking. Raises SettingsRefusedError where the model cannot be converted, UsageError where it or the cache
+    is of no use.
+    """
+    path, kept = Path(model), Path(folder) if folder else cache.folder("half")
+    place = store.place_of(store.content_hash(path, kept), {}, _VERSION, kept)
+    if store.load(place) is None:
+        converted = convert(path)
+        store.store(place, {}, lambda scratch: save_piece(converted, scratch / _FILE, scratch, _INLINE_BYTES))
+    return str(place / _FILE)
+
+
+def convert(path: Path) -> ModelProto:
+    """Return the model at `path`, its weights with it, in float16.
+
+    Raises SettingsRefusedError, which says where, if it cannot be converted.
+    """
+    import onnx  # noqa: PLC0415 - takes 0.2 s, and most benchmarks never need it
+    from onnxruntime.transformers.float16 import (  # noqa: PLC0415 - likewise
+        DEFAULT_OP_BLOCK_LIST,
+        convert_float_to_float16,
+    )
+
+    model: ModelProto = onnx.load(path)
+    _name(model.graph.node)
+    stays = _too_large(model.graph) | _after_suppression(model.graph)
+    try:
+        model = convert_float_to_float16(
+            model, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=sorted(stays)
+        )
+        _name(model.graph.node)
+        _order(model.graph)
+        _share_casts(model.graph)
+        onnx.checker.check_model(model)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        message = f"{path.name} cannot be converted to float16: {text}. Leave precision at float32."
+        raise SettingsRefusedError(message) from error
+    return model
+
+
+def _name(nodes: Iterable[NodeProto]) -> None:
+    """Give each node a name that no other one has."""
+    taken: set[str] = set()
+    for node in nodes:
+        name, count = node.name or node.op_type, 0
+        node.name = name
+        while node.name in taken:
+            count += 1
+            node.name = f"{name}_{count}"
+        taken.add(node.name)
+
+
+def _too_large(graph: GraphProto) -> set[str]:
+    """Return the nodes that hold, or take, a constant of float32 that float16 has no finite number for."""
+    large = {tensor.name for tensor in graph.initializer if _overflows(tensor)}
+    makers = {
+        node.name: node.output for node in graph.node if any(_overflows(attribute.t) for attribute in node.attribute)
+    }
+    large.update(name for outputs in makers.values() for name in outputs)
+    return {node.name for node in graph.node if node.name in makers or large.intersection(node.input)}
+
+
+def _overflows(tensor: TensorProto) -> bool:
+    import numpy as np  # noqa: PLC0415 - likewise
+    from onnx import numpy_helper  # noqa: PLC0415
+
+    if tensor.data_type != tensor.FLOAT:
+        return False
+    values = np.abs(numpy_helper.to_array(tensor))
+    return bool(((values > _LARGEST) & np.isfinite(values)).any())
+
+
+def _after_suppression(graph: GraphProto) -> set[str]:
+    """Return the nodes that a suppression of boxes decides about: which rows are kept is no matter of rounding."""
+    late: set[str] = set()
+    found: set[str] = set()
+    for node in graph.node:
+        if node.op_type == _SUPPRESSION or late.intersection(node.input):
+            late.update(node.output)
+            found.add(node.name)
+    return found
+
+
+def _share_casts(graph: GraphProto) -> None:
+    """Cast each tensor to a type once, and none there and back; `graph` is in order."""
+    instead: dict[str, str] = {}
+    known: dict[tuple[str, int], str] = {}
+    source_of: dict[str, str] = {}
+    outputs, nodes = {output.name for output in graph.output}, []
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = instead.get(name, name)
+        if node.op_type != "Cast" or not any(sign in node.name for sign in _MADE):
+            nodes.append(node)
+            continue
+        (source,), (made,), to = node.input, node.output, node.attribute[0].i
+        whence = source_of.get(source)
+        if made in outputs:
+            if whence:
+                node.op_type, node.input[0] = "Identity", whence
+                del node.attribute[:]
+            nodes.append(node)
+        elif same := whence or known.get((source, to)):
+            instead[made] = same
+        else:
+            known[source, to], source_of[made] = made, source
+            nodes.append(node)
+    read = outputs.union(*map(reads, nodes))
+    del graph.node[:]
+    graph.node.extend(node for node in nodes if node.output[0] not in source_of or node.output[0] in read)
+
+
+def _order(graph: GraphProto) -> None:
+    """Bring the nodes into an order in which each comes after what it reads."""
+    makers = {name: place for place, node in enumerate(graph.node) for name in node.output}
+    sorter = TopologicalSorter(
+        {place: {makers[name] for name in reads(node) if name in makers} for place, node in enumerate(graph.node)}
+    )
+    nodes = [graph.node[place] for place in sorter.static_order()]
+    del graph.node[:]
+    graph.node.extend(nodes)

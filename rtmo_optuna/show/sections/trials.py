@@ -1,0 +1,239 @@
+"""The trials in order: each one's score, what failed, and what ran otherwise than asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from rtmo_optuna import stats
+from rtmo_optuna.show import words
+from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table, without_empty
+from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Shape
+from rtmo_optuna.show.render.layout import apart, ticks
+from rtmo_optuna.show.scores import COUNTED, decided_by, default_of, differing, objective, score, with_unit
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from rtmo_optuna.types.study import StudyRecord, TrialRecord
+
+
+FAR = 2.0
+"""A score beyond this many times the median or the default is drawn at the edge, so that it squashes nothing."""
+
+MOST_TEXTS = 24
+"""Values written at the edge stand at least this fraction of the axis apart."""
+
+_LOOKS: Mapping[Outcome, tuple[Role, Shape]] = {
+    Outcome.MEASURED: (Role.MEASURED, Shape.DISC),
+    Outcome.PRUNED: (Role.PRUNED, Shape.RING),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Heights:
+    """The y axis: values up to `cap`, then a strip for those beyond it, then one for runs without a value."""
+
+    low: float
+    cap: float
+    far: float
+    lost: float
+    high: float
+
+
+def chart(record: StudyRecord) -> Chart | None:
+    """Return each run's score in order, the best so far, and the default; None where no run has a score."""
+    scored = [
+        (trial, value)
+        for trial in record.runs
+        if trial.measurement.outcome in COUNTED and (value := score(record, trial)) is not None
+    ]
+    if not scored:
+        return None
+    held = {trial.number for trial, _ in scored}
+    lost = [trial for trial in record.runs if trial.number not in held]
+    default = score(record, default_of(record))
+    heights = _heights([value for _, value in scored], default, lost=bool(lost))
+    inside = [pair for pair in scored if pair[1] <= heights.cap]
+    beyond = [pair for pair in scored if pair[1] > heights.cap]
+    last = max(trial.run for trial in record.runs)
+
+    left, right = 0.4 - 0.008 * last, last + 0.6 + 0.008 * last
+    lines, labels = [], []
+    if default is not None:
+        lines.append(Line("default", (left, right), (default, default), Role.DEFAULT, dashed=True, thin=True))
+        labels.append(Label(last, default, f"default {with_unit(record, default)}", Role.DEFAULT))
+    best = _best_so_far(record, scored, right)
+    if best:
+        lines.append(best)
+        labels.append(Label(last, best.y[-1], f"best {with_unit(record, best.y[-1])}", Role.BEST))
+    return Chart(
+        name="history",
+        title=_title(record, best, default),
+        subtitle=_subtitle(record),
+        x=Axis("trial, in order", left, right, ticks=ticks(1, last, 9, least_step=1)),
+        y=Axis(
+            f"{objective(record).name}, {objective(record).unit}",
+            heights.low,
+            heights.high,
+            ticks=(
+                *ticks(heights.low, heights.cap if beyond or lost else heights.high),
+                *([(heights.far, f"over {words.number(heights.cap)}")] if beyond else ()),
+                *([(heights.lost, "failed")] if lost else ()),
+            ),
+        ),
+        marks=(
+            *lines,
+            *_points(record, inside),
+            *_edge(record, beyond, heights.far, last, {trial.measurement.outcome for trial, _ in inside}),
+            *_lost(record, lost, heights.lost),
+            *apart(labels, heights.high - heights.low),
+        ),
+        caption="Each trial in the order it was run, and the best so far; failed ones are marked along the top edge.",
+    )
+
+
+def _heights(values: Sequence[float], default: float | None, *, lost: bool) -> _Heights:
+    every = [*values, *([] if default is None else [default])]
+    limit = FAR * max(stats.median(values), default or 0)
+    cap = max(value for value in every if value <= limit)
+    low = min(every)
+    span = (cap - low) or 0.1 * abs(cap) or 1.0
+    far = cap + 0.12 * span
+    top = far + 0.06 * span if max(values) > cap else cap
+    lost_at = top + 0.11 * span
+    high = (lost_at if lost else top) + 0.09 * span
+    return _Heights(low - 0.09 * span, cap, far, lost_at, high)
+
+
+def _best_so_far(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]], last: float) -> Line | None:
+    measured = [(t.run, value) for t, value in scored if t.measurement.outcome is Outcome.MEASURED]
+    if not measured:
+        return None
+    better = min if objective(record).lower_is_better else max
+    steps = list(accumulate((value for _, value in measured), better))
+    return Line("best so far", (*(run for run, _ in measured), last), (*steps, steps[-1]), Role.BEST, stepped=True)
+
+
+def _hover(record: StudyRecord, trial: TrialRecord, value: float | None) -> str:
+    measurement = trial.measurement
+    stage = f" in {measurement.stage.value}" if measurement.stage and measurement.outcome is Outcome.FAILED else ""
+    head = f"trial {trial.run}: {measurement.outcome.value}{stage}"
+    lines = (head, "" if value is None else with_unit(record, value), measurement.reason)
+    settings = words.wrap(words.one_by_one(differing(record, trial.settings)), 60, 8)
+    return "\n".join((*(line for line in lines if line), *settings))
+
+
+def _points(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]]) -> list[Points]:
+    marks = []
+    for outcome, (role, shape) in _LOOKS.items():
+        group = [(t, v) for t, v in scored if t.measurement.outcome is outcome]
+        if group:
+            xs, ys = tuple(t.run for t, _ in group), tuple(v for _, v in group)
+            marks.append(Points(outcome.value, xs, ys, role, shape, tuple(_hover(record, t, v) for t, v in group)))
+    return marks
+
+
+def _edge(
+    record: StudyRecord,
+    beyond: Sequence[tuple[TrialRecord, float]],
+    height: float,
+    last: int,
+    explained: Collection[Outcome],
+) -> list[Points]:
+    marks = []
+    for outcome, (role, _) in _LOOKS.items():
+        group = [(t, v) for t, v in beyond if t.measurement.outcome is outcome]
+        if group:
+            texts: list[str] = []
+            written = -last
+            for trial, value in group:
+                free = trial.run - written >= last / MOST_TEXTS
+                written = trial.run if free else written
+                texts.append(words.number(value) if free else "")
+            hover = tuple(_hover(record, t, v) for t, v in group)
+            xs, ys = tuple(t.run for t, _ in group), (height,) * len(group)
+            new = outcome not in explained
+            marks.append(Points(outcome.value, xs, ys, role, Shape.ARROW, hover, tuple(texts), legend=new))
+    return marks
+
+
+def _lost(record: StudyRecord, lost: Sequence[TrialRecord], height: float) -> list[Points]:
+    if not lost:
+        return []
+    xs, ys = tuple(t.run for t in lost), (height,) * len(lost)
+    hover = tuple(_hover(record, t, None) for t in lost)
+    return [Points("failed", xs, ys, Role.FAILED, Shape.CROSS, hover, legend=False)]
+
+
+def _title(record: StudyRecord, best: Line | None, default: float | None) -> str:
+    if best is None:
+        return "No trial gave a result that counts"
+    beaten = default is not None and best.y[-1] != default
+    beside = f", the default's is {with_unit(record, default)}" if beaten and default is not None else ""
+    return f"Best trial {with_unit(record, best.y[-1])}{beside}"
+
+
+def _subtitle(record: StudyRecord) -> str:
+    outcomes = [trial.measurement.outcome for trial in record.runs]
+    tally = [f"{outcomes.count(o)} {o.value}" for o in Outcome if o in outcomes]
+    return f"{words.count(len(outcomes), 'trial')}: {words.listed(tally)}; {decided_by(record)}"
+
+
+MOST_SETTINGS = 3
+
+
+def notes(record: StudyRecord) -> Table | None:
+    """Return what did not run as the settings asked, the most frequent first; None where all did."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in record.runs:
+        for note in trial.measurement.notes:
+            groups.setdefault(note, []).append(trial)
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    rows = tuple((str(len(trials)), words.sentence(note), _settings(record, trials)) for note, trials in ordered)
+    columns = (Column("Runs", number=True), Column("What", wide=True), Column("Settings", wide=True))
+    return Table(columns, rows) if rows else None
+
+
+def failures(record: StudyRecord) -> Table | None:
+    """Return the failed runs by stage and reason, the most frequent first; None where none failed."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in record.runs:
+        if trial.measurement.outcome is Outcome.FAILED:
+            stage = trial.measurement.stage
+            groups.setdefault((stage.value if stage else "", trial.measurement.reason), []).append(trial)
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    rows = tuple(
+        (
+            str(len(trials)),
+            stage,
+            words.sentence(reason) or "no reason known",
+            _common(record, trials),
+            _settings(record, trials),
+        )
+        for (stage, reason), trials in ordered
+    )
+    columns = (
+        Column("Runs", number=True),
+        Column("Stage"),
+        Column("Reason", wide=True),
+        Column("In common"),
+        Column("Settings", wide=True),
+    )
+    return without_empty(Table(columns, rows)) if rows else None
+
+
+def _common(record: StudyRecord, trials: list[TrialRecord]) -> Inline:
+    """Return what all of several failed settings share."""
+    first, *others = (differing(record, trial.settings) for trial in trials)
+    shared = Settings(tuple(item for item in first if all(item in set(other) for other in others)))
+    return Code(str(shared)) if others and len(shared) else ""
+
+
+def _settings(record: StudyRecord, trials: list[TrialRecord]) -> tuple[str | Code, ...]:
+    shown = [Code(str(differing(record, trial.settings))) for trial in trials[:MOST_SETTINGS]]
+    parts = [part for code in shown for part in (code, "; ")][:-1]
+    return (*parts, f" and {len(trials) - len(shown)} more") if len(trials) > len(shown) else tuple(parts)
