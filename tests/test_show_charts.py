@@ -130,7 +130,6 @@ def study(
     )
     valued = [trial for trial in trials if trial.value is not None]
     best = min(valued, key=lambda trial: trial.value or 0, default=None)
-    default = next((trial for trial in trials if not len(trial.settings)), None)
     return StudyRecord(
         name=name,
         definition=definition,
@@ -141,7 +140,7 @@ def study(
         model_sha256="9f2c4a71" * 8,
         inputs=InputFacts("inputs.npz", "ab" * 32, {"input": (1, 3, 640, 640)}, 4, "people.jpg", real=True),
         trials=trials,
-        verdict=Verdict(Status.MEASURED if best else None, best, default),
+        verdict=Verdict(Status.MEASURED if best else None, best),
         storage=storage,
         warnings=("The host is noisy: windows of the default differ by 4 %.",),
     )
@@ -225,7 +224,7 @@ def contested(record: StudyRecord, *claims: Claim, held: Settings | None = None,
     met = tuple(replace(one, subject=winner, rival=rival) for one, rival in zip(claims, sides[1:], strict=True))
     return replace(
         record,
-        verdict=Verdict(STATUS[claims[0].decided], best, record.default),
+        verdict=Verdict(STATUS[claims[0].decided], best),
         finals=FinalsRecord(
             held or Settings(), winner, racers(processes, winner), met, len(blocks), pairs, over=True, ended=True
         ),
@@ -462,7 +461,7 @@ def test_a_narrow_legend_names_each_side_once() -> None:
     """On a phone, where lines are in the legend too, the sides of the confirmation are not listed twice."""
     chart = confirmation.chart(contested(realistic()))
     assert chart is not None
-    shown = [trace.name for trace in figure(chart, narrow=True).data if trace.showlegend]
+    shown = [trace.name for trace in figure(chart, LIGHT, narrow=True).data if trace.showlegend]
     assert sorted(name for name in shown if not name.startswith("where")) == ["default", "winner"]
     assert len(shown) == 3
 
@@ -538,12 +537,11 @@ def test_figures_hold_the_same_values_as_the_chart() -> None:
     )
     chart = trials.chart(record)
     assert chart is not None
-    drawn = figure(chart)
+    drawn = figure(chart, LIGHT)
     (cross,) = [trace for trace in drawn.data if trace.name == "failed"]
     assert list(cross.x) == [2]
     assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in cross.hovertext[0]
-    assert drawn.layout.title.text == chart.title
-    assert figure(chart, titled=False).layout.title.text is None
+    assert drawn.layout.title.text is None
 
 
 def test_figures_follow_the_theme() -> None:

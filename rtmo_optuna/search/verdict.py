@@ -46,13 +46,13 @@ def verdict(study: Study, finals: FinalsState | None) -> Verdict:
     """
     best, default = judge.best(study.trials, study.objective), study.about.space.fixed
     if best is None:
-        return Verdict(default=study.default)
+        return Verdict()
     if finals is None or not finals.ended:
         alone = study.default is not None and best.settings == default and _tried(study) == 1
-        return _too_little(study, default, None) if alone else Verdict(Status.MEASURED, best, study.default)
+        return _too_little(study, default, None) if alone else Verdict(Status.MEASURED, best)
     winner, held, claims = finals.winner, finals.incumbent, finals.claims
     if winner is None or not finals.decided:
-        return Verdict(Status.MEASURED, _trial(study, held), study.default)
+        return Verdict(Status.MEASURED, _trial(study, held))
     proven = [claim for claim in claims if claim.decided is Decided.FASTER]
     if not proven and not _compared(study, finals):
         return _too_little(study, held, finals)
@@ -61,7 +61,7 @@ def verdict(study: Study, finals: FinalsState | None) -> Verdict:
     taken = proven[-1].subject if confirmed else winner if failed else held
     unsure = any(claim.decided is Decided.UNCONFIRMED for claim in claims) or (not claims and winner != held)
     status = Status.CONFIRMED if confirmed else Status.UNCONFIRMED if unsure else Status.NO_GAIN
-    return Verdict(status, _trial(study, taken), study.default, incumbent_failed=failed)
+    return Verdict(status, _trial(study, taken), incumbent_failed=failed)
 
 
 def _compared(study: Study, finals: FinalsState) -> bool:
@@ -85,8 +85,7 @@ def _too_little(study: Study, held: Settings, finals: FinalsState | None) -> Ver
     if finals and (study.get("cut_short") or not more):
         enough = enough_minutes(statistics.median(study.walls_s or [0.0]))
         minutes = max(enough, math.floor(definition.timeout_s / 60) + 1)
-    best = _trial(study, held)
-    return Verdict(Status.TOO_LITTLE, best, study.default, more_trials=more, minutes=minutes)
+    return Verdict(Status.TOO_LITTLE, _trial(study, held), more_trials=more, minutes=minutes)
 
 
 def _trial(study: Study, settings: Settings) -> TrialRecord | None:

@@ -27,11 +27,11 @@ COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
 
 
 _SOURCES = (
-    ("the confirmation", (Purpose.CONFIRMATION,)),
-    ("the race", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),
+    ("", (Purpose.CONFIRMATION,)),
+    (" (race)", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),
 )
-_ALONE = "the baseline"
-"""What the race's source is called where none of its processes was in the race itself."""
+_ALONE = " (baseline)"
+"""What is said beside the race's source where none of its processes was in the race itself."""
 _ROLES = {"exported": Role.BEST, "best measured": Role.BEST, "default": Role.DEFAULT, "config.yaml": Role.CONFIG}
 
 
@@ -56,11 +56,6 @@ def with_unit(record: StudyRecord, value: float) -> str:
     return f"{number(value)}{NBSP}{objective(record).unit}"
 
 
-def default_of(record: StudyRecord) -> TrialRecord | None:
-    """Return the default's trial: the verdict's, or else the first one that was run."""
-    return record.verdict.default or record.default
-
-
 def differing(record: StudyRecord, settings: Settings) -> Settings:
     """Return `settings` without what the study fixes in every run."""
     fixed = dict(record.space.fixed)
@@ -74,7 +69,7 @@ def best_title(record: StudyRecord) -> str:
 
 def titles(record: StudyRecord, settings: Settings) -> tuple[str, ...]:
     """Return what else these settings are: `exported` or `best measured`, `race winner`, `default`, `config.yaml`."""
-    best, default = record.verdict.best, default_of(record)
+    best, default = record.verdict.best, record.default
     names = (
         (best_title(record), best is not None and best.settings == settings),
         ("race winner", record.finals.winner == settings),
@@ -104,7 +99,10 @@ def decided_by(record: StudyRecord) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """The typical score and latency of settings, what they are from, and the range of its processes' latencies."""
+    """The typical score and latency of settings, and the range of its processes' latencies.
+
+    `source` is what is to be said beside them: what they are from, unless it is the confirmation.
+    """
 
     score: float
     latency_ms: float | None
@@ -125,7 +123,7 @@ def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical
             met = any(process.purpose is purposes[0] for group in groups for process in group)
             return tuple(_typical(record, group, source if met else _ALONE) for group in groups)
     values = [(score(record, trial), trial.measurement.latency_ms) for trial in trials]
-    return tuple(None if value is None else Typical(value, ms, "one trial") for value, ms in values)
+    return tuple(None if value is None else Typical(value, ms, " (one trial)") for value, ms in values)
 
 
 def _typical(record: StudyRecord, processes: Sequence[ProcessRecord], source: str) -> Typical:
@@ -139,7 +137,7 @@ def exported(record: StudyRecord) -> Typical | None:
 
     They are of the best source that knows the default too; None where there is no best.
     """
-    best, default = record.verdict.best, default_of(record)
+    best, default = record.verdict.best, record.default
     if best is None:
         return None
     beside = [default] if default is not None and default.settings != best.settings else []

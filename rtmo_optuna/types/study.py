@@ -69,7 +69,6 @@ class Verdict:
 
     status: Status | None = None
     best: TrialRecord | None = None
-    default: TrialRecord | None = None
     incumbent_failed: bool = False
     more_trials: bool = False
     minutes: int | None = None
@@ -141,7 +140,7 @@ class StudyRecord:
     @property
     def default(self) -> TrialRecord | None:
         """The run of the default settings, None before it."""
-        return next((trial for trial in self.runs if trial.origin is Origin.DEFAULT), None)
+        return next((trial for trial in self.runs if trial.settings == self.space.fixed), None)
 
 
 @dataclass(frozen=True, slots=True)

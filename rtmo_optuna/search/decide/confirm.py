@@ -138,4 +138,6 @@ def detectable(spread: float, power: float = 0.8, pairs: int = max(LOOKS)) -> fl
     multiple = low + (high - low) * (power - below) / (above - below)
     wider = max(1.0, math.sqrt(max(LOOKS) / max(pairs, min(LOOKS))))
     error = wider * spread * math.sqrt(2 / max(LOOKS))
-    return math.expm1(max(wider * multiple * spread, math.log1p(0.01) + statistics.NormalDist().inv_cdf(power) * error))
+    return math.expm1(
+        max(wider * multiple * spread, math.log1p(LEAST_GAIN) + statistics.NormalDist().inv_cdf(power) * error)
+    )

@@ -39,6 +39,16 @@ class Table:
     marked: frozenset[int] = frozenset()
 
 
+def texts(*titles: str) -> tuple[Column, ...]:
+    """Return columns of text."""
+    return tuple(map(Column, titles))
+
+
+def numbers(*titles: str) -> tuple[Column, ...]:
+    """Return columns of numbers."""
+    return tuple(Column(title, number=True) for title in titles)
+
+
 def without_empty(table: Table) -> Table:
     """Return `table` without the columns that hold nothing."""
     kept = [i for i in range(len(table.columns)) if any(row[i] for row in table.rows)]

@@ -101,9 +101,7 @@ def page(sections: Sequence[Section]) -> str:
     """Return the report as an HTML page that follows the reader's light or dark scheme and fits a phone."""
     figures = {
         chart.name: {
-            theme.name + width: json.loads(
-                figure(chart, theme, titled=False, narrow=bool(width)).to_json(engine="json")
-            )
+            theme.name + width: json.loads(figure(chart, theme, narrow=bool(width)).to_json(engine="json"))
             for theme in (LIGHT, DARK)
             for width in ("", "-narrow")
         }

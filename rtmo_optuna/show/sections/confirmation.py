@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna import stats
 from rtmo_optuna.digits import written
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled
+from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Role, Shape, Spans
 from rtmo_optuna.show.render.layout import FAR, apart, spaced, ticks
 from rtmo_optuna.show.scores import axis_name, differing
@@ -80,13 +80,7 @@ def table(record: StudyRecord) -> Table | None:
     """Return what the pairs say of the winner against each rival; None before they say anything."""
     found = record.finals.claims if record.finals.ended else ()
     rows = tuple(_claim(record, claim) for claim in found)
-    columns = (
-        Column("Against"),
-        Column("Times as fast", number=True),
-        Column(f"98{NBSP}% interval", number=True),
-        Column("Pairs", number=True),
-        Column("Decided"),
-    )
+    columns = (Column("Against"), *numbers("Times as fast", f"98{NBSP}% interval", "Pairs"), Column("Decided"))
     marked = frozenset(i for i, claim in enumerate(found) if claim.decided is Decided.FASTER)
     return Table(columns, rows, marked) if rows else None
 

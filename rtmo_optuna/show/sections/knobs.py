@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Bullets, Code, Column, Inline, Paragraph, Table, filled, without_empty
+from rtmo_optuna.show.render.blocks import (
+    Bullets,
+    Code,
+    Column,
+    Inline,
+    Paragraph,
+    Table,
+    filled,
+    numbers,
+    texts,
+    without_empty,
+)
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
-from rtmo_optuna.show.scores import COUNTED, default_of, objective, score
+from rtmo_optuna.show.scores import COUNTED, objective, score
 from rtmo_optuna.show.words import NBSP, change, percent
 from rtmo_optuna.space.resolve import params_of
 from rtmo_optuna.types.findings import INERT_BELOW, Reading
@@ -66,11 +77,8 @@ def _flips(record: StudyRecord, effects: tuple[KnobEffect, ...]) -> Table:
     lower = goal.lower_is_better
     columns = (
         Column("Choice"),
-        Column(f"Change of {goal.name}", number=True),
-        Column(f"98{NBSP}% interval", number=True),
-        Column("From"),
-        Column("Outputs"),
-        Column("Reading"),
+        *numbers(f"Change of {goal.name}", f"98{NBSP}% interval"),
+        *texts("From", "Outputs", "Reading"),
     )
     return without_empty(Table(columns, tuple(_flip(effect, lower_is_better=lower) for effect in effects)))
 
@@ -96,7 +104,7 @@ def _as_score(ratio: float, *, lower_is_better: bool) -> float:
 
 def effects(record: StudyRecord) -> tuple[Effect, ...]:
     """Return what each choice of the space does to the score, from all runs inside the space that have one."""
-    default = default_of(record)
+    default = record.default
     reference = {dimension.name: dimension.choices[0].label for dimension in record.space.dimensions}
     reference |= (default and params_of(record.space, default.settings)) or {}
     design: list[dict[str, Value]] = []
@@ -202,11 +210,8 @@ def table(record: StudyRecord) -> Table | None:
         if (dimension.name, choice.label) not in seen
     ]
     columns = (
-        Column("Choice"),
-        Column("Against"),
-        Column(f"Change of {goal.name}", number=True),
-        Column(f"95{NBSP}% interval", number=True),
-        Column("Runs", number=True),
+        *texts("Choice", "Against"),
+        *numbers(f"Change of {goal.name}", f"95{NBSP}% interval", "Runs"),
         Column("Reading"),
     )
     return Table(columns, tuple(rows))

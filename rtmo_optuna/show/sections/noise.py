@@ -10,7 +10,7 @@ from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Column, Inline, Paragraph, Table, filled
 from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Spans
 from rtmo_optuna.show.render.layout import FAR, apart, spaced, ticks
-from rtmo_optuna.show.scores import best_title, default_of
+from rtmo_optuna.show.scores import best_title
 from rtmo_optuna.show.words import NBSP, number, percent
 from rtmo_optuna.types.findings import Decided, Purpose
 from rtmo_optuna.types.measurement import Outcome
@@ -113,7 +113,7 @@ def _windows_ms(record: StudyRecord, trial: TrialRecord | None) -> list[tuple[fl
 
 def windows(record: StudyRecord) -> Chart | None:
     """Return each window's median latency, window by window, for every run of the default and of the best."""
-    default, best = default_of(record), record.verdict.best
+    default, best = record.default, record.verdict.best
     groups = [("default", Role.DEFAULT, _windows_ms(record, default))]
     if best is not None and (default is None or best.settings != default.settings):
         groups.append((best_title(record), Role.BEST, _windows_ms(record, best)))

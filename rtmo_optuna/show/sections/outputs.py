@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Bullets, Code, Column, Inline, Paragraph, Table, filled, without_empty
+from rtmo_optuna.show.render.blocks import (
+    Bullets,
+    Code,
+    Column,
+    Inline,
+    Paragraph,
+    Table,
+    filled,
+    numbers,
+    texts,
+    without_empty,
+)
 from rtmo_optuna.show.scores import differing
 from rtmo_optuna.show.words import number, percent
 from rtmo_optuna.types.measurement import FIGURES, Figure, GateMode, Outcome
@@ -67,14 +78,7 @@ def table(record: StudyRecord) -> Table | None:
             _shown(getattr(rules, known.rule, None), share=known.share),
             _shown(worst.get((name, figure)), share=known.share),
         ))  # fmt: skip
-    columns = (
-        Column("Output"),
-        Column("Compared"),
-        Column("Figure"),
-        Column("Default's own", number=True),
-        Column("Limit, at least", number=True),
-        Column("Worst accepted", number=True),
-    )
+    columns = (*texts("Output", "Compared", "Figure"), *numbers("Default's own", "Limit, at least", "Worst accepted"))
     return without_empty(Table(columns, tuple(rows))) if rows else None
 
 

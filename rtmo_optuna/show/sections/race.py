@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled, without_empty
+from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled, numbers, texts, without_empty
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.render.layout import FAR, spaced, ticks
 from rtmo_optuna.show.scores import axis_name, differing, label, role_of, titles
@@ -94,13 +94,8 @@ def table(record: StudyRecord) -> Table | None:
     origin = next((racer.cost for racer in racers if racer.settings == record.space.fixed), None)
     columns = (
         Column("Settings", wide=True),
-        Column("Processes", number=True),
-        Column("Failed", number=True),
-        Column(f"Median {axis_name(record)}", number=True),
-        Column("Range", number=True),
-        Column("vs default", number=True),
-        Column("Left after"),
-        Column("Note"),
+        *numbers("Processes", "Failed", f"Median {axis_name(record)}", "Range", "vs default"),
+        *texts("Left after", "Note"),
     )
     marked = frozenset(i for i, racer in enumerate(racers) if racer.settings == record.finals.winner)
     rows = tuple(_cells(record, racer, origin) for racer in racers)

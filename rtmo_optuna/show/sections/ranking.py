@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Paragraph, Table, filled, without_empty
+from rtmo_optuna.show.render.blocks import Code, Column, Paragraph, Table, filled, numbers, without_empty
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.scores import (
     COUNTED,
-    best_title,
     decided_by,
-    default_of,
     differing,
     label,
     objective,
@@ -97,7 +95,7 @@ def _standing(record: StudyRecord, rank: int, group: list[tuple[TrialRecord, flo
 def shortlist(record: StudyRecord, most: int = 10) -> tuple[Standing, ...]:
     """Return the `most` best standings, and the default's below them where it is not among them."""
     every = standings(record)
-    default = default_of(record)
+    default = record.default
     late = (s for s in every[most:] if default is not None and s.settings == default.settings)
     return (*every[:most], *late)
 
@@ -107,7 +105,7 @@ def chart(record: StudyRecord) -> Chart | None:
     listed = shortlist(record)
     if not listed:
         return None
-    default = score(record, default_of(record))
+    default = score(record, record.default)
     goal = objective(record)
     first = listed[0]
     lead = str(differing(record, first.settings))
@@ -153,18 +151,12 @@ def table(record: StudyRecord) -> Table | None:
     listed = shortlist(record)
     if not listed:
         return None
-    goal, default = objective(record), score(record, default_of(record))
+    goal, default = objective(record), score(record, record.default)
     latency = goal.name == "latency"
     columns = (
         Column("Rank", number=True),
         Column("Settings", wide=True),
-        Column(f"{goal.name}, {goal.unit}", number=True),
-        Column("FPS", number=True),
-        Column("ms", number=True),
-        Column("p90", number=True),
-        Column("p99", number=True),
-        Column("GPU memory", number=True),
-        Column(f"{goal.name} vs default", number=True),
+        *numbers(f"{goal.name}, {goal.unit}", "FPS", "ms", "p90", "p99", "GPU memory", f"{goal.name} vs default"),
         Column("Note"),
     )
     rows = [
@@ -182,8 +174,9 @@ def table(record: StudyRecord) -> Table | None:
         )
         for standing in listed
     ]
-    best = frozenset(i for i, s in enumerate(listed) if best_title(record) in titles(record, s.settings))
-    return without_empty(Table(columns, tuple(rows), best))
+    best = record.verdict.best
+    marked = frozenset(i for i, standing in enumerate(listed) if best and standing.settings == best.settings)
+    return without_empty(Table(columns, tuple(rows), marked))
 
 
 def _middle(standing: Standing, read: Callable[[Measurement], float | None], write: Callable[[float], str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Column, Paragraph, Table, filled
+from rtmo_optuna.show.render.blocks import Column, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Chart, Part, Role, Stack
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome
@@ -169,13 +169,7 @@ def study_times(record: StudyRecord) -> Table | None:
         )
         for stage in stages
     )
-    columns = (
-        Column("Stage of the study"),
-        Column("Runs", number=True),
-        Column("In all", number=True),
-        Column("Share", number=True),
-        Column("Mean of a run", number=True),
-    )
+    columns = (Column("Stage of the study"), *numbers("Runs", "In all", "Share", "Mean of a run"))
     return Table(columns, rows)
 
 
@@ -190,10 +184,5 @@ def times(record: StudyRecord) -> Table | None:
         for stage in STAGES
         if (some := [one[stage] for one in each if one[stage]]) and (whole := sum(some))
     )
-    columns = (
-        Column("Stage of a trial"),
-        Column("In all", number=True),
-        Column("Share", number=True),
-        Column("Median of a trial", number=True),
-    )
+    columns = (Column("Stage of a trial"), *numbers("In all", "Share", "Median of a trial"))
     return Table(columns, rows)

@@ -11,12 +11,12 @@ from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table, without_empty
 from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Shape
 from rtmo_optuna.show.render.layout import apart, ticks
-from rtmo_optuna.show.scores import COUNTED, decided_by, default_of, differing, objective, score, with_unit
+from rtmo_optuna.show.scores import COUNTED, decided_by, differing, objective, score, with_unit
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
@@ -55,10 +55,9 @@ def chart(record: StudyRecord) -> Chart | None:
         return None
     held = {trial.number for trial, _ in scored}
     lost = [trial for trial in record.runs if trial.number not in held]
-    default = score(record, default_of(record))
+    default = score(record, record.default)
     heights = _heights([value for _, value in scored], default, lost=bool(lost))
-    inside = [pair for pair in scored if pair[1] <= heights.cap]
-    beyond = [pair for pair in scored if pair[1] > heights.cap]
+    beyond = any(value > heights.cap for _, value in scored)
     last = max(trial.run for trial in record.runs)
 
     left, right = 0.4 - 0.008 * last, last + 0.6 + 0.008 * last
@@ -87,8 +86,7 @@ def chart(record: StudyRecord) -> Chart | None:
         ),
         marks=(
             *lines,
-            *_points(record, inside),
-            *_edge(record, beyond, heights.far, last, {trial.measurement.outcome for trial, _ in inside}),
+            *_points(record, scored, heights, last),
             *_lost(record, lost, heights.lost),
             *apart(labels, heights.high - heights.low),
         ),
@@ -127,38 +125,39 @@ def _hover(record: StudyRecord, trial: TrialRecord, value: float | None) -> str:
     return "\n".join((*(line for line in lines if line), *settings))
 
 
-def _points(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]]) -> list[Points]:
-    marks = []
-    for outcome, (role, shape) in _LOOKS.items():
-        group = [(t, v) for t, v in scored if t.measurement.outcome is outcome]
-        if group:
-            xs, ys = tuple(t.run for t, _ in group), tuple(v for _, v in group)
-            marks.append(Points(outcome.value, xs, ys, role, shape, tuple(_hover(record, t, v) for t, v in group)))
-    return marks
+def _points(
+    record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]], heights: _Heights, last: int
+) -> Iterator[Points]:
+    """Yield the runs that have a score, then those of them that lie beyond the cap, as arrows with their values."""
+    explained: set[Outcome] = set()
+    for beyond in (False, True):
+        for outcome, (role, shape) in _LOOKS.items():
+            group = [(t, v) for t, v in scored if t.measurement.outcome is outcome and (v > heights.cap) is beyond]
+            if not group:
+                continue
+            ys = tuple(heights.far if beyond else value for _, value in group)
+            yield Points(
+                outcome.value,
+                tuple(trial.run for trial, _ in group),
+                ys,
+                role,
+                Shape.ARROW if beyond else shape,
+                tuple(_hover(record, trial, value) for trial, value in group),
+                _texts(group, last) if beyond else (),
+                legend=outcome not in explained,
+            )
+            explained.add(outcome)
 
 
-def _edge(
-    record: StudyRecord,
-    beyond: Sequence[tuple[TrialRecord, float]],
-    height: float,
-    last: int,
-    explained: Collection[Outcome],
-) -> list[Points]:
-    marks = []
-    for outcome, (role, _) in _LOOKS.items():
-        group = [(t, v) for t, v in beyond if t.measurement.outcome is outcome]
-        if group:
-            texts: list[str] = []
-            written = -last
-            for trial, value in group:
-                free = trial.run - written >= last / MOST_TEXTS
-                written = trial.run if free else written
-                texts.append(words.number(value) if free else "")
-            hover = tuple(_hover(record, t, v) for t, v in group)
-            xs, ys = tuple(t.run for t, _ in group), (height,) * len(group)
-            new = outcome not in explained
-            marks.append(Points(outcome.value, xs, ys, role, Shape.ARROW, hover, tuple(texts), legend=new))
-    return marks
+def _texts(group: Sequence[tuple[TrialRecord, float]], last: int) -> tuple[str, ...]:
+    """Return the value of each run, nothing where it would stand too near to the one before it."""
+    texts: list[str] = []
+    written = -last
+    for trial, value in group:
+        free = trial.run - written >= last / MOST_TEXTS
+        written = trial.run if free else written
+        texts.append(words.number(value) if free else "")
+    return tuple(texts)
 
 
 def _lost(record: StudyRecord, lost: Sequence[TrialRecord], height: float) -> list[Points]:

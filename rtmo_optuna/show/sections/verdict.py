@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Facts, Listing, Paragraph
-from rtmo_optuna.show.scores import default_of, objective, typical, with_unit
+from rtmo_optuna.show.scores import objective, typical, with_unit
 from rtmo_optuna.show.sections.confirmation import called, claim_sentence, estimate, whom
 from rtmo_optuna.show.sections.noise import findable
 from rtmo_optuna.show.sections.time import study_stages
@@ -110,7 +110,7 @@ def _too_little(record: StudyRecord) -> str:
 
 
 def _measured(record: StudyRecord) -> str:
-    best, default, unit = record.verdict.best, record.verdict.default, objective(record).unit
+    best, default, unit = record.verdict.best, record.default, objective(record).unit
     value = f"{_short(best.value if best else None)} {unit}"
     if best and default and best.settings == default.settings:
         reached = f"no other of the {record.tried} settings tried was measured faster than the default settings"
@@ -201,7 +201,7 @@ def facts(record: StudyRecord) -> tuple[tuple[str, str], ...]:
 
 def _latencies(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Yield what is typical of the best and of the default, both from the same kind of process."""
-    best, default = record.verdict.best, default_of(record)
+    best, default = record.verdict.best, record.default
     goal = objective(record).name
     same = best is not None and default is not None and best.settings == default.settings
     sides = {
@@ -211,21 +211,13 @@ def _latencies(record: StudyRecord) -> Iterator[tuple[str, str]]:
     found = dict(zip(sides, typical(record, tuple(sides.values())), strict=True))
     for name, value in found.items():
         if value is not None:
-            yield f"{name}{_SOURCES[value.source]}", with_unit(record, value.score)
+            yield f"{name}{value.source}", with_unit(record, value.score)
     first = next(iter(found.values()), None)
     if best is not None and first is not None and first.latency_ms:
         if goal == "throughput":
             yield f"Latency of {words.count(record.batch, 'item')}", f"{number(first.latency_ms)}{NBSP}ms"
         elif record.definition.measuring.rate_hz is None:
             yield "FPS", number(record.batch * 1e3 / first.latency_ms)
-
-
-_SOURCES: Mapping[str, str] = {
-    "the confirmation": "",
-    "the race": " (race)",
-    "the baseline": " (baseline)",
-    "one trial": " (one trial)",
-}
 
 
 def _gains(record: StudyRecord) -> Iterator[tuple[str, str]]:
