@@ -31,6 +31,12 @@ COMMAND = [
 ]
 
 
+def states(folder: Path) -> set[TrialState]:
+    """Return the states that the study's trials are in."""
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/studies/studies.db")
+    return {trial.state for trial in study.trials}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGHUP, 1), (signal.SIGINT, 5)])
 def test_a_tune_that_is_ended_leaves_nothing_running(tmp_path: Path, number: signal.Signals, times: int) -> None:
@@ -42,7 +48,8 @@ def test_a_tune_that_is_ended_leaves_nothing_running(tmp_path: Path, number: sig
         for line in tune.stdout:
             if "1/" in line:
                 break
-        time.sleep(0.3)
+        while TrialState.RUNNING not in states(tmp_path) and tune.poll() is None:
+            time.sleep(0.02)
         for _ in range(times):
             tune.send_signal(number)
             time.sleep(0.05)
@@ -50,11 +57,8 @@ def test_a_tune_that_is_ended_leaves_nothing_running(tmp_path: Path, number: sig
     assert tune.returncode == 130, told
     assert "Traceback" not in told
     assert (tmp_path / "results/s/report.md").exists()
-    states = {
-        t.state for t in optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/studies/studies.db").trials
-    }
-    assert TrialState.RUNNING not in states
-    assert TrialState.WAITING in states
+    assert TrialState.RUNNING not in states(tmp_path)
+    assert TrialState.WAITING in states(tmp_path)
 
 
 def test_what_is_ignored_stays_ignored() -> None:
