@@ -20,6 +20,7 @@ import pytest
 import build_rtmo
 import servers
 from rtmo_optuna.machine.gpu import gpus
+from rtmo_optuna.machine.host import host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,7 @@ MOST_PROCESSES = 8
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes run the tests with `-n auto`: they mostly wait, so one more than there are cores."""
-    return min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES)
+    return min(host().cores + 1, MOST_PROCESSES)
 
 
 @pytest.hookimpl(tryfirst=True)

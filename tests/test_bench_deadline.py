@@ -45,6 +45,7 @@ def test_one_that_hangs_within_a_pair_ends_with_the_time(tmp_path: Path) -> None
     assert found.sentence.endswith("was in the stage window.")
 
 
+@pytest.mark.slow
 def test_one_that_hangs_before_the_pairs_ends_with_the_time(tmp_path: Path) -> None:
     """While outputs are compared: nothing was measured, which is said with the stage."""
     faults = [{"when": {"enable_mem_pattern": False}, "fault": "hang in build"}]

@@ -104,6 +104,7 @@ def test_finds_as_many_people_as_wanted(wanted: int, rows: int) -> None:
     assert len(people(detections[0])) == wanted
 
 
+@pytest.mark.slow
 def test_suppression_has_something_to_do() -> None:
     """Far more priors score than people are found, so the cost of suppression is that of a real image."""
     built = build("s")
@@ -111,6 +112,7 @@ def test_suppression_has_something_to_do() -> None:
     assert (scores > 0.1).sum() > 1.4 * len(people(detections[0]))
 
 
+@pytest.mark.slow
 def test_image_is_a_letterboxed_picture() -> None:
     """Pixel values over the whole range, with correlated neighbours, above a padding of 114."""
     image = build("s").image
@@ -160,6 +162,7 @@ def test_dynamic_batch_of_one_is_the_fixed_model() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=0.05)
 
 
+@pytest.mark.slow
 def test_dynamic_batch_keeps_images_apart() -> None:
     """Each image of a batch has the people that it has alone, in the same order, whatever the others hold."""
     model, image = build("t", dynamic=True).model, build("t").image
@@ -179,6 +182,7 @@ def test_dynamic_batch_keeps_images_apart() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_nobody_in_the_image(*, dynamic: bool) -> None:
     """Without anybody the whole model still answers, with the row of padding alone."""
@@ -203,6 +207,7 @@ def test_same_seed_same_model() -> None:
     np.testing.assert_array_equal(first.image, second.image)
 
 
+@pytest.mark.slow
 def test_other_seed_other_model() -> None:
     """Another seed gives another picture and other weights in the same graph."""
     first, second = build("t", seed=1), build("t", seed=2)

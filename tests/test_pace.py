@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import scripted
+import simulated
 from rtmo_optuna.child import timer
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.child.pace import Schedule, least_s, limits_at
@@ -131,6 +132,7 @@ def test_missed_calls_are_counted(tmp_path: Path) -> None:
     assert found.latency_ms == pytest.approx(15.0, rel=0.4)
 
 
+@pytest.mark.slow
 def test_slow_settings_are_pruned_at_a_pace_too(tmp_path: Path) -> None:
     """After three windows, by what their calls take, not by their slots, which are all alike."""
     wanted = request(tmp_path, base_ms=6.0)
@@ -226,9 +228,11 @@ def test_a_slow_pace_makes_processes_long_and_is_told(tmp_path: Path) -> None:
     wanted = scripted.tune_options(tmp_path, STUDY + "objective: p99\n", script={}, rate_hz=50.0)
     told: list[object] = []
     (tmp_path / "scratch").mkdir()
-    runner = runner_of(plan(wanted, tmp_path / "scratch"), told.append)
-    assert runner.each_s > 662 / 50
-    runner.run(runner.fixed, tmp_path / "log.txt", prune_above_ns=0.0)
+    planned = plan(wanted, tmp_path / "scratch")
+    runner = runner_of(planned, told.append)
+    study = scripted.opened(tmp_path, planned.about.definition, planned.about.machine)
+    assert simulated.processes(study, runner).each_s > 662 / 50
+    runner.run(runner.fixed, planned.rules, tmp_path / "log.txt", prune_above_ns=0.0)
     (note,) = [event.text for event in told if isinstance(event, Note)]
     assert note == "The objective 'p99' needs 662 calls of each process: about 13 s at 50 calls a second."
 
@@ -267,6 +271,7 @@ def run(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [("tune", "script.json", "--study", "small.yaml"), ("bench", "script.json", "--set", "enable_mem_pattern=0")],

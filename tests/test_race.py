@@ -424,6 +424,7 @@ def test_equal_settings_are_hardly_ever_claimed() -> None:
     assert found.claimed <= 6 / 300
 
 
+@pytest.mark.slow
 def test_what_can_be_found_is_found() -> None:
     """The gain that a host of 3 % is told to find with 80 % is found in 75 to 90 % of 300 studies."""
     found = simulated.studies(300, simulated.forty(1, confirm.detectable(0.03)), 0.03, seed=2)

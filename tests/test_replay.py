@@ -179,6 +179,7 @@ def test_the_guides_grid_holds_its_own_knobs_only() -> None:
     assert len(one_replay(landscape_grid(), "guide").steps) == 4
 
 
+@pytest.mark.slow
 def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A recording of real processes, gone on with after a time limit of nothing, then replayed with a picture."""
     study, output = tmp_path / "small.yaml", tmp_path / "grid.json"

@@ -97,6 +97,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return write(realistic(), tmp_path_factory.mktemp("report") / "new" / "report.md", "They are in config.yaml.")
 
 
+@pytest.mark.slow
 def test_write_returns_what_it_wrote(files: tuple[Path, ...]) -> None:
     """The Markdown file comes first, then the page, then the pictures; nothing else is left in the folder."""
     folder = files[0].parent
@@ -642,6 +643,7 @@ def test_a_report_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> Non
         write(study(), tmp_path / "taken" / "report.md")
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_fit_a_report(tmp_path: Path) -> None:
     """A long study has all its charts, a ranking of eleven rows, and a page of reasonable size."""
     record: StudyRecord = realistic(1000)

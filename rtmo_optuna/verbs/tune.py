@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rtmo_optuna.digits import written
 from rtmo_optuna.errors import LostError, NothingMeasuredError, TunerError, UsageError
@@ -22,15 +22,19 @@ from rtmo_optuna.show.scores import exported
 from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import count
 from rtmo_optuna.space import configfile
+from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import knob_table
 from rtmo_optuna.space.values import as_yaml
 from rtmo_optuna.study.library import has_study, load_study, open_study
 from rtmo_optuna.types.findings import ANSWERS, Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.study import Note, Origin, StudyRecord
-from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan_tune, runner_of
+from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan_tune
+from rtmo_optuna.verbs.prepare import runner_of as children_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rtmo_optuna.search.runner import Runner
     from rtmo_optuna.study.study import Study
     from rtmo_optuna.types.findings import Claim, ProcessRecord
@@ -43,8 +47,6 @@ BASELINE = 6
 QUICK_BASELINE = 3
 _LAST_WAIT_S = 10.0
 """How long the database is waited for after Ctrl-C."""
-_PACES = ("rate_hz", "optimized_fps")
-"""What `benchmark_info` says of the pace, one or the other: a later study leaves nothing of it standing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,14 @@ class TuneResult:
     undecided: bool
 
 
-def tune(options: TuneOptions, observer: Observer) -> TuneResult:
+def tune(
+    options: TuneOptions,
+    observer: Observer,
+    runner_of: Callable[[Plan, Observer, Callable[[], None]], Runner] = children_of,
+) -> TuneResult:
     """Tune a model: resume its study or create it, search, race, confirm, write config.yaml and the report.
 
+    `runner_of` returns what runs the plan's processes, told what happens, and what it asks whether to go on.
     Raises UsageError for bad input, before anything is written, and NothingMeasuredError where no settings could be
     measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone. Raises LostError,
     after a report of what is known, where the database, the disk or the model's files fail for good.
@@ -74,8 +81,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
     with scratch() as folder, interruptions() as check:
         observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
         planned = plan_tune(options, folder)
-        with contextlib.closing(runner_of(planned, observer)) as runner:
-            runner.check = check
+        with contextlib.closing(runner_of(planned, observer, check)) as runner:
             first = _first_process(options, planned, runner)
             study = open_study(options.storage, planned.about, planned.identity, new=options.new)
             _greet(study, observer)
@@ -89,14 +95,16 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             baseline = QUICK_BASELINE if options.quick else BASELINE
             finals, interrupted = None, False
             try:
-                finals = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only, first).run()
+                finals = Tune(
+                    study, runner, planned.rules, incumbent, baseline, observer, begun, options.search_only, first
+                ).run()
             except KeyboardInterrupt:
                 interrupted = True
                 study.patience.shorten(_LAST_WAIT_S)
             except (TunerError, OSError) as error:
                 raise _lost(study, planned, error) from error
         try:
-            keep_states(study, runner)
+            keep_states(study, runner.seen)
             result = _finish(study, planned, finals, interrupted=interrupted)
         except (LostError, OSError) as error:
             raise _lost(study, planned, error) from error
@@ -110,7 +118,7 @@ def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple
     resumed = not options.new and has_study(options.storage, about.name)
     if about.definition.measuring.rate_hz is None or resumed:
         return None
-    return first_process(runner, about.space.fixed)
+    return first_process(runner, planned.rules, about.space.fixed)
 
 
 def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
@@ -151,8 +159,7 @@ def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrup
         knobs = _written(study, planned.config, winner.settings)
         try:
             held = configfile.read_info(planned.config.path, planned.config.target)
-            info = {**{name: None for name in _PACES if name in held}, **_benchmark_info(record)}
-            backup = configfile.write(planned.config, knobs, info)
+            backup = configfile.write(planned.config, knobs, _benchmark_info(record).written(held))
             config = planned.config.path
             applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
         except UsageError as error:
@@ -195,41 +202,38 @@ def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> d
     return {name: winner.get(name, knob.default) for name, knob in table.items() if name in names}
 
 
-def _speedup(name: str, claim: Claim | None) -> dict[str, Any]:
-    """Return a claim's ratio and interval under `name`; None for both where nothing is claimed."""
+def _ratio(claim: Claim | None) -> tuple[float | None, tuple[float, ...] | None]:
+    """Return a claim's ratio and interval; None for both where nothing is claimed."""
     if claim is None or claim.ratio is None or claim.interval is None:
-        return {name: None, f"{name}_interval": None}
+        return None, None
     ratio, *interval = (float(text) for text in written(claim.ratio, *claim.interval))
-    return {name: ratio, f"{name}_interval": interval}
+    return ratio, tuple(interval)
 
 
-def _pace(record: StudyRecord, latency_ms: float | None) -> dict[str, Any]:
-    """Return the rate that calls came at or, where one followed the other, at which they did."""
-    rate_hz = record.definition.measuring.rate_hz
-    if rate_hz is not None:
-        return {"rate_hz": int(rate_hz) if rate_hz.is_integer() else rate_hz}
-    return {"optimized_fps": round(record.batch * 1e3 / latency_ms, 1) if latency_ms else None}
-
-
-def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
+def _benchmark_info(record: StudyRecord) -> BenchmarkInfo:
     machine, default, status = record.machine, record.space.fixed, record.verdict.status
-    held = record.finals.incumbent
-    over_held = record.proven(held) if held != default else None
+    held, rate_hz = record.finals.incumbent, record.definition.measuring.rate_hz
     found = exported(record)
     latency_ms, ends_ms = (found.latency_ms, found.range_ms) if found else (None, None)
-    return {
-        **({"gpu_name": machine.gpu.name} if machine.gpu else {"cpu_name": machine.cpu}),
-        **_pace(record, latency_ms),
-        "latency_ms": round(latency_ms, 3) if latency_ms else None,
-        "latency_range_ms": [round(end, 3) for end in ends_ms] if ends_ms else None,
-        **_speedup("speedup", record.proven(default)),
-        **(_speedup("speedup_over_previous", over_held) if over_held else {}),
-        "status": status.value if status else None,
-        "benchmark_date": datetime.now(UTC).date().isoformat(),
-        "onnxruntime_version": record.model.versions["onnxruntime"],
-        "provider": record.definition.provider,
-        "shapes": {name: "x".join(map(str, shape)) for name, shape in record.inputs.shapes.items()},
-        **({"free_dimensions": dict(record.inputs.free_dimensions)} if record.inputs.free_dimensions else {}),
-        "model_sha256": record.model_sha256,
-        "study": record.name,
-    }
+    speedup, interval = _ratio(record.proven(default))
+    over_held, over_interval = _ratio(record.proven(held) if held != default else None)
+    return BenchmarkInfo(
+        gpu_name=machine.gpu.name if machine.gpu else None,
+        cpu_name=None if machine.gpu else machine.cpu,
+        rate_hz=int(rate_hz) if rate_hz and rate_hz.is_integer() else rate_hz,
+        optimized_fps=round(record.batch * 1e3 / latency_ms, 1) if latency_ms and rate_hz is None else None,
+        latency_ms=round(latency_ms, 3) if latency_ms else None,
+        latency_range_ms=tuple(round(end, 3) for end in ends_ms) if ends_ms else None,
+        speedup=speedup,
+        speedup_interval=interval,
+        speedup_over_previous=over_held,
+        speedup_over_previous_interval=over_interval,
+        status=status.value if status else None,
+        benchmark_date=datetime.now(UTC).date().isoformat(),
+        onnxruntime_version=record.model.versions["onnxruntime"],
+        provider=record.definition.provider,
+        shapes=record.inputs.shapes,
+        free_dimensions=record.inputs.free_dimensions,
+        model_sha256=record.model_sha256,
+        study=record.name,
+    )
