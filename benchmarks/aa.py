@@ -30,10 +30,12 @@ from unittest.mock import patch
 import optuna
 
 import on_device
-from aa_replay import CANARY, LEAST_GAIN, PLAIN, Process, Recording, replay, variation, write
+from aa_replay import CANARY, PLAIN, Process, Recording, replay, variation, write
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.show.sections.verdict import sentence
+from rtmo_optuna.types.findings import LEAST_GAIN
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import EngineKind, Settings
 from rtmo_optuna.verbs import tune
@@ -169,14 +171,14 @@ def _tuned(options: TuneOptions, *, planted: bool) -> Live:
     if result.interrupted:
         raise KeyboardInterrupt
     found = result.record
-    best = found.verdict.best
+    best, claim = found.verdict.best, found.proven(found.space.fixed)
     spent = Counter(process.purpose.value for process in found.processes)
     spent["search"] = sum(2 if trial.measurement.second_ns else 1 for trial in found.runs)
     return Live(
-        sentence=found.verdict.sentence,
+        sentence=sentence(found),
         confirmed=found.verdict.confirmed,
-        complete=found.complete,
-        gain=found.verdict.speedup - 1 if found.verdict.confirmed and found.verdict.speedup else None,
+        complete=found.finals.decided,
+        gain=claim.ratio - 1 if claim and claim.ratio else None,
         right=best is not None and best.settings.get(PLANTED[0]) == PLANTED[1] if planted else None,
         argmin=argmin(found),
         processes=dict(spent),

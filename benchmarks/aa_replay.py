@@ -14,6 +14,7 @@ import simulated
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import TunerError
 from rtmo_optuna.search.decide import confirm, race
+from rtmo_optuna.types.findings import LEAST_GAIN
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from rtmo_optuna.types.request import Settings
 
-LEAST_GAIN = 0.01
 CANARY, PLAIN = "canary", "plain"
 
 

@@ -38,7 +38,7 @@ from rtmo_optuna.space.resolve import every_params, resolve, settings_of
 from rtmo_optuna.study.library import open_study
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Measuring, ModelFacts, SessionSpec
-from rtmo_optuna.types.study import StudyRecord, Verdict
+from rtmo_optuna.types.study import StudyRecord
 from rtmo_optuna.types.subject import InputFacts, StudyDefinition
 
 if TYPE_CHECKING:
@@ -108,7 +108,6 @@ def a_study(folder: Path) -> tuple[Study, SessionSpec, str]:
         model_sha256="",
         inputs=InputFacts(str(inputs), "", {"input": (1,)}, 1, "", real=True),
         trials=(),
-        verdict=Verdict("", None, None, None),
         storage=str(folder / "studies.db"),
     )
     study = open_study(about.storage, about, {}, new=False)

@@ -37,7 +37,7 @@ from rtmo_optuna.study.library import open_study
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
 from rtmo_optuna.types.request import Measuring, ModelFacts, SessionSpec, Settings, Value
-from rtmo_optuna.types.study import Origin, StudyRecord, Verdict
+from rtmo_optuna.types.study import Origin, StudyRecord
 from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, StudyDefinition
 
 if TYPE_CHECKING:
@@ -174,7 +174,6 @@ def _study(case: Case, folder: str, trials: int, timeout_s: float, sampler: str)
         model_sha256="",
         inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
         trials=(),
-        verdict=Verdict("", None, None, None),
         storage=f"sqlite:///{folder}/studies.db",
     )
     return open_study(about.storage, about, {}, new=False)

@@ -39,7 +39,8 @@ from sqlalchemy.orm import Session
 from rtmo_optuna.child import launcher
 from rtmo_optuna.cli import main as cli
 from rtmo_optuna.search import finals, preflight, screen, tune
-from rtmo_optuna.show import page, pictures
+from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show.render import page, pictures
 from rtmo_optuna.study.library import has_study, load_study
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.verbs import tune as verb
@@ -373,7 +374,7 @@ def cost(folder: Path, before: Known) -> Counter[str]:
     configuration = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     found["configuration lost"] = configuration.get("other") != 1 or "onnx" not in configuration
     found["no report"] = not (folder / "results/report.md").exists()
-    found["not proven"] = "faster" not in str(verb._judged(now.study, finals.kept_outcomes(now.study)).verdict)  # noqa: SLF001
+    found["not proven"] = not judged(now.study, finals.kept_finals(now.study)).verdict.confirmed
     return found
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from rtmo_optuna.search.decide import confirm, race
+from rtmo_optuna.types.findings import Claim, Decided
 from rtmo_optuna.types.request import Settings
 
 Draw: TypeAlias = Callable[[Settings], float | None]
@@ -26,14 +27,14 @@ class Simulated:
     """One study: who won the race, what the confirmation said (None: the default won), what each stage cost."""
 
     winner: Settings | None
-    confirmation: confirm.Confirmation | None
+    confirmation: Claim | None
     race_processes: int
     pair_processes: int
 
     @property
     def claimed(self) -> bool:
         """Whether the study claims a gain."""
-        return self.confirmation is not None and self.confirmation.decided is confirm.Decided.FASTER
+        return self.confirmation is not None and self.confirmation.decided is Decided.FASTER
 
     @property
     def processes(self) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Level: TypeAlias = bool | int | float | str | None
 
@@ -45,6 +45,18 @@ def median(values: Sequence[float]) -> float:
         message = "The median of no values is undefined: pass at least one."
         raise ValueError(message)
     return float(np.median(np.asarray(values, dtype=float)))
+
+
+def middle(values: Iterable[float | None]) -> float | None:
+    """Return the median of those of `values` that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def reach(values: Sequence[float]) -> float:
+    """Return how far `values` lie apart, as a share of their median. Raises ValueError where there are none."""
+    middle = median(values)
+    return (max(values) - min(values)) / middle
 
 
 def t_quantile(probability: float, freedom: int) -> float:

@@ -20,6 +20,7 @@ import pytest
 import build_rtmo
 import servers
 from rtmo_optuna.machine.gpu import gpus
+from rtmo_optuna.machine.host import host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,19 +45,22 @@ MOST_PROCESSES = 8
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes run the tests with `-n auto`: they mostly wait, so one more than there are cores."""
-    return min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES)
+    return min(host().cores + 1, MOST_PROCESSES)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one process run the tests marked `gpu`, and skip them where they cannot run, and say why.
+    """Skip the tests marked `gpu` where they cannot run, and say why; where they can, one process runs them all.
 
-    The others of a file stay together too, since they share fixtures, but for those that a mark sends elsewhere.
+    The others of a file stay in one process too, since they share fixtures, but for those that a mark sends elsewhere.
     """
     marked = [item for item in items if item.get_closest_marker("gpu")]
     reason = _why_no_gpu() if marked else None
     for item in marked:
         item.add_marker(pytest.mark.skip(reason=reason) if reason else pytest.mark.xdist_group("gpu"))
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ import numpy as np
 from rtmo_optuna.space.resolve import resolve
 from rtmo_optuna.study.library import open_study
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Limits, Measuring, ModelFacts, SessionSpec, Settings
-from rtmo_optuna.types.study import StudyRecord, Verdict
+from rtmo_optuna.types.study import StudyRecord
 from rtmo_optuna.types.subject import InputFacts, Machine, StudyDefinition
 from rtmo_optuna.verbs.prepare import TuneOptions
 
@@ -65,7 +65,6 @@ def opened(folder: Path, definition: StudyDefinition, machine: Machine, model: M
         model_sha256="",
         inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
         trials=(),
-        verdict=Verdict("", None, None, None),
         storage=f"sqlite:///{folder}/studies.db",
     )
     return open_study(about.storage, about, {}, new=False)

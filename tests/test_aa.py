@@ -57,6 +57,7 @@ def test_recorded_equal_settings_are_not_claimed_but_argmin_claims(
     assert len(json.loads(output.read_text(encoding="utf-8"))) == 2
 
 
+@pytest.mark.slow
 def test_a_large_gain_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     """One setting of forty, 8 % faster where processes differ by 2 %; the same seed gives the same table."""
     *_, ours = replay("--spread", "0.02", "--gain", "0.08", "--studies", "25")

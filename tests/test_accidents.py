@@ -90,6 +90,7 @@ def finish(study: Study, folder: Path) -> Settings:
     return proposal.settings
 
 
+@pytest.mark.slow
 def test_a_driver_killed_before_any_commit_of_creating_taking_or_putting_back(tmp_path: Path) -> None:
     """Before some of its commits, and never: the next run has the default once, and nothing is left running."""
     for commits in (9, 14, 19, 24, 99):
@@ -107,6 +108,7 @@ def test_a_driver_killed_before_any_commit_of_creating_taking_or_putting_back(tm
     assert not killed
 
 
+@pytest.mark.slow
 def test_a_study_without_an_identity_is_made_now(tmp_path: Path) -> None:
     """Whoever made it was killed: it counts as new, also for whoever asks whether there is one."""
     url = f"sqlite:///{tmp_path}/studies.db"
@@ -119,6 +121,7 @@ def test_a_study_without_an_identity_is_made_now(tmp_path: Path) -> None:
     assert open_storage(url, create=False).get_study_user_attrs(1).keys() >= {"identity", "about"}
 
 
+@pytest.mark.slow
 def test_a_study_of_somebody_else_is_not_taken_over(tmp_path: Path) -> None:
     """One of the same name with trials but without an identity is not ours."""
     study = optuna.create_study(study_name="s", storage=open_storage(f"sqlite:///{tmp_path}/studies.db", create=True))

@@ -78,6 +78,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_bomb_is_refused_at_once(case: str, tmp_path: Path) -> None:
     """In two seconds of one core and 200 MB, with the file and the reason."""

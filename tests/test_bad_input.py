@@ -241,6 +241,7 @@ def test_cuda_without_a_provider_is_refused(
     assert "--provider cpu" in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["auto", "off"])
 def test_outputs_that_are_texts_are_tuned_like_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: str

@@ -86,6 +86,7 @@ def test_the_warm_up_is_on_a_quiet_core_already() -> None:
     assert seen == ["before", "call", "quiet", "call", "quiet"]
 
 
+@pytest.mark.slow
 def test_quiet_calls_of_a_lost_window_begin_the_next() -> None:
     """One call in eight is quiet: no window of five gets its calls at once, and none of them is lost or told twice."""
 

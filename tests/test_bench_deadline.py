@@ -23,6 +23,7 @@ PAIR_S, EARLY_S, LATE_S = 12.0, 4.0, 8.0
 """Times that are given, and how much later a busy machine may end: far less than the limits of stages."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
 def test_one_that_hangs_within_a_pair_ends_with_the_time(tmp_path: Path) -> None:
     """It is stopped in the second pair: the pair does not count, and who hung is named with the stage."""
@@ -44,6 +45,7 @@ def test_one_that_hangs_within_a_pair_ends_with_the_time(tmp_path: Path) -> None
     assert found.sentence.endswith("was in the stage window.")
 
 
+@pytest.mark.slow
 def test_one_that_hangs_before_the_pairs_ends_with_the_time(tmp_path: Path) -> None:
     """While outputs are compared: nothing was measured, which is said with the stage."""
     faults = [{"when": {"enable_mem_pattern": False}, "fault": "hang in build"}]

@@ -29,6 +29,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_json_tells_what_was_run_on_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Schema, date, shapes, input, machine, versions, and the latency of every process."""
     write_script(tmp_path, base_ms=1.0)

@@ -67,6 +67,7 @@ print(f"{spent:.2f} {most >> 10} {said}")
 _HARMLESS = {"a long key above many", "aliases"}  # of which a configuration uses nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "case"), [*(("definition", d) for d in DEFINITIONS), *(("configuration", c) for c in CONFIGURATIONS)]
 )

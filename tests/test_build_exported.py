@@ -86,6 +86,7 @@ def assert_same_people(found: Sequence[Array], wanted: Sequence[Array], rounding
         assert apart.size == 0 or (np.median(apart) < 1e-3 and apart.max() <= rounding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["t", "s"])
 def test_has_the_operators_of_real_exports(size: str) -> None:
     """As many of each as PyTorch writes, in all and from NonMaxSuppression on; 187 initializers, and no other opset."""
@@ -111,6 +112,7 @@ def test_declares_what_real_exports_declare() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["exported", "opset17"])
 def test_has_the_weights_of_the_plain_model(style: str) -> None:
     """The same seed gives the same weights up to rounding; one matrix stands transposed, as Gemm takes it."""
@@ -124,6 +126,7 @@ def test_has_the_weights_of_the_plain_model(style: str) -> None:
     assert build_rtmo.count_parameters(plain.model) == build_rtmo.count_parameters(other.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_finds_in_each_image_what_the_plain_model_finds(count: int) -> None:
     """Batches of people, of other people and of nobody: the plain model's rows, up to what rounding makes of it."""
@@ -135,6 +138,7 @@ def test_finds_in_each_image_what_the_plain_model_finds(count: int) -> None:
     assert_same_people(found, wanted, 2 * float(np.abs(plainer[1] - wanted[1]).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("people", [1, 20, 50])
 @pytest.mark.parametrize("style", ["exported", "opset17"])
 def test_finds_as_many_people_as_wanted(style: str, people: int) -> None:
@@ -146,6 +150,7 @@ def test_finds_as_many_people_as_wanted(style: str, people: int) -> None:
     assert (detections[..., 4] >= 0.1).sum() == people
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["s", "m"])
 @pytest.mark.parametrize("style", ["exported", "opset17"])
 def test_other_sizes_run(style: str, size: str) -> None:
@@ -156,6 +161,7 @@ def test_other_sizes_run(style: str, size: str) -> None:
     assert (detections[..., 4] >= 0.1).sum() == 38
 
 
+@pytest.mark.slow
 def test_opset_17_answers_as_the_plain_model() -> None:
     """One image, people and nobody: the plain model's rows, the row of padding too."""
     plain, other = build("t").model, build("t", style="opset17").model

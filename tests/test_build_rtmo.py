@@ -50,6 +50,7 @@ def people(detections: Array) -> Array:
     return confident
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", PARAMETERS)
 def test_is_the_published_network(size: str) -> None:
     """A valid model with as many parameters and convolutions as the published network has."""
@@ -59,6 +60,7 @@ def test_is_the_published_network(size: str) -> None:
     assert sum(node.op_type == "Conv" for node in model.graph.node) == CONVOLUTIONS[size]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", PARAMETERS)
 def test_finds_people_in_its_image(size: str) -> None:
     """ONNX Runtime finds 30 to 45 people, one row of padding after them, and a pose near each box."""
@@ -82,6 +84,7 @@ def test_finds_people_in_its_image(size: str) -> None:
     assert keypoints[..., 2].max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "seed"), [("t", 1), ("t", 2), ("t", 3), ("s", 4), ("s", 5)])
 def test_finds_people_for_any_seed(size: str, seed: int) -> None:
     """No seed gives too few people or too many, or takes the rows of padding for people."""
@@ -91,6 +94,7 @@ def test_finds_people_for_any_seed(size: str, seed: int) -> None:
     assert len(people(detections[0])) == detections.shape[1] - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wanted", "rows"), [(1, 2), (20, 21), (50, 50)])
 def test_finds_as_many_people_as_wanted(wanted: int, rows: int) -> None:
     """The number of people is the caller's, and the row of padding is left out where there is no room."""
@@ -100,6 +104,7 @@ def test_finds_as_many_people_as_wanted(wanted: int, rows: int) -> None:
     assert len(people(detections[0])) == wanted
 
 
+@pytest.mark.slow
 def test_suppression_has_something_to_do() -> None:
     """Far more priors score than people are found, so the cost of suppression is that of a real image."""
     built = build("s")
@@ -107,6 +112,7 @@ def test_suppression_has_something_to_do() -> None:
     assert (scores > 0.1).sum() > 1.4 * len(people(detections[0]))
 
 
+@pytest.mark.slow
 def test_image_is_a_letterboxed_picture() -> None:
     """Pixel values over the whole range, with correlated neighbours, above a padding of 114."""
     image = build("s").image
@@ -120,6 +126,7 @@ def test_image_is_a_letterboxed_picture() -> None:
     assert np.corrcoef(picture[:, :, 1:].ravel(), picture[:, :, :-1].ravel())[0, 1] > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_raw_is_the_whole_model_up_to_suppression(*, dynamic: bool) -> None:
     """The raw model's nodes and weights are the first of the whole model's, and so are the tensors it gives."""
@@ -134,6 +141,7 @@ def test_raw_is_the_whole_model_up_to_suppression(*, dynamic: bool) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_raw_shapes_are_fixed() -> None:
     """Every dimension that the raw model declares is a number, and the one that it gives."""
     raw = build("t", raw=True)
@@ -154,6 +162,7 @@ def test_dynamic_batch_of_one_is_the_fixed_model() -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=0.05)
 
 
+@pytest.mark.slow
 def test_dynamic_batch_keeps_images_apart() -> None:
     """Each image of a batch has the people that it has alone, in the same order, whatever the others hold."""
     model, image = build("t", dynamic=True).model, build("t").image
@@ -173,6 +182,7 @@ def test_dynamic_batch_keeps_images_apart() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_nobody_in_the_image(*, dynamic: bool) -> None:
     """Without anybody the whole model still answers, with the row of padding alone."""
@@ -189,6 +199,7 @@ def test_nobody_in_the_image(*, dynamic: bool) -> None:
     assert np.isfinite(keypoints).all()
 
 
+@pytest.mark.slow
 def test_same_seed_same_model() -> None:
     """Equal arguments give equal models and images, to the last bit."""
     first, second = build_rtmo.build("t", seed=3), build_rtmo.build("t", seed=3)
@@ -196,6 +207,7 @@ def test_same_seed_same_model() -> None:
     np.testing.assert_array_equal(first.image, second.image)
 
 
+@pytest.mark.slow
 def test_other_seed_other_model() -> None:
     """Another seed gives another picture and other weights in the same graph."""
     first, second = build("t", seed=1), build("t", seed=2)
@@ -211,6 +223,7 @@ def test_other_seed_other_model() -> None:
     assert np.abs(weights[0] - weights[1]).max() > 0
 
 
+@pytest.mark.slow
 def test_command_writes_model_and_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +238,7 @@ def test_command_writes_model_and_image(
     assert "rtmo-t.onnx" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "style"),
     [(["--exported"], "exported"), (["--opset", "11"], "exported"), (["--exported", "--opset", "17"], "opset17"),

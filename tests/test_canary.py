@@ -229,6 +229,7 @@ def test_cores_that_are_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [*modes, canary.mode] == [Mode.PINNED, Mode.REFUSED]
 
 
+@pytest.mark.slow
 @needs_cores
 def test_a_busy_core_is_left_for_another() -> None:
     """With a competitor on each core in turn, at least seven of eight canaries are elsewhere after a few calls.

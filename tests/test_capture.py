@@ -177,6 +177,7 @@ def an_x(shape: Sequence[int] = (2, 8), seed: int = 1) -> Arrays:
     return {"x": np.random.default_rng(seed).standard_normal(shape).astype(np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(("style", "batch"), [*BATCHES, ("plain, dynamic", 1)])
 def test_rtmo_is_the_same_in_two_parts(rtmo_t: Styled, tmp_path: Path, level: str, style: str, batch: int) -> None:
@@ -195,6 +196,7 @@ def test_rtmo_is_the_same_in_two_parts(rtmo_t: Styled, tmp_path: Path, level: st
     assert len(rows) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("style", "batch"), BATCHES)
 def test_rtmo_is_called_in_three_parts(rtmo_t: Styled, style: str, batch: int) -> None:
     """Eight pictures with fewer and fewer people, each three times, in buffers that stay: equal to the last bit."""
@@ -216,6 +218,7 @@ def test_rtmo_is_called_in_three_parts(rtmo_t: Styled, style: str, batch: int) -
     assert rows[-1] == 1  # nobody, and the row that RTMO adds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_rtmo_is_cut_just_before_suppression(rtmo_t: Styled, tmp_path: Path, style: str) -> None:
     """The head holds all up to the suppression and nothing for the host; the tail begins with it."""
@@ -235,6 +238,7 @@ def test_rtmo_is_cut_just_before_suppression(rtmo_t: Styled, tmp_path: Path, sty
     assert not {tensor.name for tensor in load(parts.tail).graph.initializer} & {"backbone/stem/weight"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_rtmo_is_cut_again_where_rows_are_known(rtmo_t: Styled, tmp_path: Path, style: str) -> None:
     """Selection ends with the places that are kept, up to 50 numbers; all that gathers and decodes comes after."""

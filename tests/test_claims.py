@@ -108,6 +108,7 @@ def test_two_that_enqueue_the_same_at_once_run_it_once(tmp_path: Path, monkeypat
     assert states == [TrialState.RUNNING, TrialState.FAIL, TrialState.RUNNING]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_another_has_under_way_is_left_to_it(tmp_path: Path, sampler: str) -> None:
     """While one driver runs the last but one of eight settings the other has the last, and then nothing is left."""

@@ -70,6 +70,7 @@ def run(clients: Path, example: str, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", ["rtmlib_pose", "rtmo_ort_pose"])
 def test_pose_estimators_answer_the_same(clients: Path, pictures: Path, rtmo: Path, config: Path, example: str) -> None:
     """Equal keypoints of several people in a photograph, on rtmlib's or rtmo-ort's own session and on ours."""
@@ -79,6 +80,7 @@ def test_pose_estimators_answer_the_same(clients: Path, pictures: Path, rtmo: Pa
     assert int(found.split()[0]) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", OPEN)
 def test_text_readers_answer_the_same(clients: Path, pictures: Path, tmp_path: Path, package: str) -> None:
     """Equal boxes, words and scores of a photographed page, on three sessions of ours, one tuned for another shape."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, Status
 from rtmo_optuna.types.measurement import Measurement, Outcome, StageTimes
 from rtmo_optuna.types.request import (
     BenchmarkRequest,
@@ -55,7 +56,8 @@ STUDY = StudyRecord(
     model_sha256="00",
     inputs=InputFacts("in.npz", "11", {"i": (1, 3)}, 2, "made", real=False),
     trials=(TRIAL,),
-    verdict=Verdict("done", TRIAL, None, 1.25),
+    verdict=Verdict(Status.CONFIRMED, TRIAL),
+    finals=FinalsRecord(SETTINGS, claims=(Claim(SETTINGS, Settings(), Decided.FASTER, 1.25, (1.2, 1.3), 10),)),
     storage="sqlite://",
 )
 

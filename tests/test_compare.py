@@ -25,6 +25,7 @@ def bench(*more: str) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.slow
 def test_a_planted_difference_is_proven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Half the latency: faster, with an interval around two; equal outputs; the file that is not there stays away."""
     write_script(tmp_path, base_ms=4.0, effects={"enable_mem_pattern=False": 0.5})
@@ -40,6 +41,7 @@ def test_a_planted_difference_is_proven(tmp_path: Path, capsys: pytest.CaptureFi
     assert not list(tmp_path.glob("*.yaml"))
 
 
+@pytest.mark.slow
 def test_no_difference_is_no_proof_and_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 0 whatever the verdict, and a table for people."""
     write_script(tmp_path, base_ms=2.0, between=0.05)

@@ -80,6 +80,7 @@ def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(
     assert crew.leads("preflight")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
 def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It led the preflight and had the default under way: both are done now, and nothing waits past its deadline."""

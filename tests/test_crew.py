@@ -254,6 +254,7 @@ def test_the_last_one_ends_the_study(study: optuna.Study) -> None:
     assert len(one.others()) == 1
 
 
+@pytest.mark.slow
 def test_two_drivers_share_a_study(tmp_path: Path) -> None:
     """On a device each they try nothing twice, flip each knob once, and the one that stays races and confirms."""
     paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
@@ -310,6 +311,7 @@ def _before_statements(act: Callable[[str], None]) -> Iterator[list[str]]:
         event.remove(Engine, "handle_error", note)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statement", ["CREATE TABLE", "INSERT INTO alembic_version"])
 def test_a_database_that_another_driver_makes_meanwhile(tmp_path: Path, statement: str) -> None:
     """Its tables, or its version, appear under one's hands: the second try finds them."""

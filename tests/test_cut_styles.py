@@ -127,6 +127,7 @@ def operators(path: str) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["split", "split+host"])
 @pytest.mark.parametrize("name", CASES)
 def test_cut_models_find_what_they_found(case_of: Callable[[str], Case], name: str, how: str) -> None:
@@ -144,6 +145,7 @@ def test_cut_models_find_what_they_found(case_of: Callable[[str], Case], name: s
     assert max(counts.values()) == {"end to end": 14, "two suppressions": 37}.get(name, 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_all_but_the_selection_can_be_captured(case_of: Callable[[str], Case], tmp_path: Path, name: str) -> None:
     """The head has fixed shapes and no arithmetic with them; all that computes with what was found is in the finish."""
@@ -159,6 +161,7 @@ def test_all_but_the_selection_can_be_captured(case_of: Callable[[str], Case], t
     assert min(shapes) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["exported", "exported, two images"])
 def test_an_exports_arithmetic_with_shapes_is_gone(case_of: Callable[[str], Case], tmp_path: Path, name: str) -> None:
     """Of 928 nodes two thirds are left: what follows from the shape of the input is computed when it is cut."""

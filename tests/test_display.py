@@ -91,6 +91,7 @@ def _read(path: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_a_password_is_written_nowhere(tmp_path: Path) -> None:
     """A whole tune on a database whose URL holds one: not printed, in no file, in no child's command line.
 
@@ -159,7 +160,7 @@ def test_notes_of_the_dashboard_show_what_is_in_names(trick: str, tmp_path: Path
     assert proposal
     failed = Measurement(Outcome.FAILED, stage=Stage.BUILD, reason=f"The node {trick} fails.", log_tail=f"at {trick}")
     study.tell(proposal, failed, tmp_path)
-    study.conclude(study.about, f"**{trick}**")
+    study.conclude(f"**{trick}**")
     kept = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/studies.db")
     note = optuna_dashboard.get_note(proposal.trial)
     assert not set(note + optuna_dashboard.get_note(kept) + kept.trials[0].user_attrs["reason"]) & set(UNSEEN)

@@ -64,7 +64,7 @@ def test_what_is_cited_exists() -> None:
 
 
 def test_the_table_of_floors_names_every_module_on_its_floor() -> None:
-    """Rows are: floor, room, modules, duty, library. The floors are the layers that import-linter keeps."""
+    """Rows are: floor, room, modules (`*`: the others of the room), duty. Floors are the layers of import-linter."""
     section = (ROOT / "docs/design.md").read_text("utf-8").split("\n## Floors\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\d) \|(.*?)\| `(.*?)` \|", section, re.MULTILINE)
     named = {
@@ -77,4 +77,5 @@ def test_the_table_of_floors_names_every_module_on_its_floor() -> None:
     layers = next(contract["layers"] for contract in contracts if contract.get("containers") == ["rtmo_optuna"])
     floors = {room: floor for floor, layer in enumerate(reversed(layers)) for room in layer.split(" | ")}
     wanted = {name: floors[name.split("/")[0]] for name in modules if not name.endswith("__init__")}
-    assert named == wanted
+    rest = {name: floor for name, floor in wanted.items() if f"{Path(name).parent}/*" in named and name not in named}
+    assert {name: floor for name, floor in named.items() if not name.endswith("*")} | rest == wanted

@@ -18,14 +18,15 @@ import scripted
 from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide.confirm import detectable
-from rtmo_optuna.search.finals import Finals, Outcomes, noise_of
+from rtmo_optuna.search.finals import Finals, FinalsState, kept_finals, noise_of
 from rtmo_optuna.search.preflight import Preflight
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
-from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.show import headline
+from rtmo_optuna.search.verdict import judged, verdict
+from rtmo_optuna.show.sections.verdict import facts, sentence
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
+from rtmo_optuna.study.library import load_study
+from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening, Status
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
 from rtmo_optuna.types.request import Measuring, SessionSpec, Settings, Stage
 from rtmo_optuna.types.study import Origin, TrialRecord
@@ -101,13 +102,13 @@ def runner_of(study: Study) -> Runner:
     )
 
 
-def tune(study: Study, held: Settings = DEFAULT) -> Outcomes:
+def tune(study: Study, held: Settings = DEFAULT) -> FinalsState:
     """Tune on; raises KeyboardInterrupt where that is planted."""
     study.enqueue(DEFAULT, Origin.DEFAULT)
     study.enqueue(held, Origin.CONFIG)
-    outcomes = Tune(study, runner_of(study), held, 6, lambda _event: None, time.monotonic()).run()
-    assert outcomes is not None
-    return outcomes
+    finals = Tune(study, runner_of(study), held, 6, lambda _event: None, time.monotonic()).run()
+    assert finals is not None
+    return finals
 
 
 def kept(study: Study, purpose: Purpose) -> list[tuple[int, Settings, float | None]]:
@@ -115,6 +116,7 @@ def kept(study: Study, purpose: Purpose) -> list[tuple[int, Settings, float | No
     return [(p.index, p.settings, p.cost) for p in study.processes if p.purpose is purpose]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("purpose", "count"), [(Purpose.RACE, 11), (Purpose.CONFIRMATION, 9)])
 def test_what_was_interrupted_goes_on_where_it_stopped(
     tmp_path: Path, planted: Planted, purpose: Purpose, count: int
@@ -133,7 +135,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
     planted.stop = lambda: len(kept(study, purpose)) == count
     with pytest.raises(KeyboardInterrupt):
         tune(study)
-    assert not verdict(study, None).confirmed
+    assert judged(study, kept_finals(study)).verdict.status is judged(study, None).verdict.status is Status.MEASURED
     planted.stop = lambda: False
     study = opened(tmp_path)
     assert len(kept(study, purpose)) == count
@@ -143,17 +145,19 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
     assert planted.ran == everything
 
 
+@pytest.mark.slow
 def test_a_default_that_failed_in_its_trial_is_not_exported(tmp_path: Path, planted: Planted) -> None:
     """Its baseline ran, its trial died: nothing else is faster, and still it is no contender."""
     planted.factors = {ARENA: 1.2, PATTERN: 1.2}
     planted.fails = lambda settings, count: settings == DEFAULT and count == 6
     study = opened(tmp_path)
-    found = verdict(study, tune(study))
-    assert found.sentence.startswith("The default settings failed.")
-    assert found.best is not None
-    assert found.best.settings != DEFAULT
+    found = judged(study, tune(study))
+    assert sentence(found).startswith("The default settings failed.")
+    assert found.verdict.best is not None
+    assert found.verdict.best.settings != DEFAULT
 
 
+@pytest.mark.slow
 def test_what_the_user_put_into_config_yaml_after_a_study_is_raced(tmp_path: Path, planted: Planted) -> None:
     """A study that is over keeps its verdict for what it was compared with or wrote; anything else it has to meet."""
     planted.factors = {ARENA: 0.7}
@@ -166,10 +170,11 @@ def test_what_the_user_put_into_config_yaml_after_a_study_is_raced(tmp_path: Pat
     assert planted.ran.total() == ran
     second = tune(opened(tmp_path), PATTERN)
     assert (second.incumbent, second.winner) == (PATTERN, ARENA)
-    assert [claim.against for claim in second.claims] == ["the default settings", "what config.yaml held"]
+    assert [claim.rival for claim in second.claims] == [DEFAULT, PATTERN]
     assert planted.ran[PATTERN] >= 10
 
 
+@pytest.mark.slow
 def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: Planted) -> None:
     """Cut off by the time after 12 pairs of 40, the confirmation says what the first 10 say, and goes on with time."""
     planted.factors = {ARENA: 0.985}
@@ -182,16 +187,15 @@ def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: 
     late = Finals(study, runner_of(study), DEFAULT, deadline=0.0).run()
     assert [(claim.pairs, claim.decided) for claim in late.claims] == [(10, "no proven gain")]
     assert (late.over, late.decided) == (False, True)
-    told = verdict(study, late)
-    assert re.match(
-        r"^No proven gain over .* 10 pairs .*The time was up .* goes on\. The default .* stay\.$", told.sentence
-    )
+    told = sentence(judged(study, late))
+    assert re.match(r"^No proven gain over .* 10 pairs .*The time was up .* goes on\. The default .* stay\.$", told)
     known = noise_of(study)
     assert known.found
     assert noise_of(study, late).found == pytest.approx(2 * known.found, rel=0.1)
     assert tune(opened(tmp_path)).claims[0].pairs > 10
 
 
+@pytest.mark.slow
 def test_the_race_gives_way_to_the_pairs_where_time_is_short(tmp_path: Path, planted: Planted) -> None:
     """There is time for 28 processes: two blocks of two, then the ten pairs that a claim takes, with caution."""
     planted.factors = {ARENA: 0.7}
@@ -208,6 +212,7 @@ def test_the_race_gives_way_to_the_pairs_where_time_is_short(tmp_path: Path, pla
     assert verdict(study, found).confirmed
 
 
+@pytest.mark.slow
 def test_a_tune_leaves_time_for_the_search(tmp_path: Path, planted: Planted) -> None:
     """Where processes take long, the preflight runs two, not six."""
     study = opened(tmp_path)
@@ -219,6 +224,7 @@ def test_a_tune_leaves_time_for_the_search(tmp_path: Path, planted: Planted) -> 
     assert planted.ran[DEFAULT] == 3
 
 
+@pytest.mark.slow
 def test_a_study_that_has_trials_is_not_pinned_any_more(tmp_path: Path, planted: Planted) -> None:
     """An older version may have left it undecided: other drivers wait for that, and it stays as it was measured."""
     study = opened(tmp_path)
@@ -231,6 +237,7 @@ def test_a_study_that_has_trials_is_not_pinned_any_more(tmp_path: Path, planted:
     assert planted.ran.total() == ran
 
 
+@pytest.mark.slow
 def test_pairs_of_another_winner_are_forgotten(tmp_path: Path, planted: Planted) -> None:
     """Where the race now ends otherwise, as after a new version of its rules, no pair of the old winner counts."""
     planted.factors = {ARENA: 0.8}
@@ -267,19 +274,36 @@ def test_idle_choices_do_not_win_by_luck(
         assert finals.run().winner == ARENA
 
 
+def test_what_the_version_before_kept_of_a_study_is_made_anew(tmp_path: Path, planted: Planted) -> None:
+    """Its claims had sentences, its studies verdicts: such a study is told as measured, and its finals run again."""
+    planted.factors = {ARENA: 0.7}
+    study = opened(tmp_path)
+    tune(study)
+    claim = {"against": "the default settings", "ratio": 1.4, "low": 1.3, "high": 1.5, "pairs": 10, "sentence": "1.4"}
+    study.put("finals", {**study.get("finals"), "claims": [claim]})
+    told = {"sentence": "1.4 times as fast.", "best": None, "default": None, "speedup": 1.4}
+    about = study.get("about")
+    machine = {**about["machine"], "hostname": "h"}
+    study.put("about", {**about, "machine": machine, "verdict": told, "complete": True})
+    again = load_study(study.about.storage, "s")
+    assert judged(again, kept_finals(again)).verdict.status is Status.MEASURED
+    assert tune(opened(tmp_path)).over
+
+
+@pytest.mark.slow
 def test_the_same_command_again_runs_nothing(tmp_path: Path, planted: Planted) -> None:
     """A study that is over gives the same answer at once."""
     planted.factors = {ARENA: 0.7}
     study = opened(tmp_path)
     first = tune(study)
-    told = verdict(study, first)
+    told = judged(study, first)
     before = planted.ran.copy()
     again = opened(tmp_path)
     second = tune(again)
     assert planted.ran == before
     assert second == first
-    assert verdict(again, second).sentence == told.sentence
-    assert verdict(again, second).confirmed
+    assert sentence(judged(again, second)) == sentence(told)
+    assert judged(again, second).verdict.confirmed
 
 
 def test_a_leader_in_p99_runs_twice_and_both_processes_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,9 +361,9 @@ def test_another_config_begins_an_interrupted_race_anew(tmp_path: Path, planted:
         tune(study)
     planted.stop = lambda: False
     study = opened(tmp_path)
-    outcomes = tune(study, PATTERN)
-    assert outcomes.incumbent == PATTERN
-    assert {claim.against for claim in outcomes.claims} == {"the default settings", "what config.yaml held"}
+    finals = tune(study, PATTERN)
+    assert finals.incumbent == PATTERN
+    assert {claim.rival for claim in finals.claims} == {DEFAULT, PATTERN}
 
 
 @pytest.mark.parametrize(
@@ -360,8 +384,9 @@ def test_the_verdict_says_what_is_exported_and_why(  # noqa: PLR0917 - pytest pa
     """Only what is proven faster replaces what config.yaml holds."""
     planted.factors = factors
     study = opened(tmp_path)
-    told = verdict(study, tune(study, held))
-    assert re.search(words, told.sentence), told.sentence
+    found = judged(study, tune(study, held))
+    told = found.verdict
+    assert re.search(words, sentence(found)), sentence(found)
     assert told.best is not None
     assert told.best.settings == exported
     assert told.confirmed is bool(factors)
@@ -371,9 +396,10 @@ def test_a_gain_under_one_percent_is_not_claimed(tmp_path: Path, planted: Plante
     """It is measured well here, and said, but nothing is exported for it."""
     planted.factors, planted.spread = {ARENA: 1 / 1.008}, 0.0005
     study = opened(tmp_path)
-    told = verdict(study, tune(study))
+    found = judged(study, tune(study))
+    told = found.verdict
     assert not told.confirmed
-    assert "Under 1% nothing is claimed." in told.sentence
+    assert "Under 1% nothing is claimed." in sentence(found)
     assert told.best is not None
     assert told.best.settings == DEFAULT
 
@@ -385,11 +411,11 @@ def test_wrong_outputs_never_win(tmp_path: Path, planted: Planted) -> None:
         settings.get("enable_cpu_mem_arena") is False and (count > 0 or len(settings) > 1)
     )
     study = opened(tmp_path)
-    outcomes = tune(study)
-    assert outcomes.winner is not None
-    assert set(PATTERN) <= set(outcomes.winner)
-    assert not set(ARENA) & set(outcomes.winner)
-    assert verdict(study, outcomes).confirmed
+    finals = tune(study)
+    assert finals.winner is not None
+    assert set(PATTERN) <= set(finals.winner)
+    assert not set(ARENA) & set(finals.winner)
+    assert verdict(study, finals).confirmed
     assert [p.reason for p in study.processes if p.settings == ARENA] == ["wrong output: planted"] * 2
 
 
@@ -400,10 +426,12 @@ def test_without_time_nothing_is_confirmed(tmp_path: Path, planted: Planted) -> 
     planted.stop = lambda: study.runs == 8
     with pytest.raises(KeyboardInterrupt):
         tune(study)
-    outcomes = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    finals = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
     assert not kept(study, Purpose.RACE)
-    told = verdict(study, outcomes)
-    assert told.sentence.startswith("Not confirmed: the time allowed 0 blocks of the race and 0 of the 10 pairs")
+    told = verdict(study, finals)
+    assert sentence(judged(study, finals)).startswith(
+        "Not confirmed: the time allowed 0 blocks of the race and 0 of the 10 pairs"
+    )
     assert told.best is not None
     assert told.best.settings == DEFAULT
     assert not told.confirmed
@@ -429,9 +457,9 @@ def test_finals_do_not_run_without_a_deadline_ahead(tmp_path: Path, planted: Pla
         tune(study)
     planted.stop = lambda: False
     study = opened(tmp_path)
-    outcomes = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
-    assert outcomes.winner is not None
-    assert "Not confirmed" in verdict(study, outcomes).sentence
+    finals = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    assert finals.winner is not None
+    assert "Not confirmed" in sentence(judged(study, finals))
 
 
 def options(folder: Path, **script: Any) -> TuneOptions:  # noqa: ANN401 - a script is JSON
@@ -445,6 +473,7 @@ def held_in(path: Path) -> dict[str, Any]:
     return held
 
 
+@pytest.mark.slow
 def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It replaces what config.yaml held, with its interval beside it; the same command again runs nothing."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # not to wait for the device with tests beside this one
@@ -452,20 +481,21 @@ def test_a_planted_gain_is_confirmed_in_real_children(tmp_path: Path, monkeypatc
     config.write_text("onnx: {enable_cpu_mem_arena: true}\n", encoding="utf-8")
     wanted = options(tmp_path, effects={"enable_cpu_mem_arena=False": 0.6}, base_ms=4.0)
     first = verb.tune(wanted, lambda _event: None)
-    assert first.record.verdict.confirmed, first.record.verdict.sentence
+    assert first.record.verdict.confirmed, sentence(first.record)
     held = held_in(config)
     assert held["enable_cpu_mem_arena"] is False
     assert held["benchmark_info"]["status"] == "confirmed"
     low, high = held["benchmark_info"]["speedup_interval"]
     assert low <= held["benchmark_info"]["speedup"] <= high
-    assert first.record.complete
+    assert first.record.finals.decided
     config.write_text("onnx: {enable_cpu_mem_arena: true}\n", encoding="utf-8")
     again = verb.tune(wanted, lambda _event: None)
     assert again.record.processes == first.record.processes
-    assert again.record.verdict.sentence == first.record.verdict.sentence
+    assert sentence(again.record) == sentence(first.record)
     assert held_in(config)["enable_cpu_mem_arena"] is False
 
 
+@pytest.mark.slow
 def test_a_gain_over_what_was_held_alone_stands_in_the_file(tmp_path: Path, planted: Planted) -> None:
     """What config.yaml held was slow: the gain over the default may be none, that over what it held is told."""
     config = tmp_path / "config.yaml"
@@ -479,6 +509,7 @@ def test_a_gain_over_what_was_held_alone_stands_in_the_file(tmp_path: Path, plan
     assert 1.5 < low <= info["speedup_over_previous"] <= high < 2.5
 
 
+@pytest.mark.slow
 def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, planted: Planted) -> None:
     """The race's winner is no more than a hair faster than they, and what config.yaml held is slower than both."""
     config = tmp_path / "config.yaml"
@@ -492,14 +523,18 @@ def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, pla
     found = verb.tune(wanted, lambda _event: None)
     told = found.record.verdict
     assert told.best is not None
-    assert (told.confirmed, told.speedup, told.best.settings) == (True, None, Settings())
-    assert "The default settings are, too, and taken: 1.5" in told.sentence
+    assert (told.confirmed, told.best.settings) == (True, Settings())
+    assert found.record.proven(Settings()) is None
+    assert "The default settings are, too, and taken: 1.5" in sentence(found.record)
     assert held_in(config)["enable_mem_pattern"] is True
     assert 1.49 < held_in(config)["benchmark_info"]["speedup_over_previous"] < 1.505
-    cards = dict(headline.facts(found.record))
-    assert cards["Speed-up over config.yaml"].startswith(f"{told.claims[-1].ratio:.3f}")
+    cards = dict(facts(found.record))
+    claim = found.record.proven(ARENA)
+    assert claim is not None
+    assert cards["Speed-up over config.yaml"].startswith(f"{claim.ratio:.3f}")
 
 
+@pytest.mark.slow
 def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) -> None:
     """What the user set stays set, and the file says that it is no proven gain."""
     config = tmp_path / "config.yaml"
@@ -513,6 +548,7 @@ def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) 
     assert held["benchmark_info"]["speedup"] is None
 
 
+@pytest.mark.slow
 def test_the_report_of_a_noisy_host_says_what_can_be_found(tmp_path: Path, planted: Planted) -> None:
     """What its processes differ by, and the gain that is found with 80 % there, stand in the report itself."""
     planted.spread = 0.05

@@ -104,6 +104,7 @@ def test_models_run_on_an_input_of_our_own(
     assert {name: array.shape for name, array in load(inputs.path)[0].items()} == shapes
 
 
+@pytest.mark.slow
 def test_what_is_refused_to_the_end_is_told_with_the_way_out(tmp_path: Path) -> None:
     """The sentence names the shapes and values that were assumed, ONNX Runtime's reason, and both options."""
     nodes = [

@@ -150,6 +150,7 @@ def test_a_search_climbs_before_it_flips(tmp_path: Path, planted: Planted) -> No
     assert origins.count(Origin.SCREENING) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_a_search_that_was_broken_off_goes_on_with_its_rung(tmp_path: Path, planted: Planted, after: int) -> None:
     """The rung under way is run again, those before it are not, and the ladder is the same in the end."""

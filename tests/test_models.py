@@ -37,6 +37,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["plain", "exported"])
 def test_rtmo_t_from_build_to_config(style: str) -> None:
     """The builder's model and input: default, two more trials, a configuration that ONNX Runtime takes, a report."""
@@ -59,6 +60,7 @@ def test_rtmo_t_from_build_to_config(style: str) -> None:
     assert "1x3x416x416" in report
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_output_hash() -> None:
     """What a child ran is hashed: every trial whose knobs leave the numerics alone has the default's hash."""
     models.dense(Path("m.onnx"), (4, 64))
@@ -69,6 +71,7 @@ def test_the_same_settings_give_the_same_output_hash() -> None:
     assert len(alike[0].measurement.outputs_sha256) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "shape"), [("det", "1x3x320x320"), ("rec", "2x3x48x320"), ("cls", "1x3x48x192")])
 def test_pp_ocr_with_dynamic_shapes(ocr_models: Path, part: str, shape: str) -> None:
     """A public model, its dynamic dimensions given by --shape, from the file to config.yaml."""
@@ -81,6 +84,7 @@ def test_pp_ocr_with_dynamic_shapes(ocr_models: Path, part: str, shape: str) -> 
     assert Path("config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_is_the_input(ocr_models: Path) -> None:
     """Pictures are letterboxed to the shape; each is a sample, and all of them are run."""
     image = pytest.importorskip("PIL.Image")
@@ -95,6 +99,7 @@ def test_a_folder_of_pictures_is_the_input(ocr_models: Path) -> None:
     assert record.runs[0].measurement.calls == 3
 
 
+@pytest.mark.slow
 def test_many_inputs_of_many_types() -> None:
     """Several inputs, integers, booleans, doubles and a scalar, made from the signature alone."""
     nodes = [

@@ -20,9 +20,9 @@ from rtmo_optuna.search.decide.confirm import LOOKS
 from rtmo_optuna.search.finals import Finals
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.tune import Tune
-from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.show.evidence import Status, status
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show.sections.verdict import sentence
+from rtmo_optuna.types.findings import Purpose, Status
 from rtmo_optuna.types.request import EngineKind, Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.verbs import tune
@@ -64,6 +64,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return call
 
 
+@pytest.mark.slow
 def test_one_trial_is_no_verdict(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     """The default alone: exit code 4, the file left alone, what to do, and no word of what would have been found."""
     Path("config.yaml").write_text("onnx: {}\n", encoding="utf-8")
@@ -84,17 +85,19 @@ def planned(folder: Path, **more: Any) -> tune.TuneResult:  # noqa: ANN401 - opt
     return tune.tune(scripted.tune_options(folder, EIGHT, script={}, **more), lambda _event: None)
 
 
+@pytest.mark.slow
 def test_what_the_file_holds_and_the_default_alone_are_no_verdict(tmp_path: Path, planted: Planted) -> None:
     """They were compared with one another, but nothing new was tried: the file stays as it is."""
     (tmp_path / "config.yaml").write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
     found = planned(tmp_path, trials=1)
     assert planted.ran[ARENA] > 10
     assert (found.undecided, found.config) == (True, None)
-    assert status(found.record) is Status.TOO_LITTLE
-    assert found.record.verdict.sentence.startswith("Too little was tried for a verdict: 2 of 8 settings. Give more")
+    assert found.record.verdict.status is Status.TOO_LITTLE
+    assert sentence(found.record).startswith("Too little was tried for a verdict: 2 of 8 settings. Give more")
     assert "benchmark_info" not in (tmp_path / "config.yaml").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_confirmation_that_found_no_time_is_no_verdict(tmp_path: Path, planted: Planted) -> None:
     """Not confirmed: the file is left alone, and the command line is to say so."""
     planted.factors, planted.fails = {ARENA: 0.7}, lambda settings, count: len(settings) > 0 and count > 0
@@ -103,22 +106,24 @@ def test_a_confirmation_that_found_no_time_is_no_verdict(tmp_path: Path, planted
     assert not (tmp_path / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_whole_space_that_is_slower_is_a_verdict(tmp_path: Path, planted: Planted) -> None:
     """All of eight settings were tried and the others are far slower: there is nothing to change."""
     planted.factors = {ARENA: 3.0, PATTERN: 3.0, SPINNING: 3.0}
     found = planned(tmp_path)
     assert not found.undecided
     assert found.config is not None
-    assert status(found.record) is Status.NO_GAIN
+    assert found.record.verdict.status is Status.NO_GAIN
     assert "there is nothing to change" in (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> None:
     """Two of eight settings raced and met in pairs: no gain is proven, but that there is none is not said."""
     assert planted.spread
     found = planned(tmp_path, trials=2)
     report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
-    assert status(found.record) is Status.NO_GAIN
+    assert found.record.verdict.status is Status.NO_GAIN
     assert "but only 2 of 8 settings were." in report
     assert "nothing to change" not in report
 
@@ -129,8 +134,8 @@ def test_an_interruption_right_after_the_default_compares_it_with_nothing(tmp_pa
     found = planned(tmp_path)
     assert found.interrupted
     assert not found.undecided
-    assert "against" not in found.record.verdict.sentence
-    assert "1 of 8 settings, and no race. The same command goes on from here." in found.record.verdict.sentence
+    assert "against" not in sentence(found.record)
+    assert "1 of 8 settings, and no race. The same command goes on from here." in sentence(found.record)
 
 
 def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Planted) -> None:
@@ -142,10 +147,10 @@ def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Plan
     with pytest.raises(KeyboardInterrupt):
         Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic()).run()
     planted.stop = lambda: False
-    outcomes = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
-    assert 0 < outcomes.blocks < 5
-    assert (outcomes.winner, outcomes.decided) == (DEFAULT, False)
-    assert verdict(study, outcomes).sentence.startswith(f"Not confirmed: the time allowed {outcomes.blocks} blocks")
+    finals = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    assert 0 < finals.blocks < 5
+    assert (finals.winner, finals.decided) == (DEFAULT, False)
+    assert sentence(judged(study, finals)).startswith(f"Not confirmed: the time allowed {finals.blocks} blocks")
 
 
 @pytest.mark.parametrize(
@@ -183,10 +188,10 @@ def test_time_for_pairs_comes_back_with_shorter_processes(tmp_path: Path, plante
     study.enqueue(DEFAULT, Origin.DEFAULT)
     runner = runner_of(study)
     runner.walls_s.append(study.about.definition.timeout_s / 15)
-    outcomes = Tune(study, runner, DEFAULT, 2, events.append, time.monotonic()).run()
+    finals = Tune(study, runner, DEFAULT, 2, events.append, time.monotonic()).run()
     assert [event for event in events if isinstance(event, Note) and "and the search takes it all" in event.text]
-    assert outcomes is not None
-    assert [claim.pairs for claim in outcomes.claims] == [10]
+    assert finals is not None
+    assert [claim.pairs for claim in finals.claims] == [10]
 
 
 def test_a_run_that_goes_on_knows_how_long_its_processes_took(tmp_path: Path, planted: Planted) -> None:
@@ -227,6 +232,7 @@ def resumed_with(tmp_path: Path, planted: Planted, pairs: int) -> list[str]:
     return [event.text for event in events if isinstance(event, Note) and event.text.startswith("A process takes")]
 
 
+@pytest.mark.slow
 def test_pairs_that_were_run_are_not_to_come_again(tmp_path: Path, planted: Planted) -> None:
     """Nine of ten are kept: for the tenth there is time. After one of them there is none for the nine others."""
     for folder in ("nine", "one"):
@@ -236,6 +242,7 @@ def test_pairs_that_were_run_are_not_to_come_again(tmp_path: Path, planted: Plan
     assert "the search takes it all" in warning
 
 
+@pytest.mark.slow
 def test_waiting_for_another_tune_is_no_process_s_time(tmp_path: Path) -> None:
     """What a process of the study took does not count the second that another one held the device."""
     study = opened(tmp_path)

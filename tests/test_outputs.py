@@ -566,6 +566,7 @@ def rtmo(seed: int) -> tuple[tuple[Sample, Sample], ...]:
     return tuple(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_rtmo_rounded_otherwise_than_by_default_is_right(seed: int) -> None:
     """Another rounding of the size of the default's passes, whole and raw, and so does the default."""
@@ -576,6 +577,7 @@ def test_rtmo_rounded_otherwise_than_by_default_is_right(seed: int) -> None:
             assert not found.vacuous
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
 def test_errors_planted_in_rtmo_are_found(seed: int, plant: Edit) -> None:
@@ -584,6 +586,7 @@ def test_errors_planted_in_rtmo_are_found(seed: int, plant: Edit) -> None:
     assert not verdict(reference, edited(other, plant), own=own).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", RAW)
 def test_a_channel_zeroed_in_raw_rtmo_is_found(seed: int, name: str) -> None:

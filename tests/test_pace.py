@@ -131,6 +131,7 @@ def test_missed_calls_are_counted(tmp_path: Path) -> None:
     assert found.latency_ms == pytest.approx(15.0, rel=0.4)
 
 
+@pytest.mark.slow
 def test_slow_settings_are_pruned_at_a_pace_too(tmp_path: Path) -> None:
     """After three windows, by what their calls take, not by their slots, which are all alike."""
     wanted = request(tmp_path, base_ms=6.0)
@@ -267,6 +268,7 @@ def run(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [("tune", "script.json", "--study", "small.yaml"), ("bench", "script.json", "--set", "enable_mem_pattern=0")],
@@ -286,6 +288,7 @@ def test_a_rate_that_the_model_cannot_keep_is_refused(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_tune_at_a_pace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It finds the planted winner, and says at which pace: at its end, in config.yaml and in the report.
 
@@ -324,6 +327,7 @@ def test_a_tune_at_a_pace(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert not Path("other.db").exists()
 
 
+@pytest.mark.slow
 def test_a_bench_at_a_pace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The rate stands in its JSON, and how many calls each side missed."""
     scripted.write_script(folder, base_ms=6.0, effects={"enable_mem_pattern=False": 2.0})

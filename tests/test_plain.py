@@ -17,7 +17,7 @@ from models import facts
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide import simplify
 from rtmo_optuna.search.decide.simplify import Plain, PlainRules
-from rtmo_optuna.search.finals import Finals, Outcomes
+from rtmo_optuna.search.finals import Finals, FinalsState
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.space.resolve import settings_of
@@ -199,13 +199,14 @@ def searched(folder: Path) -> Study:
     return study
 
 
-def finished(study: Study, seconds: float = 600.0) -> Outcomes:
+def finished(study: Study, seconds: float = 600.0) -> FinalsState:
     """Run race, making plain and confirmation."""
     runner = runner_of(study)
     runner.walls_s += [0.01]
     return Finals(study, runner, Settings(), deadline=time.monotonic() + seconds).run()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path) -> None:
     """It was no trial before and runs as one, which is none of the search's; the same command again runs nothing."""
@@ -225,6 +226,7 @@ def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path) -> Non
     assert again.processes == processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 9, 13])
 def test_what_was_interrupted_goes_on(tmp_path: Path, planted: Planted, count: int) -> None:
     """No process that ended is run again, and the end is the same; the trial that was broken off is run again."""
@@ -276,6 +278,7 @@ def test_a_screening_counts(tmp_path: Path) -> None:
     assert len(kept(study, Purpose.PLAIN)) == 10
 
 
+@pytest.mark.slow
 def test_simulated_studies_export_what_is_real() -> None:
     """Ten whole tunes on a clock of their own; the figures at length: docs/lab/claims.md."""
     args = parser().parse_args([])

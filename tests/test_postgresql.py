@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from rtmo_optuna.study.library import list_studies, load_study
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome
@@ -29,6 +31,7 @@ COMMAND = (
 _LIMIT_S = 120.0
 
 
+@pytest.mark.slow
 def test_a_parent_that_is_killed_loses_nothing(tmp_path: Path, postgresql: str) -> None:
     """Killed after its second trial: the same command goes on, and every settings has run once."""
     write_script(tmp_path, effects={"enable_cpu_mem_arena=False": 0.5})

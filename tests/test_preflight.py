@@ -56,6 +56,7 @@ def warmups(folder: Path) -> list[int]:
     return [len(json.loads(text)["warmup_samples_ns"]) for text in texts if text.startswith("{")]
 
 
+@pytest.mark.slow
 def test_all_processes_warm_up_for_as_long_as_the_first_one_needed(tmp_path: Path) -> None:
     """15 slow calls, of which four come before the warm-up, are doubled; another run of the study does the same."""
     wanted = options(tmp_path, base_ms=2.0, warmup={"calls": 15, "factor": 4.0})
@@ -68,6 +69,7 @@ def test_all_processes_warm_up_for_as_long_as_the_first_one_needed(tmp_path: Pat
     assert set(warmups(tmp_path)) == {calls}
 
 
+@pytest.mark.slow
 def test_a_given_warm_up_is_not_calibrated(tmp_path: Path) -> None:
     """--warmup N means N calls, in every process."""
     wanted = options(tmp_path, base_ms=2.0, warmup={"calls": 15, "factor": 4.0})
@@ -76,6 +78,7 @@ def test_a_given_warm_up_is_not_calibrated(tmp_path: Path) -> None:
     assert set(warmups(tmp_path)) == {4}
 
 
+@pytest.mark.slow
 def test_a_slow_model_keeps_its_few_calls(tmp_path: Path) -> None:
     """At 40 ms a call the first process takes no 80 calls to find out that three have to do."""
     wanted = options(tmp_path, base_ms=40.0)
@@ -87,6 +90,7 @@ def test_a_slow_model_keeps_its_few_calls(tmp_path: Path) -> None:
     assert not [event for event in told if isinstance(event, Note) and "settle" in event.text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [None, 662])
 def test_a_percentile_gets_the_calls_that_it_needs(tmp_path: Path, runs: int | None) -> None:
     """Windows of ten calls, four at most: there are more of them for p99, and every process has its cost."""

@@ -88,6 +88,7 @@ def test_only_the_default_is_judged_by_its_own_outputs(tmp_path: Path, child: Ch
     assert [request.gate["baseline"] for request in child.requests] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_default_that_dies_twice_still_tells_how_far_its_outputs_are(tmp_path: Path, child: Child) -> None:
     """Its first process fails twice, and its trial tells: what comes after is judged by that, in the next run too."""
     child.outcome = lambda count: Outcome.MEASURED if count > 1 else Outcome.FAILED
@@ -103,6 +104,7 @@ def test_a_default_that_dies_twice_still_tells_how_far_its_outputs_are(tmp_path:
     assert (resumed.gate.own, resumed.gate.baseline) == (NEAR, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hot", [0, 1, 2])
 def test_what_a_throttled_gpu_measured_is_measured_again(
     tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch, hot: int
@@ -117,6 +119,7 @@ def test_what_a_throttled_gpu_measured_is_measured_again(
     assert not [event for event in told if isinstance(event, Note)]
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_always_throttled_is_measured_as_it_is(
     tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +178,7 @@ def test_where_nothing_can_be_measured_the_queue_is_not_run_to_its_end(
     assert study.runs == 1
 
 
+@pytest.mark.slow
 def test_time_that_is_too_short_for_a_claim_is_told_beforehand(
     tmp_path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 import simulated
 from rtmo_optuna.search.decide import confirm, race
-from rtmo_optuna.search.decide.confirm import ConfirmRules, Decided
+from rtmo_optuna.search.decide.confirm import ConfirmRules
 from rtmo_optuna.search.decide.race import Contender, RaceRules
+from rtmo_optuna.show.sections.confirmation import claim_sentence
+from rtmo_optuna.types.findings import Claim, Decided
 from rtmo_optuna.types.request import Settings
 
 if TYPE_CHECKING:
@@ -301,8 +303,13 @@ def test_the_interval_excludes_one_where_the_signed_rank_test_rejects(most: int)
         count, cut = looks[-1]
         ranks = np.abs(gains[:count]).argsort().argsort() + 1
         found = confirm.confirm(told, ConfirmRules(looks=((count, cut),), two_sided=True))
-        assert found.low is not None
-        assert (found.low > 1) == (ranks[gains[:count] < 0].sum() <= cut)
+        assert found.interval is not None
+        assert (found.interval[0] > 1) == (ranks[gains[:count] < 0].sum() <= cut)
+
+
+def said(claim: Claim) -> str:
+    """Return what `claim` says of the default settings."""
+    return claim_sentence(claim, "the default settings")
 
 
 def test_the_first_look_spans_all_differences() -> None:
@@ -310,11 +317,12 @@ def test_the_first_look_spans_all_differences() -> None:
     told = pairs(1.3, 10, 0.05)
     ratios = [other / first for first, other in told if first and other]
     found = confirm.confirm(told, ConfirmRules())
-    assert (found.low, found.high) == pytest.approx((min(ratios), max(ratios)))
+    assert found.interval == pytest.approx((min(ratios), max(ratios)))
     assert found.ratio == pytest.approx(1.3, rel=0.05)
     assert (found.pairs, found.decided, found.over) == (10, Decided.FASTER, True)
-    assert (found.ratio, found.low, found.high) == pytest.approx((1.2588, 1.0678, 1.4352), abs=1e-4)
-    assert found.sentence.startswith("1.26 times as fast as the default settings (98 % interval 1.07 to 1.44, 10 pairs")
+    assert found.ratio == pytest.approx(1.2588, abs=1e-4)
+    assert found.interval == pytest.approx((1.0678, 1.4352), abs=1e-4)
+    assert said(found).startswith("1.26 times as fast as the default settings (98 % interval 1.07 to 1.44, 10 pairs")
 
 
 @pytest.mark.parametrize(
@@ -331,11 +339,12 @@ def test_the_first_look_spans_all_differences() -> None:
 )
 def test_constant_processes(ratio: float, two_sided: bool, count: int, decided: Decided, phrase: str) -> None:  # noqa: FBT001
     """Without noise the answer is the ratio, and a proven gain under 1 % is still none that is claimed."""
-    found = confirm.confirm(pairs(ratio, 60), ConfirmRules(two_sided=two_sided), "that")
+    found = confirm.confirm(pairs(ratio, 60), ConfirmRules(two_sided=two_sided))
     assert (found.pairs, found.decided, found.over) == (count, decided, True)
     assert found.ratio == pytest.approx(ratio)
-    assert found.sentence.startswith(phrase)
-    assert ("Under 1% nothing is claimed." in found.sentence) == (ratio in {1.005, 0.995})
+    told = claim_sentence(found, "that", two_sided=two_sided)
+    assert told.startswith(phrase)
+    assert ("Under 1% nothing is claimed." in told) == (ratio in {1.005, 0.995})
 
 
 def test_swapping_the_sides_inverts_the_answer() -> None:
@@ -346,9 +355,9 @@ def test_swapping_the_sides_inverts_the_answer() -> None:
         told = pairs(1.03 if seed % 2 else 1.0, 40, 0.02, seed)
         one, other = confirm.confirm(told, rules), confirm.confirm([(b, a) for a, b in told], rules)
         assert one.ratio is not None
-        assert one.low is not None
-        assert one.high is not None
-        assert (other.ratio, other.low, other.high) == pytest.approx((1 / one.ratio, 1 / one.high, 1 / one.low))
+        assert one.interval is not None
+        assert other.ratio == pytest.approx(1 / one.ratio)
+        assert other.interval == pytest.approx(tuple(1 / end for end in reversed(one.interval)))
         assert (opposite[one.decided], one.pairs) == (other.decided, other.pairs)
         seen.add(one.decided)
     assert seen == {Decided.FASTER, Decided.UNPROVEN}
@@ -358,7 +367,7 @@ def test_too_few_pairs_confirm_nothing() -> None:
     """Nine pairs, however far apart, are not ten; nor are none."""
     found = confirm.confirm(pairs(2.0, 9), ConfirmRules())
     assert (found.decided, found.ratio, found.pairs, found.over) == (Decided.UNCONFIRMED, None, 0, False)
-    assert found.sentence == "Not confirmed against the default settings: 9 sound pairs of 10, 0 failed."
+    assert said(found) == "Not confirmed against the default settings: 9 sound pairs of 10, 0 failed."
     assert confirm.confirm([], ConfirmRules()).decided is Decided.UNCONFIRMED
 
 
@@ -368,7 +377,7 @@ def test_failed_processes_spoil_their_pairs_only() -> None:
     assert confirm.confirm(told, ConfirmRules()).decided is Decided.FASTER
     spoilt = confirm.confirm([*told[:9], (None, None)], ConfirmRules())
     assert (spoilt.decided, spoilt.over) == (Decided.UNCONFIRMED, True)
-    assert spoilt.sentence.endswith("7 sound pairs of 10, 3 failed.")
+    assert said(spoilt).endswith("7 sound pairs of 10, 3 failed.")
     late = confirm.confirm([*pairs(1.005, 12), (None, 5.0), (None, 5.0), (5.0, None)], ConfirmRules())
     assert (late.decided, late.pairs, late.over) == (Decided.UNPROVEN, 10, True)
 
@@ -408,12 +417,14 @@ def test_what_can_be_found_grows_with_the_spread() -> None:
 # --- whole studies ---
 
 
+@pytest.mark.slow
 def test_equal_settings_are_hardly_ever_claimed() -> None:
     """Forty names for the default at 2 %: of 300 studies at most six claim a gain, where two are due."""
     found = simulated.studies(300, simulated.forty(0, 0.0), 0.02, seed=1)
     assert found.claimed <= 6 / 300
 
 
+@pytest.mark.slow
 def test_what_can_be_found_is_found() -> None:
     """The gain that a host of 3 % is told to find with 80 % is found in 75 to 90 % of 300 studies."""
     found = simulated.studies(300, simulated.forty(1, confirm.detectable(0.03)), 0.03, seed=2)

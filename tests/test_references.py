@@ -55,6 +55,7 @@ def test_a_reference_is_made_once(tmp_path: Path, wanted: ReferenceRequest) -> N
     assert not list((tmp_path / "cache").rglob(".new-*"))
 
 
+@pytest.mark.slow
 def test_what_follows_from_something_else_is_made_anew(tmp_path: Path, wanted: ReferenceRequest) -> None:
     """Another model, input, version, shape or rule of the gate has another reference; another path has not."""
     references.reference(wanted, STRICT, CONTENT)

@@ -161,6 +161,7 @@ def test_what_was_not_recorded_is_passed_over_at_no_charge() -> None:
     assert len(done.steps) <= 96
 
 
+@pytest.mark.slow
 def test_ours_is_ahead_and_failures_do_not_stop_it() -> None:
     """With one choice failing, the Gaussian process needs under half of random's seconds; failures are charged."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -178,6 +179,7 @@ def test_the_guides_grid_holds_its_own_knobs_only() -> None:
     assert len(one_replay(landscape_grid(), "guide").steps) == 4
 
 
+@pytest.mark.slow
 def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A recording of real processes, gone on with after a time limit of nothing, then replayed with a picture."""
     study, output = tmp_path / "small.yaml", tmp_path / "grid.json"

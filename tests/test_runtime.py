@@ -54,6 +54,7 @@ def feed(rows: int = 2) -> dict[str, np.ndarray]:
     return {"a": a, "b": a + 1}
 
 
+@pytest.mark.slow
 def test_a_tuned_model_runs_as_it_was_tuned(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From `tune` to a session, with nothing in between: the settings of the file are the session's."""
     monkeypatch.chdir(tmp_path)

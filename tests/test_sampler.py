@@ -55,6 +55,7 @@ def latency(params: dict[str, Value]) -> float:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_all_settings_come_once(name: str) -> None:
     """As many trials as there are settings try each of them; what comes then is of the space."""
@@ -209,6 +210,7 @@ def test_nothing_but_failures_still_gives_new_settings() -> None:
     assert len({settings_of(SPACE, trial.params) for trial in study.trials}) == 6
 
 
+@pytest.mark.slow
 def test_a_space_too_large_to_enumerate_is_drawn_from() -> None:
     """Over 20,000 combinations the good choices are found all the same: by most seeds within 13 of them, all in 30."""
     names = [name for name, d in dimension_table("cuda").items() if name != "capture" and len(d.choices) > 1]
@@ -225,6 +227,7 @@ def test_a_space_too_large_to_enumerate_is_drawn_from() -> None:
     assert max(needed) <= 30
 
 
+@pytest.mark.slow
 def test_landscapes_take_few_measurements() -> None:
     """On the first 8 landscapes the Gaussian process needs under two thirds of what TPE needs, failures or not."""
     made = bench_sampler.samplers()

@@ -25,9 +25,9 @@ from rtmo_optuna.search.decide.screening import Level
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.search.tune import Tune
-from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.show.report import markdown
-from rtmo_optuna.show.stages import saved_by_pruning
+from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show.sections.time import saved_by_pruning
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.space.advice import advised, row_for
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve, size
@@ -37,14 +37,14 @@ from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Note, Origin, TrialRecord
 from rtmo_optuna.types.subject import Frozen, Gpu, Machine, SearchSpace, StudyDefinition
 from test_finals import Planted, runner_of
-from test_show_charts import measured, realistic
+from test_show_charts import markdown, measured, realistic
 from test_show_charts import study as recorded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from rtmo_optuna.search.finals import Outcomes
+    from rtmo_optuna.search.finals import FinalsState
     from rtmo_optuna.study.study import Study
     from rtmo_optuna.types.study import Event
 
@@ -406,7 +406,7 @@ def opened(folder: Path, trials: int = 24, **changes: Any) -> Study:  # noqa: AN
     return scripted.opened(folder, definition, replace(host(), cores=4))
 
 
-def tune(study: Study, told: list[str] | None = None, *, search_only: bool = True) -> Outcomes | None:
+def tune(study: Study, told: list[str] | None = None, *, search_only: bool = True) -> FinalsState | None:
     """Tune on; raises KeyboardInterrupt where that is planted. What is noted goes to `told`."""
 
     def observe(event: Event) -> None:
@@ -426,6 +426,7 @@ def screened(study: Study) -> Screening:
     return found
 
 
+@pytest.mark.slow
 def test_what_does_nothing_is_frozen_and_what_does_something_is_not(tmp_path: Path, bench: Bench) -> None:
     """Six dimensions: one fast, one slow, one that changes the outputs; the others never leave their defaults again."""
     bench.factors = {ARENA: 0.9, SPINNING: 1.3}
@@ -448,6 +449,7 @@ def test_what_does_nothing_is_frozen_and_what_does_something_is_not(tmp_path: Pa
     assert told[-1] == "Every combination of the space has been measured."
 
 
+@pytest.mark.slow
 def test_trials_count_the_search_only(tmp_path: Path, bench: Bench) -> None:
     """Ten flips ran beside the 24 trials, of which the default is one."""
     bench.changing = frozenset({"graph_optimization_level", "intra_op_num_threads", "enable_mem_pattern"})
@@ -479,6 +481,7 @@ def test_flips_before_and_after_an_interruption_are_compared_with_what_ran_besid
     assert Counter(trial.origin for trial in study.trials if trial.run)[Origin.SCREENING] == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flips", [0, 1])
 def test_no_two_defaults_among_the_flips_are_of_one_block(tmp_path: Path, bench: Bench, flips: int) -> None:
     """Broken off in its first flip, before which the default ran, or in its second: the next run has other blocks."""
@@ -495,6 +498,7 @@ def test_no_two_defaults_among_the_flips_are_of_one_block(tmp_path: Path, bench:
     assert len(screened(study).effects) == 10
 
 
+@pytest.mark.slow
 def test_an_interrupted_test_of_what_does_nothing_goes_on(tmp_path: Path, bench: Bench) -> None:
     """What was run is not run again, and the end is the same as without the interruption."""
     bench.factors = {ARENA: 0.9}
@@ -531,17 +535,18 @@ def test_the_default_runs_before_each_block_of_flips_and_after_the_last(tmp_path
     assert Reading.FASTER not in {effect.reading for effect in effects}
 
 
+@pytest.mark.slow
 def test_where_nothing_does_anything_the_default_stays(tmp_path: Path, bench: Bench) -> None:
     """Every dimension frozen: no settings are sampled, and the verdict is that nothing was faster."""
     study = opened(tmp_path)
-    outcomes = tune(study, search_only=False)
+    finals = tune(study, search_only=False)
     assert size(study.live) == 1
     assert not [one for one in study.trials if one.origin is Origin.SAMPLER]
-    assert outcomes is not None
-    found = verdict(study, outcomes)
-    assert found.best is not None
-    assert found.best.settings == Settings()
-    assert "No proven gain" in found.sentence
+    assert finals is not None
+    found = judged(study, finals)
+    assert found.verdict.best is not None
+    assert found.verdict.best.settings == Settings()
+    assert "No proven gain" in sentence(found)
     assert bench.ran.total() < 80
 
 
@@ -564,6 +569,7 @@ def test_what_there_is_no_time_to_test_is_named(tmp_path: Path, bench: Bench) ->
     assert not screened(study).over
 
 
+@pytest.mark.slow
 def test_a_screening_that_ran_out_of_time_goes_on_with_more(tmp_path: Path, bench: Bench) -> None:
     """The flips of the first run are not run again; what it had no time to test is tested, and the search goes on."""
     bench.spread = 0.2
@@ -622,7 +628,7 @@ def test_the_report_says_what_each_knob_does_here(tmp_path: Path, bench: Bench) 
     bench.factors = {ARENA: 0.9}
     study = opened(tmp_path)
     tune(study)
-    text = markdown(study.record(screening=study.screening, verdict=verdict(study, None)), {})
+    text = markdown(judged(study, None), {})
     part = text[text.index("## What each knob does here") :]
     assert "Inert here" in part
     assert "- `enable_mem_pattern`" in part
@@ -761,6 +767,7 @@ def test_a_rung_far_from_the_default_says_something_though_none_ran_beside_it() 
     assert readings == [Reading.FASTER, Reading.UNDECIDED, Reading.UNDECIDED, Reading.SLOWER]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bench")
 def test_few_trials_have_room_for_the_first_flips(tmp_path: Path) -> None:
     """Five beside twelve trials, the threads first; with more trials the same study goes on with the others."""

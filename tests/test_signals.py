@@ -31,6 +31,7 @@ COMMAND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGHUP, 1), (signal.SIGINT, 5)])
 def test_a_tune_that_is_ended_leaves_nothing_running(tmp_path: Path, number: signal.Signals, times: int) -> None:
     """SIGHUP as Ctrl-C, and Ctrl-C five times as once: exit 130, the trial put back, a report."""

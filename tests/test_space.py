@@ -78,6 +78,7 @@ def test_settings_are_canonical() -> None:
     assert canonical("cpu", {"enable_mem_pattern": False}) == Settings.of({"enable_mem_pattern": False})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cpu", "cuda", "guide-grid"])
 def test_parameters_and_settings_lead_to_each_other(name: str) -> None:
     """For every combination: settings give parameters of the space, and these give the same settings."""

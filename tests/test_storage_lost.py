@@ -85,6 +85,7 @@ def test_a_database_that_stays_locked_ends_in_one_sentence(tmp_path: Path) -> No
         study.enqueue(Settings(), Origin.DEFAULT)
 
 
+@pytest.mark.slow
 def test_a_study_deleted_in_mid_run_leaves_a_report(tmp_path: Path) -> None:
     """One deletes it in the dashboard: one sentence, exit code 1, and what was measured."""
     url = f"sqlite:///{tmp_path}/studies.db"
@@ -96,6 +97,7 @@ def test_a_study_deleted_in_mid_run_leaves_a_report(tmp_path: Path) -> None:
     assert not (tmp_path / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_database_removed_in_mid_run_is_noticed(tmp_path: Path) -> None:
     """SQLite would go on writing to a file that has no name any more."""
     with pytest.raises(LostError, match="was removed or replaced"):
@@ -103,6 +105,7 @@ def test_a_database_removed_in_mid_run_is_noticed(tmp_path: Path) -> None:
     assert (tmp_path / "results/report.md").exists()
 
 
+@pytest.mark.slow
 def test_artifacts_cleared_away_in_mid_run_cost_nothing_but_them(tmp_path: Path) -> None:
     """The folder is made again, and the study goes on."""
     result = tuned(tmp_path, lambda: shutil.rmtree(tmp_path / "artifacts"))
@@ -122,6 +125,7 @@ def full() -> Iterator[Callable[[], None]]:
         event.remove(Engine, "begin", limit)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_one_sentence(tmp_path: Path, full: Callable[[], None]) -> None:
     """SQLite says that it is full, which does not pass by waiting."""
     with pytest.raises(LostError, match="cannot be used any more: database or disk is full"):

@@ -72,6 +72,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ACCIDENTS)
 def test_a_tune_ends_with_a_report_and_goes_on_later(case: str, temporary: Path, tmp_path: Path) -> None:
     """No trial is failed by it, none is lost, and the same command ends the study."""
@@ -100,6 +101,7 @@ def test_a_tune_ends_with_a_report_and_goes_on_later(case: str, temporary: Path,
     assert "failed" not in {trial.measurement.outcome for trial in load_study(options.storage, "s").trials}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["gone", "read-only"])
 def test_a_bench_says_what_the_pairs_said(case: str, temporary: Path, tmp_path: Path) -> None:
     """Those that were done."""

@@ -13,15 +13,14 @@ import yaml
 from rtmo_optuna.cli.progress import Progress
 from rtmo_optuna.digits import written
 from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.show import bars, headline, proofs
-from rtmo_optuna.show.report import markdown
+from rtmo_optuna.show.sections import knobs, noise, verdict
 from rtmo_optuna.show.words import NBSP, percent
 from rtmo_optuna.types.findings import Noise, Purpose, Screening
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import TrialEnded
 from rtmo_optuna.verbs import tune
 from test_finals import ARENA, Planted, options
-from test_show_charts import EQUAL, FASTER, contested, measured, realistic, study
+from test_show_charts import EQUAL, FASTER, contested, markdown, measured, realistic, study
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,21 +67,22 @@ def test_what_would_be_found_is_not_told_where_nothing_new_ran() -> None:
     """A baseline alone says how noisy the host is, and nothing of what a study of it finds."""
     record = contested(realistic(), EQUAL)
     alone = replace(record, processes=tuple(p for p in record.processes if p.purpose is Purpose.BASELINE))
-    table = proofs.noise(replace(alone, noise=LOUD))
+    table = noise.table(replace(alone, noise=LOUD))
     assert table is not None
     assert "Gain that can be found" not in {row[0] for row in table.rows}
-    assert "four studies of five" not in headline.status_line(replace(alone, noise=LOUD))
-    assert [name for name, _ in headline.facts(alone) if name.startswith("Default")] == ["Default latency (baseline)"]
+    assert "four studies of five" not in verdict.status_line(replace(alone, noise=LOUD))
+    assert [name for name, _ in verdict.facts(alone) if name.startswith("Default")] == ["Default latency (baseline)"]
 
 
 def test_a_knob_s_effect_is_told_as_the_trials_own() -> None:
     """Single measurements say what a choice did in the trials, not that it helps."""
-    chart = bars.knobs(realistic())
+    chart = knobs.chart(realistic())
     assert chart is not None
     assert chart.title.startswith("Most in the trials: prefer_nhwc=1, ")
     assert "helps" not in markdown(realistic(), {}) + chart.title
 
 
+@pytest.mark.slow
 def test_the_winner_has_one_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the confirmation: the file's latency, range and rate, and the head of the report, agree."""
     bench = Planted({ARENA: 0.7}, spread=0.03)
@@ -93,7 +93,7 @@ def test_the_winner_has_one_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert held["latency_ms"] == round(statistics.median(pairs), 3)
     assert held["latency_range_ms"] == [round(min(pairs), 3), round(max(pairs), 3)]
     assert held["optimized_fps"] == pytest.approx(1e3 / held["latency_ms"], abs=0.1)
-    cards = dict(headline.facts(record))
+    cards = dict(verdict.facts(record))
     assert float(cards["Best latency"].removesuffix(f"{NBSP}ms")) == pytest.approx(held["latency_ms"], abs=0.006)
     assert float(cards["FPS"]) == pytest.approx(held["optimized_fps"], rel=0.01)
     claim = cards["Speed-up over the default"]

@@ -76,6 +76,7 @@ def study() -> Study:
     return load_study("sqlite:///studies/studies.db", "s")
 
 
+@pytest.mark.slow
 def test_a_planted_winner_is_found_exported_and_reported(run: Callable[..., int], tmp_path: Path) -> None:
     """The fast setting ends in config.yaml, with its comments kept, and in the report."""
     write_script(tmp_path, effects=FASTER, base_ms=6.0)
@@ -102,6 +103,7 @@ def test_a_planted_winner_is_found_exported_and_reported(run: Callable[..., int]
     assert len(study().record().runs) == 4
 
 
+@pytest.mark.slow
 def test_the_default_comes_first_and_what_the_file_holds_second(run: Callable[..., int], tmp_path: Path) -> None:
     """Both are enqueued, in that order, even settings that lie outside the space."""
     write_script(tmp_path)
@@ -113,6 +115,7 @@ def test_the_default_comes_first_and_what_the_file_holds_second(run: Callable[..
     assert third.origin is Origin.SAMPLER
 
 
+@pytest.mark.slow
 def test_the_same_command_resumes(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--trials` counts the whole study: four trials, then four more, then none."""
     write_script(tmp_path)
@@ -125,6 +128,7 @@ def test_the_same_command_resumes(run: Callable[..., int], tmp_path: Path, capsy
     assert study().runs == 8
 
 
+@pytest.mark.slow
 def test_no_settings_are_run_twice(run: Callable[..., int], tmp_path: Path) -> None:
     """A space of sixteen is measured once each, though more trials are asked for."""
     write_script(tmp_path)
@@ -134,6 +138,7 @@ def test_no_settings_are_run_twice(run: Callable[..., int], tmp_path: Path) -> N
     assert len({trial.settings for trial in runs}) == 16
 
 
+@pytest.mark.slow
 def test_knobs_that_do_nothing_are_frozen(run: Callable[..., int], tmp_path: Path) -> None:
     """Each choice is tried once, what does nothing is left alone, and the report says so; only samples are counted."""
     write_script(tmp_path, effects={"enable_cpu_mem_arena=False": 0.7}, base_ms=4.0, between=0.004)
@@ -152,6 +157,7 @@ def test_knobs_that_do_nothing_are_frozen(run: Callable[..., int], tmp_path: Pat
     assert len(study().record().runs) == len(origins)
 
 
+@pytest.mark.slow
 def test_a_quick_tune_is_not_screened(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +168,7 @@ def test_a_quick_tune_is_not_screened(
     assert study().runs == 3
 
 
+@pytest.mark.slow
 def test_failures_are_pruned_for_optuna_and_told_truly_in_attributes(run: Callable[..., int], tmp_path: Path) -> None:
     """A crash and a refusal cost their trials only; a slow one is pruned after three windows."""
     faults = [
@@ -187,6 +194,7 @@ def test_failures_are_pruned_for_optuna_and_told_truly_in_attributes(run: Callab
     assert sum(t.measurement.outcome is Outcome.FAILED for t in study().trials) == 8
 
 
+@pytest.mark.slow
 def test_a_study_of_something_else_is_refused_with_the_differences(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +210,7 @@ def test_a_study_of_something_else_is_refused_with_the_differences(
     assert load_study("sqlite:///studies/studies.db", "s-2").runs == 2
 
 
+@pytest.mark.slow
 def test_when_every_trial_fails_nothing_is_exported(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +222,7 @@ def test_when_every_trial_fails_nothing_is_exported(
     assert study().runs == 5
 
 
+@pytest.mark.slow
 def test_a_report_is_rendered_again_and_studies_are_listed(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,6 +236,7 @@ def test_a_report_is_rendered_again_and_studies_are_listed(
     assert "script.json" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_only_trials_that_ran_are_counted(run: Callable[..., int], tmp_path: Path) -> None:
     """The list of studies leaves out what was broken off and what waits, and tells failures."""
     write_script(tmp_path, faults=[{"when": {"enable_mem_pattern": False}, "fault": "crash"}])
@@ -292,6 +303,7 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_found(run: Callable[..., int], tmp_path: Path) -> None:
     """Exit 130, the child dead, config.yaml untouched, a report; the same command goes on."""
     write_script(tmp_path, base_ms=50.0)
@@ -311,6 +323,7 @@ def test_ctrl_c_keeps_what_was_found(run: Callable[..., int], tmp_path: Path) ->
     assert study().runs == 6
 
 
+@pytest.mark.slow
 def test_kill_9_loses_the_running_trial_only(run: Callable[..., int], tmp_path: Path) -> None:
     """No orphan is left, no finished trial is lost, and the running one is run again first."""
     write_script(tmp_path, base_ms=50.0)
@@ -338,6 +351,7 @@ def _raw_trials() -> list[Any]:
     return optuna.load_study(study_name="s", storage="sqlite:///studies/studies.db").trials
 
 
+@pytest.mark.slow
 def test_timeout_holds_within_a_trial(run: Callable[..., int], tmp_path: Path) -> None:
     """The search stops before the trial that would pass the limit."""
     write_script(tmp_path, base_ms=20.0, build_ms=1000.0)

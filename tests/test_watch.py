@@ -55,6 +55,7 @@ def test_a_swap_during_a_process_is_seen_after_it(tmp_path: Path) -> None:
             runner.record(Purpose.CONFIRMATION, 0, Settings())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accident", [_swap, Path.unlink])
 def test_what_was_measured_before_is_reported(accident: Callable[[Path], object], tmp_path: Path) -> None:
     """A study whose model is swapped or gone after three trials: the report, exit code 1, and the study goes on."""

@@ -16,6 +16,7 @@ from rtmo_optuna.display import visible, without_password
 from rtmo_optuna.errors import LostError, TunerError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.scratch import lost_file, scratch
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import count, number, pace
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         return
     with Progress() as progress:
         result = verb.tune(options, progress)
-    _say(f"\n{result.record.verdict.sentence}")
+    _say(f"\n{sentence(result.record)}")
     _tell_pace(result.record.definition)
     if result.config:
         kept = f" (the old file is {result.backup})" if result.backup else ""

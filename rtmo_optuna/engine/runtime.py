@@ -16,9 +16,9 @@ from rtmo_optuna.engine.feed import DTYPES, is_fixed, shown
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
 from rtmo_optuna.providers.table import PROVIDERS, automatic
-from rtmo_optuna.space import configfile
+from rtmo_optuna.space import benchmark_info, configfile
+from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import canonical, knob_table
-from rtmo_optuna.space.tuned import tuned_dimensions, tuned_shapes
 from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class _Held:
     settings: Settings
     shapes: Mapping[str, tuple[int, ...]]
     free_dimensions: Mapping[str, int]
-    info: Mapping[str, Any]
+    info: BenchmarkInfo
     extras: Mapping[str, Value]
 
 
@@ -116,8 +116,8 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
     if not path.is_file():
         message = f"The configuration {path} does not exist: tune first (rtmo-optuna tune MODEL --config {path})."
         raise UsageError(message)
-    info = configfile.read_info(path, config_path)
-    chosen = provider if provider != "auto" else info.get("provider") or automatic(next(iter(gpu.gpus()), None))
+    info = benchmark_info.read(configfile.read_info(path, config_path), path)
+    chosen = provider if provider != "auto" else info.provider or automatic(next(iter(gpu.gpus()), None))
     if chosen not in PROVIDERS:
         where = f"benchmark_info of {path} says" if provider == "auto" else "this call says"
         message = f"There is no provider {str(chosen)!r}, which {where}: it must be {' or '.join(PROVIDERS)}."
@@ -127,8 +127,8 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
     return _Held(
         provider=chosen,
         settings=config.settings,
-        shapes=tuned_shapes(info, path),
-        free_dimensions=tuned_dimensions(info, path),
+        shapes=info.shapes,
+        free_dimensions=info.free_dimensions,
         info=info,
         extras=config.extras,
     )
@@ -167,7 +167,7 @@ def _shape(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
     return shape
 
 
-def _differences(info: Mapping[str, Any], spec: SessionSpec) -> list[str]:
+def _differences(info: BenchmarkInfo, spec: SessionSpec) -> list[str]:
     """Return what is not as it was tuned; nothing is asked of the machine that the file does not speak of."""
     ask: dict[str, Callable[[], str]] = {
         "provider": lambda: spec.provider,
@@ -176,7 +176,7 @@ def _differences(info: Mapping[str, Any], spec: SessionSpec) -> list[str]:
         "onnxruntime_version": lambda: ort.load(spec.provider).versions()["onnxruntime"],
         "model_sha256": lambda: store.content_hash(Path(spec.model)),
     }
-    found = {name: (str(info[name]), str(tell())) for name, tell in ask.items() if info.get(name)}
+    found = {name: (was, tell()) for name, tell in ask.items() if (was := getattr(info, name))}
     return [f"{name} was {was[:40]}, is {now[:40]}" for name, (was, now) in found.items() if was != now]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
@@ -14,7 +14,7 @@ from rtmo_optuna.search.decide.race import RaceRules
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.simplifier import Plainer
 from rtmo_optuna.study.study import Study
-from rtmo_optuna.types.findings import Claim, Noise, Purpose, Reading
+from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, Noise, Purpose, Reading
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
@@ -30,48 +30,39 @@ _CAUTION = 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
-    """What race and confirmation came to, as the study keeps it.
+class FinalsState(FinalsRecord):
+    """Race and confirmation as the study keeps them, to go on with.
 
     They belong to a study of `trials` runs and to what config.yaml held then; with more trials they begin anew. `raced`
     won the race, `winner` is what is left of it without what nothing speaks for.
     `rules` and `pairs` are fixed before the first process, so that a resumed race decides as an uninterrupted one.
-    `over` is whether nothing is left to run.
     """
 
-    trials: int
-    incumbent: Settings
-    rules: RaceRules
-    blocks: int = 0
+    trials: int = 0
+    rules: RaceRules = field(default_factory=RaceRules)
     raced: Settings | None = None
-    winner: Settings | None = None
     pairs: int | None = None
-    claims: tuple[Claim, ...] = ()
-    over: bool = False
-
-    @property
-    def decided(self) -> bool:
-        """Whether enough was run for a verdict: all of it, or for each comparison as many pairs as one look takes."""
-        return self.over or (bool(self.claims) and all(claim.pairs for claim in self.claims))
 
 
-def kept_outcomes(study: Study) -> Outcomes | None:
-    """Return what race and confirmation came to in an earlier run.
-
-    None before them, where trials came after, or where an older version of this program kept them.
-    """
+def held_finals(study: Study) -> FinalsState | None:
+    """Return what race and confirmation left; None before them, or where an older version of this program kept them."""
     held = study.get("finals")
     try:
-        kept = decode(Outcomes, held) if held else None
+        return decode(FinalsState, held) if held else None
     except (TypeError, ValueError, KeyError):
         return None
+
+
+def kept_finals(study: Study) -> FinalsState | None:
+    """Return what race and confirmation came to in an earlier run; None too where trials came after."""
+    kept = held_finals(study)
     return kept if kept and kept.trials == study.searched else None
 
 
-def noise_of(study: Study, outcomes: Outcomes | None = None) -> Noise:
+def noise_of(study: Study, finals: FinalsState | None = None) -> Noise:
     """Return the noise of the study's host: from its baseline and race, where settings ran in several processes.
 
-    With the `outcomes` of a confirmation, what gain will be found is told for as many pairs as there was time for.
+    With the `finals` of a study, what gain will be found is told for as many pairs as there was time for.
     """
     values: dict[Settings, list[float]] = {}
     for process in (*study.baseline, *(p for p in study.processes if p.purpose is Purpose.RACE)):
@@ -85,17 +76,18 @@ def noise_of(study: Study, outcomes: Outcomes | None = None) -> Noise:
         between=between,
         within=noise.within(baseline),
         noisy=noise.noisy(between),
-        found=None if between is None else confirm.detectable(between, pairs=_pairs(outcomes)),
+        found=None if between is None else confirm.detectable(between, pairs=_pairs(finals)),
         judged=len(told),
         unsteady=Counter(how for how in told if how),
     )
 
 
-def _pairs(outcomes: Outcomes | None) -> int:
+def _pairs(finals: FinalsState | None) -> int:
     """Return for how many pairs of each comparison there was time, as many as the rules take where that is unknown."""
-    if outcomes is None or not outcomes.decided or not outcomes.claims or not outcomes.pairs:
+    if finals is None or not finals.decided or not finals.claims or not finals.pairs:
         return max(confirm.LOOKS)
-    return outcomes.pairs if outcomes.over else min(claim.pairs for claim in outcomes.claims)
+    ours = (claim for claim in finals.claims if claim.subject == finals.winner)
+    return finals.pairs if finals.over else min(claim.pairs for claim in ours)
 
 
 def plain_settings(study: Study) -> Settings | None:
@@ -115,7 +107,7 @@ def least_pairs(study: Study, incumbent: Settings, *, searched: bool = False) ->
     all is `searched`, those that an earlier run kept need not come again.
     """
     rivals = len({study.about.space.fixed, incumbent})
-    kept = kept_outcomes(study) if searched else None
+    kept = kept_finals(study) if searched else None
     if kept and kept.over:
         return 0
     rounds = study.results(Purpose.CONFIRMATION) if kept and kept.pairs is not None else {}
@@ -132,7 +124,7 @@ class Finals:
     incumbent: Settings
     deadline: float
 
-    def run(self) -> Outcomes:
+    def run(self) -> FinalsState:
         """Race, then confirm the winner; what was run before an interruption is not run again."""
         kept = self._kept()
         if kept.over:
@@ -150,26 +142,32 @@ class Finals:
             others = tuple(rival for rival in rivals if rival != winner)
             if kept.pairs is None:
                 rounds = self._processes_left() // (len(others) + 1)
-                kept = replace(kept, pairs=min(rounds, max(confirm.LOOKS)))
+                claims = tuple(Claim(winner, rival) for rival in others)
+                kept = replace(kept, pairs=min(rounds, max(confirm.LOOKS)), claims=claims)
                 self.study.put("finals", kept)
-            claims, over = self._confirm(winner, others, kept.pairs or 0)
+            claims = self._confirm(winner, others, kept.pairs or 0)
             raced = bool(others) or state.over or state.blocks >= kept.rules.least_blocks
-            kept = replace(kept, claims=claims, over=over and raced)
+            over = raced and all(claim.over for claim in claims)
+            kept = replace(kept, claims=(*claims, *self._by_default(claims)), over=over)
+        kept = replace(kept, ended=True)
         self.study.put("finals", kept)
         return kept
 
-    def _kept(self) -> Outcomes:
+    def _kept(self) -> FinalsState:
         """Return what was kept of an earlier run, or a new beginning."""
-        kept = kept_outcomes(self.study)
+        kept = kept_finals(self.study)
         if kept and self._holds(kept):
-            return kept
-        self.study.forget(Purpose.RACE, Purpose.PLAIN, Purpose.CONFIRMATION)
-        rules = RaceRules().fitted(len(self._contenders()), self._processes_left() - self._pairs_share())
-        kept = Outcomes(self.study.searched, self.incumbent, rules)
+            if kept.over:
+                return kept
+            kept = replace(kept, ended=False)
+        else:
+            self.study.forget(Purpose.RACE, Purpose.PLAIN, Purpose.CONFIRMATION)
+            rules = RaceRules().fitted(len(self._contenders()), self._processes_left() - self._pairs_share())
+            kept = FinalsState(self.incumbent, trials=self.study.searched, rules=rules)
         self.study.put("finals", kept)
         return kept
 
-    def _holds(self, kept: Outcomes) -> bool:
+    def _holds(self, kept: FinalsState) -> bool:
         """Whether `kept` says something of what config.yaml holds now: it was compared with it, or wrote it."""
         known = {kept.winner, self.study.about.space.fixed} if kept.over else set()
         return self.incumbent in {kept.incumbent, *known}
@@ -225,7 +223,7 @@ class Finals:
             state = race.after(state, values)
         return state
 
-    def _plain(self, kept: Outcomes, state: race.RaceState) -> Settings | None:
+    def _plain(self, kept: FinalsState, state: race.RaceState) -> Settings | None:
         """Return the race's winner without what nothing speaks for, in so far as there is time to see that.
 
         What config.yaml holds is no winner to be made plainer: without a proven gain it stays. Once pairs of the winner
@@ -247,16 +245,14 @@ class Finals:
         self.study.keep(record)
         return record.cost
 
-    def _confirm(self, winner: Settings, rivals: Sequence[Settings], most: int) -> tuple[tuple[Claim, ...], bool]:
-        """Run rounds of the winner and each undecided rival; return the claims, and whether all are decided.
+    def _confirm(self, winner: Settings, rivals: Sequence[Settings], most: int) -> tuple[Claim, ...]:
+        """Run rounds of the winner and each undecided rival; return the claims.
 
         A round is a pair for each rival.
         """
-        default = self.study.about.space.fixed
-        names = {r: "the default settings" if r == default else "what config.yaml held" for r in rivals}
         rules = confirm.ConfirmRules(looks=confirm.looks_for(most))
         pairs: dict[Settings, list[confirm.Pair]] = {rival: [] for rival in rivals}
-        told = {rival: confirm.confirm((), rules, names[rival]) for rival in rivals}
+        told = {rival: Claim(winner, rival) for rival in rivals}
         rounds = self.study.results(Purpose.CONFIRMATION)
         index = 0
         while undecided := [rival for rival in rivals if not told[rival].over]:
@@ -270,11 +266,17 @@ class Finals:
                     values[side] = self._process(Purpose.CONFIRMATION, index, side)
             for rival in undecided:
                 pairs[rival].append((values[winner], values[rival]))
-                told[rival] = confirm.confirm(pairs[rival], rules, names[rival])
+                told[rival] = confirm.confirm(pairs[rival], rules, winner, rival)
             index += 1
-        return tuple(claim_of(names[rival], told[rival]) for rival in rivals), all(c.over for c in told.values())
+        return tuple(told.values())
 
-
-def claim_of(against: str, told: confirm.Confirmation) -> Claim:
-    """Return what a confirmation says as the study keeps it."""
-    return Claim(against, told.ratio, told.low, told.high, told.pairs, told.decided.value, told.sentence)
+    def _by_default(self, claims: Sequence[Claim]) -> tuple[Claim, ...]:
+        """Return what is proven of the default settings against the incumbent, where the winner beats that only."""
+        default, held = self.study.about.space.fixed, self.incumbent
+        beaten = {claim.rival for claim in claims if claim.decided is Decided.FASTER}
+        if default == held or beaten != {held} or default in {claim.subject for claim in claims}:
+            return ()
+        rounds = self.study.results(Purpose.CONFIRMATION).values()
+        pairs = [(costs[default], costs[held]) for costs in rounds if {default, held} <= costs.keys()]
+        told = confirm.confirm(pairs, confirm.ConfirmRules(looks=confirm.looks_for(len(pairs))), default, held)
+        return (told,) if told.decided is Decided.FASTER else ()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.search.decide import budget, judge, screening
 from rtmo_optuna.search.decide.confirm import LOOKS
 from rtmo_optuna.search.decide.ladder import next_rung
-from rtmo_optuna.search.finals import Finals, Outcomes, least_pairs, plain_settings
+from rtmo_optuna.search.finals import Finals, FinalsState, least_pairs, plain_settings
 from rtmo_optuna.search.preflight import Preflight, take_own
 from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.screen import SHARE, Screen
@@ -52,7 +52,7 @@ class Tune:
     _foretold: bool = False
     _pairs_come: bool = True
 
-    def run(self) -> Outcomes | None:
+    def run(self) -> FinalsState | None:
         """Return what race and confirmation came to; None where they were not to run, or had nothing to run.
 
         They are left to the last of several drivers. Raises KeyboardInterrupt after the running trial was put back.
@@ -65,7 +65,7 @@ class Tune:
             self.study.release()
             self.study.crew.leave()
 
-    def _whole(self) -> Outcomes | None:
+    def _whole(self) -> FinalsState | None:
         deadline = budget.deadline(self.begun, self.study.about.definition.timeout_s)
         self.runner.walls_s[:0] = self.study.walls_s
         if (found := self.study.screening) and found.over:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
-from rtmo_optuna.show import evidence
-from rtmo_optuna.show.evidence import Status
-from rtmo_optuna.show.marks import Role
+from rtmo_optuna.show import words
+from rtmo_optuna.show.render.chart import Role
 from rtmo_optuna.show.words import NBSP, number
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.space.resolve import params_of
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.findings import Purpose, Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin, TrialRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rtmo_optuna.space.objectives import Objective
-    from rtmo_optuna.stats import Effect
     from rtmo_optuna.types.findings import ProcessRecord
-    from rtmo_optuna.types.request import Value
     from rtmo_optuna.types.study import StudyRecord
 
 COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
@@ -31,34 +27,23 @@ COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
 
 
 _SOURCES = (
-    ("the confirmation", (Purpose.CONFIRMATION,)),
-    ("the race", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),
+    ("", (Purpose.CONFIRMATION,)),
+    (" (race)", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),
 )
-_ALONE = "the baseline"
-"""What the race's source is called where none of its processes was in the race itself."""
+_ALONE = " (baseline)"
+"""What is said beside the race's source where none of its processes was in the race itself."""
 _ROLES = {"exported": Role.BEST, "best measured": Role.BEST, "default": Role.DEFAULT, "config.yaml": Role.CONFIG}
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Settings in their place: the median score of their runs, and the range of all their windows."""
-
-    rank: int
-    settings: Settings
-    trials: tuple[TrialRecord, ...]
-    score: float
-    low: float
-    high: float
-
-    @property
-    def pruned(self) -> bool:
-        """Whether no run of these settings was measured to its end."""
-        return all(trial.measurement.outcome is Outcome.PRUNED for trial in self.trials)
 
 
 def objective(record: StudyRecord) -> Objective:
     """Return what the study optimises."""
     return OBJECTIVES[record.definition.objective]
+
+
+def axis_name(record: StudyRecord) -> str:
+    """Return what a process's cost is, with its unit."""
+    goal = objective(record)
+    return f"{goal.name}, {goal.unit}" if goal.lower_is_better else "time for an item, ms"
 
 
 def score(record: StudyRecord, trial: TrialRecord | None) -> float | None:
@@ -71,67 +56,34 @@ def with_unit(record: StudyRecord, value: float) -> str:
     return f"{number(value)}{NBSP}{objective(record).unit}"
 
 
-def default_of(record: StudyRecord) -> TrialRecord | None:
-    """Return the default's trial: the verdict's, or else the first one that was run."""
-    return record.verdict.default or record.default
-
-
 def differing(record: StudyRecord, settings: Settings) -> Settings:
     """Return `settings` without what the study fixes in every run."""
     fixed = dict(record.space.fixed)
     return Settings(tuple(item for item in settings if item[0] not in fixed or fixed[item[0]] != item[1]))
 
 
-def standings(record: StudyRecord) -> tuple[Standing, ...]:
-    """Return all settings that have a score, the best first, runs of the same settings together."""
-    scored = objective(record)
-    groups: dict[Settings, list[tuple[TrialRecord, float]]] = {}
-    for trial in record.runs:
-        value = scored.score(trial.measurement) if trial.measurement.outcome in COUNTED else None
-        if value is not None:
-            groups.setdefault(trial.settings, []).append((trial, value))
-    # Where a run was measured to its end, those that were cut short say nothing more.
-    for settings, group in groups.items():
-        whole = [pair for pair in group if pair[0].measurement.outcome is Outcome.MEASURED]
-        groups[settings] = whole or group
-    sign = 1 if scored.direction == "minimize" else -1
-    middle = {settings: stats.median([value for _, value in group]) for settings, group in groups.items()}
-    ordered = sorted(groups, key=lambda settings: (sign * middle[settings], len(settings)))
-    return tuple(_standing(record, rank, groups[settings]) for rank, settings in enumerate(ordered, start=1))
-
-
-def _standing(record: StudyRecord, rank: int, group: list[tuple[TrialRecord, float]]) -> Standing:
-    score_of = objective(record).score
-    values = [value for _, value in group]
-    windows = (score_of(replace(t.measurement, latency_ns=w)) for t, _ in group for w in t.measurement.windows_ns)
-    spread = [*values, *(value for value in windows if value is not None)]
-    trials = tuple(trial for trial, _ in group)
-    return Standing(rank, trials[0].settings, trials, stats.median(values), min(spread), max(spread))
-
-
-def shortlist(record: StudyRecord, most: int = 10) -> tuple[Standing, ...]:
-    """Return the `most` best standings, and the default's below them where it is not among them."""
-    every = standings(record)
-    default = default_of(record)
-    late = (s for s in every[most:] if default is not None and s.settings == default.settings)
-    return (*every[:most], *late)
-
-
 def best_title(record: StudyRecord) -> str:
     """Return what the verdict's best is: what is exported or, before race and confirmation, only the best measured."""
-    return "best measured" if evidence.status(record) is Status.MEASURED else "exported"
+    return "best measured" if record.verdict.status is Status.MEASURED else "exported"
 
 
 def titles(record: StudyRecord, settings: Settings) -> tuple[str, ...]:
     """Return what else these settings are: `exported` or `best measured`, `race winner`, `default`, `config.yaml`."""
-    best, default = record.verdict.best, default_of(record)
+    best, default = record.verdict.best, record.default
     names = (
         (best_title(record), best is not None and best.settings == settings),
-        ("race winner", evidence.winner(record) == settings),
+        ("race winner", record.finals.winner == settings),
         ("default", default is not None and default.settings == settings),
         ("config.yaml", any(t.origin is Origin.CONFIG and t.settings == settings for t in record.trials)),
     )
     return tuple(name for name, holds in names if holds)
+
+
+def label(record: StudyRecord, settings: Settings, first: Settings, tags: Iterable[str]) -> tuple[str, ...]:
+    """Return the lines of a chart's row: `settings` beside those of the `first` row, and what else they are."""
+    *lines, last = words.wrap(words.beside(differing(record, settings), differing(record, first)))
+    told = ", ".join(tags)
+    return (*lines, f"{last}  [{told}]" if told else last)
 
 
 def role_of(record: StudyRecord, settings: Settings) -> Role:
@@ -141,18 +93,16 @@ def role_of(record: StudyRecord, settings: Settings) -> Role:
 
 def decided_by(record: StudyRecord) -> str:
     """Return what is to be said beside figures of single trials."""
-    raced = evidence.ran(record, Purpose.RACE)
+    raced = record.finals.racers
     return "single measurements; the race decided" if raced else "single measurements, which prove nothing"
-
-
-def as_score(record: StudyRecord, cost: float) -> float:
-    """Return the score that a process's cost stands for: itself, or items a second for milliseconds an item."""
-    return cost if objective(record).direction == "minimize" else 1e3 / cost
 
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """The typical score and latency of settings, what they are from, and the range of its processes' latencies."""
+    """The typical score and latency of settings, and the range of its processes' latencies.
+
+    `source` is what is to be said beside them: what they are from, unless it is the confirmation.
+    """
 
     score: float
     latency_ms: float | None
@@ -173,15 +123,13 @@ def typical(record: StudyRecord, trials: Sequence[TrialRecord]) -> tuple[Typical
             met = any(process.purpose is purposes[0] for group in groups for process in group)
             return tuple(_typical(record, group, source if met else _ALONE) for group in groups)
     values = [(score(record, trial), trial.measurement.latency_ms) for trial in trials]
-    return tuple(None if value is None else Typical(value, ms, "one trial") for value, ms in values)
+    return tuple(None if value is None else Typical(value, ms, " (one trial)") for value, ms in values)
 
 
 def _typical(record: StudyRecord, processes: Sequence[ProcessRecord], source: str) -> Typical:
-    cost = stats.median([p.cost for p in processes if p.cost])
+    score = objective(record).turned(stats.median([p.cost for p in processes if p.cost]))
     known = [p.latency_ms for p in processes if p.latency_ms]
-    if not known:
-        return Typical(as_score(record, cost), None, source)
-    return Typical(as_score(record, cost), stats.median(known), source, (min(known), max(known)))
+    return Typical(score, stats.middle(known), source, (min(known), max(known)) if known else None)
 
 
 def exported(record: StudyRecord) -> Typical | None:
@@ -189,26 +137,8 @@ def exported(record: StudyRecord) -> Typical | None:
 
     They are of the best source that knows the default too; None where there is no best.
     """
-    best, default = record.verdict.best, default_of(record)
+    best, default = record.verdict.best, record.default
     if best is None:
         return None
     beside = [default] if default is not None and default.settings != best.settings else []
     return typical(record, [best, *beside])[0]
-
-
-def effects(record: StudyRecord) -> tuple[Effect, ...]:
-    """Return what each choice of the space does to the score, from all runs inside the space that have one."""
-    default = default_of(record)
-    reference = {dimension.name: dimension.choices[0].label for dimension in record.space.dimensions}
-    reference |= (default and params_of(record.space, default.settings)) or {}
-    design: list[dict[str, Value]] = []
-    values: list[float] = []
-    for trial in record.runs:
-        value = score(record, trial) if trial.measurement.outcome in COUNTED else None
-        params = params_of(record.space, trial.settings)
-        if value and params:
-            design.append(params)
-            values.append(value)
-    order = [(dimension.name, choice.label) for dimension in record.space.dimensions for choice in dimension.choices]
-    found = stats.main_effects(design, values, reference)
-    return tuple(sorted(found, key=lambda effect: order.index((effect.knob, effect.choice))))

@@ -29,10 +29,19 @@ class Objective:
     least_calls: int = 0
     paced: bool = False
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the score is something to be small."""
+        return self.direction == "minimize"
+
     def cost(self, measurement: Measurement) -> float | None:
         """Return the score as something to be small: itself, or milliseconds an item where more is better."""
         score = self.score(measurement)
-        return score if score is None or self.direction == "minimize" else 1e3 / score
+        return None if score is None else self.turned(score)
+
+    def turned(self, value: float) -> float:
+        """Return the cost of a score, or the score of a cost."""
+        return value if self.lower_is_better else 1e3 / value
 
 
 def _milliseconds(value_ns: float | None) -> float | None:

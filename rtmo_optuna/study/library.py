@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.study import StudyDirection
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
 _TRIES, _PAUSE_S = 20, 0.1
+_GONE = ("verdict", "complete", "hostname")
+"""What older versions kept of a study, and of its machine."""
 
 
 def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> Study:
@@ -96,8 +98,13 @@ def load_study(url: str, name: str) -> Study:
         known = ", ".join(sorted(studies)) or "none"
         message = f"There is no study {name!r} in {without_password(url)}; there are: {known}."
         raise UsageError(message)
-    about = decode(StudyRecord, studies[name].user_attrs["about"])
+    about = decode(StudyRecord, _without_gone(studies[name].user_attrs["about"]))
     return Study(optuna.load_study(study_name=name, storage=opened), opened, url, about)
+
+
+def _without_gone(held: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {what: value for what, value in held.items() if what not in _GONE}
+    return plain | {"machine": {what: value for what, value in plain["machine"].items() if what not in _GONE}}
 
 
 def list_studies(url: str) -> tuple[StudyLine, ...]:

@@ -305,9 +305,9 @@ class Study(Kept):
         """Put back whatever this driver has running: an interruption may come between taking a trial and running it."""
         self._claims.release()
 
-    def conclude(self, record: StudyRecord, note: str) -> None:
-        """Keep the study's last state and put `note` on it."""
-        self._study.set_user_attr("about", encode(replace(record, trials=(), processes=())))
+    def conclude(self, note: str) -> None:
+        """Keep what the study was about last and put `note` on it."""
+        self._study.set_user_attr("about", encode(self.about))
         save_note(self._study, note)
 
     def attach(self, files: Iterable[Path]) -> None:

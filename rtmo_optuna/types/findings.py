@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -61,17 +62,96 @@ class Noise:
     unsteady: Mapping[str, int] = field(default_factory=dict)
 
 
+LEAST_PAIRS = 10
+"""How many sound pairs a claim takes."""
+LEAST_GAIN = 0.01
+"""The gain under which nothing is claimed."""
+
+
+class Decided(enum.StrEnum):
+    """What fresh pairs say of one side against the other."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    UNPROVEN = "no proven gain"
+    UNCONFIRMED = "not confirmed"
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What fresh pairs say of the winner `against` other settings: how many times as fast, with the 98 % interval."""
+    """What fresh pairs say of `subject` against `rival`.
 
-    against: str
-    ratio: float | None
-    low: float | None
-    high: float | None
-    pairs: int
-    decided: str
-    sentence: str
+    `ratio` is how many times as fast the subject is (2.0: half the latency), with the 98 % `interval`, from the first
+    `pairs` sound pairs; None, and 0, before there are LEAST_PAIRS. So many pairs were `sound`, and `failed`, by then.
+    `over` tells that no more are to be run; until then `decided` is what may be said if the time is up now.
+    """
+
+    subject: Settings
+    rival: Settings
+    decided: Decided = Decided.UNCONFIRMED
+    ratio: float | None = None
+    interval: tuple[float, float] | None = None
+    pairs: int = 0
+    sound: int = 0
+    failed: int = 0
+    over: bool = False
+
+
+class Status(enum.StrEnum):
+    """How far what a study found may be believed."""
+
+    CONFIRMED = "confirmed"
+    NO_GAIN = "no proven gain"
+    UNCONFIRMED = "not confirmed"
+    MEASURED = "best measured, not confirmed"
+    TOO_LITTLE = "too little was tried"
+
+
+INERT_BELOW = 0.03
+"""The change of the cost under which a choice is said to do nothing."""
+ANSWERS = frozenset({Status.CONFIRMED, Status.NO_GAIN})
+"""Where the study says something; in every other state it has no verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Racer:
+    """Settings in the race: their costs in fresh processes, and after how many blocks they left (None: never)."""
+
+    settings: Settings
+    costs: tuple[float, ...]
+    failures: int
+    left_after: int | None
+
+    @property
+    def cost(self) -> float | None:
+        """The median of the costs; None where every process failed."""
+        return statistics.median(self.costs) if self.costs else None
+
+
+@dataclass(frozen=True, slots=True)
+class FinalsRecord:
+    """What race and confirmation came to, against the default and the `incumbent`, which is what config.yaml held.
+
+    `winner` won the race, without what nothing speaks for; `racers` are those who ran in it, who stayed longest first.
+    `claims` say whom the winner meets in pairs, from before the first one on, of which `rounds` were run; one of
+    another subject is of the default against the incumbent, where that is proven and the winner no faster than the
+    default. The race had `blocks`. `over` is whether nothing is left to run, `ended` whether it came to that or the
+    time was up; else it was broken off.
+    """
+
+    incumbent: Settings = field(default_factory=Settings)
+    winner: Settings | None = None
+    racers: tuple[Racer, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    blocks: int = 0
+    rounds: int = 0
+    over: bool = False
+    ended: bool = False
+
+    @property
+    def decided(self) -> bool:
+        """Whether enough was run for a verdict: all of it, or for each comparison as many pairs as one look takes."""
+        return self.over or (bool(self.claims) and all(claim.pairs for claim in self.claims))
 
 
 class Reading(enum.StrEnum):

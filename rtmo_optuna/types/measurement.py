@@ -28,6 +28,33 @@ class GateMode(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of the gate: what it is called, the field of GateRules that limits it, and whether 1 is all of it."""
+
+    title: str
+    rule: str
+    share: bool = True
+
+
+FIGURES: Mapping[str, Figure] = {
+    "norm": Figure("error in all", "elementwise_error"),
+    "typical": Figure("typical error", "elementwise_error"),
+    "axis": Figure("error of the worst channel", "elementwise_error"),
+    "unequal": Figure("numbers that differ", "unequal"),
+    "missing": Figure("confident rows not found", "unfound"),
+    "extra": Figure("confident rows too many", "unfound"),
+    "invented": Figure("rows from nothing", "min_rows", share=False),
+    "box": Figure("boxes that do not overlap", "row_error"),
+    "score": Figure("typical error of the scores", "row_error"),
+    "column": Figure("typical error of the worst column", "row_error"),
+    "label": Figure("rows that differ", "unfound"),
+    "pixels": Figure("typical distance, px", "keypoint_px", share=False),
+    "keypoint": Figure("distance of the worst point, px", "keypoint_px", share=False),
+}
+"""All figures that the gate compares outputs by."""
+
+
+@dataclass(frozen=True, slots=True)
 class GateRules:
     """The limits of the gate; each one grows with the default settings' own error (see `judge`).
 
@@ -57,7 +84,7 @@ class OutputError:
     """How far one output is from the reference.
 
     `kind` says how it was compared: `elementwise`, `boxes`, `keypoints` or `rows` (of which each belongs to a box).
-    `figures` are its errors by the names of `_FIGURES`, the worst of all samples, with a number for each part that is
+    `figures` are its errors by the names of `FIGURES`, the worst of all samples, with a number for each part that is
     judged alone; `counts` are the rows behind `missing` and `extra`. `wrong` says why it is wrong, else it is empty.
     """
 

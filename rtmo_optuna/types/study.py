@@ -5,10 +5,19 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from rtmo_optuna.types.findings import Claim, Noise, ProcessRecord, Purpose, Screening
+from rtmo_optuna.types.findings import (
+    Claim,
+    Decided,
+    FinalsRecord,
+    Noise,
+    ProcessRecord,
+    Purpose,
+    Screening,
+    Status,
+)
 from rtmo_optuna.types.measurement import (
     Measurement,
 )
@@ -51,19 +60,23 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the study may claim: `best` is what is exported; `speedup`, against the default, is the confirmed estimate.
+    """What the study may claim: `best` is what is exported, before race and confirmation the best that was measured.
 
-    Where nothing is `confirmed`, `best` is what was there before, and a study that was cut off has no `speedup`. Where
-    nothing was `compared` with that, too little was tried for a verdict.
+    Where nothing is confirmed, `best` is what was there before. Without a `status` nothing could be measured yet.
+    `incumbent_failed` says whether what config.yaml held did. Where too little was tried, more than all trials that
+    were asked for may bring a verdict (`more_trials`), or so many minutes.
     """
 
-    sentence: str
-    best: TrialRecord | None
-    default: TrialRecord | None
-    speedup: float | None
-    confirmed: bool = False
-    claims: tuple[Claim, ...] = ()
-    compared: bool = True
+    status: Status | None = None
+    best: TrialRecord | None = None
+    incumbent_failed: bool = False
+    more_trials: bool = False
+    minutes: int | None = None
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether `best` is proven to be faster than what was there before."""
+        return self.status is Status.CONFIRMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +97,10 @@ class StudyRecord:
     model_sha256: str
     inputs: InputFacts
     trials: tuple[TrialRecord, ...]
-    verdict: Verdict
     storage: str
+    verdict: Verdict = Verdict()
     warnings: tuple[str, ...] = ()
-    complete: bool = False
+    finals: FinalsRecord = field(default_factory=FinalsRecord)
     processes: tuple[ProcessRecord, ...] = ()
     noise: Noise | None = None
     gpu_states: tuple[GpuState, ...] = ()
@@ -117,10 +130,17 @@ class StudyRecord:
         shape = next(iter(self.inputs.shapes.values()), ())
         return shape[0] if shape else 1
 
+    def proven(self, rival: Settings) -> Claim | None:
+        """Return the claim that what is exported is faster than `rival`; None where that is not proven."""
+        best = self.verdict.best if self.verdict.confirmed else None
+        sides = best and (best.settings, rival)
+        ours = (claim for claim in self.finals.claims if (claim.subject, claim.rival) == sides)
+        return next((claim for claim in ours if claim.decided is Decided.FASTER), None)
+
     @property
     def default(self) -> TrialRecord | None:
         """The run of the default settings, None before it."""
-        return next((trial for trial in self.runs if trial.origin is Origin.DEFAULT), None)
+        return next((trial for trial in self.runs if trial.settings == self.space.fixed), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from rtmo_optuna import stats
 from rtmo_optuna.child import measure as bench
 from rtmo_optuna.child.protocol import ReferenceRequest
 from rtmo_optuna.errors import ChildError, LostError, NothingMeasuredError, UsageError
@@ -17,10 +17,11 @@ from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.search.decide import confirm
 from rtmo_optuna.search.preflight import first_process
 from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.show.sections.confirmation import claim_sentence
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.values import advice, parse_value
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.findings import Claim, Decided, Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateResult, Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Note
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from rtmo_optuna.verbs.prepare import Plan
 
 _CONFIG = "config"
+_EARLY_S = 0.05
+"""A process that the time limit ends is killed so much before it at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +160,19 @@ class _Duel:
 
     def __post_init__(self) -> None:
         self.measured: dict[Settings, list[Measurement]] = {self.first: [], self.second: []}
-        self.told = confirm.confirm((), self.rules, str(self.second))
+        self.told = Claim(self.first, self.second)
 
     def run(self) -> None:
         """Run pairs until they say something, or the time is up."""
         while not (self.told.over or self._late) and (pair := self._pair()):
             self.pairs.append((pair[self.first], pair[self.second]))
-            self.told = confirm.confirm(self.pairs, self.rules, str(self.second))
+            self.told = confirm.confirm(self.pairs, self.rules, self.first, self.second)
             costs = " against ".join(map(_ms, self.pairs[-1]))
             self.runner.observer(Note(f"pair {len(self.pairs)}: {costs}"))
 
     @property
     def _late(self) -> bool:
-        return time.monotonic() >= self.runner.until
+        return time.monotonic() >= self.runner.until - _EARLY_S
 
     def _pair(self) -> dict[Settings, float | None]:
         """Return the costs of a pair of processes; nothing where the time was up before both were done."""
@@ -194,19 +197,19 @@ def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs
         duel.run()
     except (LostError, OSError) as error:
         why = lost_file(error) if isinstance(error, OSError) else str(error)
-        message = f"{why} Until then, {first}: {duel.told.sentence}"
+        message = f"{why} Until then, {first}: {_sentence(duel.told)}"
         raise LostError(message) from error
-    told = duel.told
-    verdict = "no proven difference" if told.decided is confirm.Decided.UNPROVEN else told.decided.value
+    told, (low, high) = duel.told, duel.told.interval or (None, None)
+    verdict = "no proven difference" if told.decided is Decided.UNPROVEN else told.decided.value
     return Comparison(
         first=_side(first, duel.measured[first]),
         second=_side(second, duel.measured[second]),
         ratio=told.ratio,
-        low=told.low,
-        high=told.high,
+        low=low,
+        high=high,
         pairs=told.pairs,
         verdict=verdict,
-        sentence=f"{first}: {told.sentence}{'' if told.over else f' The time was up before that{duel.broken}.'}",
+        sentence=f"{first}: {_sentence(told)}{'' if told.over else f' The time was up before that{duel.broken}.'}",
         outputs=outputs,
         notes=tuple(
             dict.fromkeys(
@@ -215,6 +218,10 @@ def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs
         ),
         rate_hz=runner.measuring.rate_hz,
     )
+
+
+def _sentence(told: Claim) -> str:
+    return claim_sentence(told, str(told.rival), two_sided=True)
 
 
 def _ms(value: float | None) -> str:
@@ -257,21 +264,20 @@ def apart(gate: GateResult) -> str:
 
 
 def _side(settings: Settings, measured: Sequence[Measurement]) -> Side:
-    def middle(values: Iterable[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return statistics.median(known) if known else None
-
     quantiles = {
         name: round(value / 1e6, 4)
         for name in ("p50", "p90", "p99")
-        if (value := middle(m.quantiles_ns.get(name) for m in measured)) is not None
+        if (value := stats.middle(m.quantiles_ns.get(name) for m in measured)) is not None
     }
     build, first_run = (
         None if value is None else round(value / 1e6, 2)
-        for value in (middle(m.stages.build_ns for m in measured), middle(m.stages.first_run_ns for m in measured))
+        for value in (
+            stats.middle(m.stages.build_ns for m in measured),
+            stats.middle(m.stages.first_run_ns for m in measured),
+        )
     )
-    memory = middle(m.gpu_memory_bytes for m in measured)
-    latency = middle(m.latency_ms for m in measured)
+    memory = stats.middle(m.gpu_memory_bytes for m in measured)
+    latency = stats.middle(m.latency_ms for m in measured)
     return Side(
         settings=settings,
         processes=len(measured),

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine.cutting.store import content_hash
-from rtmo_optuna.space import configfile
-from rtmo_optuna.space.tuned import tuned_shapes
+from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.types.subject import Machine
 
 if TYPE_CHECKING:
@@ -60,10 +59,9 @@ def with_tuned_shapes(options: TuneOptions) -> TuneOptions:
     arrays = options.input is not None and options.input.suffix.lower() in _ARRAYS
     if options.shapes or arrays or not options.config.is_file():
         return options
-    info = configfile.read_info(options.config, options.config_path)
-    shapes = tuned_shapes(info, options.config)
-    if not shapes or not options.model.is_file():
+    info = benchmark_info.read(configfile.read_info(options.config, options.config_path), options.config)
+    if not info.shapes or not options.model.is_file():
         return options
-    if info.get("model_sha256") not in (None, content_hash(Path(options.model))):
+    if info.model_sha256 not in (None, content_hash(Path(options.model))):
         return options
-    return replace(options, shapes=tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items()))
+    return replace(options, shapes=tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in info.shapes.items()))

@@ -30,7 +30,7 @@ from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
 from rtmo_optuna.types.measurement import GateMode, GateRequest
 from rtmo_optuna.types.request import EngineKind, ModelFacts, SessionSpec
-from rtmo_optuna.types.study import Observer, StudyRecord, Verdict, key
+from rtmo_optuna.types.study import Observer, StudyRecord, key
 from rtmo_optuna.verbs import first_look
 
 if TYPE_CHECKING:
@@ -150,7 +150,6 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         model_sha256=model_sha256,
         inputs=inputs,
         trials=(),
-        verdict=Verdict("Nothing has been measured yet.", None, None, None),
         storage=without_password(options.storage),
         warnings=warnings,
     )

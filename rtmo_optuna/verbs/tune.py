@@ -7,29 +7,28 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rtmo_optuna.codec import decode
 from rtmo_optuna.digits import written
 from rtmo_optuna.errors import LostError, NothingMeasuredError, TunerError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.scratch import lost_file, scratch, sweep_scratch
-from rtmo_optuna.search.decide.confirm import Decided
-from rtmo_optuna.search.finals import Outcomes, kept_outcomes, noise_of
+from rtmo_optuna.search.finals import FinalsState, kept_finals
 from rtmo_optuna.search.preflight import first_process, keep_states
 from rtmo_optuna.search.tune import Tune
-from rtmo_optuna.search.verdict import verdict
+from rtmo_optuna.search.verdict import judged
 from rtmo_optuna.show import report as show
-from rtmo_optuna.show.evidence import VERDICTS, status
 from rtmo_optuna.show.scores import exported
+from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import count
 from rtmo_optuna.space import configfile
+from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import knob_table
 from rtmo_optuna.space.values import as_yaml
 from rtmo_optuna.study.library import has_study, load_study, open_study
+from rtmo_optuna.types.findings import ANSWERS, Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.study import Note, Origin, StudyRecord
-from rtmo_optuna.types.subject import GpuState
 from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan_tune, runner_of
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ BASELINE = 6
 QUICK_BASELINE = 3
 _LAST_WAIT_S = 10.0
 """How long the database is waited for after Ctrl-C."""
-_PACES = ("rate_hz", "optimized_fps")
-"""What `benchmark_info` says of the pace, one or the other: a later study leaves nothing of it standing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +86,9 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             study.enqueue(study.about.space.fixed, Origin.DEFAULT)
             study.enqueue(incumbent, Origin.CONFIG)
             baseline = QUICK_BASELINE if options.quick else BASELINE
-            outcomes, interrupted = None, False
+            finals, interrupted = None, False
             try:
-                outcomes = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only, first).run()
+                finals = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only, first).run()
             except KeyboardInterrupt:
                 interrupted = True
                 study.patience.shorten(_LAST_WAIT_S)
@@ -99,7 +96,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
                 raise _lost(study, planned, error) from error
         try:
             keep_states(study, runner)
-            result = _finish(study, planned, outcomes, interrupted=interrupted)
+            result = _finish(study, planned, finals, interrupted=interrupted)
         except (LostError, OSError) as error:
             raise _lost(study, planned, error) from error
     sweep_scratch()
@@ -120,7 +117,7 @@ def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
     study = load_study(storage, name)
     target = output or Path("results", name)
     file = target if target.suffix == ".md" else target / "report.md"
-    return show.write(_judged(study, kept_outcomes(study)), file)
+    return show.write(judged(study, kept_finals(study)), file)
 
 
 def _greet(study: Study, observer: Observer) -> None:
@@ -133,20 +130,9 @@ def _greet(study: Study, observer: Observer) -> None:
         observer(Note(warning, warning=True))
 
 
-def _judged(study: Study, outcomes: Outcomes | None) -> StudyRecord:
-    return study.record(
-        verdict=verdict(study, outcomes),
-        complete=outcomes is not None and outcomes.decided,
-        noise=noise_of(study, outcomes),
-        gpu_states=decode(tuple[GpuState, ...], study.get("gpu_states") or []),
-        screening=study.screening,
-        cut_short=bool(study.get("cut_short")),
-    )
-
-
-def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupted: bool) -> TuneResult:
-    record = _judged(study, outcomes)
-    winner = record.verdict.best
+def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrupted: bool) -> TuneResult:
+    record = judged(study, finals)
+    winner, status = record.verdict.best, record.verdict.status
     measured = any(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials)
     if not measured and not interrupted:
         failed = next((t.measurement for t in study.trials if t.measurement.outcome is Outcome.FAILED), None)
@@ -154,29 +140,27 @@ def _finish(study: Study, planned: Plan, outcomes: Outcomes | None, *, interrupt
         message = f"Nothing could be measured{why}. Nothing was exported."
         raise NothingMeasuredError(message)
     config = backup = refused = None
-    told = status(record)
     why = "the run was interrupted" if interrupted else "race and confirmation are not finished"
     applied = (
-        f"Nothing was exported: {why}. The same command goes on from here."
-        if record.verdict.compared
-        else f"Nothing was exported: {told}."
+        f"Nothing was exported: {status}."
+        if status is Status.TOO_LITTLE
+        else f"Nothing was exported: {why}. The same command goes on from here."
     )
-    if winner and told in VERDICTS:
+    if winner and status in ANSWERS:
         knobs = _written(study, planned.config, winner.settings)
         try:
             held = configfile.read_info(planned.config.path, planned.config.target)
-            info = {**{name: None for name in _PACES if name in held}, **_benchmark_info(record)}
-            backup = configfile.write(planned.config, knobs, info)
+            backup = configfile.write(planned.config, knobs, _benchmark_info(record).written(held))
             config = planned.config.path
             applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
         except UsageError as error:
             refused, applied = error, f"Nothing was exported: {error}"
     files = show.write(record, planned.report, applied)
     study.attach(files[:1])
-    study.conclude(record, f"**{record.verdict.sentence}**\n\n{applied}")
+    study.conclude(f"**{sentence(record)}**\n\n{applied}")
     if refused:
         raise refused
-    undecided = outcomes is not None and told not in VERDICTS
+    undecided = finals is not None and status not in ANSWERS
     return TuneResult(record, files, config, backup, interrupted, undecided)
 
 
@@ -187,7 +171,7 @@ def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
     """
     study.let_go()
     text = lost_file(error) if isinstance(error, OSError) else str(error)
-    record = _judged(study, kept_outcomes(study))
+    record = judged(study, kept_finals(study))
     best = record.verdict.best
     if best:
         try:
@@ -197,7 +181,7 @@ def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
             text += f" No report could be written either: {other}"
     if best and record.verdict.confirmed:
         knobs = as_yaml(_written(study, planned.config, best.settings))
-        text += f" {record.verdict.sentence} The settings, unless they are in {planned.config.path} already: {knobs}"
+        text += f" {sentence(record)} The settings, unless they are in {planned.config.path} already: {knobs}"
     return LostError(text)
 
 
@@ -209,43 +193,38 @@ def _written(study: Study, config: configfile.ConfigFile, winner: Settings) -> d
     return {name: winner.get(name, knob.default) for name, knob in table.items() if name in names}
 
 
-def _speedup(name: str, claim: Claim | None) -> dict[str, Any]:
-    """Return a claim's ratio and interval under `name`; None for both where nothing is claimed."""
-    found = claim if claim and claim.ratio and claim.low and claim.high else None
-    if found is None or not (found.ratio and found.low and found.high):
-        return {name: None, f"{name}_interval": None}
-    ratio, *interval = (float(text) for text in written(found.ratio, found.low, found.high))
-    return {name: ratio, f"{name}_interval": interval}
+def _ratio(claim: Claim | None) -> tuple[float | None, tuple[float, ...] | None]:
+    """Return a claim's ratio and interval; None for both where nothing is claimed."""
+    if claim is None or claim.ratio is None or claim.interval is None:
+        return None, None
+    ratio, *interval = (float(text) for text in written(claim.ratio, *claim.interval))
+    return ratio, tuple(interval)
 
 
-def _pace(record: StudyRecord, latency_ms: float | None) -> dict[str, Any]:
-    """Return the rate that calls came at or, where one followed the other, at which they did."""
-    rate_hz = record.definition.measuring.rate_hz
-    if rate_hz is not None:
-        return {"rate_hz": int(rate_hz) if rate_hz.is_integer() else rate_hz}
-    return {"optimized_fps": round(record.batch * 1e3 / latency_ms, 1) if latency_ms else None}
-
-
-def _benchmark_info(record: StudyRecord) -> dict[str, Any]:
-    machine, claims = record.machine, record.verdict.claims
-    proven = [claim for claim in claims if record.verdict.confirmed and claim.decided == Decided.FASTER]
-    claim = next((one for one in proven if one.ratio == record.verdict.speedup), None)
-    over_held = next((one for one in reversed(proven) if one is not claim), None)
+def _benchmark_info(record: StudyRecord) -> BenchmarkInfo:
+    machine, default, status = record.machine, record.space.fixed, record.verdict.status
+    held, rate_hz = record.finals.incumbent, record.definition.measuring.rate_hz
     found = exported(record)
     latency_ms, ends_ms = (found.latency_ms, found.range_ms) if found else (None, None)
-    return {
-        **({"gpu_name": machine.gpu.name} if machine.gpu else {"cpu_name": machine.cpu}),
-        **_pace(record, latency_ms),
-        "latency_ms": round(latency_ms, 3) if latency_ms else None,
-        "latency_range_ms": [round(end, 3) for end in ends_ms] if ends_ms else None,
-        **_speedup("speedup", claim),
-        **(_speedup("speedup_over_previous", over_held) if over_held else {}),
-        "status": told.value if (told := status(record)) else None,
-        "benchmark_date": datetime.now(UTC).date().isoformat(),
-        "onnxruntime_version": record.model.versions["onnxruntime"],
-        "provider": record.definition.provider,
-        "shapes": {name: "x".join(map(str, shape)) for name, shape in record.inputs.shapes.items()},
-        **({"free_dimensions": dict(record.inputs.free_dimensions)} if record.inputs.free_dimensions else {}),
-        "model_sha256": record.model_sha256,
-        "study": record.name,
-    }
+    speedup, interval = _ratio(record.proven(default))
+    over_held, over_interval = _ratio(record.proven(held) if held != default else None)
+    return BenchmarkInfo(
+        gpu_name=machine.gpu.name if machine.gpu else None,
+        cpu_name=None if machine.gpu else machine.cpu,
+        rate_hz=int(rate_hz) if rate_hz and rate_hz.is_integer() else rate_hz,
+        optimized_fps=round(record.batch * 1e3 / latency_ms, 1) if latency_ms and rate_hz is None else None,
+        latency_ms=round(latency_ms, 3) if latency_ms else None,
+        latency_range_ms=tuple(round(end, 3) for end in ends_ms) if ends_ms else None,
+        speedup=speedup,
+        speedup_interval=interval,
+        speedup_over_previous=over_held,
+        speedup_over_previous_interval=over_interval,
+        status=status.value if status else None,
+        benchmark_date=datetime.now(UTC).date().isoformat(),
+        onnxruntime_version=record.model.versions["onnxruntime"],
+        provider=record.definition.provider,
+        shapes=record.inputs.shapes,
+        free_dimensions=record.inputs.free_dimensions,
+        model_sha256=record.model_sha256,
+        study=record.name,
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from rtmo_optuna.engine.gate.detections import Comparison, compare, find_boxes, followers
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.types.measurement import GateMode, GateResult, GateRules, OutputError
+from rtmo_optuna.types.measurement import FIGURES, GateMode, GateResult, GateRules, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,45 +27,36 @@ _SMALL = 0.1  # a part of a smaller share of the whole's size is measured by tha
 
 
 @dataclass(frozen=True, slots=True)
-class _Figure:
-    """The words for a figure past its limit, and the fields of GateRules with its fixed limit and the default's factor.
+class _Limit:
+    """The words for a figure past its limit, and the field of GateRules with the factor of the default's own.
 
-    Where `share` is true, 1 means that nothing is right. The worst of the default's figure `beside` it counts as well.
+    The worst of the default's figure `beside` it counts as well.
     """
 
     words: str
-    fixed: str
     factor: str = "own_factor"
-    share: bool = True
     beside: str = ""
 
 
-_FIGURES = {
-    "norm": _Figure("{name} is off by {value:.2%} in all (at most {limit:.2%})", "elementwise_error", "tail_factor"),
-    "typical": _Figure(
-        "{name} is typically off by {value:.2%} (at most {limit:.2%})", "elementwise_error", beside="norm"
+_LIMITS = {
+    "norm": _Limit("{name} is off by {value:.2%} in all (at most {limit:.2%})", "tail_factor"),
+    "typical": _Limit("{name} is typically off by {value:.2%} (at most {limit:.2%})", beside="norm"),
+    "axis": _Limit(
+        "part {part} of {figure} of {name} is off by {value:.2%} in all (at most {limit:.2%})", "tail_factor", "norm"
     ),
-    "axis": _Figure(
-        "part {part} of {figure} of {name} is off by {value:.2%} in all (at most {limit:.2%})",
-        "elementwise_error",
-        "tail_factor",
-        beside="norm",
-    ),
-    "unequal": _Figure("{value:.2%} of {name} differ (at most {limit:.2%})", "unequal"),
-    "missing": _Figure("{good} of {count} confident rows found {least}", "unfound"),
-    "extra": _Figure("{good} of {count} confident rows are in the reference {least}", "unfound"),
-    "invented": _Figure("{value:.0f} confident rows where the reference has next to none", "min_rows", share=False),
-    "box": _Figure("the boxes typically overlap by {right:.0%} {least}", "row_error"),
-    "score": _Figure("the scores are typically off by {value:.0%} (at most {limit:.0%})", "row_error"),
-    "column": _Figure("column {part} of {name} is typically off by {value:.0%} (at most {limit:.0%})", "row_error"),
-    "label": _Figure("{value:.0%} of the rows of {name} differ (at most {limit:.0%})", "unfound"),
-    "pixels": _Figure("{name} is typically {value:.1f} px off (at most {limit:.1f})", "keypoint_px", share=False),
-    "keypoint": _Figure(
+    "unequal": _Limit("{value:.2%} of {name} differ (at most {limit:.2%})"),
+    "missing": _Limit("{good} of {count} confident rows found {least}"),
+    "extra": _Limit("{good} of {count} confident rows are in the reference {least}"),
+    "invented": _Limit("{value:.0f} confident rows where the reference has next to none"),
+    "box": _Limit("the boxes typically overlap by {right:.0%} {least}"),
+    "score": _Limit("the scores are typically off by {value:.0%} (at most {limit:.0%})"),
+    "column": _Limit("column {part} of {name} is typically off by {value:.0%} (at most {limit:.0%})"),
+    "label": _Limit("{value:.0%} of the rows of {name} differ (at most {limit:.0%})"),
+    "pixels": _Limit("{name} is typically {value:.1f} px off (at most {limit:.1f})"),
+    "keypoint": _Limit(
         "point {part} of {name} is over {value:.1f} px off in three rows of four (at most {limit:.1f})",
-        "keypoint_px",
         "tail_factor",
-        share=False,
-        beside="keypoint",
+        "keypoint",
     ),
 }
 
@@ -207,11 +198,12 @@ def _rms(sizes: Array, axis: int | None = None) -> Array:
 
 def _limits(figure: str, known: Figures, rules: GateRules) -> Array:
     """Return what each part of a figure may be at most, given the default's figures."""
-    row = _FIGURES[figure.split(maxsplit=1)[0]]
+    kind = figure.split(maxsplit=1)[0]
+    row, told = _LIMITS[kind], FIGURES[kind]
     own = np.maximum(np.array(known.get(figure, (0.0,))), max(known.get(row.beside, (0.0,))))
     wider = getattr(rules, row.factor) * own
-    bounded = np.where(own < 1, np.minimum(wider, (1 + own) / 2), wider) if row.share else wider
-    return np.asarray(np.maximum(getattr(rules, row.fixed), bounded))
+    bounded = np.where(own < 1, np.minimum(wider, (1 + own) / 2), wider) if told.share else wider
+    return np.asarray(np.maximum(getattr(rules, told.rule), bounded))
 
 
 def _plain(values: Array) -> tuple[float, ...]:
@@ -228,7 +220,7 @@ def _complaint(name: str, figures: Figures, counts: Mapping[str, int], known: Fi
             count = counts.get(figure, 0)
             facts = {"name": name, "figure": figure, "part": part, "value": value, "limit": limit, "right": 1 - value}
             facts |= {"count": count, "good": round((1 - value) * count), "least": f"(at least {1 - limit:.0%} needed)"}
-            return _FIGURES[figure.split(maxsplit=1)[0]].words.format(**facts)
+            return _LIMITS[figure.split(maxsplit=1)[0]].words.format(**facts)
     return ""
 
 

@@ -7,14 +7,14 @@ published: they were run after the winner was chosen, so that its luck is not in
 from __future__ import annotations
 
 import bisect
-import enum
 import math
 import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from rtmo_optuna.digits import written
 from rtmo_optuna.search.decide.noise import walsh
+from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, Claim, Decided
+from rtmo_optuna.types.request import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     Pair: TypeAlias = tuple[float | None, float | None]
 
 T = TypeVar("T")
+DEFAULT = Settings()
 Looks: TypeAlias = tuple[tuple[int, int], ...]
 
 LOOKS: Mapping[int, Looks] = {
-    10: ((10, 4),),
-    15: ((10, 0), (15, 17)),
-    20: ((10, 0), (15, 11), (20, 38)),
-    25: ((10, 0), (15, 8), (20, 33), (25, 67)),
-    30: ((10, 0), (15, 6), (20, 28), (25, 63), (30, 106)),
-    40: ((10, 0), (15, 2), (20, 21), (25, 53), (30, 98), (40, 218)),
+    LEAST_PAIRS: ((LEAST_PAIRS, 4),),
+    15: ((LEAST_PAIRS, 0), (15, 17)),
+    20: ((LEAST_PAIRS, 0), (15, 11), (20, 38)),
+    25: ((LEAST_PAIRS, 0), (15, 8), (20, 33), (25, 67)),
+    30: ((LEAST_PAIRS, 0), (15, 6), (20, 28), (25, 63), (30, 106)),
+    40: ((LEAST_PAIRS, 0), (15, 2), (20, 21), (25, 53), (30, 98), (40, 218)),
 }
 """For the most pairs that may be run: after how many pairs to look, and how many Walsh averages to cut off at each end.
 
@@ -50,15 +51,6 @@ is 1.4 times slower, six times as often.
 _FOUND = ((0.5, 0.76), (0.8, 0.97), (0.9, 1.11), (0.95, 1.26))
 
 
-class Decided(enum.StrEnum):
-    """What the pairs say."""
-
-    FASTER = "faster"
-    SLOWER = "slower"
-    UNPROVEN = "no proven gain"
-    UNCONFIRMED = "not confirmed"
-
-
 @dataclass(frozen=True, slots=True)
 class ConfirmRules:
     """When a gain may be claimed, and when to stop.
@@ -70,14 +62,9 @@ class ConfirmRules:
     """
 
     looks: Looks = LOOKS[40]
-    least_gain: float = 0.01
+    least_gain: float = LEAST_GAIN
     two_sided: bool = False
     failures: int = 3
-
-    @property
-    def least_pairs(self) -> int:
-        """How many pairs are needed before anything may be claimed."""
-        return self.looks[0][0]
 
     @property
     def most_pairs(self) -> int:
@@ -90,24 +77,6 @@ def looks_for(pairs: int) -> Looks:
     return LOOKS[max((most for most in LOOKS if most <= pairs), default=min(LOOKS))]
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmation:
-    """What the pairs say so far.
-
-    `ratio` is how many times as fast the first settings are (2.0: half the latency), with the 98 % interval `low` to
-    `high`, from the first `pairs` sound pairs; all None, and 0, before the first look. `over` tells that no more pairs
-    are to be run; until then `decided` and `sentence` are what may be said if the time is up now.
-    """
-
-    ratio: float | None
-    low: float | None
-    high: float | None
-    pairs: int
-    decided: Decided
-    sentence: str
-    over: bool
-
-
 def who_first(pair: int, sides: Sequence[T]) -> tuple[T, ...]:
     """Return the order in which the `sides` of a pair, counted from 0, are run: as given, then reversed, and so on.
 
@@ -117,29 +86,27 @@ def who_first(pair: int, sides: Sequence[T]) -> tuple[T, ...]:
     return tuple(sides) if pair % 2 == 0 else tuple(reversed(sides))
 
 
-def confirm(pairs: Sequence[Pair], rules: ConfirmRules, versus: str = "the default settings") -> Confirmation:
-    """Return what `pairs` of latencies in ms, (the settings in question, `versus`), say at the last look that was due.
+def confirm(
+    pairs: Sequence[Pair], rules: ConfirmRules, subject: Settings = DEFAULT, rival: Settings = DEFAULT
+) -> Claim:
+    """Return what `pairs` of latencies in ms, (the `subject`, its `rival`), say at the last look that was due.
 
     None is a process that failed; its pair does not count. Pairs beyond the look that decided are ignored, so that a
     resumed confirmation says what an uninterrupted one would have said.
     """
     gains = [math.log(other / first) for first, other in pairs if first is not None and other is not None]
     failed = len(pairs) - len(gains)
-    spoilt = failed >= rules.failures
-    looked = None
+    told = Claim(subject, rival, sound=len(gains), failed=failed)
     for count, cut in rules.looks:
         if count > len(gains):
             break
-        looked = _look(gains[:count], cut, rules, versus)
-        if looked.over:
-            return looked
-    if looked is not None:
-        return replace(looked, over=spoilt)
-    sentence = f"Not confirmed against {versus}: {len(gains)} sound pairs of {rules.least_pairs}, {failed} failed."
-    return Confirmation(None, None, None, 0, Decided.UNCONFIRMED, sentence, over=spoilt)
+        told = _look(told, gains[:count], cut, rules)
+        if told.over:
+            return told
+    return replace(told, over=failed >= rules.failures)
 
 
-def _look(gains: Sequence[float], cut: int, rules: ConfirmRules, versus: str) -> Confirmation:
+def _look(told: Claim, gains: Sequence[float], cut: int, rules: ConfirmRules) -> Claim:
     averages = walsh(gains)
     ratio, low, high = (math.exp(log) for log in (statistics.median(averages), averages[cut], averages[-1 - cut]))
     decided = Decided.UNPROVEN
@@ -149,14 +116,9 @@ def _look(gains: Sequence[float], cut: int, rules: ConfirmRules, versus: str) ->
         decided = Decided.SLOWER
     hopeless = ratio <= 1 and not rules.two_sided
     over = decided is not Decided.UNPROVEN or hopeless or len(gains) == rules.most_pairs
-    told, least, most = written(ratio, low, high)
-    interval = f"(98 % interval {least} to {most}, {len(gains)} pairs of fresh processes)"
-    sentence = f"{told} times as fast as {versus} {interval}."
-    if decided is Decided.UNPROVEN:
-        what = "difference from" if rules.two_sided else "gain over"
-        small = "" if low <= 1 <= high else f" Under {rules.least_gain:.0%} nothing is claimed."
-        sentence = f"No proven {what} {versus}: {told} times as fast {interval}.{small}"
-    return Confirmation(ratio, low, high, len(gains), decided, sentence, over)
+    return replace(
+        told, decided=decided, ratio=ratio, interval=(low, high), pairs=len(gains), sound=len(gains), over=over
+    )
 
 
 def detectable(spread: float, power: float = 0.8, pairs: int = max(LOOKS)) -> float:
@@ -176,4 +138,6 @@ def detectable(spread: float, power: float = 0.8, pairs: int = max(LOOKS)) -> fl
     multiple = low + (high - low) * (power - below) / (above - below)
     wider = max(1.0, math.sqrt(max(LOOKS) / max(pairs, min(LOOKS))))
     error = wider * spread * math.sqrt(2 / max(LOOKS))
-    return math.expm1(max(wider * multiple * spread, math.log1p(0.01) + statistics.NormalDist().inv_cdf(power) * error))
+    return math.expm1(
+        max(wider * multiple * spread, math.log1p(LEAST_GAIN) + statistics.NormalDist().inv_cdf(power) * error)
+    )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from rtmo_optuna.search.decide.noise import walsh
+from rtmo_optuna.types.findings import INERT_BELOW
 from rtmo_optuna.types.request import Value
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class InertRules:
     interval excludes none is kept, however small. `failures` failed pairs end the test.
     """
 
-    margin: float = 0.03
+    margin: float = INERT_BELOW
     worth: float = 0.01
     looks: tuple[int, ...] = (8, 12, 18, 27, 42, 66, 105)
     level: float = 0.007

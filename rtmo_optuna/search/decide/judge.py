@@ -113,7 +113,7 @@ def with_score(measurement: Measurement, objective: Objective) -> Measurement:
 
 def best(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
     """Return the measured trial with the best value, of equals the one with the fewest settings off the default."""
-    sign = 1 if objective.direction == "minimize" else -1
+    sign = 1 if objective.lower_is_better else -1
     valued = [(sign * t.value, len(t.settings), t.number, t) for t in trials if t.value is not None and t.run]
     measured = [entry for entry in valued if entry[3].measurement.outcome is Outcome.MEASURED]
     return min(measured)[3] if measured else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rtmo_optuna.show.marks import Role
+from rtmo_optuna.show.render.chart import Role
 
 
 @dataclass(frozen=True, slots=True)

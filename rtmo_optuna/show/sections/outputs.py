@@ -1,38 +1,48 @@
-"""The tables of the output gate: how far the default's own outputs, and those of the trials, are from the reference."""
+"""What the output gate saw: how far the outputs are from the reference, and whom it refused."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.show import words
-from rtmo_optuna.show.cells import Code, Column, Inline, Table, without_empty
+from rtmo_optuna.show.render.blocks import (
+    Bullets,
+    Code,
+    Column,
+    Inline,
+    Paragraph,
+    Table,
+    filled,
+    numbers,
+    texts,
+    without_empty,
+)
 from rtmo_optuna.show.scores import differing
 from rtmo_optuna.show.words import number, percent
-from rtmo_optuna.types.measurement import GateMode, Outcome
+from rtmo_optuna.types.measurement import FIGURES, Figure, GateMode, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
+    from rtmo_optuna.show.render.blocks import Block
     from rtmo_optuna.types.measurement import GateResult, OutputError
     from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
+
 MOST_WRONG = 10
-_FIGURES: Mapping[str, tuple[str, str, bool]] = {
-    "norm": ("error in all", "elementwise_error", True),
-    "typical": ("typical error", "elementwise_error", True),
-    "axis": ("error of the worst channel", "elementwise_error", True),
-    "unequal": ("numbers that differ", "unequal", True),
-    "missing": ("confident rows not found", "unfound", True),
-    "extra": ("confident rows too many", "unfound", True),
-    "invented": ("rows from nothing", "min_rows", False),
-    "box": ("boxes that do not overlap", "row_error", True),
-    "score": ("typical error of the scores", "row_error", True),
-    "column": ("typical error of the worst column", "row_error", True),
-    "label": ("rows that differ", "unfound", True),
-    "pixels": ("typical distance, px", "keypoint_px", False),
-    "keypoint": ("distance of the worst point, px", "keypoint_px", False),
-}
-"""What each figure is called, the rule that limits it, and whether it is a share."""
+
+
+def blocks(record: StudyRecord) -> Iterator[Block]:
+    """Yield what the output gate saw, and whom it refused."""
+    if told := remarks(record):
+        yield Bullets(told)
+    found = table(record)
+    if found is not None:
+        yield Paragraph(
+            "How far the outputs are from the reference, which is made without a GPU. A limit grows with the default's "
+            "own error, so that no settings need to be nearer than rounding lets the default be."
+        )
+    yield from filled(found, wrong(record))
 
 
 def remarks(record: StudyRecord) -> tuple[str, ...]:
@@ -49,7 +59,7 @@ def remarks(record: StudyRecord) -> tuple[str, ...]:
     return (*empty, *dict.fromkeys(warning for result in results for warning in result.warnings))
 
 
-def outputs(record: StudyRecord) -> Table | None:
+def table(record: StudyRecord) -> Table | None:
     """Return each output's errors: the default's own, and the worst of an accepted trial; None where none is known."""
     judged = [(trial, gate) for trial in record.runs if (gate := trial.measurement.gate)]
     default = next((gate for trial, gate in judged if trial.settings == record.space.fixed), None)
@@ -59,23 +69,16 @@ def outputs(record: StudyRecord) -> Table | None:
     rules = record.definition.gate
     rows: list[tuple[Inline, ...]] = []
     for name, figure in dict.fromkeys((*own, *worst)):
-        title, rule, share = _FIGURES.get(figure, (figure, "", False))
+        known = FIGURES.get(figure, Figure(figure, "", share=False))
         rows.append((
             Code(name),
             kinds[name],
-            title,
-            _shown(own.get((name, figure)), share=share),
-            _shown(getattr(rules, rule, None), share=share),
-            _shown(worst.get((name, figure)), share=share),
+            known.title,
+            _shown(own.get((name, figure)), share=known.share),
+            _shown(getattr(rules, known.rule, None), share=known.share),
+            _shown(worst.get((name, figure)), share=known.share),
         ))  # fmt: skip
-    columns = (
-        Column("Output"),
-        Column("Compared"),
-        Column("Figure"),
-        Column("Default's own", number=True),
-        Column("Limit, at least", number=True),
-        Column("Worst accepted", number=True),
-    )
+    columns = (*texts("Output", "Compared", "Figure"), *numbers("Default's own", "Limit, at least", "Worst accepted"))
     return without_empty(Table(columns, tuple(rows))) if rows else None
 
 

@@ -1,4 +1,4 @@
-"""The chart of all runs in order."""
+"""The trials in order: each one's score, what failed, and what ran otherwise than asked."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.layout import apart, ticks
-from rtmo_optuna.show.marks import Axis, Chart, Label, Line, Points, Role, Shape
-from rtmo_optuna.show.scores import COUNTED, decided_by, default_of, differing, objective, score, with_unit
+from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table, without_empty
+from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Shape
+from rtmo_optuna.show.render.layout import apart, ticks
+from rtmo_optuna.show.scores import COUNTED, decided_by, differing, objective, score, with_unit
 from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
+
 FAR = 2.0
 """A score beyond this many times the median or the default is drawn at the edge, so that it squashes nothing."""
+
 MOST_TEXTS = 24
 """Values written at the edge stand at least this fraction of the axis apart."""
 
@@ -40,7 +44,7 @@ class _Heights:
     high: float
 
 
-def history(record: StudyRecord) -> Chart | None:
+def chart(record: StudyRecord) -> Chart | None:
     """Return each run's score in order, the best so far, and the default; None where no run has a score."""
     scored = [
         (trial, value)
@@ -51,10 +55,9 @@ def history(record: StudyRecord) -> Chart | None:
         return None
     held = {trial.number for trial, _ in scored}
     lost = [trial for trial in record.runs if trial.number not in held]
-    default = score(record, default_of(record))
+    default = score(record, record.default)
     heights = _heights([value for _, value in scored], default, lost=bool(lost))
-    inside = [pair for pair in scored if pair[1] <= heights.cap]
-    beyond = [pair for pair in scored if pair[1] > heights.cap]
+    beyond = any(value > heights.cap for _, value in scored)
     last = max(trial.run for trial in record.runs)
 
     left, right = 0.4 - 0.008 * last, last + 0.6 + 0.008 * last
@@ -83,11 +86,11 @@ def history(record: StudyRecord) -> Chart | None:
         ),
         marks=(
             *lines,
-            *_points(record, inside),
-            *_edge(record, beyond, heights.far, last, {trial.measurement.outcome for trial, _ in inside}),
+            *_points(record, scored, heights, last),
             *_lost(record, lost, heights.lost),
             *apart(labels, heights.high - heights.low),
         ),
+        caption="Each trial in the order it was run, and the best so far; failed ones are marked along the top edge.",
     )
 
 
@@ -108,7 +111,7 @@ def _best_so_far(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]
     measured = [(t.run, value) for t, value in scored if t.measurement.outcome is Outcome.MEASURED]
     if not measured:
         return None
-    better = min if objective(record).direction == "minimize" else max
+    better = min if objective(record).lower_is_better else max
     steps = list(accumulate((value for _, value in measured), better))
     return Line("best so far", (*(run for run, _ in measured), last), (*steps, steps[-1]), Role.BEST, stepped=True)
 
@@ -122,38 +125,39 @@ def _hover(record: StudyRecord, trial: TrialRecord, value: float | None) -> str:
     return "\n".join((*(line for line in lines if line), *settings))
 
 
-def _points(record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]]) -> list[Points]:
-    marks = []
-    for outcome, (role, shape) in _LOOKS.items():
-        group = [(t, v) for t, v in scored if t.measurement.outcome is outcome]
-        if group:
-            xs, ys = tuple(t.run for t, _ in group), tuple(v for _, v in group)
-            marks.append(Points(outcome.value, xs, ys, role, shape, tuple(_hover(record, t, v) for t, v in group)))
-    return marks
+def _points(
+    record: StudyRecord, scored: Sequence[tuple[TrialRecord, float]], heights: _Heights, last: int
+) -> Iterator[Points]:
+    """Yield the runs that have a score, then those of them that lie beyond the cap, as arrows with their values."""
+    explained: set[Outcome] = set()
+    for beyond in (False, True):
+        for outcome, (role, shape) in _LOOKS.items():
+            group = [(t, v) for t, v in scored if t.measurement.outcome is outcome and (v > heights.cap) is beyond]
+            if not group:
+                continue
+            ys = tuple(heights.far if beyond else value for _, value in group)
+            yield Points(
+                outcome.value,
+                tuple(trial.run for trial, _ in group),
+                ys,
+                role,
+                Shape.ARROW if beyond else shape,
+                tuple(_hover(record, trial, value) for trial, value in group),
+                _texts(group, last) if beyond else (),
+                legend=outcome not in explained,
+            )
+            explained.add(outcome)
 
 
-def _edge(
-    record: StudyRecord,
-    beyond: Sequence[tuple[TrialRecord, float]],
-    height: float,
-    last: int,
-    explained: Collection[Outcome],
-) -> list[Points]:
-    marks = []
-    for outcome, (role, _) in _LOOKS.items():
-        group = [(t, v) for t, v in beyond if t.measurement.outcome is outcome]
-        if group:
-            texts: list[str] = []
-            written = -last
-            for trial, value in group:
-                free = trial.run - written >= last / MOST_TEXTS
-                written = trial.run if free else written
-                texts.append(words.number(value) if free else "")
-            hover = tuple(_hover(record, t, v) for t, v in group)
-            xs, ys = tuple(t.run for t, _ in group), (height,) * len(group)
-            new = outcome not in explained
-            marks.append(Points(outcome.value, xs, ys, role, Shape.ARROW, hover, tuple(texts), legend=new))
-    return marks
+def _texts(group: Sequence[tuple[TrialRecord, float]], last: int) -> tuple[str, ...]:
+    """Return the value of each run, nothing where it would stand too near to the one before it."""
+    texts: list[str] = []
+    written = -last
+    for trial, value in group:
+        free = trial.run - written >= last / MOST_TEXTS
+        written = trial.run if free else written
+        texts.append(words.number(value) if free else "")
+    return tuple(texts)
 
 
 def _lost(record: StudyRecord, lost: Sequence[TrialRecord], height: float) -> list[Points]:
@@ -176,3 +180,59 @@ def _subtitle(record: StudyRecord) -> str:
     outcomes = [trial.measurement.outcome for trial in record.runs]
     tally = [f"{outcomes.count(o)} {o.value}" for o in Outcome if o in outcomes]
     return f"{words.count(len(outcomes), 'trial')}: {words.listed(tally)}; {decided_by(record)}"
+
+
+MOST_SETTINGS = 3
+
+
+def notes(record: StudyRecord) -> Table | None:
+    """Return what did not run as the settings asked, the most frequent first; None where all did."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in record.runs:
+        for note in trial.measurement.notes:
+            groups.setdefault(note, []).append(trial)
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    rows = tuple((str(len(trials)), words.sentence(note), _settings(record, trials)) for note, trials in ordered)
+    columns = (Column("Runs", number=True), Column("What", wide=True), Column("Settings", wide=True))
+    return Table(columns, rows) if rows else None
+
+
+def failures(record: StudyRecord) -> Table | None:
+    """Return the failed runs by stage and reason, the most frequent first; None where none failed."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in record.runs:
+        if trial.measurement.outcome is Outcome.FAILED:
+            stage = trial.measurement.stage
+            groups.setdefault((stage.value if stage else "", trial.measurement.reason), []).append(trial)
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    rows = tuple(
+        (
+            str(len(trials)),
+            stage,
+            words.sentence(reason) or "no reason known",
+            _common(record, trials),
+            _settings(record, trials),
+        )
+        for (stage, reason), trials in ordered
+    )
+    columns = (
+        Column("Runs", number=True),
+        Column("Stage"),
+        Column("Reason", wide=True),
+        Column("In common"),
+        Column("Settings", wide=True),
+    )
+    return without_empty(Table(columns, rows)) if rows else None
+
+
+def _common(record: StudyRecord, trials: list[TrialRecord]) -> Inline:
+    """Return what all of several failed settings share."""
+    first, *others = (differing(record, trial.settings) for trial in trials)
+    shared = Settings(tuple(item for item in first if all(item in set(other) for other in others)))
+    return Code(str(shared)) if others and len(shared) else ""
+
+
+def _settings(record: StudyRecord, trials: list[TrialRecord]) -> tuple[str | Code, ...]:
+    shown = [Code(str(differing(record, trial.settings))) for trial in trials[:MOST_SETTINGS]]
+    parts = [part for code in shown for part in (code, "; ")][:-1]
+    return (*parts, f" and {len(trials) - len(shown)} more") if len(trials) > len(shown) else tuple(parts)

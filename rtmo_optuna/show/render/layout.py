@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtmo_optuna.show.marks import Label
+    from rtmo_optuna.show.render.chart import Label
 
+FAR = 1.5
+"""A value this many times as large as what is typical is drawn at the edge, so that it squashes nothing."""
 LABEL_GAP = 0.062
 """Least distance of two labels, as a share of the axis."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-from rtmo_optuna.show.marks import Band, Line, Points, Shape, Spans
+from rtmo_optuna.show.render.chart import Band, Line, Points, Shape, Spans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rtmo_optuna.show.marks import Axis
-    from rtmo_optuna.show.palette import Theme
+    from rtmo_optuna.show.render.chart import Axis
+    from rtmo_optuna.show.render.palette import Theme
 
 _CROWD = 150
 _SHAPES: Mapping[Shape, str] = {

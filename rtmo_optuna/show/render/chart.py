@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 
 class Role(enum.StrEnum):
-    """What a mark stands for; `show.palette` says how that looks."""
+    """What a mark stands for; `show.render.palette` says how that looks."""
 
     BEST = "best"
     DEFAULT = "default"
@@ -156,7 +156,7 @@ Mark: TypeAlias = Points | Line | Band | Spans | Label | Rows | Stack
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart that any renderer can draw; the title says what was found."""
+    """A chart that any renderer can draw; the title says what was found, the caption what is to be seen."""
 
     name: str
     title: str
@@ -164,3 +164,4 @@ class Chart:
     x: Axis
     y: Axis
     marks: tuple[Mark, ...]
+    caption: str = ""

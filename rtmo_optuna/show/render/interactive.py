@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from rtmo_optuna.show import traces
-from rtmo_optuna.show.marks import Axis, Band, Chart, Label, Line, Points, Row, Rows, Spans, Stack
-from rtmo_optuna.show.palette import LIGHT, Theme, ink
-from rtmo_optuna.show.traces import plain
+from rtmo_optuna.show.render import traces
+from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Row, Rows, Spans, Stack
+from rtmo_optuna.show.render.palette import Theme, ink
+from rtmo_optuna.show.render.traces import plain
 
 if TYPE_CHECKING:
-    from rtmo_optuna.show.marks import Mark
+    from rtmo_optuna.show.render.chart import Mark
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_SMALL, _NORMAL, _LARGE = 12, 13, 17
-_LINE_PX, _BAR_PX, _AIR_PX = 17, 15, 12
+_SMALL = 12
+_LINE_PX, _BAR_PX, _AIR_PX, _TOP_PX = 17, 15, 12, 12
 _CHARACTER_PX = 7.1
 _LABEL_CHARACTERS = 44
 
@@ -29,8 +29,8 @@ def plotly_js() -> str:
     return str(get_plotlyjs())
 
 
-def figure(chart: Chart, theme: Theme = LIGHT, *, titled: bool = True, narrow: bool = False) -> go.Figure:
-    """Return `chart` as a plotly figure on a transparent ground; `titled` figures carry their title and subtitle.
+def figure(chart: Chart, theme: Theme, *, narrow: bool = False) -> go.Figure:
+    """Return `chart` as a plotly figure on a transparent ground, without its title.
 
     It is as wide as its place; a `narrow` one, for phones, has the texts of rows above them and not beside.
     """
@@ -38,10 +38,9 @@ def figure(chart: Chart, theme: Theme = LIGHT, *, titled: bool = True, narrow: b
     names = _legend_names(chart, narrow=narrow)
     bottom = 60 + (22 * math.ceil(len(names) / 2) if narrow else 36 * bool(names))
     left, right = _margins(chart, narrow=narrow)
-    top = 74 if titled else 12
     drawing.update_layout(
-        height=_body_height(chart, narrow=narrow) + top + bottom,
-        margin={"l": left, "r": right, "t": top, "b": bottom},
+        height=_body_height(chart, narrow=narrow) + _TOP_PX + bottom,
+        margin={"l": left, "r": right, "t": _TOP_PX, "b": bottom},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": _FONT, "size": _SMALL, "color": theme.text},
@@ -56,7 +55,6 @@ def figure(chart: Chart, theme: Theme = LIGHT, *, titled: bool = True, narrow: b
             "orientation": "h", "x": 0, "yref": "container", "y": 0, "yanchor": "bottom", "traceorder": "normal",
             "font": {"color": theme.quiet}, "itemclick": False, "itemdoubleclick": False,
         },
-        title=_title(chart, theme) if titled else None,
     )  # fmt: skip
     rows = any(isinstance(mark, Rows | Stack) for mark in chart.marks)
     drawing.update_xaxes(**_axis(chart.x, theme, grid=rows), fixedrange=rows)
@@ -64,12 +62,6 @@ def figure(chart: Chart, theme: Theme = LIGHT, *, titled: bool = True, narrow: b
     for mark in chart.marks:
         _draw(drawing, mark, chart.x, theme, narrow=narrow)
     return drawing
-
-
-def _title(chart: Chart, theme: Theme) -> dict[str, Any]:
-    subtitle = {"text": plain(chart.subtitle), "font": {"size": _NORMAL, "color": theme.quiet}}
-    font = {"size": _LARGE, "weight": 600}
-    return {"text": plain(chart.title), "font": font, "subtitle": subtitle, "x": 0.01, "xanchor": "left"}
 
 
 def _legend_names(chart: Chart, *, narrow: bool) -> set[str]:

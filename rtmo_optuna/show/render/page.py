@@ -9,18 +9,15 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.display import visible
-from rtmo_optuna.show.blocks import Bullets, Facts, Listing, Paragraph, Picture, Section
-from rtmo_optuna.show.cells import Code, Inline, Table
-from rtmo_optuna.show.document import document
-from rtmo_optuna.show.interactive import figure, plotly_js
-from rtmo_optuna.show.palette import DARK, LIGHT
+from rtmo_optuna.show.render.blocks import Bullets, Code, Facts, Listing, Paragraph, Table, charts
+from rtmo_optuna.show.render.chart import Chart
+from rtmo_optuna.show.render.interactive import figure, plotly_js
+from rtmo_optuna.show.render.palette import DARK, LIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rtmo_optuna.show.blocks import Block
-    from rtmo_optuna.show.marks import Chart
-    from rtmo_optuna.types.study import StudyRecord
+    from rtmo_optuna.show.render.blocks import Block, Inline, Section
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -100,33 +97,29 @@ narrow.addEventListener("change", draw);
 """
 
 
-def page(record: StudyRecord, charts: Sequence[Chart], applied: str = "") -> str:
+def page(sections: Sequence[Section]) -> str:
     """Return the report as an HTML page that follows the reader's light or dark scheme and fits a phone."""
-    drawn = {chart.name: chart for chart in charts}
-    sections = document(record, applied)
     figures = {
         chart.name: {
-            theme.name + width: json.loads(
-                figure(chart, theme, titled=False, narrow=bool(width)).to_json(engine="json")
-            )
+            theme.name + width: json.loads(figure(chart, theme, narrow=bool(width)).to_json(engine="json"))
             for theme in (LIGHT, DARK)
             for width in ("", "-narrow")
         }
-        for chart in charts
+        for chart in charts(sections)
     }
     return _PAGE.substitute(
         title=html.escape(visible(sections[0].title)),
         style=_STYLE,
-        body=visible("\n".join(_section(section, level, drawn) for level, section in enumerate(sections))),
+        body=visible("\n".join(_section(section, level) for level, section in enumerate(sections))),
         charts=json.dumps(figures, separators=(",", ":")).replace("<", "\\u003c"),
         plotly=re.sub(r"</(?=script)", r"<\\/", plotly_js(), flags=re.IGNORECASE),
         draw=_DRAW,
     )
 
 
-def _section(section: Section, level: int, drawn: dict[str, Chart]) -> str:
+def _section(section: Section, level: int) -> str:
     heading = "h2" if level else "h1"
-    blocks = "\n".join(_block(block, drawn) for block in section.blocks)
+    blocks = "\n".join(map(_block, section.blocks))
     return f"<section>\n<{heading}>{html.escape(section.title)}</{heading}>\n{blocks}\n</section>"
 
 
@@ -138,7 +131,7 @@ def _inline(text: Inline) -> str:
     return html.escape(text)
 
 
-def _block(block: Block, drawn: dict[str, Chart]) -> str:
+def _block(block: Block) -> str:
     match block:
         case Paragraph():
             return f'<p class="verdict">{_inline(block.text)}</p>' if block.strong else f"<p>{_inline(block.text)}</p>"
@@ -149,17 +142,17 @@ def _block(block: Block, drawn: dict[str, Chart]) -> str:
             return f"<dl>{''.join(pairs)}</dl>"
         case Listing():
             return f"<pre><code>{html.escape(block.text)}</code></pre>"
-        case Picture():
-            return _picture(block, drawn[block.name]) if block.name in drawn else ""
+        case Chart():
+            return _figure(block)
         case Table():
             return _table(block)
 
 
-def _picture(picture: Picture, chart: Chart) -> str:
+def _figure(chart: Chart) -> str:
     return (
         f'<figure>\n<h3>{html.escape(chart.title)}</h3>\n<p class="subtitle">{html.escape(chart.subtitle)}</p>\n'
         f'<div class="plot" id="plot-{chart.name}"></div>\n'
-        f"<figcaption>{html.escape(picture.caption)}</figcaption>\n</figure>"
+        f"<figcaption>{html.escape(chart.caption)}</figcaption>\n</figure>"
     )
 
 

@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rtmo_optuna.show.marks import Band, Chart, Label, Line, Points, Role, Rows, Shape, Spans, Stack
-from rtmo_optuna.show.palette import LIGHT, ink
+from rtmo_optuna.show.render.chart import Band, Chart, Label, Line, Points, Role, Rows, Shape, Spans, Stack
+from rtmo_optuna.show.render.palette import LIGHT, ink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Text
 
-    from rtmo_optuna.show.marks import Mark
+    from rtmo_optuna.show.render.chart import Mark
 
 DPI = 160
 WIDTH_IN = 9.0

@@ -1,0 +1,188 @@
+"""Where the time went: of the study by its stages, of a trial by what its process was doing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rtmo_optuna import stats
+from rtmo_optuna.show import words
+from rtmo_optuna.show.render.blocks import Column, Paragraph, Table, filled, numbers
+from rtmo_optuna.show.render.chart import Axis, Chart, Part, Role, Stack
+from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.types.measurement import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rtmo_optuna.show.render.blocks import Block
+    from rtmo_optuna.types.measurement import StageTimes
+    from rtmo_optuna.types.study import StudyRecord, TrialRecord
+
+
+_TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
+    Role.START: lambda times: times.start_ns,
+    Role.IMPORTS: lambda times: times.import_ns,
+    Role.PRELOAD: lambda times: times.preload_ns,
+    Role.BUILD: lambda times: times.build_ns,
+    Role.FIRST_RUN: lambda times: times.first_run_ns,
+    Role.WARMUP: lambda times: times.warmup_ns,
+    Role.WINDOWS: lambda times: times.windows_ns,
+}
+
+STAGES = (*_TIMES, Role.REST)
+
+TRIALS = "trials"
+
+AFTER = (Purpose.RACE, Purpose.PLAIN, Purpose.CONFIRMATION)
+
+BEFORE = tuple(purpose for purpose in Purpose if purpose not in AFTER)
+"""What processes beside the trials are for, that run before or among them and after them."""
+_ROLES = (*STAGES, Role.WHOLE)
+
+
+def blocks(record: StudyRecord) -> Iterator[Block]:
+    """Yield the chart, the tables, and what pruning saved."""
+    yield from filled(chart(record), study_times(record), times(record))
+    if saved := saved_by_pruning(record):
+        count = sum(trial.measurement.outcome is Outcome.PRUNED for trial in record.runs)
+        yield Paragraph(
+            f"Pruning saved about {words.seconds(saved)}: {words.count(count, 'trial')} ended after a few windows, and "
+            "would have taken as many as the others."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStage:
+    """A stage of the study: how many processes ran in it, and their wall time."""
+
+    name: str
+    processes: int
+    wall_s: float
+
+
+def spent(trial: TrialRecord) -> dict[Role, float]:
+    """Return the seconds that `trial` spent in each of STAGES; they add up to its wall time.
+
+    The rest is what no stage claims: the process' end, the parent's own work, and whatever a killed child was at.
+    """
+    stages = trial.measurement.stages
+    known = {role: (read(stages) or 0) / 1e9 for role, read in _TIMES.items()}
+    total = trial.wall_s or (stages.total_ns or 0) / 1e9
+    return known | {Role.REST: max(0.0, total - sum(known.values()))}
+
+
+def study_stages(record: StudyRecord) -> tuple[StudyStage, ...]:
+    """Return the stages of the study that took time, in order: baseline, screening, trials, race, confirmation."""
+    walls_s = {
+        purpose.value: [process.wall_s for process in record.processes if process.purpose is purpose]
+        for purpose in Purpose
+    }
+    walls_s[TRIALS] = [sum(spent(trial).values()) for trial in record.runs]
+    order = (*(purpose.value for purpose in BEFORE), TRIALS, *(purpose.value for purpose in AFTER))
+    return tuple(StudyStage(name, len(walls_s[name]), sum(walls_s[name])) for name in order if sum(walls_s[name]))
+
+
+def saved_by_pruning(record: StudyRecord) -> float | None:
+    """Return the seconds that pruning saved, None where nothing was pruned or nothing ran to its end.
+
+    An estimate: a pruned trial would have spent as long on its windows as the median trial that ran to its end.
+    """
+    windows_s: dict[Outcome, list[float]] = {Outcome.PRUNED: [], Outcome.MEASURED: []}
+    for trial in record.runs:
+        if trial.measurement.outcome in windows_s and trial.measurement.stages.windows_ns:
+            windows_s[trial.measurement.outcome].append(trial.measurement.stages.windows_ns / 1e9)
+    if not all(windows_s.values()):
+        return None
+    whole = stats.median(windows_s[Outcome.MEASURED])
+    return sum(max(0.0, whole - spent_s) for spent_s in windows_s[Outcome.PRUNED])
+
+
+def chart(record: StudyRecord) -> Chart | None:
+    """Return where the wall time went: of trials by stage and outcome, of the processes beside them as a whole."""
+    whole = {
+        stage.name: (
+            f"{stage.name}\n{words.count(stage.processes, 'process', 'processes')}",
+            {Role.WHOLE: stage.wall_s},
+        )
+        for stage in study_stages(record)
+        if stage.name != TRIALS
+    }
+    trials = [
+        (f"{outcome.value}\n{words.count(len(group), 'trial')}", _spent(group)) for outcome, group in _ended(record)
+    ]
+    before = [bar for name, bar in whole.items() if name in BEFORE]
+    bars = dict([*before, *trials, *(bar for name, bar in whole.items() if name not in BEFORE)])
+    if not bars:
+        return None
+    totals = [sum(parts.values()) for parts in bars.values()]
+    named = [Part(role.value, tuple(parts.get(role, 0.0) for parts in bars.values()), role) for role in _ROLES]
+    timed = sum(parts.get(Role.WINDOWS, 0.0) for parts in bars.values())
+    beside = sum(parts[Role.WHOLE] for _, parts in whole.values())
+    what = (
+        f"{words.share(beside, sum(totals))} went into the processes beside the trials"
+        if beside
+        else (f"{words.share(timed, sum(totals))} went into timed windows")
+    )
+    return Chart(
+        name="time",
+        title=f"Of {words.seconds(sum(totals))}, {what}",
+        subtitle="Wall time by what the process was doing: trials by how they ended"
+        f"{', and the processes beside them' if beside else ''}",
+        x=Axis("wall time, s", low=0.0, high=1.13 * max(totals)),
+        y=Axis(""),
+        marks=(
+            Stack(
+                labels=tuple(bars),
+                parts=tuple(part for part in named if sum(part.values)),
+                totals=tuple(words.seconds(total) for total in totals),
+            ),
+        ),
+        caption="Where the time of the study went.",
+    )
+
+
+def _ended(record: StudyRecord) -> list[tuple[Outcome, list[TrialRecord]]]:
+    groups = [
+        (o, [t for t in record.runs if t.measurement.outcome is o and sum(spent(t).values()) > 0]) for o in Outcome
+    ]
+    return [(outcome, trials) for outcome, trials in groups if trials]
+
+
+def _spent(trials: list[TrialRecord]) -> dict[Role, float]:
+    return {stage: sum(spent(trial)[stage] for trial in trials) for stage in STAGES}
+
+
+def study_times(record: StudyRecord) -> Table | None:
+    """Return the wall time of the study's stages; None where nothing ran beside the trials."""
+    stages = study_stages(record)
+    total = sum(stage.wall_s for stage in stages)
+    if all(stage.name == TRIALS for stage in stages):
+        return None
+    rows = tuple(
+        (
+            stage.name,
+            str(stage.processes),
+            words.seconds(stage.wall_s),
+            words.share(stage.wall_s, total),
+            words.seconds(stage.wall_s / stage.processes),
+        )
+        for stage in stages
+    )
+    columns = (Column("Stage of the study"), *numbers("Runs", "In all", "Share", "Mean of a run"))
+    return Table(columns, rows)
+
+
+def times(record: StudyRecord) -> Table | None:
+    """Return the wall time of all trials by stage; None where none took any."""
+    each = [spent(trial) for trial in record.runs]
+    total = sum(sum(one.values()) for one in each)
+    if not total:
+        return None
+    rows = tuple(
+        (stage.value, words.seconds(whole), words.share(whole, total), words.seconds(stats.median(some)))
+        for stage in STAGES
+        if (some := [one[stage] for one in each if one[stage]]) and (whole := sum(some))
+    )
+    columns = (Column("Stage of a trial"), *numbers("In all", "Share", "Median of a trial"))
+    return Table(columns, rows)
