@@ -89,6 +89,7 @@ def resolved(of: str, **knobs: tuple[Value, ...] | None) -> tuple[dict[str, list
     return {one.name: [choice.label for choice in one.choices] for one in space.dimensions}, left_out
 
 
+@pytest.mark.slow
 def test_a_provider_that_is_made_up_is_tuned_and_opened(model: Path, tmp_path: Path) -> None:
     """Nothing else knows its name: study, search, confirmation, configuration file and session take it as it is."""
     provider = made_up()
@@ -253,6 +254,7 @@ def test_openvino_refuses_what_it_does_not_know(model: Path) -> None:
         wrong.open(str(model), Settings.of({"NO_KNOB": 1}))
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvinos_own_precision_is_refused_and_ours_is_exact(
     rtmo_t: Callable[[str], tuple[Path, NDArray[np.float32]]],
