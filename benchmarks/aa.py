@@ -25,7 +25,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import optuna
 
@@ -33,7 +32,8 @@ import on_device
 from aa_replay import CANARY, PLAIN, Process, Recording, replay, variation, write
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import TunerError
-from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.search.children import ChildRunner
+from rtmo_optuna.search.runner import Rules
 from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.types.findings import LEAST_GAIN
 from rtmo_optuna.types.measurement import Measurement, Outcome
@@ -42,10 +42,11 @@ from rtmo_optuna.verbs import tune
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Sequence
 
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
+    from rtmo_optuna.search.runner import Rules
+    from rtmo_optuna.types.study import Observer, StudyRecord, TrialRecord
+    from rtmo_optuna.verbs.prepare import Plan
 
 PLANTED = ("graph_optimization_level", "ORT_ENABLE_BASIC")
 SCRIPTED_STUDY = """
@@ -71,8 +72,6 @@ def record(args: argparse.Namespace) -> None:
         kinds = {
             kind: stack.enter_context(contextlib.closing(runner_of(planned, on_device.observe))) for kind in args.kinds
         }
-        if CANARY in kinds:
-            kinds[CANARY].pin = True
         if CANARY in kinds and not planned.about.machine.gpu:
             message = "On cpu nothing is pinned: record processes of the kind 'plain'."
             raise TunerError(message)
@@ -81,7 +80,8 @@ def record(args: argparse.Namespace) -> None:
         for index in range(args.count):
             order = list(kinds.items())
             for kind, runner in order if index % 2 == 0 else reversed(order):
-                processes.append(_process(kind, runner, planned.about.space.fixed, folder / "log.txt"))
+                rules = replace(planned.rules, pin=kind == CANARY)
+                processes.append(_process(kind, runner, rules, planned.about.space.fixed, folder / "log.txt"))
                 last = processes[-1]
                 dropped = "".join(f", dropped {count} ({why})" for why, count in last.dropped.items())
                 print(f"{kind:7} {last.value_ms:9.4f} ms, {len(last.windows_ms)} windows{dropped}", flush=True)
@@ -95,9 +95,9 @@ def record(args: argparse.Namespace) -> None:
         )
 
 
-def _process(kind: str, runner: Runner, settings: Settings, log: Path) -> Process:
+def _process(kind: str, runner: ChildRunner, rules: Rules, settings: Settings, log: Path) -> Process:
     begun = time.monotonic()
-    measured = runner.run(settings, log)
+    measured = runner.run(settings, rules, log)
     if measured.outcome is not Outcome.MEASURED or measured.latency_ms is None:
         message = f"The default settings failed: {measured.stage}: {measured.reason} {measured.log_tail}"
         raise TunerError(message)
@@ -109,18 +109,21 @@ def _process(kind: str, runner: Runner, settings: Settings, log: Path) -> Proces
 # --- live ---
 
 
-def same_for_all() -> AbstractContextManager[object]:
-    """Have every process run the default settings, whatever it is asked for: all settings are names for the default.
+class SameForAll(ChildRunner):
+    """Runs the default settings, whatever it is asked for: all settings are names for the default.
 
     No knob of ONNX Runtime is certain to do nothing. So a study searches its own knobs, and here, at the last place
     before the child, they all become one.
     """
-    real = Runner.run
 
-    def run(runner: Runner, _settings: Settings, log: Path, **more: Any) -> Measurement:  # noqa: ANN401 - passed on
-        return real(runner, Settings(), log, **more)
+    def run(self, settings: Settings, rules: Rules, log: Path, **more: Any) -> Measurement:  # noqa: ANN401, ARG002 - passed on
+        """Return the Measurement of a process of the default settings."""
+        return super().run(Settings(), rules, log, **more)
 
-    return patch.object(Runner, "run", run)
+
+def same_for_all(planned: Plan, observer: Observer, check: Callable[[], None]) -> SameForAll:
+    """Return what runs the default settings for all of a plan's processes."""
+    return SameForAll(**vars(runner_of(planned, observer, check)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +169,7 @@ def live(args: argparse.Namespace) -> list[Live]:
 
 def _tuned(options: TuneOptions, *, planted: bool) -> Live:
     begun = time.monotonic()
-    with contextlib.nullcontext() if planted else same_for_all():
-        result = tune.tune(options, on_device.observe)
+    result = tune.tune(options, on_device.observe, runner_of if planted else same_for_all)
     if result.interrupted:
         raise KeyboardInterrupt
     found = result.record
@@ -198,9 +200,7 @@ def argmin(study: StudyRecord) -> float | None:
 def _single_ns(trial: TrialRecord) -> float | None:
     """Return the latency of a trial's first process: a leader's is the mean of two."""
     measured = trial.measurement
-    if measured.outcome is not Outcome.MEASURED or measured.latency_ns is None:
-        return None
-    return 2 * measured.latency_ns - measured.second_ns if measured.second_ns else measured.latency_ns
+    return next(iter(measured.processes_ns), None) if measured.outcome is Outcome.MEASURED else None
 
 
 def _summary(done: Sequence[Live]) -> str:

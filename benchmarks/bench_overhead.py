@@ -26,17 +26,17 @@ from unittest.mock import patch
 import numpy as np
 import optuna
 
+import simulated
 from rtmo_optuna.child import launcher, protocol
 from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.samplers.table import distributions
+from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.decide import judge
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.space.knobs import dimension_table
 from rtmo_optuna.space.resolve import every_params, resolve, settings_of
 from rtmo_optuna.study.library import open_study
-from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
+from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Measuring, ModelFacts, SessionSpec
 from rtmo_optuna.types.study import StudyRecord
 from rtmo_optuna.types.subject import InputFacts, StudyDefinition
@@ -150,10 +150,8 @@ def parent_cost(trials: int, filled: int, waiting: Waiting) -> tuple[float, floa
                 own.append(now - mark[0] - waiting.seconds)
                 waiting.seconds, mark[0] = 0.0, time.perf_counter()
 
-        rules = study.about.definition
-        gate = GateRequest(GateRules(GateMode.OFF), "")
-        runner = Runner(session, inputs, rules.measuring, rules.limits, gate, study.objective, observe)
-        tune = Tune(study, runner, study.about.space.fixed, 0, observe, time.monotonic(), search_only=True)
+        runner = ChildRunner(session, inputs, observe)
+        tune = simulated.tune(study, runner, study.about.space.fixed, baseline=0, observer=observe, search_only=True)
         with patch.object(judge, "stalled", return_value=False):  # all these settings are alike
             tune.run()
         assert study.runs >= first + trials, study.trials[-1]

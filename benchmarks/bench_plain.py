@@ -17,34 +17,33 @@ import math
 import random
 import statistics
 import tempfile
-import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import optuna
 
+import simulated
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import params_of, resolve
 from rtmo_optuna.study.library import open_study
 from rtmo_optuna.types.findings import Purpose
-from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
-from rtmo_optuna.types.request import Measuring, ModelFacts, SessionSpec, Settings, Value
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import ModelFacts, Settings, Value
 from rtmo_optuna.types.study import Origin, StudyRecord
 from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, StudyDefinition
+from simulated import SimulatedRunner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rtmo_optuna.study.study import Study
+
+_CHANGING = ("prefer_nhwc", "cudnn_conv_algo_search", "use_tf32")
+"""The knobs whose choices change the outputs."""
 
 Truth: TypeAlias = Callable[[Mapping[str, "Value"]], float]
 
@@ -100,61 +99,6 @@ CASES: Mapping[str, Case] = {
 }
 
 
-@dataclass
-class Clock:
-    """The machine's clock, moved on by what nobody waits for."""
-
-    skipped_s: float = 0.0
-    real: Callable[[], float] = time.monotonic
-
-    def __call__(self) -> float:
-        """Return the time in seconds, as `time.monotonic` does."""
-        return self.real() + self.skipped_s
-
-    @contextmanager
-    def told(self) -> Iterator[None]:
-        """Have the whole program look at this clock."""
-        time.monotonic = self
-        try:
-            yield
-        finally:
-            time.monotonic = self.real
-
-
-@dataclass
-class Planted(Runner):
-    """Runs no process: each takes `takes_s` seconds of the clock, and has the case's latency with noise."""
-
-    clock: Clock = field(default_factory=Clock)
-    cost: Callable[[Settings], float] = lambda _settings: 1.0
-    noise: random.Random = field(default_factory=random.Random)
-    between: float = 0.01
-    takes_s: float = 3.3
-    ran: int = 0
-
-    def run(
-        self,
-        settings: Settings,
-        log: Path,  # noqa: ARG002 - as a Runner's
-        *,
-        prune_above_ns: float | None = None,  # noqa: ARG002
-        on_window: Callable[[float, int], None] = lambda _latency_ms, _windows: None,  # noqa: ARG002
-    ) -> Measurement:
-        """Return what a process of `settings` comes to."""
-        self.ran += 1
-        self.clock.skipped_s += self.takes_s
-        self.walls_s.append(self.takes_s)
-        latency_ns = 4e6 * self.cost(settings) * math.exp(self.noise.gauss(0.0, self.between))
-        changed = sorted(knob for knob in ("prefer_nhwc", "cudnn_conv_algo_search", "use_tf32") if settings.get(knob))
-        return Measurement(
-            Outcome.MEASURED,
-            latency_ns=latency_ns,
-            windows_ns=(latency_ns,) * 4,
-            calls=40,
-            outputs_sha256=",".join(["same", *changed]),
-        )
-
-
 def _study(case: Case, folder: str, trials: int, timeout_s: float, sampler: str) -> Study:
     knobs = {**case.knobs, **IDLE}
     definition = StudyDefinition("s", "cuda", knobs, trials=trials, timeout_s=timeout_s, sampler=sampler)
@@ -197,42 +141,40 @@ class Exported:
 
 def exported(case: Case, spread: float, seed: int, args: argparse.Namespace) -> Exported:
     """Return what the study number `seed` exports."""
-    clock = Clock()
-    with clock.told(), tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rtmo_optuna-") as folder:
         study = _study(case, folder, args.trials, args.timeout, args.sampler)
         space, fixed = study.about.space, study.about.space.fixed
         default = params_of(space, fixed) or {}
         whole = {**dict.fromkeys(dict(case.best)), **default}
+        noise = random.Random(f"{seed}/{spread}")  # noqa: S311 - no secret
 
         def cost(settings: Settings) -> float:
             return case.truth({**whole, **(params_of(space, settings) or {})})
 
-        runner = Planted(
-            SessionSpec("", "cuda"),
-            "",
-            Measuring(),
-            study.about.definition.limits,
-            GateRequest(GateRules(mode=GateMode.OFF), ""),
-            OBJECTIVES["latency"],
-            lambda _event: None,
-            clock=clock,
-            cost=cost,
-            noise=random.Random(f"{seed}/{spread}"),  # noqa: S311 - no secret
-            between=spread,
-            takes_s=args.process,
-        )
-        begun = clock()
+        def process(settings: Settings, _count: int) -> Measurement:
+            latency_ns = 4e6 * cost(settings) * math.exp(noise.gauss(0.0, spread))
+            changed = sorted(knob for knob in _CHANGING if settings.get(knob))
+            return Measurement(
+                Outcome.MEASURED,
+                latency_ns=latency_ns,
+                windows_ns=(latency_ns,) * 4,
+                calls=40,
+                outputs_sha256=",".join(["same", *changed]),
+            )
+
+        runner = SimulatedRunner(process, args.process)
+        begun = runner.clock()
         study.enqueue(fixed, Origin.DEFAULT)
-        told = verdict(study, Tune(study, runner, fixed, args.baseline, lambda _event: None, begun).run())
+        told = verdict(study, simulated.tune(study, runner, fixed, baseline=args.baseline).run())
         chosen = told.best.settings if told.best else fixed
         params = params_of(space, chosen) or {}
         off = {(name, label) for name, label in params.items() if label != default[name]}
         best = case.truth({**whole, **dict(case.best)})
         spent = Counter(process.purpose.value for process in study.processes)
-        spent["trials"] = runner.ran - len(study.processes)
+        spent["trials"] = runner.ran.total() - len(study.processes)
         idle = len({name for name, _ in off} & IDLE.keys())
-        loss = cost(chosen) / best - 1
-        return Exported(off == case.best, len(off), idle, loss, told.confirmed, (clock() - begun) / 60, spent)
+        loss, minutes = cost(chosen) / best - 1, (runner.clock() - begun) / 60
+        return Exported(off == case.best, len(off), idle, loss, told.confirmed, minutes, spent)
 
 
 def parser() -> argparse.ArgumentParser:

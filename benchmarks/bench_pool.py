@@ -58,7 +58,7 @@ def main() -> None:
                     runner.pool = pool if kind == "pool" else None
                     for _ in range(args.count):
                         begun = time.monotonic()
-                        measured = runner.run(planned.about.space.fixed, folder / "log.txt")
+                        measured = runner.run(planned.about.space.fixed, planned.rules, folder / "log.txt")
                         assert measured.outcome is Outcome.MEASURED, measured.reason
                         whole[kind].append(time.monotonic() - begun)
                         outside.append(whole[kind][-1] - (measured.stages.windows_ns or 0) / 1e9)

@@ -15,7 +15,8 @@ import grids
 import on_device
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.search.children import ChildRunner
+from rtmo_optuna.search.runner import Conditions, Rules
 from rtmo_optuna.space.resolve import every_params, settings_of
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.verbs.prepare import plan, runner_of
@@ -33,7 +34,8 @@ class Recorder:
     """Runs what is due and writes `output` after each process; `until` is when the last one must have ended."""
 
     grid: grids.Grid
-    runner: Runner
+    runner: ChildRunner
+    rules: Rules
     output: Path
     log: Path
     until: float
@@ -43,12 +45,11 @@ class Recorder:
 
         The default runs once before all others: no settings need to be nearer to the reference than it is.
         """
-        first = self.runner.run(self.grid.fixed, self.log)
-        if first.gate:
-            self.runner.set_own(encode(first.gate))
+        first = self.runner.run(self.grid.fixed, self.rules, self.log)
+        self.rules = self.rules.under(Conditions(pin=self.rules.pin, own=first.gate))
         entries = {entry.settings: entry for entry in self.grid.entries}
         for settings, held_out in self._due(entries, args):
-            if time.monotonic() + statistics.median(self.runner.walls_s) > self.until:
+            if time.monotonic() + statistics.median(self.runner.seen.walls_s) > self.until:
                 print("The time is over: the same command goes on from here.")
                 break
             process = self._process(settings)
@@ -89,12 +90,10 @@ class Recorder:
     def _process(self, settings: Settings) -> grids.Process | None:
         """Return a process of `settings`; None where it says nothing of them: throttled, or cut off by the time."""
         left_s = max(1.0, self.until - time.monotonic())
-        limits = self.runner.limits
+        limits = self.rules.limits
         stages = {f"{stage}_s": min(getattr(limits, f"{stage}_s"), left_s) for stage in grids.LIMITED}
-        self.runner.limits = replace(limits, **stages)
-        measured = self.runner.run(settings, self.log)
-        self.runner.limits = limits
-        process = grids.process_of(measured, self.runner.walls_s[-1])
+        measured = self.runner.run(settings, replace(self.rules, limits=replace(limits, **stages)), self.log)
+        process = grids.process_of(measured, self.runner.seen.walls_s[-1])
         print(f"{process.wall_s:6.2f} s  {process.reason or f'{process.latency_ms:.4f} ms'}  {settings}", flush=True)
         cut_off = process.outcome is Outcome.FAILED and time.monotonic() > self.until
         return None if cut_off or process.outcome is Outcome.INTERRUPTED else process
@@ -107,9 +106,9 @@ def record(args: argparse.Namespace) -> None:
         folder = Path(name)
         planned = plan(on_device.options(args, folder), folder)
         grid, runner = _begun(args.output, planned), runner_of(planned, on_device.observe)
-        runner.pin = args.pin
+        rules = replace(planned.rules, pin=args.pin)
         try:
-            Recorder(grid, runner, args.output, folder / "log.txt", until).run(args)
+            Recorder(grid, runner, rules, args.output, folder / "log.txt", until).run(args)
         finally:
             runner.close()
 

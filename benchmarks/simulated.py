@@ -1,4 +1,4 @@
-"""Whole studies, simulated: a search that measures each settings once, the race, the confirmation.
+"""Whole studies, simulated: by a runner with a clock of its own, or a search that measures each settings once.
 
 The decisions are the program's own; only the processes are drawn.
 """
@@ -8,18 +8,104 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rtmo_optuna.search.decide import confirm, race
+from rtmo_optuna.search.decide.budget import Deadline
+from rtmo_optuna.search.finals import Finals
+from rtmo_optuna.search.runner import Observed, Processes, Rules
+from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.types.findings import Claim, Decided
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement
 from rtmo_optuna.types.request import Settings
+
+if TYPE_CHECKING:
+    from rtmo_optuna.search.runner import Runner
+    from rtmo_optuna.study.study import Study
+    from rtmo_optuna.types.study import Event
 
 Draw: TypeAlias = Callable[[Settings], float | None]
 
 DEFAULT = Settings()
 BASELINE = 6
+UNGATED = GateRequest(GateRules(mode=GateMode.OFF), "")
+
+
+@dataclass
+class Clock:
+    """A clock that stands still but for what is added to `now_s`."""
+
+    now_s: float = field(default_factory=time.monotonic)
+
+    def __call__(self) -> float:
+        """Return the time in seconds."""
+        return self.now_s
+
+
+@dataclass
+class SimulatedRunner:
+    """Runs no process: the n-th of settings, from 0, comes to `process` of both, and takes `takes_s` of the clock.
+
+    Where `stop` says so, the run ends as by Ctrl-C before the next process.
+    """
+
+    process: Callable[[Settings, int], Measurement]
+    takes_s: float = 0.01
+    stop: Callable[[], bool] = lambda: False
+    ran: Counter[Settings] = field(default_factory=Counter)
+    clock: Clock = field(default_factory=Clock)
+    seen: Observed = field(default_factory=Observed)
+    paced_s: float = 0.0
+
+    def run(
+        self,
+        settings: Settings,
+        rules: Rules,  # noqa: ARG002 - as any Runner's
+        log: object,  # noqa: ARG002
+        **more: object,  # noqa: ARG002
+    ) -> Measurement:
+        """Return what a process of `settings` comes to."""
+        if self.stop():
+            raise KeyboardInterrupt
+        self.ran[settings] += 1
+        self.clock.now_s += self.takes_s
+        self.seen.walls_s.append(self.takes_s)
+        return self.process(settings, self.ran[settings] - 1)
+
+    def check(self) -> None:
+        """Let the run go on: it is broken off before a process only."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to end."""
+
+
+def silent(_event: Event) -> None:
+    """Tell nobody."""
+
+
+def rules_of(study: Study) -> Rules:
+    """Return the rules of a study whose outputs are not compared."""
+    return Rules.of(study.about.definition, UNGATED)
+
+
+def tune(study: Study, runner: Runner, held: Settings = DEFAULT, *, late_s: float = 0.0, **more: Any) -> Tune:  # noqa: ANN401 - of Tune
+    """Return a tune of `study` that began `late_s` ago, where config.yaml holds `held`, with `more` of it."""
+    wanted = {"rules": rules_of(study), "baseline": BASELINE, "observer": silent, **more}
+    return Tune(study, runner, incumbent=held, begun=runner.clock() - late_s, **wanted)
+
+
+def processes(study: Study, runner: Runner) -> Processes:
+    """Return the processes of `study`, of which nobody hears."""
+    return Processes(study, runner, rules_of(study), silent)
+
+
+def finals(study: Study, runner: Runner, seconds: float = 600.0) -> Finals:
+    """Return race and confirmation of `study`, which have `seconds` left."""
+    return Finals(processes(study, runner), DEFAULT, Deadline(runner.clock() + seconds, runner.clock))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rtmo_optuna.search.children import ChildRunner
+from rtmo_optuna.search.runner import Rules
+from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve
 from rtmo_optuna.study.library import open_study
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Limits, Measuring, ModelFacts, SessionSpec, Settings
 from rtmo_optuna.types.study import StudyRecord
 from rtmo_optuna.types.subject import InputFacts, Machine, StudyDefinition
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rtmo_optuna.study.study import Study
+    from rtmo_optuna.types.study import Observer
 
 SHORT = Measuring(warmup_s=0.01, warmup_calls=2, window_s=0.01, window_calls=3, windows_min=3, windows_max=4)
 STRICT = Limits(start_s=20.0, build_s=2.0, first_run_s=2.0, window_s=2.0, exit_s=5.0)
@@ -35,6 +40,14 @@ def request(folder: Path, settings: Settings | None = None, **script: Any) -> Be
     np.savez(folder / "inputs.npz", input=np.zeros((1, 1), np.float32))
     session = SessionSpec(str(write_script(folder, **script)), "cpu", settings or Settings(), EngineKind.SCRIPTED)
     return BenchmarkRequest(session, str(folder / "inputs.npz"), SHORT, STRICT)
+
+
+def runner(folder: Path, observer: Observer = lambda _event: None, **script: Any) -> tuple[ChildRunner, Rules]:  # noqa: ANN401
+    """Return what runs the processes of a script, and by which rules: outputs are not compared."""
+    wanted = request(folder, **script)
+    gate = GateRequest(GateRules(GateMode.OFF), "")
+    rules = Rules(wanted.measuring, wanted.limits, gate, OBJECTIVES["latency"])
+    return ChildRunner(wanted.session, wanted.inputs, observer), rules
 
 
 def tune_options(folder: Path, definition: str, *, script: dict[str, Any], **more: Any) -> TuneOptions:  # noqa: ANN401

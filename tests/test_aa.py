@@ -13,9 +13,11 @@ import aa_replay
 import simulated
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import TunerError
-from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.search.children import ChildRunner
+from rtmo_optuna.search.runner import Rules
 from rtmo_optuna.types.measurement import Measurement, Outcome
-from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import BenchmarkRequest, SessionSpec, Settings
+from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,17 +96,16 @@ def test_variation_is_the_deviation_over_the_mean() -> None:
     assert aa_replay.variation([9.0, 10.0, 11.0]) == pytest.approx(0.1)
 
 
-def test_live_runs_the_default_under_every_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_live_runs_the_default_under_every_name(tmp_path: Path) -> None:
     """Whatever a study asks for, its children get the default settings."""
     asked = []
 
-    def run(_runner: Runner, settings: Settings, _log: Path) -> Measurement:
-        asked.append(settings)
-        return Measurement(Outcome.MEASURED)
+    def measure(request: BenchmarkRequest, **_more: object) -> Measurement:
+        asked.append(request.session.settings)
+        return Measurement(Outcome.MEASURED, latency_ns=5e6)
 
-    monkeypatch.setattr(Runner, "run", run)
-    runner = Runner.__new__(Runner)
-    with aa.same_for_all():
-        runner.run(Settings.of({"enable_mem_pattern": False}), tmp_path)
-    runner.run(Settings.of({"enable_mem_pattern": False}), tmp_path)
+    rules = Rules.of(StudyDefinition("s", "cpu", {}), simulated.UNGATED)
+    for kind in (aa.SameForAll, ChildRunner):
+        runner = kind(SessionSpec("", "cpu"), "", simulated.silent, measure=measure)
+        runner.run(Settings.of({"enable_mem_pattern": False}), rules, tmp_path / "log.txt")
     assert asked == [Settings(), Settings.of({"enable_mem_pattern": False})]

@@ -18,7 +18,9 @@ import scripted
 from rtmo_optuna.cli import main
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.study.storage import open_storage
-from rtmo_optuna.verbs import first_look, prepare
+from rtmo_optuna.types.request import EngineKind, SessionSpec
+from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.verbs import first_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,27 +257,24 @@ def test_outputs_that_are_texts_are_tuned_like_any_other(
     assert ended.value.code == 0
 
 
-def test_a_model_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_hangs_is_given_up(tmp_path: Path) -> None:
     """Looking at it takes no longer than the study may, not the minutes of the trials' own limits."""
-    monkeypatch.setattr(first_look, "_LEAST_LOOK_S", 1.0)
-    study = "provider: cpu\nknobs: {enable_mem_pattern: all}\n"
-    hangs = {"when": {}, "fault": "hang in build"}
-    options = scripted.tune_options(tmp_path, study, script={"faults": [hangs]}, timeout_s=0.5)
+    script = scripted.write_script(tmp_path, faults=[{"when": {}, "fault": "hang in build"}])
+    session = SessionSpec(str(script), "cpu", engine=EngineKind.SCRIPTED)
     begun = time.monotonic()
     with pytest.raises(UsageError, match="took longer than"):
-        prepare.plan(options, tmp_path)
+        first_look.describe(session, StudyDefinition("s", "cpu", {}, timeout_s=0.5), least_s=1.0)
     assert time.monotonic() - begun < 20
 
 
-def test_ctrl_c_before_there_is_a_study(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_before_there_is_a_study(capsys: pytest.CaptureFixture[str]) -> None:
     """One word, and the exit code of an interrupted program."""
 
     def interrupt(*_arguments: object, **_more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main, "app", interrupt)
     with pytest.raises(SystemExit) as ended:
-        main.main(["tune", "m.onnx"])
+        main.main(["tune", "m.onnx"], interrupt)
     assert ended.value.code == 130
     assert capsys.readouterr().err == "Interrupted.\n"
 

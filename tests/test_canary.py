@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rtmo_optuna.machine import canary as module
 from rtmo_optuna.machine.canary import Mode, QuietCore, beat, queued, spin
 
 if TYPE_CHECKING:
@@ -75,9 +74,9 @@ class Cores:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(self.current), raising=False)
         monkeypatch.setattr(os, "sched_setaffinity", self._pin, raising=False)
 
-    def canary(self, best_ns: int = 0) -> QuietCore:
+    def canary(self, best_ns: int = 0, **more: int) -> QuietCore:
         """Return a canary that lives on these cores, and never waits for one."""
-        return QuietCore(best_ns, self._spin, lambda: 0, lambda: self.times[min(self.current)])
+        return QuietCore(best_ns, self._spin, lambda: 0, lambda: self.times[min(self.current)], **more)
 
     def _pin(self, _: int, cores: Iterable[int]) -> None:
         if self.gone.issuperset(cores):
@@ -338,9 +337,8 @@ def test_a_quiet_core_is_kept_at_the_cost_of_one_spin(monkeypatch: pytest.Monkey
 
 def test_after_three_disturbed_calls_another_core_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was slow may look quiet again a moment later; where another one is quiet too, that one is taken."""
-    monkeypatch.setattr(module, "SETTLING_NS", 0)
     cores = Cores(monkeypatch, dict.fromkeys(range(4), QUICK))
-    canary = cores.canary()
+    canary = cores.canary(settling_ns=0)
     first, _ = canary.before()
     assert first is not None
     assert canary.quiet()

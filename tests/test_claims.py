@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 import scripted
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.samplers.table import SAMPLERS
-from rtmo_optuna.study import queue
+from rtmo_optuna.study.storage import GRACE_S
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from rtmo_optuna.study.study import Proposal, Study
+    from optuna.samplers import BaseSampler
 
-T = TypeVar("T")
+    from rtmo_optuna.study.study import Proposal, Study
 
 KNOBS = ("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
 DEFAULT = Settings()
@@ -54,35 +54,45 @@ def die(proposal: Proposal | None) -> Settings:
     return proposal.settings
 
 
-def meet(monkeypatch: pytest.MonkeyPatch, name: str, *objects: object) -> None:
-    """Have the first call of the method `name` of each of `objects` return when all of them have come to it."""
-    barrier = threading.Barrier(len(objects))
+class Meeting:
+    """Stands before `one`: the first call of its method `name` returns when so many others have come to theirs."""
 
-    def slowed(call: Callable[..., T]) -> Callable[..., T]:
-        met = threading.Event()
+    def __init__(self, one: object, name: str, barrier: threading.Barrier) -> None:
+        """Let all be as it is but for `name`."""
+        self._one, self._name, self._barrier = one, name, barrier
+        self._met = threading.Event()
 
-        def held(*arguments: Any, **more: Any) -> T:  # noqa: ANN401 - whatever the method takes
-            result = call(*arguments, **more)
-            if not met.is_set():
-                met.set()
-                barrier.wait(10)
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it has
+        """Return what the other one has, or the method that waits."""
+        found = getattr(self._one, name)
+        if name != self._name or self._met.is_set():
+            return found
+
+        def held(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401 - whatever the method takes
+            result = found(*arguments, **more)
+            self._met.set()
+            self._barrier.wait(10)
             return result
 
         return held
 
-    for one in objects:
-        monkeypatch.setattr(one, name, slowed(getattr(one, name)))
+
+def meet(studies: tuple[Study, Study], name: str) -> None:
+    """Have both drivers' first call of a method `name` of Optuna's study return when both have come to it."""
+    barrier = threading.Barrier(len(studies))
+    for study in studies:
+        study._study = study._claims._study = cast("optuna.Study", Meeting(study._study, name, barrier))  # noqa: SLF001
 
 
 @pytest.mark.parametrize("sampler", ["auto", "exhaustive"])
-def test_two_that_ask_at_once_have_different_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
-) -> None:
+def test_two_that_ask_at_once_have_different_settings(tmp_path: Path, sampler: str) -> None:
     """Both samplers have chosen the same before either trial is there."""
     both = pair(tmp_path, sampler)
     both[0].enqueue(DEFAULT, Origin.DEFAULT)
     finish(both[0], both[0].ask(), tmp_path)
-    meet(monkeypatch, "sample_relative", *(study._study.sampler for study in both))  # noqa: SLF001
+    barrier = threading.Barrier(2)
+    for study in both:
+        study._study.sampler = cast("BaseSampler", Meeting(study._study.sampler, "propose", barrier))  # noqa: SLF001
     with ThreadPoolExecutor(2) as pool:
         asked = list(pool.map(lambda study: study.ask(), both))
     ran = {finish(study, proposal, tmp_path) for study, proposal in zip(both, asked, strict=True)}
@@ -92,10 +102,10 @@ def test_two_that_ask_at_once_have_different_settings(
         assert (len(study.trials), study.runs) == (3, 3)
 
 
-def test_two_that_enqueue_the_same_at_once_run_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_enqueue_the_same_at_once_run_it_once(tmp_path: Path) -> None:
     """Neither sees the other's trial when it looks: the later one is left where it comes up, and is no trial then."""
     both = pair(tmp_path, "auto")
-    meet(monkeypatch, "get_trials", *(study._study for study in both))  # noqa: SLF001
+    meet(both, "get_trials")
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda study: study.enqueue(DEFAULT, Origin.DEFAULT), both))
     first, second = (study.ask() for study in both)
@@ -155,10 +165,11 @@ def test_a_driver_that_dies_as_it_takes_a_trial_leaves_it_to_the_others(
     )
     assert other.recover() == 1
     assert finish(other, other.ask(), tmp_path) == DEFAULT
-    other._study._storage.create_new_trial(other._study._study_id)  # noqa: SLF001
-    assert other.recover() == 0
-    monkeypatch.setattr(queue, "GRACE_S", -1)
-    assert other.recover() == 1
+    nobodys = create_trial(state=TrialState.RUNNING, params={}, distributions={})
+    for age, recovered in ((timedelta(), 0), (timedelta(seconds=GRACE_S + 60), 1)):
+        nobodys.datetime_start = datetime.now() - age  # noqa: DTZ005 - as Optuna keeps it
+        other._study._storage.create_new_trial(other._study._study_id, template_trial=nobodys)  # noqa: SLF001
+        assert other.recover() == recovered
 
 
 def stop(*_arguments: object, **_more: object) -> NoReturn:
@@ -178,11 +189,11 @@ def test_what_ran_while_it_was_queued_is_answered(tmp_path: Path) -> None:
     assert [(trial.run, trial.value == one.trials[0].value) for trial in other.trials] == [(1, True), (0, True)]
 
 
-def test_two_that_find_the_same_dead_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_find_the_same_dead_trial(tmp_path: Path) -> None:
     """Both look before either has done anything: one queues it again, the other finds nothing to do."""
     both = pair(tmp_path, "auto")
     left = die(both[0].ask())
-    meet(monkeypatch, "get_trials", *(study._study for study in both))  # noqa: SLF001
+    meet(both, "get_trials")
     with ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(lambda study: study.recover(), both)) == [0, 1]
     states = [trial.state for trial in both[0]._study.trials]  # noqa: SLF001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -11,26 +12,25 @@ import pytest
 
 import scripted
 from rtmo_optuna.machine.host import host, process_space
-from rtmo_optuna.search import tune as search
-from rtmo_optuna.study import drivers as module
 from rtmo_optuna.study.drivers import LEASE_S, Crew
-from rtmo_optuna.study.library import load_study
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.types.subject import StudyDefinition
-from rtmo_optuna.verbs import tune as verb
+from test_finals import Planted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT = Settings()
 BEFORE = {"host": f"{os.uname().nodename} 4026530000", "pid": 2, "started": "this boot 100"}
-DEFINITION = """
-provider: cpu
-knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
-sampler: exhaustive
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
+DEFINITION = StudyDefinition(
+    "s",
+    "cpu",
+    {"enable_cpu_mem_arena": None, "enable_mem_pattern": None},
+    sampler="exhaustive",
+    trials=4,
+    timeout_s=30.0,
+)
 
 
 def entry(silent_s: float, **parts: str) -> dict[str, Any]:
@@ -68,31 +68,23 @@ def test_who_is_heard_of_is_in_no_doubt(study: optuna.Study) -> None:
     assert (len(crew.others()), crew.doubtful()) == (1, ())
 
 
-def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(study: optuna.Study) -> None:
     """That wait has an end as well."""
-    monkeypatch.setattr(module, "_WANTING_S", 0.2)
-    monkeypatch.setattr(module, "_POLL_S", 0.01)
     study.set_user_attr("driver zzz", {**entry(0.0, preflight="wants"), "host": "elsewhere 1"})
     crew = Crew(study)
+    crew.wanting_s, crew.poll_s = 0.2, 0.01
     crew.join()
     assert crew.leads("preflight")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
-def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path) -> None:
     """It led the preflight and had the default under way: both are done now, and nothing waits past its deadline."""
-    for at in (module, search):
-        monkeypatch.setattr(at, "DOUBT_S", 4.0)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    options = scripted.tune_options(tmp_path, DEFINITION, script={}, study_name="s", search_only=True, trials=1)
-    verb.tune(options, lambda _event: None)
-    killed = load_study(options.storage, "s")
-    options = scripted.tune_options(
-        tmp_path, DEFINITION, script={}, study_name="s", search_only=True, trials=4, timeout_s=30.0
-    )
+    planted = Planted()
+    killed = scripted.opened(tmp_path, replace(DEFINITION, trials=1), host())
+    planted.search(killed)
     killed.enqueue(Settings.of({"enable_mem_pattern": False}), Origin.SAMPLER)
     proposal = killed.ask()
     assert proposal
@@ -101,9 +93,11 @@ def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path, mo
     killed._study.set_user_attr("driver old", entry(0.0, preflight="leads", finals="leads"))  # noqa: SLF001
     told: list[str] = []
     begun = time.monotonic()
-    result = verb.tune(options, lambda event: told.append(event.text) if isinstance(event, Note) else None)
+    again = scripted.opened(tmp_path, DEFINITION, host())
+    again.crew.doubt_s = 4.0
+    planted.search(again, observer=lambda event: told.append(event.text) if isinstance(event, Note) else None)
     assert time.monotonic() - begun < 60
-    assert len({trial.settings for trial in result.record.runs}) == 4
+    assert len({trial.settings for trial in again.trials if trial.run}) == 4
     assert not any("goes on in" in text for text in told)
 
 

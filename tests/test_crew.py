@@ -13,7 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import optuna
 import pytest
@@ -21,19 +21,16 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
 
 import scripted
+import simulated
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.search.tune import Tune
-from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.study import drivers as module
+from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.study.drivers import LEASE_S, Crew, lease_s
 from rtmo_optuna.study.library import load_study
 from rtmo_optuna.study.storage import open_storage
 from rtmo_optuna.types.findings import Purpose
-from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
-from rtmo_optuna.types.request import Limits, Measuring, SessionSpec, Settings
-from rtmo_optuna.types.study import WindowDone
+from rtmo_optuna.types.measurement import Outcome, Window
+from rtmo_optuna.types.request import Limits, Measuring, SessionSpec
 from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
@@ -167,16 +164,16 @@ class InTurns(optuna.Study):
 
 
 @pytest.mark.parametrize("named", ["ab", "ba"])
-def test_two_that_want_to_lead_at_once(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+def test_two_that_want_to_lead_at_once(named: str) -> None:
     """In whatever order they read and write, from joining on, exactly one does."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    monkeypatch.setattr(module, "_POLL_S", 0.0)
     for places in itertools.combinations(range(10), 5):
         turns = Turns("".join("a" if place in places else "b" for place in range(10)))
         study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
 
         def leads(name: str, study: optuna.Study = study, turns: Turns = turns) -> bool:
             crew = Crew(InTurns(study, turns, name))
+            crew.poll_s = 0.0
             crew._id = name if named == "ab" else {"a": "b", "b": "a"}[name]  # noqa: SLF001 - else by lot
             crew.join()
             led = crew.leads("part")
@@ -213,20 +210,17 @@ def test_each_window_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.Monke
     now, told = time.time(), list[bool]()
     monkeypatch.setattr(time, "time", lambda: now)
 
-    class Slow(Runner):
-        def run(self, *_: object, **_more: object) -> Measurement:
-            nonlocal now
-            for _window in range(3):
-                now += 0.7 * lease_s(definition)
-                self.observer(WindowDone(5.0, 1))
-                told.append(bool(seen.crew.others()))
-            raise KeyboardInterrupt
+    def slow(*_request: object, on_window: Callable[[Window], None], **_more: object) -> NoReturn:
+        nonlocal now
+        for _window in range(3):
+            now += 0.7 * lease_s(definition)
+            on_window(Window((5_000_000,)))
+            told.append(bool(seen.crew.others()))
+        raise KeyboardInterrupt
 
-    gate = GateRequest(GateRules(mode=GateMode.OFF), "")
-    session, objective = SessionSpec("", "cpu"), OBJECTIVES["latency"]
-    runner = Slow(session, "", Measuring(), Limits(), gate, objective, lambda _event: None)
+    runner = ChildRunner(SessionSpec("", "cpu"), "", simulated.silent, measure=slow)
     with pytest.raises(KeyboardInterrupt):
-        Tune(study, runner, Settings(), 6, lambda _event: None, time.monotonic()).run()
+        simulated.tune(study, runner).run()
     assert told == [True, True, True]
     assert not seen.crew.others()
 

@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, save
 from rtmo_optuna import display
 from rtmo_optuna.cli import main
 from rtmo_optuna.machine import host as machine
-from rtmo_optuna.study import storage
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Stage
 from rtmo_optuna.types.study import Origin
@@ -42,7 +41,7 @@ def test_no_error_tells_a_password(
 ) -> None:
     """A storage that is misspelt, unknown or not to be had is told by its host, in one sentence, exit code 2."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(storage, "_PAUSES_S", ())
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # it is tried again after a while
     verbs = itertools.cycle((["studies"], ["report", "s"], ["dashboard"], ["studies"]))
     for (user, host), verb in zip(itertools.product(_USERS, _HOSTS), verbs, strict=False):
         with pytest.raises(SystemExit) as ended:

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 import scripted
+import simulated
 from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide.confirm import detectable
-from rtmo_optuna.search.finals import Finals, FinalsState, kept_finals, noise_of
+from rtmo_optuna.search.finals import FinalsState, kept_finals, noise_of
 from rtmo_optuna.search.preflight import Preflight
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged, verdict
 from rtmo_optuna.show.sections.verdict import facts, sentence
-from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.study.library import load_study
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening, Status
-from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
-from rtmo_optuna.types.request import Measuring, SessionSpec, Settings, Stage
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings, Stage
 from rtmo_optuna.types.study import Origin, TrialRecord
 from rtmo_optuna.types.subject import StudyDefinition
 from rtmo_optuna.verbs import tune as verb
+from simulated import SimulatedRunner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +48,7 @@ measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, w
 
 @dataclass
 class Planted:
-    """Stands in for children: settings with a knob of `factors` at its value are that many times as slow as 5 ms.
+    """A host without children: settings with a knob of `factors` at its value are that many times as slow as 5 ms.
 
     Processes of the same settings differ by `spread`, the n-th one always in the same way. `fails` says whether the
     n-th process of settings (from 0) fails. `ran` counts the processes; `stop` ends the run as Ctrl-C does.
@@ -63,13 +60,8 @@ class Planted:
     stop: Callable[[], bool] = lambda: False
     ran: Counter[Settings] = field(default_factory=Counter)
 
-    def __call__(self, runner: Runner, settings: Settings, _log: Path, **_more: Any) -> Measurement:  # noqa: ANN401
-        """Return what a process of `settings` would have measured."""
-        if self.stop():
-            raise KeyboardInterrupt
-        count = self.ran[settings]
-        self.ran[settings] += 1
-        runner.walls_s.append(0.01)
+    def process(self, settings: Settings, count: int) -> Measurement:
+        """Return what the process number `count` of `settings` would have measured."""
         if self.fails(settings, count):
             return Measurement(Outcome.FAILED, stage=Stage.GATE, reason="wrong output: planted")
         latency_ns = 5e6 * (1 + self.spread * random.Random(f"{settings}/{count}").gauss())  # noqa: S311 - no secret
@@ -77,13 +69,32 @@ class Planted:
             latency_ns *= factor if set(part.items) <= set(settings.items) else 1.0
         return Measurement(Outcome.MEASURED, latency_ns=latency_ns, windows_ns=(latency_ns,) * 4, calls=40)
 
+    def runner(self, takes_s: float = 0.01) -> SimulatedRunner:
+        """Return what runs this host's processes in one run of the program; each takes `takes_s`."""
+        return SimulatedRunner(self.process, takes_s, self.stop, self.ran)
+
+    def runner_of(self, *_planned: object) -> SimulatedRunner:
+        """Return a runner for the verb `tune`."""
+        return self.runner()
+
+    def tune(self, study: Study, held: Settings = DEFAULT) -> FinalsState:
+        """Tune on; raises KeyboardInterrupt where that is planted."""
+        study.enqueue(DEFAULT, Origin.DEFAULT)
+        study.enqueue(held, Origin.CONFIG)
+        finals = simulated.tune(study, self.runner(), held).run()
+        assert finals is not None
+        return finals
+
+    def search(self, study: Study, **more: Any) -> None:  # noqa: ANN401 - of Tune
+        """Tune on as far as the race."""
+        study.enqueue(DEFAULT, Origin.DEFAULT)
+        simulated.tune(study, self.runner(), search_only=True, **more).run()
+
 
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
-    """Return what every process of this test comes to."""
-    bench = Planted()
-    monkeypatch.setattr(Runner, "run", partialmethod(bench))
-    return bench
+def planted() -> Planted:
+    """Return a host that all settings are alike on."""
+    return Planted()
 
 
 def opened(folder: Path, trials: int = 8) -> Study:
@@ -91,24 +102,6 @@ def opened(folder: Path, trials: int = 8) -> Study:
     names = ("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
     definition = StudyDefinition("s", "cpu", dict.fromkeys(names), trials=trials, sampler="exhaustive")
     return scripted.opened(folder, definition, host())
-
-
-def runner_of(study: Study) -> Runner:
-    """Return a runner for `study`; its processes are planted."""
-    gate = GateRequest(GateRules(mode=GateMode.OFF), "")
-    objective = OBJECTIVES["latency"]
-    return Runner(
-        SessionSpec("", "cpu"), "", Measuring(), study.about.definition.limits, gate, objective, lambda _event: None
-    )
-
-
-def tune(study: Study, held: Settings = DEFAULT) -> FinalsState:
-    """Tune on; raises KeyboardInterrupt where that is planted."""
-    study.enqueue(DEFAULT, Origin.DEFAULT)
-    study.enqueue(held, Origin.CONFIG)
-    finals = Tune(study, runner_of(study), held, 6, lambda _event: None, time.monotonic()).run()
-    assert finals is not None
-    return finals
 
 
 def kept(study: Study, purpose: Purpose) -> list[tuple[int, Settings, float | None]]:
@@ -126,7 +119,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
     planted.spread = 0.02
     (tmp_path / "whole").mkdir()
     whole = opened(tmp_path / "whole")
-    wanted = tune(whole)
+    wanted = planted.tune(whole)
     assert planted.ran.total() == len(whole.processes) + sum(2 if t.measurement.second_ns else 1 for t in whole.trials)
     everything = planted.ran.copy()
 
@@ -134,12 +127,14 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
     study = opened(tmp_path)
     planted.stop = lambda: len(kept(study, purpose)) == count
     with pytest.raises(KeyboardInterrupt):
-        tune(study)
+        planted.tune(study)
     assert judged(study, kept_finals(study)).verdict.status is judged(study, None).verdict.status is Status.MEASURED
     planted.stop = lambda: False
     study = opened(tmp_path)
     assert len(kept(study, purpose)) == count
-    assert replace(tune(study), pairs=None) == replace(wanted, pairs=None)  # their most depends on the time left
+    assert replace(planted.tune(study), pairs=None) == replace(
+        wanted, pairs=None
+    )  # their most depends on the time left
     for each in Purpose:
         assert kept(study, each) == kept(whole, each)
     assert planted.ran == everything
@@ -151,7 +146,7 @@ def test_a_default_that_failed_in_its_trial_is_not_exported(tmp_path: Path, plan
     planted.factors = {ARENA: 1.2, PATTERN: 1.2}
     planted.fails = lambda settings, count: settings == DEFAULT and count == 6
     study = opened(tmp_path)
-    found = judged(study, tune(study))
+    found = judged(study, planted.tune(study))
     assert sentence(found).startswith("The default settings failed.")
     assert found.verdict.best is not None
     assert found.verdict.best.settings != DEFAULT
@@ -162,13 +157,13 @@ def test_what_the_user_put_into_config_yaml_after_a_study_is_raced(tmp_path: Pat
     """A study that is over keeps its verdict for what it was compared with or wrote; anything else it has to meet."""
     planted.factors = {ARENA: 0.7}
     study = opened(tmp_path)
-    first = tune(study)
+    first = planted.tune(study)
     assert (first.over, first.winner) == (True, ARENA)
     ran = planted.ran.total()
     for held in (ARENA, DEFAULT):
-        assert tune(opened(tmp_path), held) == first
+        assert planted.tune(opened(tmp_path), held) == first
     assert planted.ran.total() == ran
-    second = tune(opened(tmp_path), PATTERN)
+    second = planted.tune(opened(tmp_path), PATTERN)
     assert (second.incumbent, second.winner) == (PATTERN, ARENA)
     assert [claim.rival for claim in second.claims] == [DEFAULT, PATTERN]
     assert planted.ran[PATTERN] >= 10
@@ -182,9 +177,9 @@ def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: 
     study = opened(tmp_path)
     planted.stop = lambda: len(kept(study, Purpose.CONFIRMATION)) == 24
     with pytest.raises(KeyboardInterrupt):
-        tune(study)
+        planted.tune(study)
     planted.stop = lambda: False
-    late = Finals(study, runner_of(study), DEFAULT, deadline=0.0).run()
+    late = simulated.finals(study, planted.runner(), seconds=-1.0).run()
     assert [(claim.pairs, claim.decided) for claim in late.claims] == [(10, "no proven gain")]
     assert (late.over, late.decided) == (False, True)
     told = sentence(judged(study, late))
@@ -192,7 +187,7 @@ def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: 
     known = noise_of(study)
     assert known.found
     assert noise_of(study, late).found == pytest.approx(2 * known.found, rel=0.1)
-    assert tune(opened(tmp_path)).claims[0].pairs > 10
+    assert planted.tune(opened(tmp_path)).claims[0].pairs > 10
 
 
 @pytest.mark.slow
@@ -200,11 +195,10 @@ def test_the_race_gives_way_to_the_pairs_where_time_is_short(tmp_path: Path, pla
     """There is time for 28 processes: two blocks of two, then the ten pairs that a claim takes, with caution."""
     planted.factors = {ARENA: 0.7}
     study = opened(tmp_path)
-    study.enqueue(DEFAULT, Origin.DEFAULT)
-    Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic(), search_only=True).run()
-    runner = runner_of(study)
-    runner.walls_s += [10.0] * 100
-    found = Finals(study, runner, DEFAULT, deadline=time.monotonic() + 285.0).run()
+    planted.search(study)
+    runner = planted.runner(takes_s=10.0)
+    runner.seen.walls_s += [10.0]
+    found = simulated.finals(study, runner, seconds=285.0).run()
     assert (found.blocks, len(kept(study, Purpose.RACE))) == (2, 4)
     assert len(kept(study, Purpose.CONFIRMATION)) == 20
     assert found.winner is not None
@@ -217,9 +211,8 @@ def test_a_tune_leaves_time_for_the_search(tmp_path: Path, planted: Planted) -> 
     """Where processes take long, the preflight runs two, not six."""
     study = opened(tmp_path)
     study.enqueue(DEFAULT, Origin.DEFAULT)
-    runner = runner_of(study)
-    runner.walls_s += [0.21 * study.about.definition.timeout_s] * 100
-    Tune(study, runner, DEFAULT, 6, lambda _event: None, time.monotonic(), search_only=True).run()
+    runner = planted.runner(takes_s=0.21 * study.about.definition.timeout_s)
+    simulated.tune(study, runner, search_only=True).run()
     assert len(kept(study, Purpose.BASELINE)) == 2
     assert planted.ran[DEFAULT] == 3
 
@@ -228,11 +221,10 @@ def test_a_tune_leaves_time_for_the_search(tmp_path: Path, planted: Planted) -> 
 def test_a_study_that_has_trials_is_not_pinned_any_more(tmp_path: Path, planted: Planted) -> None:
     """An older version may have left it undecided: other drivers wait for that, and it stays as it was measured."""
     study = opened(tmp_path)
-    study.enqueue(DEFAULT, Origin.DEFAULT)
-    Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic(), search_only=True).run()
+    planted.search(study)
     study.put("pin", None)
     ran = planted.ran.total()
-    Preflight(study, runner_of(study), DEFAULT, 9, lambda _event: None).run()
+    Preflight(simulated.processes(study, planted.runner()), 9).run()
     assert study.get("pin") is False
     assert planted.ran.total() == ran
 
@@ -244,11 +236,11 @@ def test_pairs_of_another_winner_are_forgotten(tmp_path: Path, planted: Planted)
     study = opened(tmp_path)
     planted.stop = lambda: len(kept(study, Purpose.CONFIRMATION)) > 8
     with pytest.raises(KeyboardInterrupt):
-        tune(study)
+        planted.tune(study)
     assert kept(study, Purpose.CONFIRMATION)
     study.put("finals", {**study.get("finals"), "raced": encode(PATTERN), "winner": encode(PATTERN)})
     planted.stop = lambda: False
-    found = tune(opened(tmp_path))
+    found = planted.tune(opened(tmp_path))
     assert set(ARENA.items) <= set((found.winner or DEFAULT).items)
     pairs = kept(opened(tmp_path), Purpose.CONFIRMATION)
     assert {settings for _, settings, _ in pairs} == {DEFAULT, found.winner}
@@ -262,13 +254,12 @@ def test_idle_choices_do_not_win_by_luck(
     """The best without what does nothing by itself races as such and wins; the default needs no such right."""
     planted.factors, planted.spread = {ARENA: 0.8}, 0.01
     study = opened(tmp_path)
-    study.enqueue(DEFAULT, Origin.DEFAULT)
-    Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic(), search_only=True).run()
+    planted.search(study)
     idle = ("enable_mem_pattern", "session.intra_op.allow_spinning")
     effects = [KnobEffect(((name, False),), Settings.of({name: False}), Reading.UNDECIDED) for name in idle]
     effects.append(KnobEffect((("enable_cpu_mem_arena", False),), ARENA, reading))
     study.put("screening", Screening(effects=tuple(effects), over=True))
-    finals = Finals(study, runner_of(study), DEFAULT, deadline=time.monotonic() + 600.0)
+    finals = simulated.finals(study, planted.runner())
     assert [one.settings for one in finals._contenders() if one.plain] == plain  # noqa: SLF001 - who races as what
     if plain:
         assert finals.run().winner == ARENA
@@ -278,7 +269,7 @@ def test_what_the_version_before_kept_of_a_study_is_made_anew(tmp_path: Path, pl
     """Its claims had sentences, its studies verdicts: such a study is told as measured, and its finals run again."""
     planted.factors = {ARENA: 0.7}
     study = opened(tmp_path)
-    tune(study)
+    planted.tune(study)
     claim = {"against": "the default settings", "ratio": 1.4, "low": 1.3, "high": 1.5, "pairs": 10, "sentence": "1.4"}
     study.put("finals", {**study.get("finals"), "claims": [claim]})
     told = {"sentence": "1.4 times as fast.", "best": None, "default": None, "speedup": 1.4}
@@ -287,7 +278,7 @@ def test_what_the_version_before_kept_of_a_study_is_made_anew(tmp_path: Path, pl
     study.put("about", {**about, "machine": machine, "verdict": told, "complete": True})
     again = load_study(study.about.storage, "s")
     assert judged(again, kept_finals(again)).verdict.status is Status.MEASURED
-    assert tune(opened(tmp_path)).over
+    assert planted.tune(opened(tmp_path)).over
 
 
 @pytest.mark.slow
@@ -295,32 +286,28 @@ def test_the_same_command_again_runs_nothing(tmp_path: Path, planted: Planted) -
     """A study that is over gives the same answer at once."""
     planted.factors = {ARENA: 0.7}
     study = opened(tmp_path)
-    first = tune(study)
+    first = planted.tune(study)
     told = judged(study, first)
     before = planted.ran.copy()
     again = opened(tmp_path)
-    second = tune(again)
+    second = planted.tune(again)
     assert planted.ran == before
     assert second == first
     assert sentence(judged(again, second)) == sentence(told)
     assert judged(again, second).verdict.confirmed
 
 
-def test_a_leader_in_p99_runs_twice_and_both_processes_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leader_in_p99_runs_twice_and_both_processes_count(tmp_path: Path) -> None:
     """Its median is slower than the default's. The lucky first process is half of its value, and is kept as it was."""
-    ran: Counter[Settings] = Counter()
 
-    def run(_runner: Runner, settings: Settings, _log: Path, **_more: object) -> Measurement:
-        ran[settings] += 1
-        median_ms, p99_ms = (6.0, 8.0 if ran[settings] == 1 else 20.0) if settings == ARENA else (5.0, 10.0)
+    def process(settings: Settings, count: int) -> Measurement:
+        median_ms, p99_ms = (6.0, 20.0 if count else 8.0) if settings == ARENA else (5.0, 10.0)
         return Measurement(Outcome.MEASURED, latency_ns=median_ms * 1e6, quantiles_ns={"p99": p99_ms * 1e6}, calls=700)
 
-    monkeypatch.setattr(Runner, "run", run)
     definition = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None}, sampler="exhaustive", objective="p99")
     study = scripted.opened(tmp_path, definition, host())
     study.enqueue(DEFAULT, Origin.DEFAULT)
-    runner = replace(runner_of(study), objective=OBJECTIVES["p99"])
-    Tune(study, runner, DEFAULT, 3, lambda _event: None, time.monotonic(), search_only=True).run()
+    simulated.tune(study, SimulatedRunner(process), baseline=3, search_only=True).run()
     for again in (study, scripted.opened(tmp_path, definition, host())):
         arena = again.known(ARENA)
         assert arena is not None
@@ -340,11 +327,11 @@ def test_a_leader_of_an_earlier_version_has_its_costs(tmp_path: Path) -> None:
 def test_more_trials_begin_a_new_race(tmp_path: Path, planted: Planted) -> None:
     """What the race of fewer trials ran is forgotten; the baseline is not."""
     planted.factors = {ARENA: 0.7}
-    first = tune(opened(tmp_path, trials=4))
+    first = planted.tune(opened(tmp_path, trials=4))
     assert (first.trials, first.over) == (4, True)
     study = opened(tmp_path, trials=8)
     before = planted.ran.total()
-    second = tune(study)
+    second = planted.tune(study)
     assert (second.trials, second.over, study.runs) == (8, True, 8)
     assert len(kept(study, Purpose.BASELINE)) == 6
     fresh = len(kept(study, Purpose.RACE)) + len(kept(study, Purpose.CONFIRMATION))
@@ -358,10 +345,10 @@ def test_another_config_begins_an_interrupted_race_anew(tmp_path: Path, planted:
     study = opened(tmp_path)
     planted.stop = lambda: len(kept(study, Purpose.RACE)) == 5
     with pytest.raises(KeyboardInterrupt):
-        tune(study)
+        planted.tune(study)
     planted.stop = lambda: False
     study = opened(tmp_path)
-    finals = tune(study, PATTERN)
+    finals = planted.tune(study, PATTERN)
     assert finals.incumbent == PATTERN
     assert {claim.rival for claim in finals.claims} == {DEFAULT, PATTERN}
 
@@ -384,7 +371,7 @@ def test_the_verdict_says_what_is_exported_and_why(  # noqa: PLR0917 - pytest pa
     """Only what is proven faster replaces what config.yaml holds."""
     planted.factors = factors
     study = opened(tmp_path)
-    found = judged(study, tune(study, held))
+    found = judged(study, planted.tune(study, held))
     told = found.verdict
     assert re.search(words, sentence(found)), sentence(found)
     assert told.best is not None
@@ -396,7 +383,7 @@ def test_a_gain_under_one_percent_is_not_claimed(tmp_path: Path, planted: Plante
     """It is measured well here, and said, but nothing is exported for it."""
     planted.factors, planted.spread = {ARENA: 1 / 1.008}, 0.0005
     study = opened(tmp_path)
-    found = judged(study, tune(study))
+    found = judged(study, planted.tune(study))
     told = found.verdict
     assert not told.confirmed
     assert "Under 1% nothing is claimed." in sentence(found)
@@ -411,7 +398,7 @@ def test_wrong_outputs_never_win(tmp_path: Path, planted: Planted) -> None:
         settings.get("enable_cpu_mem_arena") is False and (count > 0 or len(settings) > 1)
     )
     study = opened(tmp_path)
-    finals = tune(study)
+    finals = planted.tune(study)
     assert finals.winner is not None
     assert set(PATTERN) <= set(finals.winner)
     assert not set(ARENA) & set(finals.winner)
@@ -425,8 +412,8 @@ def test_without_time_nothing_is_confirmed(tmp_path: Path, planted: Planted) -> 
     study = opened(tmp_path)
     planted.stop = lambda: study.runs == 8
     with pytest.raises(KeyboardInterrupt):
-        tune(study)
-    finals = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+        planted.tune(study)
+    finals = simulated.finals(study, planted.runner(), seconds=-1.0).run()
     assert not kept(study, Purpose.RACE)
     told = verdict(study, finals)
     assert sentence(judged(study, finals)).startswith(
@@ -441,7 +428,7 @@ def test_a_race_needs_no_more_than_it_must(tmp_path: Path, planted: Planted) -> 
     """Losers by far leave after the first blocks, and ten pairs prove a large gain."""
     planted.factors = {ARENA: 0.7}
     study = opened(tmp_path)
-    tune(study)
+    planted.tune(study)
     by_block = Counter(index for index, _, _ in kept(study, Purpose.RACE))
     assert by_block[0] <= 8
     assert by_block[max(by_block)] <= 4
@@ -454,10 +441,10 @@ def test_finals_do_not_run_without_a_deadline_ahead(tmp_path: Path, planted: Pla
     study = opened(tmp_path)
     planted.stop = lambda: len(kept(study, Purpose.CONFIRMATION)) == 1
     with pytest.raises(KeyboardInterrupt):
-        tune(study)
+        planted.tune(study)
     planted.stop = lambda: False
     study = opened(tmp_path)
-    finals = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    finals = simulated.finals(study, planted.runner(), seconds=-1.0).run()
     assert finals.winner is not None
     assert "Not confirmed" in sentence(judged(study, finals))
 
@@ -501,7 +488,7 @@ def test_a_gain_over_what_was_held_alone_stands_in_the_file(tmp_path: Path, plan
     config = tmp_path / "config.yaml"
     config.write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
     planted.factors = {Settings.of({"enable_cpu_mem_arena": False}): 2.0}
-    found = verb.tune(options(tmp_path), lambda _event: None)
+    found = verb.tune(options(tmp_path), lambda _event: None, planted.runner_of)
     assert found.record.verdict.confirmed
     info = held_in(config)["benchmark_info"]
     assert (info["status"], info["speedup"]) == ("confirmed", None)
@@ -520,7 +507,7 @@ def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, pla
     }
     planted.spread = 0.001
     wanted = scripted.tune_options(tmp_path, SMALL.replace("}", ", enable_mem_pattern: all}", 1), script={})
-    found = verb.tune(wanted, lambda _event: None)
+    found = verb.tune(wanted, lambda _event: None, planted.runner_of)
     told = found.record.verdict
     assert told.best is not None
     assert (told.confirmed, told.best.settings) == (True, Settings())
@@ -540,7 +527,7 @@ def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) 
     config = tmp_path / "config.yaml"
     config.write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
     planted.factors = {}
-    found = verb.tune(options(tmp_path), lambda _event: None)
+    found = verb.tune(options(tmp_path), lambda _event: None, planted.runner_of)
     assert not found.record.verdict.confirmed
     held = held_in(config)
     assert held["enable_cpu_mem_arena"] is False
@@ -552,7 +539,7 @@ def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) 
 def test_the_report_of_a_noisy_host_says_what_can_be_found(tmp_path: Path, planted: Planted) -> None:
     """What its processes differ by, and the gain that is found with 80 % there, stand in the report itself."""
     planted.spread = 0.05
-    found = verb.tune(options(tmp_path), lambda _event: None).record.noise
+    found = verb.tune(options(tmp_path), lambda _event: None, planted.runner_of).record.noise
     assert found is not None
     assert found.between is not None
     assert found.noisy

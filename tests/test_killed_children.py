@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import scripted
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Outcome
-from rtmo_optuna.types.request import SessionSpec, Settings
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, WindowDone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rtmo_optuna.types.study import Event
+    from rtmo_optuna.types.study import Event, Observer
 
 OTHER = Settings.of({"enable_mem_pattern": False})
 
@@ -37,12 +33,10 @@ def children() -> list[int]:
     return found
 
 
-def runner(folder: Path, observer: Callable[[Event], None], **script: Any) -> Runner:  # noqa: ANN401 - a script is JSON
-    """Return what runs the processes of a script."""
-    wanted = scripted.request(folder, **script)
-    session = SessionSpec(wanted.session.model, "cpu", engine=wanted.session.engine)
-    gate = GateRequest(GateRules(GateMode.OFF), "")
-    return Runner(session, wanted.inputs, scripted.SHORT, scripted.STRICT, gate, OBJECTIVES["latency"], observer)
+def run(folder: Path, observer: Observer, settings: Settings, **script: Any) -> Measurement:  # noqa: ANN401 - JSON
+    """Return what a process of a script comes to."""
+    runner, rules = scripted.runner(folder, observer, **script)
+    return runner.run(settings, rules, folder / "log.txt")
 
 
 class Killer:
@@ -68,7 +62,7 @@ class Killer:
 def test_a_child_killed_once_is_measured_then(tmp_path: Path, number: signal.Signals, settings: Settings) -> None:
     """The default's and any other's: a second process measures them, and it is said."""
     killer = Killer(number, 1)
-    found = runner(tmp_path, killer).run(settings, tmp_path / "log.txt")
+    found = run(tmp_path, killer, settings)
     assert found.outcome is Outcome.MEASURED
     assert len(killer.told) == 1
     assert "one more try" in killer.told[0]
@@ -78,7 +72,7 @@ def test_a_child_killed_once_is_measured_then(tmp_path: Path, number: signal.Sig
 def test_a_child_killed_twice_has_failed(tmp_path: Path) -> None:
     """What takes the machine's memory is killed each time: there is no third try."""
     killer = Killer(signal.SIGKILL, 9)
-    found = runner(tmp_path, killer).run(OTHER, tmp_path / "log.txt")
+    found = run(tmp_path, killer, OTHER)
     assert (found.outcome, found.accident) == (Outcome.FAILED, True)
     assert killer.times == 7
 
@@ -87,14 +81,13 @@ def test_what_crashes_by_itself_is_not_tried_again(tmp_path: Path) -> None:
     """A crash of settings other than the default's costs one process."""
     killer = Killer(signal.SIGKILL, 0)
     crash = {"when": {"enable_mem_pattern": False}, "fault": "crash"}
-    found = runner(tmp_path, killer, faults=[crash]).run(OTHER, tmp_path / "log.txt")
+    found = run(tmp_path, killer, OTHER, faults=[crash])
     assert (found.outcome, found.accident, killer.told) == (Outcome.FAILED, False, [])
 
 
 def test_a_child_lost_at_its_start_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It did not know its settings yet."""
     killer = Killer(signal.SIGKILL, 0)
-    wanted = runner(tmp_path, killer)
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text("import os; os._exit(3)\n", encoding="utf-8")
@@ -105,7 +98,6 @@ def test_a_child_lost_at_its_start_is_started_again(tmp_path: Path, monkeypatch:
         killer(event)
         monkeypatch.setenv("PYTHONPATH", path)
 
-    wanted.observer = observer
-    found = wanted.run(OTHER, tmp_path / "log.txt")
+    found = run(tmp_path, observer, OTHER)
     assert found.outcome is Outcome.MEASURED
     assert "exit code 3" in killer.told[0]

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
-from functools import partialmethod
 from typing import TYPE_CHECKING
 
 import pytest
 
 import scripted
+import simulated
 from models import facts
 from rtmo_optuna.search.decide.ladder import next_rung
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.space.resolve import resolve
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import Machine, StudyDefinition
-from test_finals import Planted, runner_of
+from test_finals import Planted
 from test_screening import CUDA, GRAPH, SPLIT, gpu, space_for
 
 if TYPE_CHECKING:
@@ -108,13 +105,11 @@ def test_the_ladder_stands_on_the_default() -> None:
 
 
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
-    """Return what every process of this test comes to: RTMO-s as it was exported, whose fused bias is slow."""
+def planted() -> Planted:
+    """Return a host of RTMO-s as it was exported, whose fused bias is slow."""
     factors = {"enable_cuda_graph": 0.6, "split_on_host": 0.9, "fuse_conv_bias": 6.0, "cudnn_conv_algo_search": 0.96}
     values: dict[str, Value] = {**SPLIT, **FUSED, **HEURISTIC}
-    bench = Planted({Settings.of({knob: values[knob]}): factor for knob, factor in factors.items()})
-    monkeypatch.setattr(Runner, "run", partialmethod(bench))
-    return bench
+    return Planted({Settings.of({knob: values[knob]}): factor for knob, factor in factors.items()})
 
 
 def opened(folder: Path) -> Study:
@@ -126,19 +121,13 @@ def opened(folder: Path) -> Study:
     return scripted.opened(folder, definition, machine, model)
 
 
-def tune(study: Study) -> None:
-    """Search on; raises KeyboardInterrupt where that is planted."""
-    study.enqueue(Settings(), Origin.DEFAULT)
-    Tune(study, runner_of(study), Settings(), 3, lambda _event: None, time.monotonic(), search_only=True).run()
-
-
 WANTED = [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **HEURISTIC}, {**SPLIT, **NHWC, **HEURISTIC}]
 
 
 def test_a_search_climbs_before_it_flips(tmp_path: Path, planted: Planted) -> None:
     """The default, then rung by rung, each in one process; then flips, the guide's advice, and what is sampled."""
     study = opened(tmp_path)
-    tune(study)
+    planted.search(study, baseline=3)
     origins = [trial.origin for trial in study.trials if trial.run]
     rungs = [trial.settings for trial in study.trials if trial.origin is Origin.WON]
     assert origins[: 1 + len(rungs)] == [Origin.DEFAULT, *[Origin.WON] * len(rungs)]
@@ -156,10 +145,10 @@ def test_a_search_that_was_broken_off_goes_on_with_its_rung(tmp_path: Path, plan
     """The rung under way is run again, those before it are not, and the ladder is the same in the end."""
     planted.stop = lambda: planted.ran.total() == 3 + 1 + after
     with pytest.raises(KeyboardInterrupt):
-        tune(opened(tmp_path))
+        planted.search(opened(tmp_path), baseline=3)
     planted.stop = lambda: False
     study = opened(tmp_path)
-    tune(study)
+    planted.search(study, baseline=3)
     rungs = [trial.settings for trial in study.trials if trial.origin is Origin.WON and trial.run]
     assert len(rungs) == len(set(rungs)) == 4
     assert rungs[:3] == [Settings.of(one) for one in WANTED[:3]]
@@ -171,9 +160,7 @@ def test_a_rung_that_another_driver_has_is_not_run_twice(tmp_path: Path, planted
     for study in (first, second):
         study.crew.join()
     first.enqueue(Settings(), Origin.DEFAULT)
-    begun = [
-        Tune(study, runner_of(study), Settings(), 0, lambda _e: None, time.monotonic()) for study in (first, second)
-    ]
+    begun = [simulated.tune(study, planted.runner(), baseline=0) for study in (first, second)]
     assert begun[0]._next()  # noqa: SLF001 - one trial at a time, of two drivers
     begun[0]._queued()  # noqa: SLF001
     rung = first.ask()

@@ -5,28 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 import scripted
+import simulated
 from rtmo_optuna.cli import main
 from rtmo_optuna.machine.host import device_lock
-from rtmo_optuna.search.decide import budget
-from rtmo_optuna.search.decide.confirm import LOOKS
-from rtmo_optuna.search.finals import Finals
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.search.decide.budget import LEAST_PAIRS, Budget
+from rtmo_optuna.search.runner import recorded
 from rtmo_optuna.search.verdict import judged
 from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.types.findings import Purpose, Status
-from rtmo_optuna.types.request import EngineKind, Settings
+from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.verbs import tune
-from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened, runner_of
+from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,11 +37,9 @@ measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, w
 
 
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
-    """Return what every process of this test comes to."""
-    bench = Planted()
-    monkeypatch.setattr(Runner, "run", partialmethod(bench))
-    return bench
+def planted() -> Planted:
+    """Return a host that all settings are alike on."""
+    return Planted()
 
 
 @pytest.fixture
@@ -80,16 +74,17 @@ def test_one_trial_is_no_verdict(run: Callable[..., int], capsys: pytest.Capture
     assert not list(Path().glob("config.yaml.bak-*"))
 
 
-def planned(folder: Path, **more: Any) -> tune.TuneResult:  # noqa: ANN401 - options
+def tuned(folder: Path, planted: Planted, **more: Any) -> tune.TuneResult:  # noqa: ANN401 - options
     """Return what a whole tune of eight settings comes to, all within `folder`."""
-    return tune.tune(scripted.tune_options(folder, EIGHT, script={}, **more), lambda _event: None)
+    wanted = scripted.tune_options(folder, EIGHT, script={}, **more)
+    return tune.tune(wanted, lambda _event: None, planted.runner_of)
 
 
 @pytest.mark.slow
 def test_what_the_file_holds_and_the_default_alone_are_no_verdict(tmp_path: Path, planted: Planted) -> None:
     """They were compared with one another, but nothing new was tried: the file stays as it is."""
     (tmp_path / "config.yaml").write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
-    found = planned(tmp_path, trials=1)
+    found = tuned(tmp_path, planted, trials=1)
     assert planted.ran[ARENA] > 10
     assert (found.undecided, found.config) == (True, None)
     assert found.record.verdict.status is Status.TOO_LITTLE
@@ -101,7 +96,7 @@ def test_what_the_file_holds_and_the_default_alone_are_no_verdict(tmp_path: Path
 def test_a_confirmation_that_found_no_time_is_no_verdict(tmp_path: Path, planted: Planted) -> None:
     """Not confirmed: the file is left alone, and the command line is to say so."""
     planted.factors, planted.fails = {ARENA: 0.7}, lambda settings, count: len(settings) > 0 and count > 0
-    found = planned(tmp_path)
+    found = tuned(tmp_path, planted)
     assert (found.undecided, found.config) == (True, None)
     assert not (tmp_path / "config.yaml").exists()
 
@@ -110,7 +105,7 @@ def test_a_confirmation_that_found_no_time_is_no_verdict(tmp_path: Path, planted
 def test_a_whole_space_that_is_slower_is_a_verdict(tmp_path: Path, planted: Planted) -> None:
     """All of eight settings were tried and the others are far slower: there is nothing to change."""
     planted.factors = {ARENA: 3.0, PATTERN: 3.0, SPINNING: 3.0}
-    found = planned(tmp_path)
+    found = tuned(tmp_path, planted)
     assert not found.undecided
     assert found.config is not None
     assert found.record.verdict.status is Status.NO_GAIN
@@ -121,7 +116,7 @@ def test_a_whole_space_that_is_slower_is_a_verdict(tmp_path: Path, planted: Plan
 def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> None:
     """Two of eight settings raced and met in pairs: no gain is proven, but that there is none is not said."""
     assert planted.spread
-    found = planned(tmp_path, trials=2)
+    found = tuned(tmp_path, planted, trials=2)
     report = (tmp_path / "results" / "report.md").read_text(encoding="utf-8")
     assert found.record.verdict.status is Status.NO_GAIN
     assert "but only 2 of 8 settings were." in report
@@ -131,7 +126,7 @@ def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> Non
 def test_an_interruption_right_after_the_default_compares_it_with_nothing(tmp_path: Path, planted: Planted) -> None:
     """Not "5.00 ms against 5.00 ms with the default settings"."""
     planted.stop = lambda: planted.ran[DEFAULT] == 7
-    found = planned(tmp_path)
+    found = tuned(tmp_path, planted)
     assert found.interrupted
     assert not found.undecided
     assert "against" not in sentence(found.record)
@@ -145,9 +140,9 @@ def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Plan
     study.enqueue(DEFAULT, Origin.DEFAULT)
     planted.stop = lambda: 2 in study.results(Purpose.RACE)
     with pytest.raises(KeyboardInterrupt):
-        Tune(study, runner_of(study), DEFAULT, 6, lambda _event: None, time.monotonic()).run()
+        simulated.tune(study, planted.runner()).run()
     planted.stop = lambda: False
-    finals = Finals(study, runner_of(study), DEFAULT, time.monotonic() - 1).run()
+    finals = simulated.finals(study, planted.runner(), seconds=-1.0).run()
     assert 0 < finals.blocks < 5
     assert (finals.winner, finals.decided) == (DEFAULT, False)
     assert sentence(judged(study, finals)).startswith(f"Not confirmed: the time allowed {finals.blocks} blocks")
@@ -159,24 +154,17 @@ def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Plan
 )
 def test_the_search_ends_when_the_pairs_have_to_begin(each_s: float, until: float) -> None:
     """Of three minutes, where the pairs can come: the rest is theirs."""
-    assert budget.in_time(0.0, budget.deadline(0.0, 180.0), each_s, 2 * min(LOOKS))
-    found = budget.search_until(0.0, 180.0, each_s, 2 * min(LOOKS))
-    assert found == pytest.approx(min(until, 0.6 * 180))
+    budget = Budget(0.0, 180.0, lambda: 0.0)
+    assert budget.in_time(each_s, 2 * LEAST_PAIRS)
+    assert budget.search(each_s, 2 * LEAST_PAIRS).at == pytest.approx(min(until, 0.6 * 180))
 
 
 def test_time_for_pairs_that_cannot_come_goes_to_the_search(tmp_path: Path, planted: Planted) -> None:
     """Processes of a fifteenth of the time: twenty do not fit, so all of eight settings are tried."""
     study, events = opened(tmp_path), list[Any]()
     study.enqueue(DEFAULT, Origin.DEFAULT)
-    runner = runner_of(study)
-    begun, each_s = time.monotonic(), study.about.definition.timeout_s / 15
-
-    def ran() -> bool:
-        runner.walls_s.extend([each_s] * 3)
-        return False
-
-    planted.stop = ran
-    Tune(study, runner, DEFAULT, 2, events.append, begun - 6 * each_s).run()
+    each_s = study.about.definition.timeout_s / 15
+    simulated.tune(study, planted.runner(takes_s=each_s), baseline=2, observer=events.append).run()
     assert study.runs == 8
     assert [event for event in events if isinstance(event, Note) and "and the search takes it all" in event.text]
 
@@ -186,9 +174,9 @@ def test_time_for_pairs_comes_back_with_shorter_processes(tmp_path: Path, plante
     planted.factors = {ARENA: 0.5}
     study, events = opened(tmp_path), list[Any]()
     study.enqueue(DEFAULT, Origin.DEFAULT)
-    runner = runner_of(study)
-    runner.walls_s.append(study.about.definition.timeout_s / 15)
-    finals = Tune(study, runner, DEFAULT, 2, events.append, time.monotonic()).run()
+    runner = planted.runner()
+    runner.seen.walls_s.append(study.about.definition.timeout_s / 15)
+    finals = simulated.tune(study, runner, baseline=2, observer=events.append).run()
     assert [event for event in events if isinstance(event, Note) and "and the search takes it all" in event.text]
     assert finals is not None
     assert [claim.pairs for claim in finals.claims] == [10]
@@ -201,13 +189,13 @@ def test_a_run_that_goes_on_knows_how_long_its_processes_took(tmp_path: Path, pl
     study.enqueue(DEFAULT, Origin.DEFAULT)
     planted.stop = lambda: bool(planted.ran)
     with pytest.raises(KeyboardInterrupt):
-        Tune(study, runner_of(study), DEFAULT, 2, first.append, time.monotonic() - 560.0).run()
+        simulated.tune(study, planted.runner(), baseline=2, observer=first.append, late_s=560.0).run()
     assert not [event for event in first if isinstance(event, Note) and "A process takes" in event.text]
     (process,) = study.processes
     study.forget(process.purpose)
     study.keep(replace(process, wall_s=77.0))
     with pytest.raises(KeyboardInterrupt):
-        Tune(study, runner_of(study), DEFAULT, 2, later.append, time.monotonic()).run()
+        simulated.tune(study, planted.runner(), baseline=2, observer=later.append).run()
     assert [event for event in later if isinstance(event, Note) and event.text.startswith("A process takes 77 s here")]
 
 
@@ -222,13 +210,13 @@ def resumed_with(tmp_path: Path, planted: Planted, pairs: int) -> list[str]:
     study.enqueue(DEFAULT, Origin.DEFAULT)
     planted.stop = ran
     with pytest.raises(KeyboardInterrupt):
-        Tune(study, runner_of(study), DEFAULT, 2, lambda _event: None, time.monotonic()).run()
+        simulated.tune(study, planted.runner(), baseline=2).run()
     again, events = opened(tmp_path), list[Any]()
-    runner, each_s = runner_of(again), again.about.definition.timeout_s / 20
-    runner.walls_s.extend([each_s] * 999)
+    runner, each_s = planted.runner(), again.about.definition.timeout_s / 20
+    runner.seen.walls_s.extend([each_s] * 999)
     planted.stop = lambda: True
     with pytest.raises(KeyboardInterrupt):
-        Tune(again, runner, DEFAULT, 2, events.append, time.monotonic() - 10 * each_s).run()
+        simulated.tune(again, runner, baseline=2, observer=events.append, late_s=10 * each_s).run()
     return [event.text for event in events if isinstance(event, Note) and event.text.startswith("A process takes")]
 
 
@@ -245,11 +233,7 @@ def test_pairs_that_were_run_are_not_to_come_again(tmp_path: Path, planted: Plan
 @pytest.mark.slow
 def test_waiting_for_another_tune_is_no_process_s_time(tmp_path: Path) -> None:
     """What a process of the study took does not count the second that another one held the device."""
-    study = opened(tmp_path)
-    runner = runner_of(study)
-    runner.session = replace(runner.session, model=str(scripted.write_script(tmp_path)), engine=EngineKind.SCRIPTED)
-    np.savez(tmp_path / "inputs.npz", input=np.zeros((1, 1), np.float32))
-    runner.inputs, runner.measuring = str(tmp_path / "inputs.npz"), scripted.SHORT
+    runner, rules = scripted.runner(tmp_path)
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -261,10 +245,10 @@ def test_waiting_for_another_tune_is_no_process_s_time(tmp_path: Path) -> None:
     other.start()
     held.wait()
     begun = time.monotonic()
-    record, _ = runner.record(Purpose.BASELINE, 0, DEFAULT)
+    record, _ = recorded(runner, rules, Purpose.BASELINE, 0, DEFAULT)
     spent_s = time.monotonic() - begun
     other.join()
     assert record.cost is not None
-    assert runner.waited_s > 3.0
-    assert record.wall_s == pytest.approx(spent_s - runner.waited_s, abs=0.2)
-    assert runner.walls_s[0] <= spent_s - runner.waited_s
+    assert runner.seen.waited_s > 3.0
+    assert record.wall_s == pytest.approx(spent_s - runner.seen.waited_s, abs=0.2)
+    assert runner.seen.walls_s[0] <= spent_s - runner.seen.waited_s

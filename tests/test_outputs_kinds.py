@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from rtmo_optuna.engine.gate.flat import even, flat
 from rtmo_optuna.engine.gate.outputs import judge
+from rtmo_optuna.search.runner import recorded
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRules, Outcome
 from rtmo_optuna.types.request import Settings
@@ -65,8 +66,9 @@ def _measured(folder: Path, gate: GateMode) -> Measurement:
     options = TuneOptions(
         model=folder / "m.onnx", config=folder / "c.yaml", provider="cpu", gate=gate, warmup=0, runs=3, output=folder
     )
-    with contextlib.closing(runner_of(plan(options, folder), lambda _: None)) as runner:
-        _, measurement = runner.record(Purpose.CONFIRMATION, 0, Settings())
+    planned = plan(options, folder)
+    with contextlib.closing(runner_of(planned, lambda _: None)) as runner:
+        _, measurement = recorded(runner, planned.rules, Purpose.CONFIRMATION, 0, Settings())
     return measurement
 
 

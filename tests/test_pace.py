@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import scripted
+import simulated
 from rtmo_optuna.child import timer
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.child.pace import Schedule, least_s, limits_at
@@ -227,9 +228,11 @@ def test_a_slow_pace_makes_processes_long_and_is_told(tmp_path: Path) -> None:
     wanted = scripted.tune_options(tmp_path, STUDY + "objective: p99\n", script={}, rate_hz=50.0)
     told: list[object] = []
     (tmp_path / "scratch").mkdir()
-    runner = runner_of(plan(wanted, tmp_path / "scratch"), told.append)
-    assert runner.each_s > 662 / 50
-    runner.run(runner.fixed, tmp_path / "log.txt", prune_above_ns=0.0)
+    planned = plan(wanted, tmp_path / "scratch")
+    runner = runner_of(planned, told.append)
+    study = scripted.opened(tmp_path, planned.about.definition, planned.about.machine)
+    assert simulated.processes(study, runner).each_s > 662 / 50
+    runner.run(runner.fixed, planned.rules, tmp_path / "log.txt", prune_above_ns=0.0)
     (note,) = [event.text for event in told if isinstance(event, Note)]
     assert note == "The objective 'p99' needs 662 calls of each process: about 13 s at 50 calls a second."
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from dataclasses import replace
-from functools import partialmethod
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 import scripted
+import simulated
 from bench_plain import CASES, exported, parser
 from models import facts
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide import simplify
 from rtmo_optuna.search.decide.simplify import Plain, PlainRules
-from rtmo_optuna.search.finals import Finals, FinalsState
-from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.space.resolve import settings_of
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
@@ -26,13 +24,14 @@ from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
-from test_finals import Planted, kept, runner_of
+from test_finals import Planted, kept
 from test_screening import CUDA, gpu, space_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from rtmo_optuna.search.finals import FinalsState
     from rtmo_optuna.study.study import Study
     from rtmo_optuna.types.request import Value
     from rtmo_optuna.types.subject import SearchSpace
@@ -180,38 +179,36 @@ WANTED = Settings.of({KNOBS[0]: False, KNOBS[2]: False})
 
 
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
-    """Return what every process of this test comes to: two knobs matter."""
-    bench = Planted({ARENA: 0.7, SPINNING: 0.9})
-    monkeypatch.setattr(Runner, "run", partialmethod(bench))
-    return bench
+def planted() -> Planted:
+    """Return a host that two knobs matter on."""
+    return Planted({ARENA: 0.7, SPINNING: 0.9})
 
 
-def searched(folder: Path) -> Study:
+def searched(folder: Path, planted: Planted) -> Study:
     """Create or resume a study of which three settings were tried, none of them as plain as can be."""
     definition = StudyDefinition("s", "cpu", dict.fromkeys(KNOBS), trials=3)
     study = scripted.opened(folder, definition, host())
     study.put("pin", False)  # noqa: FBT003 - as the preflight leaves it
     for settings, origin in ((Settings(), Origin.DEFAULT), (LUCKY, Origin.SAMPLER), (PATTERN, Origin.SAMPLER)):
         study.enqueue(settings, origin)
+    processes = simulated.processes(study, planted.runner())
     while study.waiting and (proposal := study.ask()):
-        study.run(proposal, lambda _folder, one=proposal.settings: Runner.run(runner_of(study), one, folder))  # type: ignore[misc]
+        study.run(proposal, partial(processes.run, proposal.settings, on_window=lambda *_: None))
     return study
 
 
-def finished(study: Study, seconds: float = 600.0) -> FinalsState:
+def finished(study: Study, planted: Planted) -> FinalsState:
     """Run race, making plain and confirmation."""
-    runner = runner_of(study)
-    runner.walls_s += [0.01]
-    return Finals(study, runner, Settings(), deadline=time.monotonic() + seconds).run()
+    runner = planted.runner()
+    runner.seen.walls_s.append(0.01)
+    return simulated.finals(study, runner).run()
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("planted")
-def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path) -> None:
+def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path, planted: Planted) -> None:
     """It was no trial before and runs as one, which is none of the search's; the same command again runs nothing."""
-    study = searched(tmp_path)
-    found = finished(study)
+    study = searched(tmp_path, planted)
+    found = finished(study, planted)
     assert (found.raced, found.winner, found.over) == (LUCKY, WANTED, True)
     last = study.trials[-1]
     assert (last.settings, last.origin, last.measurement.outcome) == (WANTED, Origin.PLAIN, Outcome.MEASURED)
@@ -221,8 +218,8 @@ def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path) -> Non
     assert told.best.settings == WANTED
     assert {settings for _, settings, _ in kept(study, Purpose.CONFIRMATION)} == {WANTED, Settings()}
     processes = study.processes
-    again = searched(tmp_path)
-    assert finished(again) == found
+    again = searched(tmp_path, planted)
+    assert finished(again, planted) == found
     assert again.processes == processes
 
 
@@ -231,25 +228,25 @@ def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path) -> Non
 def test_what_was_interrupted_goes_on(tmp_path: Path, planted: Planted, count: int) -> None:
     """No process that ended is run again, and the end is the same; the trial that was broken off is run again."""
     (tmp_path / "whole").mkdir()
-    wanted = finished(searched(tmp_path / "whole"))
+    wanted = finished(searched(tmp_path / "whole", planted), planted)
     everything, planted.ran = planted.ran, type(planted.ran)()
-    study = searched(tmp_path)
+    study = searched(tmp_path, planted)
     planted.stop = lambda: len(kept(study, Purpose.PLAIN)) == count
     with pytest.raises(KeyboardInterrupt):
-        finished(study)
+        finished(study, planted)
     planted.stop = lambda: False
-    study = searched(tmp_path)
+    study = searched(tmp_path, planted)
     assert len(kept(study, Purpose.PLAIN)) == count
-    assert replace(finished(study), pairs=None) == replace(wanted, pairs=None)
+    assert replace(finished(study, planted), pairs=None) == replace(wanted, pairs=None)
     assert planted.ran == everything
 
 
 def test_without_time_the_winner_stays_as_it_is(tmp_path: Path, planted: Planted) -> None:
     """The pairs come first: what makes the winner plain begins only where it may end."""
-    study = searched(tmp_path)
-    runner = runner_of(study)
-    runner.walls_s += [10.0] * 100
-    found = Finals(study, runner, Settings(), deadline=time.monotonic() + 245.0).run()
+    study = searched(tmp_path, planted)
+    runner = planted.runner(takes_s=10.0)
+    runner.seen.walls_s.append(10.0)
+    found = simulated.finals(study, runner, seconds=245.0).run()
     assert found.winner == found.raced == LUCKY
     assert not kept(study, Purpose.PLAIN)
     assert len(kept(study, Purpose.CONFIRMATION)) == 20
@@ -259,21 +256,20 @@ def test_without_time_the_winner_stays_as_it_is(tmp_path: Path, planted: Planted
 def test_a_plain_winner_with_wrong_outputs_is_not_taken(tmp_path: Path, planted: Planted) -> None:
     """Its processes ran, its trial fails: the race's winner is confirmed instead."""
     planted.fails = lambda settings, count: settings == WANTED and count >= 5
-    study = searched(tmp_path)
-    found = finished(study)
+    study = searched(tmp_path, planted)
+    found = finished(study, planted)
     assert (found.raced, found.winner) == (LUCKY, LUCKY)
     assert study.failed(WANTED)
 
 
-@pytest.mark.usefixtures("planted")
-def test_a_screening_counts(tmp_path: Path) -> None:
+def test_a_screening_counts(tmp_path: Path, planted: Planted) -> None:
     """What was clearly faster alone takes no process to be kept."""
-    study = searched(tmp_path)
+    study = searched(tmp_path, planted)
     effects = tuple(
         KnobEffect(((name, False),), Settings.of({name: False}), Reading.FASTER, 0.7) for name in KNOBS[::2]
     )
     study.put("screening", Screening(effects=effects, over=True))
-    assert finished(study).winner == WANTED
+    assert finished(study, planted).winner == WANTED
     assert {settings for _, settings, _ in kept(study, Purpose.PLAIN)} == {LUCKY, WANTED}
     assert len(kept(study, Purpose.PLAIN)) == 10
 

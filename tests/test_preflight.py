@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -11,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import scripted
+import simulated
+from rtmo_optuna.machine.host import host
+from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.preflight import Preflight, keep_states
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.study.library import load_study, open_study
+from rtmo_optuna.search.runner import Conditions, Observed
+from rtmo_optuna.study.library import load_study
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note
-from rtmo_optuna.types.subject import Gpu, GpuState
+from rtmo_optuna.types.subject import Gpu, GpuState, StudyDefinition
 from rtmo_optuna.verbs import tune
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
+from simulated import SimulatedRunner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +39,7 @@ provider: cpu
 knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
 measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
 """
+SHORT = replace(scripted.SHORT, warmup_s=0.005)
 
 
 DEVICE = Gpu(0, "GPU-0", "NVIDIA H200", 141 * 2**30, "580.1", "9.0")
@@ -115,28 +121,13 @@ def test_long_processes_are_foretold_once(tmp_path: Path, base_ms: float, notes:
     told: list[Event] = []
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    runner = runner_of(plan(wanted, scratch), told.append)
+    planned = plan(wanted, scratch)
+    runner = runner_of(planned, told.append)
     for _ in range(2):
-        runner.run(Settings(), tmp_path / "log.txt", prune_above_ns=0.0)
+        runner.run(Settings(), planned.rules, tmp_path / "log.txt", prune_above_ns=0.0)
     texts = [event.text for event in told if isinstance(event, Note)]
     assert len(texts) == notes
     assert all(re.match("The objective 'p99' needs 662 calls of each process: about 1. s at 2", text) for text in texts)
-
-
-class Told(Runner):
-    """Runs nothing: processes come to `costs_ns` in turn, and took the calls `series` to warm up."""
-
-    series: Sequence[int] = ()
-    costs_ns: Sequence[float] = (5e6,)
-    runs = 0
-
-    def run(self, *_settings: object, **_more: object) -> Measurement:
-        """Return what a process would have measured."""
-        cost_ns = self.costs_ns[self.runs % len(self.costs_ns)]
-        self.runs += 1
-        return Measurement(
-            Outcome.MEASURED, latency_ns=cost_ns, windows_ns=(5e6,) * 4, warmup_samples_ns=tuple(self.series)
-        )
 
 
 def preflown(
@@ -148,37 +139,46 @@ def preflown(
     gpu: Gpu | None = None,
     baseline: int = 3,
     until: float = math.inf,
-) -> tuple[Study, Runner]:
-    """Return study and runner after a preflight whose first process took the calls `series` to warm up."""
-    scratch = folder / "scratch"
-    scratch.mkdir(exist_ok=True)
-    wanted = options(folder)
-    planned = plan(wanted, scratch)
-    study = open_study(wanted.storage, planned.about, planned.identity, new=False)
-    runner = Told(**vars(runner_of(planned, told.append)))
-    runner.series, runner.costs_ns, runner.gpu = series, costs_ns, gpu
-    Preflight(study, runner, planned.about.space.fixed, baseline, told.append, until).run()
-    return study, runner
+    seen: Observed | None = None,
+) -> tuple[Study, Conditions]:
+    """Return a study after its preflight, and what that found.
+
+    Its processes come to `costs_ns` in turn, and took the calls `series` to warm up; the runner has `seen` something.
+    """
+    machine = replace(host(), gpu=gpu)
+    study = scripted.opened(
+        folder, StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None}, measuring=SHORT), machine
+    )
+    costs = itertools.cycle(costs_ns)
+
+    def process(_settings: Settings, _count: int) -> Measurement:
+        return Measurement(
+            Outcome.MEASURED, latency_ns=next(costs), windows_ns=(5e6,) * 4, warmup_samples_ns=tuple(series)
+        )
+
+    runner = SimulatedRunner(process, seen=seen or Observed())
+    processes = replace(simulated.processes(study, runner), observer=told.append)
+    return study, Preflight(processes, baseline, Deadline(until, runner.clock)).run()
 
 
 def test_a_latency_that_does_not_settle_is_told_of(tmp_path: Path) -> None:
     """The rule stays as it is, and the user knows that it may be too short."""
     told: list[Event] = []
-    study, runner = preflown(tmp_path, [round(1e9 * 1.01**-place) for place in range(100)], told)
+    study, found = preflown(tmp_path, [round(1e9 * 1.01**-place) for place in range(100)], told)
     (note,) = [event for event in told if isinstance(event, Note) and event.warning]
     assert note.text.startswith("The default settings' latency did not settle within 100 calls")
     assert note.text.endswith("the rule of 0.005 s and 2 calls stays.")
-    assert study.get("warmup_calls") == runner.measuring.warmup_calls == 2
+    assert study.get("warmup_calls") == found.warmup_calls == 2
 
 
 def test_a_resumed_study_calibrates_nothing(tmp_path: Path) -> None:
     """What the first run found holds, whatever a process would tell now."""
     slow = [9, 8, 9, 8, 9] + [1] * 95
-    study, runner = preflown(tmp_path, slow, [])
-    assert study.get("warmup_calls") == runner.measuring.warmup_calls == 10
-    study, runner = preflown(tmp_path, [1] * 100, [])
-    assert runner.measuring.warmup_calls == 10
-    assert runner.measuring.warmup_s == pytest.approx(0.005)
+    study, found = preflown(tmp_path, slow, [])
+    assert study.get("warmup_calls") == found.warmup_calls == 10
+    study, found = preflown(tmp_path, [1] * 100, [])
+    measuring = simulated.rules_of(study).under(found).measuring
+    assert (measuring.warmup_calls, measuring.warmup_s) == (10, 0.005)
     assert len(study.processes) == 3
 
 
@@ -195,29 +195,27 @@ def test_three_processes_tell_a_very_noisy_host(
 ) -> None:
     """No more plain ones are spent on it before quiet cores are tried, which only a GPU's study can; nor later on."""
     for _ in range(2):
-        study, runner = preflown(tmp_path, (), [], costs_ns=costs_ns, gpu=device, baseline=6)
-        found = [process.purpose for process in study.processes]
-        assert (found.count(Purpose.BASELINE), found.count(Purpose.PINNED)) == (plain, pinned)
-        assert runner.pin is bool(pinned)
+        study, found = preflown(tmp_path, (), [], costs_ns=costs_ns, gpu=device, baseline=6)
+        ran = [process.purpose for process in study.processes]
+        assert (ran.count(Purpose.BASELINE), ran.count(Purpose.PINNED)) == (plain, pinned)
+        assert found.pin is bool(pinned)
 
 
 def test_a_preflight_keeps_to_its_time(tmp_path: Path) -> None:
     """Too late, two processes tell what two can, and quiet cores are not tried, then or later: a study is one."""
     costs_ns = (5e6, 6e6, 5e6, 6e6, 5e6)
     for until in (0.0, math.inf):
-        study, runner = preflown(tmp_path, (), [], costs_ns=costs_ns, gpu=DEVICE, baseline=6, until=until)
+        study, found = preflown(tmp_path, (), [], costs_ns=costs_ns, gpu=DEVICE, baseline=6, until=until)
         assert [process.purpose for process in study.processes] == [Purpose.BASELINE] * 2
-        assert runner.spread is not None
-        assert not runner.pin
+        assert found.spread is not None
+        assert not found.pin
 
 
 def test_the_gpu_is_remembered_as_it_ran_at_first(tmp_path: Path) -> None:
     """A later run compares clocks with the study's first window, not with its own; no GPU leaves nothing."""
-    study, runner = preflown(tmp_path, (), [])
-    assert study.get("gpu_states") is None
-    runner.first_state, runner.last_state = GpuState(1980, 0, 40), GpuState(1500, 0x40, 88)
-    keep_states(study, runner)
-    study, runner = preflown(tmp_path, (), [])
-    assert runner.first_state == GpuState(1980, 0, 40)
-    assert runner.last_state is None
+    study, found = preflown(tmp_path, (), [])
+    assert (study.get("gpu_states"), found.first_state) == (None, None)
+    keep_states(study, Observed(first_state=GpuState(1980, 0, 40), last_state=GpuState(1500, 0x40, 88)))
+    study, found = preflown(tmp_path, (), [])
+    assert found.first_state == GpuState(1980, 0, 40)
     assert len(study.get("gpu_states")) == 2

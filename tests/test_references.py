@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,34 +88,29 @@ def test_a_damaged_reference_is_made_anew(tmp_path: Path, wanted: ReferenceReque
     assert len(kept(tmp_path)) == 1
 
 
-def test_the_least_used_ones_make_room(
-    tmp_path: Path, wanted: ReferenceRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_least_used_ones_make_room(tmp_path: Path, wanted: ReferenceRequest) -> None:
     """Room for three of five: the three that were used last stay."""
     for place in range(3):
         references.reference(wanted, STRICT, CONTENT | {"input": str(place)})
         os.utime(max(kept(tmp_path), key=os.path.getmtime), (place, place))
     references.reference(wanted, STRICT, CONTENT | {"input": "0"})
-    monkeypatch.setattr(references, "MOST_BYTES", 3 * kept(tmp_path)[0].stat().st_size)
-    references.reference(wanted, STRICT, CONTENT | {"input": "3"})
+    reference = partial(references.reference, most_bytes=3 * kept(tmp_path)[0].stat().st_size)
+    reference(wanted, STRICT, CONTENT | {"input": "3"})
     assert len(kept(tmp_path)) == 3
     before = set(kept(tmp_path))
-    references.reference(wanted, STRICT, CONTENT | {"input": "0"})
-    references.reference(wanted, STRICT, CONTENT | {"input": "2"})
+    reference(wanted, STRICT, CONTENT | {"input": "0"})
+    reference(wanted, STRICT, CONTENT | {"input": "2"})
     assert set(kept(tmp_path)) == before
-    references.reference(wanted, STRICT, CONTENT | {"input": "1"})
+    reference(wanted, STRICT, CONTENT | {"input": "1"})
     assert len(set(kept(tmp_path)) & before) == 2
 
 
-def test_a_large_one_and_one_that_is_not_finite_are_not_kept(
-    tmp_path: Path, wanted: ReferenceRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_one_and_one_that_is_not_finite_are_not_kept(tmp_path: Path, wanted: ReferenceRequest) -> None:
     """They are made each time: the one would fill the cache, of the other the user is told."""
     np.savez(wanted.inputs, input=np.full((1, 1), np.nan, np.float32))
     assert not references.reference(wanted, STRICT, CONTENT).finite
     np.savez(wanted.inputs, input=np.zeros((1, 1), np.float32))
-    monkeypatch.setattr(references, "LARGEST_BYTES", 100)
-    assert references.reference(wanted, STRICT, CONTENT).finite
+    assert references.reference(wanted, STRICT, CONTENT, largest_bytes=100).finite
     assert not kept(tmp_path)
 
 

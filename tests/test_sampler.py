@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
-import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 import bench_sampler
-from rtmo_optuna.samplers import gp
-from rtmo_optuna.samplers.gp_sampler import ENUMERATED
+from rtmo_optuna.samplers.gp_sampler import ENUMERATED, HammingGP, _History
 from rtmo_optuna.samplers.table import SAMPLERS, OverSpace, distributions
 from rtmo_optuna.space.knobs import dimension_table
 from rtmo_optuna.space.resolve import settings_of, size
@@ -167,23 +166,25 @@ def test_a_report_is_a_latency_where_the_value_is_a_tail() -> None:
     ],
     ids=["costs", "an earlier version's latencies", "one process"],
 )
-def test_both_processes_of_a_leader_are_learned_from(
-    monkeypatch: pytest.MonkeyPatch, told: dict[str, object], value: float, costs: list[float]
-) -> None:
+def test_both_processes_of_a_leader_are_learned_from(told: dict[str, object], value: float, costs: list[float]) -> None:
     """Each one's own cost reaches the surrogate, whatever the medians were."""
-    seen: list[gp.Floats] = []
-
-    def note(logs: gp.Floats) -> gp.Floats:
-        seen.append(np.exp(logs))
-        return logs
-
-    monkeypatch.setattr(gp, "compressed", note)
-    study = study_of(SAMPLERS["gp"](SPACE, 1))
+    sampler = HammingGP(SPACE, 1)
+    study = study_of(sampler)
     trial = ask(study)
     trial.set_user_attr("measurement", told)
     study.tell(trial, value)
-    ask(study)
-    assert [sorted(one) for one in seen] == [pytest.approx(costs)]
+    learned = sampler._history(study.get_trials(), sign=1).measured  # noqa: SLF001 - what the surrogate is told
+    assert sorted(math.exp(cost) for _, cost in learned) == pytest.approx(costs)
+
+
+def test_of_many_costs_the_best_and_a_share_of_the_others_are_learned_from() -> None:
+    """The best half of as many as it takes, the others evenly, each once."""
+    history = _History([([place], float(place)) for place in range(1000)])
+    told = [cost for _, cost in history.telling(100)]
+    assert told[:50] == list(range(50))
+    assert len(set(told)) == 100
+    assert {after - before for before, after in itertools.pairwise(told[50:])} == {19.0}
+    assert len(history.telling(1000)) == 1000
 
 
 def test_a_choice_that_always_fails_is_soon_left_alone() -> None:

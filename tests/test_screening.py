@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import scripted
+import simulated
 from bench_screening import planted, shares
 from models import facts
 from rtmo_optuna import stats
@@ -22,9 +21,6 @@ from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide import equivalence, judge, screening
 from rtmo_optuna.search.decide.equivalence import InertRules, signed_rank_cut
 from rtmo_optuna.search.decide.screening import Level
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.search.screen import Screen
-from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged
 from rtmo_optuna.show.sections.time import saved_by_pruning
 from rtmo_optuna.show.sections.verdict import sentence
@@ -36,7 +32,7 @@ from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Note, Origin, TrialRecord
 from rtmo_optuna.types.subject import Frozen, Gpu, Machine, SearchSpace, StudyDefinition
-from test_finals import Planted, runner_of
+from test_finals import Planted
 from test_show_charts import markdown, measured, realistic
 from test_show_charts import study as recorded
 
@@ -371,20 +367,18 @@ class Bench(Planted):
     changing: frozenset[str] = field(default_factory=frozenset)
     host: Callable[[], float] = lambda: 1.0
 
-    def __call__(self, runner: Runner, settings: Settings, _log: Path, **_more: Any) -> Measurement:  # noqa: ANN401
-        """Return what a process of `settings` would have measured."""
-        found = super().__call__(runner, settings, _log)
+    def process(self, settings: Settings, count: int) -> Measurement:
+        """Return what the process number `count` of `settings` would have measured."""
+        found = super().process(settings, count)
         changed = self.changing & {knob for knob, _ in settings}
         latency_ns = None if found.latency_ns is None else found.latency_ns * self.host()
         return replace(found, latency_ns=latency_ns, outputs_sha256=",".join(["same", *sorted(changed)]))
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Return what every process of this test comes to."""
-    made = Bench()
-    monkeypatch.setattr(Runner, "run", partialmethod(made))
-    return made
+def bench() -> Bench:
+    """Return a host that all settings are alike on."""
+    return Bench()
 
 
 ARENA = Settings.of({"enable_cpu_mem_arena": False})
@@ -406,7 +400,7 @@ def opened(folder: Path, trials: int = 24, **changes: Any) -> Study:  # noqa: AN
     return scripted.opened(folder, definition, replace(host(), cores=4))
 
 
-def tune(study: Study, told: list[str] | None = None, *, search_only: bool = True) -> FinalsState | None:
+def tune(study: Study, bench: Bench, told: list[str] | None = None, *, search_only: bool = True) -> FinalsState | None:
     """Tune on; raises KeyboardInterrupt where that is planted. What is noted goes to `told`."""
 
     def observe(event: Event) -> None:
@@ -414,9 +408,7 @@ def tune(study: Study, told: list[str] | None = None, *, search_only: bool = Tru
             told.append(event.text)
 
     study.enqueue(Settings(), Origin.DEFAULT)
-    runner = runner_of(study)
-    runner.observer = observe
-    return Tune(study, runner, Settings(), 6, observe, time.monotonic(), search_only).run()
+    return simulated.tune(study, bench.runner(), observer=observe, search_only=search_only).run()
 
 
 def screened(study: Study) -> Screening:
@@ -432,7 +424,7 @@ def test_what_does_nothing_is_frozen_and_what_does_something_is_not(tmp_path: Pa
     bench.factors = {ARENA: 0.9, SPINNING: 1.3}
     bench.changing = frozenset({"graph_optimization_level"})
     study, told = opened(tmp_path), list[str]()
-    tune(study, told)
+    tune(study, bench, told)
     found = screened(study)
     inert = {"enable_mem_pattern", "session.set_denormal_as_zero", "intra_op_num_threads"}
     assert {one.name for one in found.inert} == inert
@@ -455,11 +447,11 @@ def test_trials_count_the_search_only(tmp_path: Path, bench: Bench) -> None:
     bench.changing = frozenset({"graph_optimization_level", "intra_op_num_threads", "enable_mem_pattern"})
     study, told = opened(tmp_path), list[str]()
     bench.factors = {ARENA: 0.9, SPINNING: 1.3}
-    tune(study, told)
+    tune(study, bench, told)
     assert Counter(one.origin for one in study.trials if one.run)[Origin.SCREENING] == 10
     assert study.counted == 24 or "gained less than" in told[-1]
     runs = study.runs
-    tune(study)
+    tune(study, bench)
     assert study.runs == runs
 
 
@@ -470,10 +462,10 @@ def test_flips_before_and_after_an_interruption_are_compared_with_what_ran_besid
     bench.spread = 0.002
     bench.stop = lambda: bench.ran.total() == 6 + 1 + 1 + 3
     with pytest.raises(KeyboardInterrupt):
-        tune(opened(tmp_path))
+        tune(opened(tmp_path), bench)
     bench.stop, bench.host = (lambda: False), (lambda: 0.92)
     study = opened(tmp_path)
-    tune(study)
+    tune(study, bench)
     found = screened(study)
     assert len(found.effects) == 10
     assert {effect.reading for effect in found.effects} <= {Reading.INERT, Reading.UNDECIDED}
@@ -487,10 +479,10 @@ def test_no_two_defaults_among_the_flips_are_of_one_block(tmp_path: Path, bench:
     """Broken off in its first flip, before which the default ran, or in its second: the next run has other blocks."""
     bench.stop = lambda: bench.ran.total() == 6 + 1 + 1 + flips
     with pytest.raises(KeyboardInterrupt):
-        tune(opened(tmp_path))
+        tune(opened(tmp_path), bench)
     bench.stop = lambda: False
     study = opened(tmp_path)
-    tune(study)
+    tune(study, bench)
     blocks = [p.index for p in study.processes if p.purpose is Purpose.LEVEL]
     assert len(blocks) == len(set(blocks)) > 2
     assert 3 in blocks
@@ -504,15 +496,15 @@ def test_an_interrupted_test_of_what_does_nothing_goes_on(tmp_path: Path, bench:
     bench.factors = {ARENA: 0.9}
     bench.stop = lambda: bench.ran.total() == 25
     with pytest.raises(KeyboardInterrupt):
-        tune(opened(tmp_path))
+        tune(opened(tmp_path), bench)
     bench.stop = lambda: False
     resumed = opened(tmp_path)
-    tune(resumed)
+    tune(resumed, bench)
     ran = bench.ran.copy()
     bench.ran.clear()
     (tmp_path / "whole").mkdir()
     whole = opened(tmp_path / "whole")
-    tune(whole)
+    tune(whole, bench)
     assert screened(resumed) == screened(whole)
     pairs = [
         [(p.index, p.settings, p.cost) for p in s.processes if p.purpose is Purpose.SCREENING] for s in (resumed, whole)
@@ -526,7 +518,7 @@ def test_the_default_runs_before_each_block_of_flips_and_after_the_last(tmp_path
     before_it = 6 + 1 + 1  # the baseline, the default's trial, and the one before the first block
     bench.host = lambda: 0.5 if bench.ran[Settings()] > before_it else 1.0
     study = opened(tmp_path)
-    tune(study)
+    tune(study, bench)
     ran = [p for p in study.processes if p.purpose is Purpose.LEVEL]
     assert [(p.index, p.settings) for p in ran] == [(0, Settings()), (1, Settings()), (2, Settings())]
     assert [p.cost or 0 for p in ran] == pytest.approx([5.0, 2.5, 2.5], rel=0.05)
@@ -539,7 +531,7 @@ def test_the_default_runs_before_each_block_of_flips_and_after_the_last(tmp_path
 def test_where_nothing_does_anything_the_default_stays(tmp_path: Path, bench: Bench) -> None:
     """Every dimension frozen: no settings are sampled, and the verdict is that nothing was faster."""
     study = opened(tmp_path)
-    finals = tune(study, search_only=False)
+    finals = tune(study, bench, search_only=False)
     assert size(study.live) == 1
     assert not [one for one in study.trials if one.origin is Origin.SAMPLER]
     assert finals is not None
@@ -554,7 +546,7 @@ def test_nothing_is_screened_where_the_default_fails(tmp_path: Path, bench: Benc
     """There is nothing to compare with; the search goes on without."""
     bench.fails = lambda settings, _count: settings == Settings()
     study, told = opened(tmp_path), list[str]()
-    tune(study, told)
+    tune(study, bench, told)
     assert not screened(study).effects
     assert any("the default settings failed" in text for text in told)
 
@@ -563,7 +555,7 @@ def test_what_there_is_no_time_to_test_is_named(tmp_path: Path, bench: Bench) ->
     """On a noisy host hundreds of pairs would be needed: all stays in the search, and nothing is run for it."""
     bench.spread = 0.2
     study, told = opened(tmp_path, timeout_s=10.0), list[str]()
-    tune(study, told)
+    tune(study, bench, told)
     assert any(text.startswith("Not tested whether they do anything: ") for text in told)
     assert not [p for p in study.processes if p.purpose is Purpose.SCREENING]
     assert not screened(study).over
@@ -576,11 +568,11 @@ def test_a_screening_that_ran_out_of_time_goes_on_with_more(tmp_path: Path, benc
     study = opened(tmp_path, timeout_s=10.0)
     bench.stop = lambda: study.counted == 5
     with pytest.raises(KeyboardInterrupt):
-        tune(study)
+        tune(study, bench)
     bench.stop = lambda: False
     flips = len(screened(study).effects)
     study = opened(tmp_path, trials=30, timeout_s=360_000.0)
-    tune(study)
+    tune(study, bench)
     found = screened(study)
     assert (found.over, len(found.effects)) == (True, flips)
     assert sum(one.origin is Origin.SCREENING for one in study.trials) == flips
@@ -593,41 +585,31 @@ def test_flips_that_were_tried_later_are_no_longer_missed(tmp_path: Path, bench:
     study = opened(tmp_path)
     bench.stop = lambda: study.screening is not None and study.screening.pairs == 0 and bench.ran.total() == 25
     with pytest.raises(KeyboardInterrupt):
-        tune(study)
+        tune(study, bench)
     bench.stop = lambda: False
     early = replace(screened(study), untried=3)
     assert early.tested
     assert early.left_out.startswith("3 flips were not tried")
     study.put("screening", early)
-    tune(study)
+    tune(study, bench)
     assert (screened(study).left_out, screened(study).over) == ("", True)
 
 
-def test_the_screening_leaves_half_of_the_searchs_time_to_the_sampler(
-    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_screening_leaves_half_of_the_searchs_time_to_the_sampler(tmp_path: Path, bench: Bench) -> None:
     """After a preflight that took half of a minute, 60 % of which is the search's, no more than 3 s are left for it."""
-    seen: list[float] = []
-
-    class Watched(Screen):
-        def run(self) -> None:
-            seen.append(self.deadline - time.monotonic())
-
-    monkeypatch.setattr("rtmo_optuna.search.tune.Screen", Watched)
     study = opened(tmp_path, timeout_s=60.0)
-    bench.stop = lambda: bool(seen)
-    runner = runner_of(study)
-    begun = time.monotonic() - 30.0
-    with pytest.raises(KeyboardInterrupt):
-        Tune(study, runner, Settings(), 0, lambda _event: None, begun, search_only=True).run()
-    assert 2.0 < seen[0] <= 3.0
+    study.enqueue(Settings(), Origin.DEFAULT)
+    simulated.tune(study, bench.runner(takes_s=0.4), late_s=30.0, baseline=0, search_only=True).run()
+    flips = sum(len(study.costs(one)) for one in study.trials if one.origin is Origin.SCREENING)
+    levels = sum(process.purpose is Purpose.LEVEL for process in study.processes)
+    assert 2.0 < 0.4 * (flips + levels) <= 3.0
 
 
 def test_the_report_says_what_each_knob_does_here(tmp_path: Path, bench: Bench) -> None:
     """The inert ones with their reasons, then each choice with its interval and what it is from."""
     bench.factors = {ARENA: 0.9}
     study = opened(tmp_path)
-    tune(study)
+    tune(study, bench)
     text = markdown(judged(study, None), {})
     part = text[text.index("## What each knob does here") :]
     assert "Inert here" in part
@@ -671,17 +653,13 @@ def test_the_best_is_made_plainer() -> None:
     assert screening.plainer(space, outside, effects) == outside
 
 
-def test_what_is_queued_is_tried_before_the_best_is_made_plainer(
-    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_queued_is_tried_before_the_best_is_made_plainer(tmp_path: Path, bench: Bench) -> None:
     """Where the search's time is over after one trial: it is the best of all that was queued that is made plainer."""
-    monkeypatch.setattr(Tune, "_until", lambda tune: tune.begun)
-    monkeypatch.setattr(screening, "WHY", {"enable_mem_pattern": str})
     bench.factors = {SPINNING: 0.9, ARENA: 0.8}
     study = opened(tmp_path)
     study.enqueue(Settings.of({**dict(SPINNING), "enable_mem_pattern": False}), Origin.ADVICE)
     study.enqueue(ARENA, Origin.WON)
-    tune(study)
+    simulated.tune(study, bench.runner(), late_s=0.6 * study.about.definition.timeout_s).run()
     assert bench.ran[ARENA]
     assert not bench.ran[SPINNING]
 
@@ -768,11 +746,10 @@ def test_a_rung_far_from_the_default_says_something_though_none_ran_beside_it() 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("bench")
-def test_few_trials_have_room_for_the_first_flips(tmp_path: Path) -> None:
+def test_few_trials_have_room_for_the_first_flips(tmp_path: Path, bench: Bench) -> None:
     """Five beside twelve trials, the threads first; with more trials the same study goes on with the others."""
     study, told = opened(tmp_path, trials=12), list[str]()
-    tune(study, told)
+    tune(study, bench, told)
     flipped = [one.settings for one in study.trials if one.origin is Origin.SCREENING]
     every = [flip.settings for flip in screening.flips(study.about.space)]
     assert flipped == every[:5]
@@ -780,6 +757,6 @@ def test_few_trials_have_room_for_the_first_flips(tmp_path: Path) -> None:
     assert screened(study).untried == len(every) - 5
     assert any("5 flips were not tried" in text for text in told)
     study = opened(tmp_path)
-    tune(study)
+    tune(study, bench)
     assert {one.settings for one in study.trials if one.run} >= set(every)
     assert (screened(study).untried, screened(study).over) == (0, True)

@@ -16,7 +16,6 @@ from sqlalchemy.engine import Connection, Engine
 import scripted
 from rtmo_optuna.errors import LostError
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.study import storage
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin, TrialEnded
 from rtmo_optuna.types.subject import StudyDefinition
@@ -54,9 +53,15 @@ def tuned(folder: Path, accident: Callable[[], object], after: int = 3) -> TuneR
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient() -> Iterator[None]:
     """Have SQLite itself wait for a moment only."""
-    monkeypatch.setattr(storage, "_BUSY_MS", 50)
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA busy_timeout=50")
+
+    event.listen(Engine, "begin", begin)
+    yield
+    event.remove(Engine, "begin", begin)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,12 @@ import scripted
 from rtmo_optuna.cli import main
 from rtmo_optuna.errors import LostError
 from rtmo_optuna.study.library import load_study
-from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Outcome
+from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import EngineKind
 from rtmo_optuna.types.study import Event, Note, TrialEnded
 from rtmo_optuna.verbs import tune
 from rtmo_optuna.verbs.bench import compare
-from test_killed_children import OTHER, runner
+from test_killed_children import OTHER
 
 SMALL = """
 provider: cpu
@@ -118,9 +119,9 @@ def test_a_bench_says_what_the_pairs_said(case: str, temporary: Path, tmp_path: 
 
 def test_a_trial_that_fails_by_itself_is_no_accident_of_files(tmp_path: Path) -> None:
     """Where outputs are not compared there need be no reference."""
-    failing = runner(tmp_path, lambda _: None, faults=[{"when": {}, "fault": "raise"}])
-    failing.gate = GateRequest(GateRules(GateMode.OFF), str(tmp_path / "gone.npz"))
-    assert failing.run(OTHER, tmp_path / "log.txt").outcome is Outcome.FAILED
+    failing, rules = scripted.runner(tmp_path, faults=[{"when": {}, "fault": "raise"}])
+    rules = replace(rules, gate=replace(rules.gate, reference=str(tmp_path / "gone.npz")))
+    assert failing.run(OTHER, rules, tmp_path / "log.txt").outcome is Outcome.FAILED
 
 
 @pytest.mark.parametrize("verb", [["tune", "--dry-run"], ["tune"], ["bench", "--set", "enable_mem_pattern=off"]])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
-from functools import partialmethod
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +11,6 @@ import yaml
 
 from rtmo_optuna.cli.progress import Progress
 from rtmo_optuna.digits import written
-from rtmo_optuna.search.runner import Runner
 from rtmo_optuna.show.sections import knobs, noise, verdict
 from rtmo_optuna.show.words import NBSP, percent
 from rtmo_optuna.types.findings import Noise, Purpose, Screening
@@ -83,11 +81,10 @@ def test_a_knob_s_effect_is_told_as_the_trials_own() -> None:
 
 
 @pytest.mark.slow
-def test_the_winner_has_one_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_winner_has_one_latency(tmp_path: Path) -> None:
     """That of the confirmation: the file's latency, range and rate, and the head of the report, agree."""
     bench = Planted({ARENA: 0.7}, spread=0.03)
-    monkeypatch.setattr(Runner, "run", partialmethod(bench))
-    record = tune.tune(options(tmp_path), lambda _event: None).record
+    record = tune.tune(options(tmp_path), lambda _event: None, bench.runner_of).record
     held = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))["onnx"]["benchmark_info"]
     pairs = [p.cost for p in record.processes if p.purpose is Purpose.CONFIRMATION and p.settings == ARENA and p.cost]
     assert held["latency_ms"] == round(statistics.median(pairs), 3)

@@ -16,6 +16,7 @@ import scripted
 from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.watch import ModelWatch
 from rtmo_optuna.errors import LostError
+from rtmo_optuna.search.runner import recorded
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import EngineKind, Settings
@@ -36,12 +37,13 @@ def test_a_swapped_model_stops_the_study_and_one_put_back_goes_on(tmp_path: Path
     model = models.dense(tmp_path / "m.onnx")
     shutil.copy2(model, tmp_path / "kept")
     options = TuneOptions(model=model, config=tmp_path / "c.yaml", output=tmp_path, provider="cpu", warmup=0, runs=3)
-    with contextlib.closing(runner_of(plan(options, tmp_path), lambda _: None)) as runner:
+    planned = plan(options, tmp_path)
+    with contextlib.closing(runner_of(planned, lambda _: None)) as runner:
         _swap(model)
         with pytest.raises(LostError, match=r"m\.onnx changed while the study ran.*what was measured before is kept"):
-            runner.record(Purpose.CONFIRMATION, 0, Settings())
+            recorded(runner, planned.rules, Purpose.CONFIRMATION, 0, Settings())
         shutil.copy2(tmp_path / "kept", model)
-        _, measurement = runner.record(Purpose.CONFIRMATION, 1, Settings())
+        _, measurement = recorded(runner, planned.rules, Purpose.CONFIRMATION, 1, Settings())
     assert measurement.outcome is Outcome.MEASURED
 
 
@@ -49,10 +51,10 @@ def test_a_swap_during_a_process_is_seen_after_it(tmp_path: Path) -> None:
     """What ran while the model changed is not told as wrong output."""
     model = models.dense(tmp_path / "m.onnx")
     options = TuneOptions(model=model, config=tmp_path / "c.yaml", output=tmp_path, provider="cpu", warmup=0, runs=3)
-    with contextlib.closing(runner_of(plan(options, tmp_path), lambda _: None)) as runner:
-        runner.observer = lambda _: _swap(model)  # told of a window: the process runs
-        with pytest.raises(LostError, match="changed while the study ran"):
-            runner.record(Purpose.CONFIRMATION, 0, Settings())
+    planned = plan(options, tmp_path)
+    told_of_a_window = runner_of(planned, lambda _: _swap(model))
+    with contextlib.closing(told_of_a_window) as runner, pytest.raises(LostError, match="changed while the study ran"):
+        recorded(runner, planned.rules, Purpose.CONFIRMATION, 0, Settings())
 
 
 @pytest.mark.slow

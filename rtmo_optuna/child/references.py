@@ -27,17 +27,23 @@ if TYPE_CHECKING:
 
     from rtmo_optuna.types.request import Limits
 
-MOST_BYTES = 2**30
-LARGEST_BYTES = 2**28
 _VERSION = 1
 _FOLDER = "references"
 
 
-def reference(request: protocol.ReferenceRequest, limits: Limits, content: Mapping[str, str]) -> protocol.ReferenceMade:
+def reference(
+    request: protocol.ReferenceRequest,
+    limits: Limits,
+    content: Mapping[str, str],
+    *,
+    most_bytes: int = 2**30,
+    largest_bytes: int = 2**28,
+) -> protocol.ReferenceMade:
     """Do as `child.measure.reference` does, or put a kept reference in the target's place where there is one.
 
     `content` says what `request` names by path only: hashes of the model and of the input, and whose outputs they are.
-    A reference that is not finite or not under 256 MiB is made each time; where the user has no cache folder, all are.
+    A reference that is not finite or not under `largest_bytes` is made each time; where the user has no cache folder,
+    all are. Together they take up no more than `most_bytes`.
     """
     named = {"session": encode(replace(request.session, model="")), "gate": dict(request.gate), **content}
     name = hashlib.sha256(f"{_VERSION} {key(named)}".encode()).hexdigest()[:32]
@@ -45,9 +51,9 @@ def reference(request: protocol.ReferenceRequest, limits: Limits, content: Mappi
     if _take(name, target):
         return protocol.ReferenceMade(finite=True)
     made = measure.reference(request, limits)
-    if made.finite and target.stat().st_size < LARGEST_BYTES:
+    if made.finite and target.stat().st_size < largest_bytes:
         with suppress(OSError, UsageError):
-            _keep(name, target)
+            _keep(name, target, most_bytes)
     return made
 
 
@@ -67,13 +73,13 @@ def _take(name: str, target: Path) -> bool:
     return False
 
 
-def _keep(name: str, source: Path) -> None:
+def _keep(name: str, source: Path, most_bytes: int) -> None:
     """Keep `source` as the reference `name`, in one step; the least used ones make room."""
     folder = cache.folder(_FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / f"{name}-{file_hash(source)[:32]}.npz") as fresh:
         shutil.copyfile(source, fresh)
-    left = MOST_BYTES
+    left = most_bytes
     for kept in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True):
         left -= kept.stat().st_size
         if left < 0:

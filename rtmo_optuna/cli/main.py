@@ -20,7 +20,7 @@ from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import count, number, pace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rtmo_optuna.types.subject import StudyDefinition
 
@@ -337,10 +337,10 @@ def _fail(error: TunerError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit; every error of ours is one sentence on stderr and an exit code."""
+def main(arguments: list[str] | None = None, command: Callable[..., object] = app) -> NoReturn:
+    """Run the command line `command` and exit; every error of ours is one sentence on stderr and an exit code."""
     try:
-        app(arguments, prog_name="rtmo-optuna")
+        command(arguments, prog_name="rtmo-optuna")
         sys.exit(0)
     except TunerError as error:
         _fail(error)

@@ -32,8 +32,6 @@ of caches that a call has just filled, which neighbours disturb that a spin does
 SLOW = 1.4
 """A beat that takes more times the process's shortest one was disturbed: quiet ones differ by 30 %, a busy twin costs
 50 % and more. Those of other processes say nothing here, since each kind of call leaves other caches behind."""
-SETTLING_NS = 15_000_000
-"""Calls are slower for so long on a core that was just moved to, whose caches know nothing of them."""
 WAITED = 0.1
 """A call was disturbed where the thread stood in its core's queue for more than this share of the time."""
 PATIENCE = 3
@@ -103,8 +101,13 @@ class QuietCore:
         beat: Callable[[], int] = beat,
         *,
         least_ns: int = 0,
+        settling_ns: int = 15_000_000,
     ) -> None:
-        """Start from the shortest spin that the study's processes have seen so far, in ns; 0 where there was none."""
+        """Start from the shortest spin that the study's processes have seen so far, in ns; 0 where there was none.
+
+        Calls are slower for `settling_ns` on a core that was just moved to, whose caches know nothing of them.
+        """
+        self._settling_ns = settling_ns
         self.best_ns = best_ns
         self.least_ns = least_ns
         self._spin, self._queued, self._beat = spin, queued, beat
@@ -160,7 +163,7 @@ class QuietCore:
         since, self._since = self._since, self._now()
         passed, waited = (now - then for now, then in zip(self._since, since, strict=True))
         most = SLOW * self.least_ns
-        if since[0] < self._moved_ns + SETTLING_NS:
+        if since[0] < self._moved_ns + self._settling_ns:
             return False
         disturbed = self._busy or self._last_ns > most or waited > WAITED * (worked_ns or passed)
         self._disturbed = self._disturbed + 1 if disturbed else 0

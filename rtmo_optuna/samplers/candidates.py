@@ -136,6 +136,7 @@ class OverSpace(BaseSampler):
         """Search all of `space`; equal seeds and histories give equal proposals, None draws a seed."""
         self._whole = distributions(space)
         self._pool = Pool(space, seed)
+        self._told: dict[int, Settings] = {}
 
     def freeze(self, params: Mapping[str, Value]) -> None:
         """Propose from now on only what has the labels `params` (dimension to label), which may be none at all.
@@ -171,7 +172,9 @@ class OverSpace(BaseSampler):
     def settings_of(self, trial: FrozenTrial) -> Settings | None:
         """Return the settings of a trial; None where it has neither settings nor all parameters of the space."""
         if "settings" in trial.user_attrs:
-            return Settings.from_plain(trial.user_attrs["settings"])
+            if trial.number not in self._told:
+                self._told[trial.number] = Settings.from_plain(trial.user_attrs["settings"])
+            return self._told[trial.number]
         known = self._pool.labels
         whole = all(trial.params.get(name, self) in labels for name, labels in known.items())
         return self._pool.settings({name: trial.params[name] for name in known}) if whole else None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.search.decide import confirm, judge, noise, race, screening
+from rtmo_optuna.search.decide.budget import LEAST_PAIRS, Deadline, least_processes, pairs_share
 from rtmo_optuna.search.decide.race import RaceRules
-from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.search.simplifier import Plainer
-from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, Noise, Purpose, Reading
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
@@ -22,11 +20,8 @@ from rtmo_optuna.types.study import Note, Origin
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from rtmo_optuna.study.study import Study
     from rtmo_optuna.types.study import TrialRecord
-
-_PAIRS_SHARE = 0.5
-_CAUTION = 1.2
-"""Pairs are given so many times the median of the latest processes: some take twice as long, few are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,26 +98,28 @@ def plain_settings(study: Study) -> Settings | None:
 def least_pairs(study: Study, incumbent: Settings, *, searched: bool = False) -> int:
     """Return for how many processes there has to be time where a claim is to come of it.
 
-    Those are the fewest pairs of a winner with the default and with what config.yaml holds, taken with caution. Where
-    all is `searched`, those that an earlier run kept need not come again.
+    Those are the fewest pairs of a winner with the default and with what config.yaml holds. Where all is `searched`,
+    those that an earlier run kept need not come again.
     """
-    rivals = len({study.about.space.fixed, incumbent})
     kept = kept_finals(study) if searched else None
     if kept and kept.over:
         return 0
     rounds = study.results(Purpose.CONFIRMATION) if kept and kept.pairs is not None else {}
-    ran = sum(len(values) for index, values in rounds.items() if index < min(confirm.LOOKS))
-    return math.ceil(_CAUTION * max(0, (rivals + 1) * min(confirm.LOOKS) - ran))
+    ran = sum(len(values) for index, values in rounds.items() if index < LEAST_PAIRS)
+    return least_processes(len({study.about.space.fixed, incumbent}), ran)
 
 
 @dataclass
 class Finals:
     """The last part of a study: who is best of those that looked good, and is that a gain over what there was?"""
 
-    study: Study
-    runner: Runner
+    processes: Processes
     incumbent: Settings
-    deadline: float
+    end: Deadline
+
+    def __post_init__(self) -> None:
+        """Look after the processes' study."""
+        self.study = self.processes.study
 
     def run(self) -> FinalsState:
         """Race, then confirm the winner; what was run before an interruption is not run again."""
@@ -174,12 +171,11 @@ class Finals:
 
     def _pairs_share(self) -> int:
         """Return how many of the processes that there is time for are left to the pairs."""
-        share = int(self._processes_left() * _PAIRS_SHARE)
-        return max(least_pairs(self.study, self.incumbent), min(2 * confirm.ConfirmRules().most_pairs, share))
+        return pairs_share(self._processes_left(), least_pairs(self.study, self.incumbent))
 
     def _processes_left(self) -> int:
-        """Return how many processes end before the deadline, if they take as long as the latest ones did."""
-        return max(0, int((self.deadline - time.monotonic()) / self.runner.each_s))
+        """Return how many processes end in time, if they take as long as the latest ones did."""
+        return self.end.fits(self.processes.each_s)
 
     def _contenders(self) -> list[race.Contender]:
         """Return who may win: the default, and what was measured, except for flips that are known to do nothing.
@@ -214,9 +210,11 @@ class Finals:
                 break
             if not state.blocks:
                 best = len(state.running)
-                self.runner.observer(Note(f"Race: the best {best} again, in fresh processes side by side."))
+                self.processes.observer(Note(f"Race: the best {best} again, in fresh processes side by side."))
             values = {
-                settings: known[settings] if settings in known else self._process(Purpose.RACE, state.blocks, settings)
+                settings: known[settings]
+                if settings in known
+                else self.processes.cost(Purpose.RACE, state.blocks, settings)
                 for settings in race.order(state.blocks, state.running, seed=0)
                 if settings in known or not late
             }
@@ -235,15 +233,7 @@ class Finals:
             return kept.winner
         if kept.raced not in {None, state.winner}:
             self.study.forget(Purpose.PLAIN)
-        reserved = self._pairs_share()
-        return Plainer(self.study, self.runner, lambda: self._processes_left() - reserved).run(
-            state.winner, state.spread
-        )
-
-    def _process(self, purpose: Purpose, index: int, settings: Settings) -> float | None:
-        record, _ = self.runner.record(purpose, index, settings)
-        self.study.keep(record)
-        return record.cost
+        return Plainer(self.processes, self.end, self._pairs_share()).run(state.winner, state.spread)
 
     def _confirm(self, winner: Settings, rivals: Sequence[Settings], most: int) -> tuple[Claim, ...]:
         """Run rounds of the winner and each undecided rival; return the claims.
@@ -260,10 +250,10 @@ class Finals:
             if self._processes_left() < len(undecided) + 1 and not values:
                 break
             if index == 0:
-                self.runner.observer(Note(f"Confirmation of {winner}, in up to {rules.most_pairs} fresh pairs."))
+                self.processes.observer(Note(f"Confirmation of {winner}, in up to {rules.most_pairs} fresh pairs."))
             for side in confirm.who_first(index, (winner, *undecided)):
                 if side not in values:
-                    values[side] = self._process(Purpose.CONFIRMATION, index, side)
+                    values[side] = self.processes.cost(Purpose.CONFIRMATION, index, side)
             for rival in undecided:
                 pairs[rival].append((values[winner], values[rival]))
                 told[rival] = confirm.confirm(pairs[rival], rules, winner, rival)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.search.decide import equivalence, judge, noise, screening
+from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.decide.equivalence import InertRules, InertTest
 from rtmo_optuna.search.decide.screening import Level
-from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.space.resolve import params_of, settings_of
-from rtmo_optuna.study.study import Proposal, Study
+from rtmo_optuna.study.study import Proposal
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Screening
 from rtmo_optuna.types.study import Note, Origin, TrialRecord
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.search.decide.equivalence import Option
     from rtmo_optuna.types.request import Settings
 
-SHARE = 0.25
-"""The share of a study's time that the screening may take; half of what the search has left is the most."""
 _APART = 3
 """So far apart are the numbers of blocks of two runs of the program: no default process is beside both."""
 
@@ -32,10 +30,13 @@ _APART = 3
 class Screen:
     """Finds out what each knob does here, and freezes what does nothing; `trial` runs a proposal as the search does."""
 
-    study: Study
-    runner: Runner
-    deadline: float
+    processes: Processes
+    until: Deadline
     trial: Callable[[Proposal, int, int], TrialRecord]
+
+    def __post_init__(self) -> None:
+        """Look after the processes' study."""
+        self.study = self.processes.study
 
     def run(self) -> None:
         """Screen, or go on where that was interrupted; what was over is not begun anew."""
@@ -123,8 +124,7 @@ class Screen:
     def _again(self, block: int) -> None:
         """Run the default before the flips of `block`, where there is time."""
         if not self._late(1):
-            record, _ = self.runner.record(Purpose.LEVEL, block, self.study.about.space.fixed)
-            self.study.keep(record)
+            self.processes.keep(Purpose.LEVEL, block, self.study.about.space.fixed)
 
     def _wait_for(self, settings: list[Settings]) -> None:
         """Wait for the trials of `settings` that other drivers have under way."""
@@ -145,7 +145,7 @@ class Screen:
         if not options or spread is None:
             return (), ""
         each = InertRules().pairs_for(spread)
-        fit = self._pairs_left()
+        fit = self.until.fits(2 * self.processes.each_s)
         choices = Counter(name for name, _ in options)
         chosen = tuple(option for option in options if choices[option[0]] * each <= fit)
         left = [name for name in choices if choices[name] * each > fit]
@@ -160,7 +160,7 @@ class Screen:
         space = self.study.about.space
         default = params_of(space, space.fixed) or {}
         results = self.study.results(Purpose.SCREENING)
-        self.runner.observer(Note(f"{len(options)} choices that seem to do nothing, together in fresh pairs."))
+        self.processes.observer(Note(f"{len(options)} choices that seem to do nothing, together in fresh pairs."))
         while not test.over:
             pair, index = equivalence.next_pair(test), len(test.pairs)
             values = results.get(index, {})
@@ -169,23 +169,18 @@ class Screen:
             sides = [settings_of(space, {**default, **pair.side(sign)}) for sign in (1, -1)]
             for side in sides:
                 if side not in values:
-                    record, _ = self.runner.record(Purpose.SCREENING, index, side)
-                    self.study.keep(record)
-                    values[side] = record.cost
+                    values[side] = self.processes.cost(Purpose.SCREENING, index, side)
             first, second = (values[side] for side in sides)
             gap = math.log(first / second) if first and second else None
             test = equivalence.after(test, replace(pair, gap=gap))
         return test
 
     def _late(self, processes: int) -> bool:
-        return time.monotonic() + processes * self.runner.each_s > self.deadline
-
-    def _pairs_left(self) -> int:
-        return max(0, int((self.deadline - time.monotonic()) / (2 * self.runner.each_s)))
+        return self.until.late(self.processes.each_s, processes)
 
     def _tell(self, kept: Screening) -> None:
         if kept.inert:
             names = ", ".join(found.name for found in kept.inert)
-            self.runner.observer(Note(f"Inert here, and left at the default: {names}."))
+            self.processes.observer(Note(f"Inert here, and left at the default: {names}."))
         if kept.left_out:
-            self.runner.observer(Note(kept.left_out))
+            self.processes.observer(Note(kept.left_out))

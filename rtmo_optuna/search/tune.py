@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.search.decide import budget, judge, screening
-from rtmo_optuna.search.decide.confirm import LOOKS
+from rtmo_optuna.search.decide import judge, screening
+from rtmo_optuna.search.decide.budget import LEAST_PAIRS, Budget, Deadline, enough_minutes
 from rtmo_optuna.search.decide.ladder import next_rung
 from rtmo_optuna.search.finals import Finals, FinalsState, least_pairs, plain_settings
-from rtmo_optuna.search.preflight import Preflight, take_own
-from rtmo_optuna.search.runner import Runner
-from rtmo_optuna.search.screen import SHARE, Screen
+from rtmo_optuna.search.preflight import Preflight, keep_own
+from rtmo_optuna.search.runner import Conditions, Processes, Rules, Runner, conditions_of
+from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.space.advice import advised
 from rtmo_optuna.space.resolve import size
-from rtmo_optuna.study.drivers import DOUBT_S
 from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import ProcessRecord
 from rtmo_optuna.types.measurement import Measurement, Outcome
@@ -26,22 +24,23 @@ from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Observer, Origin, TrialEnded, TrialStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from rtmo_optuna.study.study import Proposal
-    from rtmo_optuna.types.study import Event, TrialRecord
+    from rtmo_optuna.types.study import TrialRecord
 
 
 @dataclass
 class Tune:
-    """One run of a study: it goes on where the last one stopped.
+    """One run of a study, begun at `begun` of the runner's clock: it goes on where the last one stopped.
 
-    `first` is the default settings' first process, where that ran before there was a study.
+    `rules` are those before the preflight. `first` is the default settings' first process, where that ran before there
+    was a study.
     """
 
     study: Study
     runner: Runner
+    rules: Rules
     incumbent: Settings
     baseline: int
     observer: Observer
@@ -52,13 +51,19 @@ class Tune:
     _foretold: bool = False
     _pairs_come: bool = True
 
+    def __post_init__(self) -> None:
+        """Share out the time, which the runner tells."""
+        self.study.clock = self.runner.clock
+        self.budget = Budget(self.begun, self.study.about.definition.timeout_s, self.runner.clock)
+        self.processes = Processes(self.study, self.runner, self.rules, self.observer, tuple(self.study.walls_s))
+        self.conditions = Conditions()
+
     def run(self) -> FinalsState | None:
         """Return what race and confirmation came to; None where they were not to run, or had nothing to run.
 
         They are left to the last of several drivers. Raises KeyboardInterrupt after the running trial was put back.
         """
         self.study.crew.join()
-        self.runner.observer, self.runner.check = self._heard, partial(self._go_on, self.runner.check)
         try:
             return self._whole()
         finally:
@@ -66,15 +71,13 @@ class Tune:
             self.study.crew.leave()
 
     def _whole(self) -> FinalsState | None:
-        deadline = budget.deadline(self.begun, self.study.about.definition.timeout_s)
-        self.runner.walls_s[:0] = self.study.walls_s
         if (found := self.study.screening) and found.over:
             self.study.freeze({one.name for one in found.inert})
-        self._foretell(deadline)
+        self._foretell()
         self._preflight()
-        self._foretell(deadline)
+        self._foretell()
         self._search()
-        self._doubt(deadline - least_pairs(self.study, self.incumbent) * self.runner.each_s)
+        self._doubt()
         if not self.study.crew.is_last():
             who = ", ".join(self.study.crew.others()) or "another process"
             self.observer(Note(f"The study goes on in {who}; the last one races and confirms."))
@@ -83,77 +86,71 @@ class Tune:
         if judge.best(self.study.trials, self.study.objective) is None:
             return None
         needed = least_pairs(self.study, self.incumbent) if self._pairs_come else 0
-        self._simplify(budget.pairs_from(deadline, self.runner.each_s, needed))
+        self._simplify(self.budget.pairs_from(self.processes.each_s, needed))
         if self.search_only:
             return None
-        return Finals(self.study, self.runner, self.incumbent, deadline).run()
-
-    def _go_on(self, check: Callable[[], None]) -> None:
-        self.study.crew.renew()
-        check()
-
-    def _heard(self, event: Event) -> None:
-        """Pass on what a process tells; it is a sign of life of this driver as well."""
-        self.study.crew.renew()
-        self.observer(event)
+        return Finals(self.processes, self.incumbent, self.budget.end).run()
 
     def _preflight(self) -> None:
         """Run the preflight, or wait for that of another driver; it holds for all of them."""
-        crew, waits = self.study.crew, False
-        until = self.begun + budget.WAIT_SHARE * self.study.about.definition.timeout_s
-        while not crew.leads("preflight") and self.study.get("pin") is None and time.monotonic() < until:
+        crew, waits, until = self.study.crew, False, self.budget.waiting
+        while not crew.leads("preflight") and self.study.get("pin") is None and until.left_s:
             if not waits:
-                most = f"for {max(0.0, until - time.monotonic()):.0f} s at most"
-                self.observer(Note(f"Waiting for the preflight of {', '.join(crew.others())}, {most}."))
+                who = ", ".join(crew.others())
+                self.observer(Note(f"Waiting for the preflight of {who}, for {until.left_s:.0f} s at most."))
             waits = True
             self.runner.check()
             crew.wait()
         self.study.refresh()
-        until = self.begun + budget.PREFLIGHT_SHARE * self.study.about.definition.timeout_s
-        Preflight(self.study, self.runner, self.incumbent, self.baseline, self.observer, until, self.first).run()
+        self._run_under(Preflight(self.processes, self.baseline, self.budget.preflight, self.first).run())
 
-    def _doubt(self, until: float) -> None:
+    def _run_under(self, conditions: Conditions) -> None:
+        """Have all further processes run under these `conditions`."""
+        self.conditions = conditions
+        self.processes = replace(self.processes, rules=self.rules.under(conditions))
+
+    def _doubt(self) -> None:
         """Wait until those that may be gone are, or are heard of: a container that was started again found itself."""
-        crew, end = self.study.crew, min(until, time.monotonic() + DOUBT_S)
-        if (who := crew.doubtful()) and time.monotonic() < end:
-            self.observer(Note(f"Is {', '.join(who)} still there? Waiting for {end - time.monotonic():.0f} s at most."))
-        while crew.doubtful() and time.monotonic() < end:
+        needed_s = least_pairs(self.study, self.incumbent) * self.processes.each_s
+        crew = self.study.crew
+        end = self.budget.end.before(needed_s).within(crew.doubt_s)
+        if (who := crew.doubtful()) and end.left_s:
+            self.observer(Note(f"Is {', '.join(who)} still there? Waiting for {end.left_s:.0f} s at most."))
+        while crew.doubtful() and end.left_s:
             self.runner.check()
             crew.wait()
         self.study.recover()
 
-    def _foretell(self, deadline: float) -> None:
+    def _foretell(self) -> None:
         """See whether the time does for what a claim takes, and say beforehand where it cannot."""
-        if not self.runner.walls_s:
+        if not self.processes.walls_s:
             return
-        each_s, pairs = self.runner.each_s, min(LOOKS)
-        self._pairs_come = not self.search_only and self._fits(deadline)
+        each_s = self.processes.each_s
+        self._pairs_come = not self.search_only and self._fits()
         if self._pairs_come or self.search_only or self._foretold:
             return
         self._foretold = True
-        text = f"A process takes {each_s:.3g} s here, so that the {pairs} pairs that prove a gain will find no time"
-        advice = f"give --timeout {budget.enough_minutes(each_s)}m or more"
-        self.observer(Note(f"{text}, and the search takes it all: {advice}.", warning=True))
+        proof = f"the {LEAST_PAIRS} pairs that prove a gain will find no time, and the search takes it all"
+        text = f"A process takes {each_s:.3g} s here, so that {proof}"
+        self.observer(Note(f"{text}: give --timeout {enough_minutes(each_s)}m or more.", warning=True))
 
-    def _fits(self, deadline: float) -> bool:
-        """Whether the pairs that a claim takes find time before `deadline`, as long as processes take now."""
-        pairs, trials = least_pairs(self.study, self.incumbent, searched=self._searched()), self.study.runs
-        return not pairs or budget.in_time(time.monotonic(), deadline, self.runner.each_s, pairs, trials=trials)
+    def _fits(self) -> bool:
+        """Whether the pairs that a claim takes find time, as long as processes take now."""
+        pairs = least_pairs(self.study, self.incumbent, searched=self._searched())
+        return not pairs or self.budget.in_time(self.processes.each_s, pairs, trials=self.study.runs)
 
-    def _until(self) -> float:
+    def _until(self) -> Deadline:
         """Return when the search ends: it leaves time for a short race and the least confirmation, where it can.
 
         Where the first processes were longer than the later ones, there is time again.
         """
-        timeout_s = self.study.about.definition.timeout_s
-        deadline = budget.deadline(self.begun, timeout_s)
-        self._pairs_come = self._pairs_come or (not self.search_only and self._fits(deadline))
+        self._pairs_come = self._pairs_come or (not self.search_only and self._fits())
         if not self._pairs_come:
-            return deadline
-        each_s = statistics.median(self.runner.walls_s) if self.runner.walls_s else 0.0
-        return budget.search_until(self.begun, timeout_s, each_s, least_pairs(self.study, self.incumbent))
+            return self.budget.end
+        each_s = statistics.median(self.processes.walls_s or [0.0])
+        return self.budget.search(each_s, least_pairs(self.study, self.incumbent))
 
-    def _simplify(self, until: float) -> None:
+    def _simplify(self, until: Deadline) -> None:
         """Try what is still queued, then the best settings without what does nothing by itself.
 
         No trial begins that would end after `until`, when the least confirmation has to begin.
@@ -170,7 +167,7 @@ class Tune:
             self.study.enqueue(rung, Origin.WON)
         return self.study.waiting
 
-    def _run_queued(self, until: float) -> None:
+    def _run_queued(self, until: Deadline) -> None:
         while self._queued() and not self._late(until) and self._next():
             pass
 
@@ -179,13 +176,10 @@ class Tune:
 
         One driver screens; the others sample meanwhile.
         """
-        definition = self.study.about.definition
         while self._queued() and not (self._spent() or self._late(self._until())) and self._next():
             pass
         if not (self._spent() or self._late(self._until())) and self.study.crew.leads("screening"):
-            now = time.monotonic()
-            until = now + min((self._until() - now) / 2, SHARE * definition.timeout_s)
-            Screen(self.study, self.runner, until, self._trial).run()
+            Screen(self.processes, self.budget.screening(self._until()), self._trial).run()
         if guide := advised(self.study.about.space, self.study.about.machine.gpu):
             self.study.enqueue(guide, Origin.ADVICE)
         late = False
@@ -234,14 +228,14 @@ class Tune:
             return f"The last {patience} settings gained less than {judge.LEAST_GAIN:.0%}: the search ends."
         return ""
 
-    def _late(self, deadline: float) -> bool:
-        """Whether another trial would end after `deadline`; the first of a run is always in time."""
-        return bool(self._walls_s) and time.monotonic() + statistics.median(self._walls_s) > deadline
+    def _late(self, until: Deadline) -> bool:
+        """Whether another trial would end after `until`; the first of a run is always in time."""
+        return bool(self._walls_s) and until.late(statistics.median(self._walls_s))
 
     def _trial(self, proposal: Proposal, place: int, total: int) -> TrialRecord:
         """Run a proposal as trial `place` of `total`, tell the study and whoever watches."""
-        left = max(0.0, self._until() - time.monotonic())
-        self.observer(TrialStarted(place, total, proposal.settings, proposal.origin, left))
+        left_s = self._until().left_s
+        self.observer(TrialStarted(place, total, proposal.settings, proposal.origin, left_s))
         record = self.study.run(proposal, partial(self._measure, proposal))
         self._walls_s.append(record.wall_s)
         best = judge.best(self.study.trials, self.study.objective)
@@ -249,22 +243,23 @@ class Tune:
         return record
 
     def _measure(self, proposal: Proposal, folder: Path) -> Measurement:
-        study, steps, waited_s = self.study, itertools.count(1), self.runner.waited_s
-        limit = self._prune_limit(proposal.origin)
-        measurement = self.runner.run(
+        study, steps, seen = self.study, itertools.count(1), self.runner.seen
+        waited_s = seen.waited_s
+        measurement = self.processes.run(
             proposal.settings,
             folder / "log.txt",
-            prune_above_ns=limit,
-            on_window=lambda latency_ms, _windows: study.report(proposal, next(steps), latency_ms),
+            lambda latency_ms, _windows: study.report(proposal, next(steps), latency_ms),
+            prune_above_ns=self._prune_limit(proposal.origin),
         )
-        if proposal.settings == study.about.space.fixed:
-            take_own(study, self.runner, measurement)
+        if proposal.settings == study.about.space.fixed and self.conditions.own is None:
+            keep_own(study, measurement, self.observer)
+            self._run_under(replace(self.conditions, own=conditions_of(study).own))
         once = proposal.origin is Origin.WON or not study.objective.so_far
         if not once and judge.leads(measurement, study.trials, study.objective):
-            second_log = folder / "second.txt"
-            second = self.runner.run(proposal.settings, second_log, on_window=lambda *_: study.beat(proposal))
+            beat = partial(study.beat, proposal)
+            second = self.processes.run(proposal.settings, folder / "second.txt", lambda *_: beat())
             measurement = judge.joined(measurement, second, study.objective)
-        proposal.started += self.runner.waited_s - waited_s
+        proposal.started += seen.waited_s - waited_s
         return measurement
 
     def _prune_limit(self, origin: Origin) -> float | None:
@@ -283,4 +278,4 @@ class Tune:
         leaders = [] if origin is Origin.SCREENING else whole
         reference = [*leaders, *([statistics.median(filter(None, baseline))] if len(baseline) > 1 else [])]
         ratio = self.study.about.definition.prune_ratio
-        return judge.prune_limit([value for value in reference if value], self.runner.spread, ratio)
+        return judge.prune_limit([value for value in reference if value], self.conditions.spread, ratio)

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 LEASE_S = 900.0
 """A driver that was not heard of for so long is gone; see `lease_s`."""
 _RENEW_S = 30.0
-_POLL_S = 1.0
-DOUBT_S = 120.0
-"""A driver in another container of this host's name (itself before it was started again?) is gone after so long."""
-_WANTING_S = 60.0
 _WANTS, _LEADS = "wants", "leads"
 
 
@@ -44,7 +40,17 @@ class Crew:
     Each has an entry, which nobody else writes, that it renews while it works and takes back at its end. A part that
     only one may run (preflight, screening, race and confirmation) is led by the driver whose entry says so, as long as
     that one is there.
+
+    Attributes:
+        doubt_s: After how many seconds of silence a driver in another container of this host's name (itself before it
+            was started again?) is gone.
+        wanting_s: How long another one that wants to lead is waited for.
+        poll_s: How much time passes between two looks at the others.
     """
+
+    doubt_s = 120.0
+    wanting_s = 60.0
+    poll_s = 1.0
 
     def __init__(self, study: optuna.Study, lease_s: float = LEASE_S) -> None:
         """Look at `study`; nobody is told before `join`. This driver is gone after `lease_s` without a sign."""
@@ -97,8 +103,9 @@ class Crew:
         return not any(all(entry.get(name) == driver.get(name) for name in who) for entry in self._entries().values())
 
     def wait(self) -> None:
-        """Let a second pass before looking again at what another one does."""
-        time.sleep(_POLL_S)
+        """Let some time pass before looking again at what another one does; this one is still there."""
+        time.sleep(self.poll_s)
+        self.renew()
 
     def leads(self, part: str) -> bool:
         """Return whether this driver leads `part` of the study, which it does from now on where no other one does.
@@ -113,14 +120,13 @@ class Crew:
         if _LEADS in self._rivals(part).values():
             return False
         self._say(part, _WANTS)
-        end = time.monotonic() + _WANTING_S
+        end = time.monotonic() + self.wanting_s
         while (rivals := self._rivals(part)) and time.monotonic() < end:
             if _LEADS in rivals.values() or min(rivals) < self._id:
                 self._parts.pop(part)
                 self._say()
                 return False
             self.wait()
-            self.renew()
         self._say(part, _LEADS)
         return True
 
@@ -159,5 +165,5 @@ class Crew:
 
     def _until_of(self, entry: Mapping[str, Any]) -> float:
         """Return when the driver of `entry` is gone, if nothing is heard of it."""
-        early = self._lease_s - DOUBT_S if is_doubtful(entry) else 0.0
+        early = self._lease_s - self.doubt_s if is_doubtful(entry) else 0.0
         return float(entry["until"]) - max(0.0, early)

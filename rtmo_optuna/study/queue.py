@@ -56,6 +56,7 @@ class Claims:
         self._opened = opened
         self._space = space
         self._distributions = distributions(space)
+        self._told: dict[int, Settings] = {}
 
     @property
     def waiting(self) -> bool:
@@ -69,7 +70,10 @@ class Claims:
         """
         held = [t for t in self._study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL]
         told = [t for t in held if "settings" in t.user_attrs and not self._orphaned(t)]
-        return {Settings.from_plain(t.user_attrs["settings"]): t.number for t in reversed(told)}
+        for trial in told:
+            if trial.number not in self._told:
+                self._told[trial.number] = Settings.from_plain(trial.user_attrs["settings"])
+        return {self._told[t.number]: t.number for t in reversed(told)}
 
     def under_way(self, settings: Settings) -> bool:
         """Whether a trial of `settings` is running, and not one that a dead driver left."""

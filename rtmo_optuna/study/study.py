@@ -56,7 +56,11 @@ class Proposal:
 
 
 class Study(Kept):
-    """A study of one identity: asks for settings never tried, keeps what was measured."""
+    """A study of one identity: asks for settings never tried, keeps what was measured.
+
+    Attributes:
+        clock: What tells how long trials take, in seconds.
+    """
 
     def __init__(self, study: optuna.Study, opened: RDBStorage, url: str, about: StudyRecord) -> None:
         """Take over an existing study; see `open_study`."""
@@ -65,6 +69,7 @@ class Study(Kept):
         super().__init__(study, lease_s(about.definition))
         self._store = database.artifact_store(url)
         self.about = about
+        self.clock: Callable[[], float] = time.monotonic
         self.patience = patience_of(opened)
         self.objective = OBJECTIVES[about.definition.objective]
         self._claims = Claims(study, opened, self._store, about.space, self.crew.has_gone)
@@ -109,10 +114,9 @@ class Study(Kept):
         cost, found = self.objective.cost(trial.measurement), trial.measurement
         if found.costs:
             return list(found.costs)
-        if cost is None or not found.latency_ns or not found.second_ns:
+        if cost is None or not found.latency_ns:
             return [] if cost is None else [cost]
-        second = cost * found.second_ns / found.latency_ns
-        return [2 * cost - second, second]
+        return [cost * process_ns / found.latency_ns for process_ns in found.processes_ns]
 
     def cost(self, settings: Settings) -> float | None:
         """Return what `settings` cost: None where no trial ran them, infinite where it failed or was given up."""
@@ -192,7 +196,7 @@ class Study(Kept):
         """
         self.crew.renew()
         while self.waiting or self._untried() is not None:
-            begun, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+            begun, date = self.clock(), datetime.now(UTC).isoformat(timespec="seconds")
             trial = self._claims.take() or self._made()
             if trial is None:
                 continue
@@ -211,7 +215,7 @@ class Study(Kept):
 
     def propose(self, settings: Settings, origin: Origin) -> Proposal:
         """Return a new trial of `settings`, which lie in the space and were not tried; the queue does not matter."""
-        begun, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+        begun, date = self.clock(), datetime.now(UTC).isoformat(timespec="seconds")
         trial = self._claims.make(params_of(self.about.space, settings) or {}, origin=origin.value)
         return Proposal(trial, settings, origin, date, begun, begun)
 
@@ -245,7 +249,7 @@ class Study(Kept):
     def beat(self, proposal: Proposal) -> None:
         """Tell other drivers that this one is alive, and its trial with it."""
         self.crew.renew()
-        if (now := time.monotonic()) - proposal.beaten > _BEAT_S:
+        if (now := self.clock()) - proposal.beaten > _BEAT_S:
             self._claims.beat(proposal.trial)
             proposal.beaten = now
 
@@ -274,7 +278,7 @@ class Study(Kept):
             measurement=measurement,
             value=value,
             started=proposal.begun,
-            wall_s=time.monotonic() - proposal.started,
+            wall_s=self.clock() - proposal.started,
         )
         self._remember(record)
         with suppress(UpdateFinishedTrialError):  # somebody ended it meanwhile

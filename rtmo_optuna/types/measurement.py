@@ -190,6 +190,13 @@ class Measurement:
         return None if self.latency_ns is None else self.latency_ns / 1e6
 
     @property
+    def processes_ns(self) -> tuple[float, ...]:
+        """The latency of each process: one, two where there was a second one, none where nothing was measured."""
+        if self.latency_ns is None or self.second_ns is None:
+            return () if self.latency_ns is None else (self.latency_ns,)
+        return 2 * self.latency_ns - self.second_ns, self.second_ns
+
+    @property
     def why(self) -> str:
         """The reason, with the stage before it where one is known."""
         return f"{self.stage}: {self.reason}" if self.stage else self.reason

@@ -14,9 +14,10 @@ from rtmo_optuna.child import measure as bench
 from rtmo_optuna.child.protocol import ReferenceRequest
 from rtmo_optuna.errors import ChildError, LostError, NothingMeasuredError, UsageError
 from rtmo_optuna.scratch import lost_file, scratch
+from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.decide import confirm
 from rtmo_optuna.search.preflight import first_process
-from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.search.runner import Rules, recorded
 from rtmo_optuna.show.sections.confirmation import claim_sentence
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import canonical, knob_table
@@ -24,7 +25,7 @@ from rtmo_optuna.space.values import advice, parse_value
 from rtmo_optuna.types.findings import Claim, Decided, Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateResult, Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Value
-from rtmo_optuna.types.study import Note
+from rtmo_optuna.types.study import Note, Observer
 from rtmo_optuna.verbs.circumstances import Circumstances, circumstances, with_tuned_shapes
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from rtmo_optuna.types.study import Observer
     from rtmo_optuna.verbs.prepare import Plan
 
 _CONFIG = "config"
@@ -115,13 +115,12 @@ def compare(
         if first == second:
             message = f"Both sides are the same settings ({first}): name others with --set or --against."
             raise UsageError(message)
-        with contextlib.closing(runner_of(planned, observer)) as runner:
-            runner.until = end_s
+        with contextlib.closing(runner_of(planned, observer, until=end_s)) as runner:
             if planned.about.definition.measuring.rate_hz is not None:
-                first_process(runner, planned.about.space.fixed)
+                first_process(runner, planned.rules, planned.about.space.fixed)
             outputs = _outputs(planned, runner, first, second, folder)
-            runner.gate = GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), "")
-            found = _duel(runner, first, second, pairs, outputs)
+            rules = replace(planned.rules, gate=GateRequest(replace(planned.gate.rules, mode=GateMode.OFF), ""))
+            found = _duel(_Duel(runner, rules, observer, first, second, confirm.looks_for(pairs)), outputs)
         about = planned.about
         return replace(found, notes=(*about.warnings, *found.notes), made_of=circumstances(planned))
 
@@ -151,34 +150,40 @@ def parsed(provider: str, base: Iterable[tuple[str, Value]], changes: Iterable[s
 class _Duel:
     """Interleaved pairs of fresh processes, and what they say so far; `broken` tells what the time broke off."""
 
-    runner: Runner
+    runner: ChildRunner
+    rules: Rules
+    observer: Observer
     first: Settings
     second: Settings
-    rules: confirm.ConfirmRules
+    looks: confirm.Looks
     broken: str = ""
     pairs: list[tuple[float | None, float | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.measured: dict[Settings, list[Measurement]] = {self.first: [], self.second: []}
-        self.told = Claim(self.first, self.second)
+        self.told = self._said()
 
     def run(self) -> None:
         """Run pairs until they say something, or the time is up."""
         while not (self.told.over or self._late) and (pair := self._pair()):
             self.pairs.append((pair[self.first], pair[self.second]))
-            self.told = confirm.confirm(self.pairs, self.rules, self.first, self.second)
+            self.told = self._said()
             costs = " against ".join(map(_ms, self.pairs[-1]))
-            self.runner.observer(Note(f"pair {len(self.pairs)}: {costs}"))
+            self.observer(Note(f"pair {len(self.pairs)}: {costs}"))
+
+    def _said(self) -> Claim:
+        rules = confirm.ConfirmRules(self.looks, two_sided=True)
+        return confirm.confirm(self.pairs, rules, self.first, self.second)
 
     @property
     def _late(self) -> bool:
-        return time.monotonic() >= self.runner.until - _EARLY_S
+        return self.runner.clock() >= self.runner.until - _EARLY_S
 
     def _pair(self) -> dict[Settings, float | None]:
         """Return the costs of a pair of processes; nothing where the time was up before both were done."""
         costs: dict[Settings, float | None] = {}
         for settings in confirm.who_first(len(self.pairs), (self.first, self.second)):
-            record, measurement = self.runner.record(Purpose.CONFIRMATION, len(self.pairs), settings)
+            record, measurement = recorded(self.runner, self.rules, Purpose.CONFIRMATION, len(self.pairs), settings)
             costs[settings] = record.cost
             if measurement.outcome is Outcome.MEASURED:
                 self.measured[settings].append(measurement)
@@ -191,8 +196,8 @@ class _Duel:
         return costs
 
 
-def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs: str) -> Comparison:
-    duel = _Duel(runner, first, second, confirm.ConfirmRules(looks=confirm.looks_for(pairs), two_sided=True))
+def _duel(duel: _Duel, outputs: str) -> Comparison:
+    first, second = duel.first, duel.second
     try:
         duel.run()
     except (LostError, OSError) as error:
@@ -216,7 +221,7 @@ def _duel(runner: Runner, first: Settings, second: Settings, pairs: int, outputs
                 f"{settings}: {note}" for settings, told in duel.measured.items() for one in told for note in one.notes
             )
         ),
-        rate_hz=runner.measuring.rate_hz,
+        rate_hz=duel.rules.measuring.rate_hz,
     )
 
 
@@ -228,19 +233,19 @@ def _ms(value: float | None) -> str:
     return "failed" if value is None else f"{value:.3f} ms"
 
 
-def _outputs(planned: Plan, runner: Runner, first: Settings, second: Settings, folder: Path) -> str:
+def _outputs(planned: Plan, runner: ChildRunner, first: Settings, second: Settings, folder: Path) -> str:
     """Say how far the first settings' outputs are from the second's, for the same input on the same provider."""
     if planned.gate.rules.mode is GateMode.OFF:
         return "not compared"
     target = folder / "second.npz"
     session = replace(planned.session, settings=second)
     try:
-        bench.reference(ReferenceRequest(session, runner.inputs, str(target)), runner.limits, runner.until)
+        bench.reference(ReferenceRequest(session, runner.inputs, str(target)), planned.rules.limits, runner.until)
     except ChildError as error:
         message = f"{second} cannot be run: {error.stage}: {error}"
         raise NothingMeasuredError(message) from error
-    runner.gate = GateRequest(planned.gate.rules, str(target))
-    _, measurement = runner.record(Purpose.CONFIRMATION, -1, first)
+    rules = replace(planned.rules, gate=GateRequest(planned.gate.rules, str(target)))
+    _, measurement = recorded(runner, rules, Purpose.CONFIRMATION, -1, first)
     if measurement.gate is None:
         message = f"{first} cannot be run: {measurement.why}"
         raise NothingMeasuredError(message)

@@ -38,17 +38,20 @@ _VARIABLES = (
 _INTEGERS = re.compile(r"int(16|32|64)")
 
 
-def describe(session: SessionSpec, chosen: StudyDefinition) -> ModelFacts:
-    """Return what the model is. Raises UsageError where it cannot be opened or run with default settings."""
+def describe(session: SessionSpec, chosen: StudyDefinition, *, least_s: float = _LEAST_LOOK_S) -> ModelFacts:
+    """Return what the model is; looking at it takes `least_s` or as long as the study may, whichever is more.
+
+    Raises UsageError where it cannot be opened or run with default settings.
+    """
     try:
-        return bench.describe(DescribeRequest(session), _patience(chosen))
+        return bench.describe(DescribeRequest(session), _patience(chosen, least_s))
     except ChildError as error:
         raise _as_usage(error, session) from error
 
 
-def _patience(chosen: StudyDefinition) -> Limits:
+def _patience(chosen: StudyDefinition, least_s: float = _LEAST_LOOK_S) -> Limits:
     """Return for how long a model may be looked at before the study: not much longer than all of it may take."""
-    most_s = max(_LEAST_LOOK_S, chosen.timeout_s)
+    most_s = max(least_s, chosen.timeout_s)
     limits = chosen.limits
     return replace(limits, build_s=min(limits.build_s, most_s), first_run_s=min(limits.first_run_s, most_s))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host, load
 from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.samplers.table import SAMPLERS
-from rtmo_optuna.search.runner import Runner
+from rtmo_optuna.search.children import ChildRunner
+from rtmo_optuna.search.runner import Rules
 from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.study import storage
@@ -34,6 +36,8 @@ from rtmo_optuna.types.study import Observer, StudyRecord, key
 from rtmo_optuna.verbs import first_look
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
 ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
@@ -82,6 +86,11 @@ class Plan:
     report: Path
     gate: GateRequest
     identity: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> Rules:
+        """The rules of its processes, before a preflight."""
+        return Rules.of(self.about.definition, self.gate)
 
 
 def plan(options: TuneOptions, scratch: Path) -> Plan:
@@ -167,24 +176,23 @@ def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
     return replace(planned, about=replace(planned.about, name=name), report=_report_file(options.output, name))
 
 
-def runner_of(planned: Plan, observer: Observer) -> Runner:
-    """Return what runs the plan's processes."""
+def runner_of(
+    planned: Plan, observer: Observer, check: Callable[[], None] = lambda: None, until: float = math.inf
+) -> ChildRunner:
+    """Return what runs the plan's processes, until `until` (monotonic seconds); `check` raises where that is over."""
     about = planned.about
-    objective, measuring = OBJECTIVES[about.definition.objective], about.definition.measuring
-    return Runner(
+    least_calls = planned.rules.objective.least_calls
+    return ChildRunner(
         session=planned.session,
         inputs=about.inputs.path,
-        measuring=measuring,
-        limits=about.definition.limits,
-        gate=planned.gate,
-        objective=objective,
         observer=observer,
         gpu=about.machine.gpu,
         batch=about.batch,
-        max_memory_gb=about.definition.max_memory_gb,
         fixed=about.space.fixed,
-        paced_s=least_s(measuring, about.inputs.samples, objective.least_calls),
+        paced_s=least_s(about.definition.measuring, about.inputs.samples, least_calls),
+        until=until,
         pool=_pool(planned),
+        check=check,
         unchanged=ModelWatch(Path(about.model_path), about.model.external_files, about.model_sha256),
     )
 

@@ -29,9 +29,12 @@ from rtmo_optuna.study.library import has_study, load_study, open_study
 from rtmo_optuna.types.findings import ANSWERS, Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.study import Note, Origin, StudyRecord
-from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan_tune, runner_of
+from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan_tune
+from rtmo_optuna.verbs.prepare import runner_of as children_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rtmo_optuna.search.runner import Runner
     from rtmo_optuna.study.study import Study
     from rtmo_optuna.types.findings import Claim, ProcessRecord
@@ -61,9 +64,14 @@ class TuneResult:
     undecided: bool
 
 
-def tune(options: TuneOptions, observer: Observer) -> TuneResult:
+def tune(
+    options: TuneOptions,
+    observer: Observer,
+    runner_of: Callable[[Plan, Observer, Callable[[], None]], Runner] = children_of,
+) -> TuneResult:
     """Tune a model: resume its study or create it, search, race, confirm, write config.yaml and the report.
 
+    `runner_of` returns what runs the plan's processes, told what happens, and what it asks whether to go on.
     Raises UsageError for bad input, before anything is written, and NothingMeasuredError where no settings could be
     measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone. Raises LostError,
     after a report of what is known, where the database, the disk or the model's files fail for good.
@@ -73,8 +81,7 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
     with scratch() as folder, interruptions() as check:
         observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
         planned = plan_tune(options, folder)
-        with contextlib.closing(runner_of(planned, observer)) as runner:
-            runner.check = check
+        with contextlib.closing(runner_of(planned, observer, check)) as runner:
             first = _first_process(options, planned, runner)
             study = open_study(options.storage, planned.about, planned.identity, new=options.new)
             _greet(study, observer)
@@ -88,14 +95,16 @@ def tune(options: TuneOptions, observer: Observer) -> TuneResult:
             baseline = QUICK_BASELINE if options.quick else BASELINE
             finals, interrupted = None, False
             try:
-                finals = Tune(study, runner, incumbent, baseline, observer, begun, options.search_only, first).run()
+                finals = Tune(
+                    study, runner, planned.rules, incumbent, baseline, observer, begun, options.search_only, first
+                ).run()
             except KeyboardInterrupt:
                 interrupted = True
                 study.patience.shorten(_LAST_WAIT_S)
             except (TunerError, OSError) as error:
                 raise _lost(study, planned, error) from error
         try:
-            keep_states(study, runner)
+            keep_states(study, runner.seen)
             result = _finish(study, planned, finals, interrupted=interrupted)
         except (LostError, OSError) as error:
             raise _lost(study, planned, error) from error
@@ -109,7 +118,7 @@ def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple
     resumed = not options.new and has_study(options.storage, about.name)
     if about.definition.measuring.rate_hz is None or resumed:
         return None
-    return first_process(runner, about.space.fixed)
+    return first_process(runner, planned.rules, about.space.fixed)
 
 
 def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:

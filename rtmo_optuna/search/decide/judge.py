@@ -11,7 +11,7 @@ from rtmo_optuna.child.measure import Decision, trusted
 from rtmo_optuna.search.decide import noise
 from rtmo_optuna.search.decide.noise import APART
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.request import Settings, Stage
+from rtmo_optuna.types.request import Stage
 from rtmo_optuna.types.study import Origin
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def standard_error(medians: Sequence[float]) -> float:
 
 def steadier(plain: Sequence[float], pinned: Sequence[float]) -> bool:
     """Whether processes on quiet cores are nearer together than plain ones, and no more than a spread slower."""
-    spreads = [noise.between({Settings(): values}) for values in (plain, pinned)]
+    spreads = [noise.spread_of(values) for values in (plain, pinned)]
     if spreads[0] is None or spreads[1] is None or spreads[1] >= spreads[0]:
         return False
     return statistics.median(pinned) <= statistics.median(plain) * (1 + spreads[0])

@@ -44,6 +44,11 @@ def between(values: Mapping[Settings, Sequence[float]]) -> float | None:
     return pooled(values.values())[0]
 
 
+def spread_of(values: Sequence[float]) -> float | None:
+    """Return s_b of processes of the same settings; None of less than two."""
+    return pooled([values])[0]
+
+
 def within(processes: Iterable[Sequence[float]]) -> float | None:
     """Return s_w, the relative standard deviation between the windows of one process, pooled as in `between`.
 
