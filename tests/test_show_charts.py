@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
@@ -32,6 +32,7 @@ from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, SearchSpace, Stu
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+T = TypeVar("T")
 KNOBS: Mapping[str, tuple[Value, ...] | None] = {
     "cudnn_conv_algo_search": None,
     "gpu_mem_limit_gb": (None, 4, 8, 16, "90%"),
@@ -257,10 +258,15 @@ def markdown(record: StudyRecord, pictures: Mapping[str, str], applied: str = ""
     return rendered(document(record, applied), pictures)
 
 
+def there(found: T | None) -> T:
+    """Return what has to be there."""
+    assert found is not None
+    return found
+
+
 def marks(chart: Chart | None, kind: type[Points | Line | Band | Spans | Label | Rows | Stack], name: str = "") -> list:  # type: ignore[type-arg]
     """Return the marks of one kind, and of one name where it is given."""
-    assert chart is not None
-    return [m for m in chart.marks if isinstance(m, kind) and (not name or getattr(m, "name", "") == name)]
+    return [m for m in there(chart).marks if isinstance(m, kind) and (not name or getattr(m, "name", "") == name)]
 
 
 def rows_of(chart: Chart | None) -> tuple[Row, ...]:
@@ -294,8 +300,7 @@ def test_history_best_line_falls_to_the_verdict() -> None:
 
 def test_history_keeps_an_outlier_from_squashing_the_rest() -> None:
     """A run of 23 ms among runs of 4 ms is drawn as an arrow with its value, inside an axis made for the others."""
-    chart = trials.chart(edge_cases()["outlier"])
-    assert chart is not None
+    chart = there(trials.chart(edge_cases()["outlier"]))
     assert (chart.y.high or 99) < 5
     (arrow,) = [group for group in marks(chart, Points) if group.shape is Shape.ARROW]
     assert arrow.x == (2,)
@@ -351,8 +356,7 @@ def test_knobs_says_what_it_cannot_tell_apart() -> None:
     plain = [(Settings(), measured(4.0, seed=i)) for i in range(4)]
     together = [(both, measured(3.5, seed=i)) for i in range(4)]
     limited = [(Settings.of({"gpu_mem_limit_gb": 8}), measured(4.0, seed=i)) for i in range(9, 12)]
-    chart = knobs.chart(study([*plain, *together, *limited]))
-    assert chart is not None
+    chart = there(knobs.chart(study([*plain, *together, *limited])))
     assert [row.label for row in rows_of(chart)] == [("gpu_mem_limit_gb=8",)]
     assert "2 not shown because the runs cannot tell their effects apart" in chart.subtitle
 
@@ -407,8 +411,7 @@ def test_confirmation_draws_a_slow_process_at_the_edge() -> None:
     record = contested(realistic())
     *rest, slow, lost = record.processes
     late = replace(slow, cost=8.0), replace(lost, cost=None, reason="killed")
-    chart = confirmation.chart(replace(record, processes=(*rest, *late)))
-    assert chart is not None
+    chart = there(confirmation.chart(replace(record, processes=(*rest, *late))))
     assert (chart.y.high or 99) < 5
     (arrow,) = [points for points in marks(chart, Points) if points.shape is Shape.ARROW]
     assert arrow.texts == ("8.00",)
@@ -459,8 +462,7 @@ def test_time_shows_the_processes_beside_the_trials() -> None:
 
 def test_a_narrow_legend_names_each_side_once() -> None:
     """On a phone, where lines are in the legend too, the sides of the confirmation are not listed twice."""
-    chart = confirmation.chart(contested(realistic()))
-    assert chart is not None
+    chart = there(confirmation.chart(contested(realistic())))
     shown = [trace.name for trace in figure(chart, LIGHT, narrow=True).data if trace.showlegend]
     assert sorted(name for name in shown if not name.startswith("where")) == ["default", "winner"]
     assert len(shown) == 3
@@ -525,8 +527,7 @@ def _check_picture(content: bytes) -> None:
 
 def test_dollars_are_no_formulas_in_pictures() -> None:
     """Dollars and braces in a title are drawn as they are, where matplotlib would read a broken formula."""
-    chart = ranking.chart(realistic(5))
-    assert chart is not None
+    chart = there(ranking.chart(realistic(5)))
     _check_picture(png(replace(chart, title=r"a $\frac{1}$ b", subtitle="$x_{$ and $$")))
 
 
@@ -535,8 +536,7 @@ def test_figures_hold_the_same_values_as_the_chart() -> None:
     record = study(
         [(Settings(), measured(3.9)), (Settings.of({"use_tf32": False}), failed("<b>x</b> & y", Stage.BUILD))]
     )
-    chart = trials.chart(record)
-    assert chart is not None
+    chart = there(trials.chart(record))
     drawn = figure(chart, LIGHT)
     (cross,) = [trace for trace in drawn.data if trace.name == "failed"]
     assert list(cross.x) == [2]
@@ -546,8 +546,7 @@ def test_figures_hold_the_same_values_as_the_chart() -> None:
 
 def test_figures_follow_the_theme() -> None:
     """Light and dark figures of one chart differ in colours and in nothing else."""
-    chart = time.chart(realistic(10))
-    assert chart is not None
+    chart = there(time.chart(realistic(10)))
     light, dark = (figure(chart, theme).to_plotly_json() for theme in (LIGHT, DARK))
     assert [trace["x"] for trace in light["data"]] == [trace["x"] for trace in dark["data"]]
     assert light["layout"]["font"]["color"] == LIGHT.text

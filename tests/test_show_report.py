@@ -40,6 +40,7 @@ from test_show_charts import (
     measured,
     realistic,
     study,
+    there,
 )
 
 if TYPE_CHECKING:
@@ -215,8 +216,9 @@ def test_latency_cards_are_from_fresh_processes() -> None:
 
 def test_confirmation_lists_the_claims() -> None:
     """Each claim is a row with its ratio, interval, pairs and decision, the proven ones marked."""
-    table = confirmation.table(contested(realistic(), FASTER, TOO_FEW, held=Settings.of({"gpu_mem_limit_gb": 16})))
-    assert table is not None
+    table = there(
+        confirmation.table(contested(realistic(), FASTER, TOO_FEW, held=Settings.of({"gpu_mem_limit_gb": 16})))
+    )
     assert table.rows == (
         ("the default settings", "1.143", "1.121 to 1.166", "10", "faster"),
         ("what config.yaml held", "not known", "", "0", "not confirmed"),
@@ -226,8 +228,7 @@ def test_confirmation_lists_the_claims() -> None:
 
 def test_race_tells_when_each_left() -> None:
     """Each contender has its processes, its change against the default, and when it left; the winner is marked."""
-    table = race.table(contested(realistic()))
-    assert table is not None
+    table = there(race.table(contested(realistic())))
     titles = [column.title for column in table.columns]
     assert titles == ["Settings", "Processes", "Median latency, ms", "Range", "vs default", "Left after", "Note"]
     assert [(row[1], row[5]) for row in table.rows] == [
@@ -248,8 +249,7 @@ def test_failed_processes_of_the_race_are_counted() -> None:
         for p in record.processes
     )
     finals = replace(record.finals, racers=racers(dead, record.finals.winner))
-    table = race.table(replace(record, processes=dead, finals=finals))
-    assert table is not None
+    table = there(race.table(replace(record, processes=dead, finals=finals)))
     (row,) = [row for row in table.rows if row[1] == "0"]
     assert row[2:5] == (str(sum(p.cost is None for p in dead)), "", "")
 
@@ -259,8 +259,7 @@ def test_noise_is_explained() -> None:
     record = contested(realistic())
     disturbed = replace(record.trials[0].measurement, dropped={"slow core": 3}, left_out=17)
     first = replace(record.trials[0], measurement=disturbed)
-    table = noise.table(replace(record, trials=(first, *record.trials[1:])))
-    assert table is not None
+    table = there(noise.table(replace(record, trials=(first, *record.trials[1:]))))
     values = {row[0]: row[1] for row in table.rows}
     assert values == {
         "Between processes, s_b": "1.1\N{NO-BREAK SPACE}%",
@@ -283,8 +282,7 @@ def test_noise_is_explained() -> None:
 def test_unsteady_processes_are_counted(unsteady: dict[str, int], value: str, text: str) -> None:
     """How many, of how many, and what they are."""
     found = Noise(0.011, 0.004, noisy=False, found=0.012, judged=9, unsteady=unsteady)
-    table = noise.table(replace(contested(realistic()), noise=found))
-    assert table is not None
+    table = there(noise.table(replace(contested(realistic()), noise=found)))
     (row,) = [row for row in table.rows if row[0] == "Unsteady processes"]
     assert row[1] == value
     assert str(row[2]).startswith(text)
@@ -344,8 +342,7 @@ def gated() -> StudyRecord:
 
 def test_outputs_are_compared_by_figure() -> None:
     """Each figure of each output has the default's own error, its limit, and the worst of an accepted trial."""
-    table = outputs.table(gated())
-    assert table is not None
+    table = there(outputs.table(gated()))
     told = {(row[0], row[2]): row[3:] for row in table.rows}
     space = "\N{NO-BREAK SPACE}%"
     assert told == {
@@ -357,8 +354,7 @@ def test_outputs_are_compared_by_figure() -> None:
 
 def test_refused_outputs_are_listed() -> None:
     """A trial with a wrong output stands with the output and what is wrong; without any there is no such table."""
-    table = outputs.wrong(gated())
-    assert table is not None
+    table = there(outputs.wrong(gated()))
     assert table.rows == (
         (Code("fuse_conv_bias=1"), Code("dets"), "1 of 46 confident rows found (at least 95% needed)."),
     )
@@ -384,8 +380,7 @@ def test_a_gate_that_says_nothing_is_said() -> None:
 def test_ranking_claims_nothing() -> None:
     """The ranking is of single measurements: it marks what is exported and who won the race, and says who decided."""
     record = contested(realistic(), EQUAL)
-    table = ranking.table(record)
-    assert table is not None
+    table = there(ranking.table(record))
     notes = {str(row[-1]) for row in table.rows}
     assert {"race winner", "exported, default"} <= notes
     assert "Single measurements; the race decided." in markdown(record, {})
@@ -395,15 +390,13 @@ def test_ranking_claims_nothing() -> None:
 def test_a_second_process_is_noted() -> None:
     """A trial whose latency is the mean of two processes says so in the ranking."""
     twice = replace(measured(3.4), second_ns=3.41e6)
-    table = ranking.table(study([(Settings(), measured(3.9)), (Settings.of({"prefer_nhwc": True}), twice)]))
-    assert table is not None
+    table = there(ranking.table(study([(Settings(), measured(3.9)), (Settings.of({"prefer_nhwc": True}), twice)])))
     assert [row[-1] for row in table.rows] == ["best measured, 2 processes", "default"]
 
 
 def test_time_is_told_by_stage_of_the_study() -> None:
     """Baseline, trials, race and confirmation have their processes and time; without them there is no such table."""
-    table = time.study_times(contested(realistic(20)))
-    assert table is not None
+    table = there(time.study_times(contested(realistic(20))))
     assert [(row[0], row[1]) for row in table.rows] == [
         ("baseline", "6"), ("trials", "20"), ("race", "19"), ("confirmation", "20"),
     ]  # fmt: skip
@@ -587,8 +580,7 @@ def test_notes_say_what_settings_are() -> None:
     ]
     record = study(runs)
     held = replace(record.trials[1], origin=Origin.CONFIG)
-    table = ranking.table(replace(record, trials=(record.trials[0], held, *record.trials[2:])))
-    assert table is not None
+    table = there(ranking.table(replace(record, trials=(record.trials[0], held, *record.trials[2:]))))
     assert [row[-1] for row in table.rows] == ["best measured", "config.yaml", "default", "pruned after 3 windows"]
     assert table.marked == {0}
 
@@ -597,8 +589,7 @@ def test_fixed_settings_are_said_once() -> None:
     """What a study fixes in every run stands in the machine's table and not in each row of the ranking."""
     record = study([(Settings.of({"use_tf32": False, **more}), measured(4.0)) for more in ({}, {"prefer_nhwc": True})])
     record = replace(record, space=replace(record.space, fixed=Settings.of({"use_tf32": False})))
-    table = ranking.table(record)
-    assert table is not None
+    table = there(ranking.table(record))
     assert {row[1] for row in table.rows} == {Code("default"), Code("prefer_nhwc=1")}
     assert "| Fixed in every run | `use_tf32=0` |" in markdown(record, {})
 
@@ -606,8 +597,7 @@ def test_fixed_settings_are_said_once() -> None:
 def test_choices_never_measured_are_listed() -> None:
     """The table of knobs has every choice of the space: measured ones with an interval, the others as such."""
     record = realistic(12)
-    table = knobs.table(record)
-    assert table is not None
+    table = there(knobs.table(record))
     named = {cell.text for row in table.rows if isinstance(cell := row[0], Code)}
     off_default = {
         f"{d.name}={choice.label}".replace("=True", "=1").replace("=False", "=0")
@@ -660,8 +650,7 @@ def test_a_thousand_runs_fit_a_report(tmp_path: Path) -> None:
     files = write(record, tmp_path / "long.md")
     assert [file.name for file in files[:2]] == ["long.md", "long.html"]
     assert len(files) == 2 + len(PICTURES)
-    table = ranking.table(record)
-    assert table is not None
+    table = there(ranking.table(record))
     assert len(table.rows) == 11
     assert files[0].stat().st_size < 30_000
     assert files[1].stat().st_size < 8_000_000

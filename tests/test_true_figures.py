@@ -18,7 +18,7 @@ from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import TrialEnded
 from rtmo_optuna.verbs import tune
 from test_finals import ARENA, Planted, options
-from test_show_charts import EQUAL, FASTER, contested, markdown, measured, realistic, study
+from test_show_charts import EQUAL, FASTER, contested, markdown, measured, realistic, study, there
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,8 +65,7 @@ def test_what_would_be_found_is_not_told_where_nothing_new_ran() -> None:
     """A baseline alone says how noisy the host is, and nothing of what a study of it finds."""
     record = contested(realistic(), EQUAL)
     alone = replace(record, processes=tuple(p for p in record.processes if p.purpose is Purpose.BASELINE))
-    table = noise.table(replace(alone, noise=LOUD))
-    assert table is not None
+    table = there(noise.table(replace(alone, noise=LOUD)))
     assert "Gain that can be found" not in {row[0] for row in table.rows}
     assert "four studies of five" not in verdict.status_line(replace(alone, noise=LOUD))
     assert [name for name, _ in verdict.facts(alone) if name.startswith("Default")] == ["Default latency (baseline)"]
@@ -74,8 +73,7 @@ def test_what_would_be_found_is_not_told_where_nothing_new_ran() -> None:
 
 def test_a_knob_s_effect_is_told_as_the_trials_own() -> None:
     """Single measurements say what a choice did in the trials, not that it helps."""
-    chart = knobs.chart(realistic())
-    assert chart is not None
+    chart = there(knobs.chart(realistic()))
     assert chart.title.startswith("Most in the trials: prefer_nhwc=1, ")
     assert "helps" not in markdown(realistic(), {}) + chart.title
 
