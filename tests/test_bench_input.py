@@ -45,10 +45,11 @@ def test_json_tells_what_was_run_on_what(tmp_path: Path, capsys: pytest.CaptureF
         assert len(side["processes_ms"]) == side["processes"]
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_it_without_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No pair begins past the limit; what cannot be said is not said; the made input is told to people too."""
-    write_script(tmp_path, base_ms=1.0)
-    told = _bench(capsys, "script.json", "--engine", "scripted", "--timeout", "1s")
+    write_script(tmp_path, base_ms=20.0)
+    told = _bench(capsys, "script.json", "--engine", "scripted", "--timeout", "3s")
     assert "not confirmed" in told
     assert "The time was up" in told
     assert "input:    made from the signature" in told

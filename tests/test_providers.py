@@ -89,6 +89,7 @@ def resolved(of: str, **knobs: tuple[Value, ...] | None) -> tuple[dict[str, list
     return {one.name: [choice.label for choice in one.choices] for one in space.dimensions}, left_out
 
 
+@pytest.mark.slow
 def test_a_provider_that_is_made_up_is_tuned_and_opened(model: Path, tmp_path: Path) -> None:
     """Nothing else knows its name: study, search, confirmation, configuration file and session take it as it is."""
     provider = made_up()
@@ -182,7 +183,8 @@ def test_what_the_processor_lacks_is_left_out() -> None:
 
 def test_the_host_has_the_rivals_in_one_space() -> None:
     """Who runs is a choice; what only one of them has means nothing beside the other, and is not handed to it."""
-    choices, left_out = resolved("host", provider=None, intra_op_num_threads=(0, 1))
+    choices, left_out = resolved("host", provider=None, threads=None)
+    assert choices["threads"] == [0, 1, 2, 4, 8]
     there = [] if openvino.PROVIDER.missing() else ["openvino", "openvino+f16"]
     assert choices.get("provider", ["cpu"]) == ["cpu", *there]
     assert "provider=openvino+bf16" in left_out
@@ -193,6 +195,16 @@ def test_the_host_has_the_rivals_in_one_space() -> None:
     rival, settings = PROVIDERS["host"].chosen(both)
     assert (rival.name, settings) == ("openvino", Settings.of({"INFERENCE_PRECISION_HINT": "f16"}))
     assert PROVIDERS["host"].chosen(Settings())[0].name == "cpu"
+
+
+def test_settings_of_either_rival_are_a_place_in_the_space() -> None:
+    """What means something for one of them is found beside it, whoever comes first."""
+    study = StudyDefinition("s", "host", {"threads": None, "provider": ("cpu", "openvino"), "enable_mem_pattern": None})
+    space = resolve.resolve(study, MACHINE, facts(), fixed_shapes=True)
+    one: dict[str, Value] = {"provider": "openvino", "threads": 2, "enable_mem_pattern": True}
+    if openvino.PROVIDER.missing():
+        one = {"threads": 2, "enable_mem_pattern": False}
+    assert resolve.params_of(space, resolve.settings_of(space, one)) == one
 
 
 @needs_openvino
@@ -242,6 +254,7 @@ def test_openvino_refuses_what_it_does_not_know(model: Path) -> None:
         wrong.open(str(model), Settings.of({"NO_KNOB": 1}))
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvinos_own_precision_is_refused_and_ours_is_exact(
     rtmo_t: Callable[[str], tuple[Path, NDArray[np.float32]]],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna.providers import cpu, openvino
 from rtmo_optuna.providers.base import Knob, Provider, Untyped, combined
-from rtmo_optuna.types.request import Scope, Settings, Value
+from rtmo_optuna.types.request import Choice, Dimension, Scope, Settings, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +51,13 @@ def _knobs() -> Iterator[Knob]:
     yield from seen.values()
 
 
+def _threads() -> Dimension:
+    """Return the number of threads as one dimension, whoever runs the model: the other's means nothing then."""
+    of_cpu, of_openvino = "intra_op_num_threads", "INFERENCE_NUM_THREADS"
+    numbers = next(knob.choices for knob in cpu.PROVIDER.knobs if knob.name == of_cpu)
+    return Dimension("threads", tuple(Choice(n, ((of_cpu, n), (of_openvino, n))) for n in numbers))
+
+
 def _runs(**settings: Value) -> dict[str, Value]:
     return {_WHO.name: openvino.PROVIDER.name, **settings}
 
@@ -67,6 +74,7 @@ PROVIDER = _Host(
             openvino_f16=_runs(INFERENCE_PRECISION_HINT="f16"),
             openvino_bf16=_runs(INFERENCE_PRECISION_HINT="bf16"),
         ),
+        _threads(),
         *cpu.PROVIDER.combined,
     ),
 )

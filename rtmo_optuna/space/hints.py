@@ -61,6 +61,7 @@ WORTH: Mapping[str, Mapping[Value, Worth]] = {
     "use_tf32": {False: Worth(0.77)},
     "provider": {ANY: Worth(1.3, recorded=False)},
     "INFERENCE_PRECISION_HINT": {ANY: Worth(1.3, recorded=False)},
+    "threads": {ANY: Worth(1.3, recorded=False)},
     "intra_op_num_threads": {ANY: Worth(1.3, recorded=False)},
     "session.intra_op.allow_spinning": {False: Worth(1.1, recorded=False)},
     "execution": {ANY: Worth(1.05, recorded=False)},

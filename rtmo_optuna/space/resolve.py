@@ -152,8 +152,8 @@ def params_of(space: SearchSpace, settings: Settings) -> dict[str, Value] | None
     params: dict[str, Value] = {}
     for dimension in space.dimensions:
         names = {name for choice in dimension.choices for name, _ in choice.values}
-        held = canonical(space.provider, {name: value for name, value in settings if name in names})
-        fits = [c for c in dimension.choices if canonical(space.provider, dict(c.values)) == held]
+        rest = {name: value for name, value in settings if name not in names}
+        fits = [c for c in dimension.choices if canonical(space.provider, {**rest, **dict(c.values)}) == settings]
         if not fits:
             return None
         params[dimension.name] = fits[0].label
