@@ -49,7 +49,7 @@ def test_json_tells_what_was_run_on_what(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_time_limit_ends_it_without_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No pair begins past the limit; what cannot be said is not said; the made input is told to people too."""
     write_script(tmp_path, base_ms=20.0)
-    told = _bench(capsys, "script.json", "--engine", "scripted", "--timeout", "3s")
+    told = _bench(capsys, "script.json", "--engine", "scripted", "--timeout", "8s")
     assert "not confirmed" in told
     assert "The time was up" in told
     assert "input:    made from the signature" in told
@@ -73,3 +73,16 @@ def test_the_shapes_that_were_tuned_are_taken(
     models.dense(tmp_path / "m.onnx", ("n", 8))
     options = TuneOptions(model=tmp_path / "m.onnx", config=config, shapes=shapes)
     assert with_tuned_shapes(options).shapes == expected
+
+
+def test_a_time_limit_that_is_over_before_any_process_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no fault of the settings, and what to do is said."""
+    write_script(tmp_path, base_ms=1.0)
+    with pytest.raises(SystemExit) as ended:
+        main.main(
+            ["bench", "script.json", "--engine", "scripted", "--timeout", "0.01s", "--set", "enable_mem_pattern=0"]
+        )
+    assert ended.value.code == 1
+    assert "The time was up before the outputs were compared" in capsys.readouterr().err

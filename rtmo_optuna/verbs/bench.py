@@ -165,7 +165,7 @@ class _Duel:
 
     def run(self) -> None:
         """Run pairs until they say something, or the time is up."""
-        while not (self.told.over or self._late) and (pair := self._pair()):
+        while not (self.told.over or _late(self.runner)) and (pair := self._pair()):
             self.pairs.append((pair[self.first], pair[self.second]))
             self.told = self._said()
             costs = " against ".join(map(_ms, self.pairs[-1]))
@@ -175,10 +175,6 @@ class _Duel:
         rules = confirm.ConfirmRules(self.looks, two_sided=True)
         return confirm.confirm(self.pairs, rules, self.first, self.second)
 
-    @property
-    def _late(self) -> bool:
-        return self.runner.clock() >= self.runner.until - _EARLY_S
-
     def _pair(self) -> dict[Settings, float | None]:
         """Return the costs of a pair of processes; nothing where the time was up before both were done."""
         costs: dict[Settings, float | None] = {}
@@ -187,7 +183,7 @@ class _Duel:
             costs[settings] = record.cost
             if measurement.outcome is Outcome.MEASURED:
                 self.measured[settings].append(measurement)
-            elif self._late:
+            elif _late(self.runner):
                 self.broken = f", while {settings} was in the stage {measurement.stage}"
                 return {}
             elif not self.measured[settings]:
@@ -242,14 +238,22 @@ def _outputs(planned: Plan, runner: ChildRunner, first: Settings, second: Settin
     try:
         bench.reference(ReferenceRequest(session, runner.inputs, str(target)), planned.rules.limits, runner.until)
     except ChildError as error:
-        message = f"{second} cannot be run: {error.stage}: {error}"
-        raise NothingMeasuredError(message) from error
+        raise NothingMeasuredError(_not_run(runner, second, f"{error.stage}: {error}")) from error
     rules = replace(planned.rules, gate=GateRequest(planned.gate.rules, str(target)))
     _, measurement = recorded(runner, rules, Purpose.CONFIRMATION, -1, first)
     if measurement.gate is None:
-        message = f"{first} cannot be run: {measurement.why}"
-        raise NothingMeasuredError(message)
+        raise NothingMeasuredError(_not_run(runner, first, measurement.why))
     return apart(measurement.gate)
+
+
+def _not_run(runner: ChildRunner, settings: Settings, why: str) -> str:
+    """Return why there is nothing to say of `settings`: the time may be up, which is no fault of theirs."""
+    advice = " The time was up before the outputs were compared: give a longer --timeout." if _late(runner) else ""
+    return f"{settings} cannot be run: {why}{advice}"
+
+
+def _late(runner: ChildRunner) -> bool:
+    return runner.clock() >= runner.until - _EARLY_S
 
 
 def apart(gate: GateResult) -> str:
