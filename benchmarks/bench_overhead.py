@@ -153,7 +153,8 @@ def parent_cost(trials: int, filled: int, waiting: Waiting) -> tuple[float, floa
         tune = simulated.tune(study, runner, study.about.space.fixed, baseline=0, observer=observe, search_only=True)
         tune.run()
         assert study.runs >= first + trials, study.trials[-1]
-        assert all(trial.measurement.outcome is not Outcome.FAILED for trial in study.trials[-trials:])
+        failed = [trial.measurement.why for trial in study.trials[-trials:] if study.failed(trial.settings)]
+        assert not failed, failed
         return statistics.median(own) * 1e3, statistics.median(whole) * 1e3
 
 

@@ -32,7 +32,7 @@ ENUMERATED = 20_000
 _DRAWN = 4_000
 _AROUND = 5
 _HOPELESS = 0.05
-_TOLD = 150
+_TOLD = 100
 """The surrogate's time grows with the cube of what it is told: of more, that is the best and a share of the others."""
 
 
@@ -68,7 +68,7 @@ class HammingGP(OverSpace):
     only shorter (an objective like p99 lies above the running median). Failed trials teach no cost but where settings
     fail. What other workers have under way is believed to turn out as predicted. Without an initial design: after the
     default, what is expected to improve most is what is known least, far off the default in all dimensions. Of equals
-    the first in the space's order is proposed. Of more than 150 measured costs, the best and a share of the others are
+    the first in the space's order is proposed. Of more than 100 measured costs, the best and a share of the others are
     learned from.
     """
 
