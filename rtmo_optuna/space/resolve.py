@@ -149,6 +149,8 @@ def settings_of(space: SearchSpace, params: Mapping[str, Value]) -> Settings:
 
 def params_of(space: SearchSpace, settings: Settings) -> dict[str, Value] | None:
     """Return the parameters that stand for `settings`, or None where they lie outside the space."""
+    if not dict(settings).keys() <= knob_table(space.provider).keys():
+        return None
     params: dict[str, Value] = {}
     for dimension in space.dimensions:
         names = {name for choice in dimension.choices for name, _ in choice.values}
