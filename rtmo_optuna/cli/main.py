@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from rtmo_optuna.cli.progress import Progress, comparison_rows, print_table, space_rows
+from rtmo_optuna.cli.printed import name_files, print_table, say, show_comparison, show_plan, tell_pace
+from rtmo_optuna.cli.progress import Progress
 from rtmo_optuna.cli.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
-from rtmo_optuna.display import visible, without_password
+from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import LostError, TunerError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.show.sections.verdict import sentence
-from rtmo_optuna.show.words import count, number, pace
+from rtmo_optuna.show.words import number
+from rtmo_optuna.types.study import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from rtmo_optuna.types.subject import StudyDefinition
 
 NO_VERDICT = 4
 INTERRUPTED = 130
@@ -30,7 +31,6 @@ _EXIT_CODES = (
     "Exit codes: 0 done; 1 nothing could be measured; 2 bad usage or input, nothing was written; 4 no verdict (too "
     "little was tried, or not confirmed), the YAML file was left alone; 130 interrupted, after the report."
 )
-_DEFAULT_STORAGE = "sqlite:///studies/studies.db"
 _CONFIG = Path("config.yaml")
 _GATES = one_of("auto", "elementwise", "detections", "off")
 
@@ -104,7 +104,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     search_only: Annotated[
         bool, typer.Option("--search-only", help="Stop before race and confirmation, and leave the YAML file alone.")
     ] = False,
-    storage: Storage = _DEFAULT_STORAGE,
+    storage: Storage = DEFAULT_STORAGE,
     new: Annotated[bool, typer.Option("--new", help="Start a new study beside one of the same name.")] = False,
     config_path: Annotated[
         str | None, _option("--config-path", text("A.B.C"), "Where in the YAML file the settings go.")
@@ -150,22 +150,22 @@ def tune(  # noqa: PLR0917 - one parameter an option
     )
     if dry_run:
         with scratch() as folder:
-            _show_plan(prepare.plan_tune(options, folder))
+            show_plan(prepare.plan_tune(options, folder))
         return
     with Progress() as progress:
         result = verb.tune(options, progress)
-    _say(f"\n{sentence(result.record)}")
-    _tell_pace(result.record.definition)
+    say(f"\n{sentence(result.record)}")
+    tell_pace(result.record.definition)
     if result.config:
         kept = f" (the old file is {result.backup})" if result.backup else ""
-        _say(f"settings: {result.config}{kept}")
-    _name_files(result.files)
-    _say(f"study:    {result.record.name} in {without_password(result.record.storage)}")
+        say(f"settings: {result.config}{kept}")
+    name_files(result.files)
+    say(f"study:    {result.record.name} in {without_password(result.record.storage)}")
     if result.interrupted:
-        _say("Interrupted; the configuration file was left alone. The same command goes on from here.")
+        say("Interrupted; the configuration file was left alone. The same command goes on from here.")
         raise typer.Exit(INTERRUPTED)
     if result.undecided:
-        _say("No verdict; the configuration file was left alone.")
+        say("No verdict; the configuration file was left alone.")
         raise typer.Exit(NO_VERDICT)
 
 
@@ -230,32 +230,24 @@ def bench(  # noqa: PLR0917 - one parameter an option
 
         typer.echo(json.dumps(encode(found), indent=2))
         return
-    print_table(("", "first", "second"), comparison_rows(found))
-    _say(f"{found.sentence}\nverdict:  {found.verdict}\noutputs:  {found.outputs}")
-    if found.made_of:
-        shapes = ", ".join(f"{name} {list(shape)}" for name, shape in found.made_of.shapes.items())
-        _say(f"input:    {found.made_of.input} ({shapes})")
-    if found.rate_hz is not None:
-        _say(f"pace:     {pace(found.rate_hz)}")
-    for note in found.notes:
-        _say(f"note:     {note}")
+    show_comparison(found)
 
 
 @app.command()
 def report(
     name: Annotated[str, typer.Argument(help="Name of the study.")],
-    storage: Storage = _DEFAULT_STORAGE,
+    storage: Storage = DEFAULT_STORAGE,
     output: Output = None,
 ) -> None:
     """Write a study's report again. Runs nothing."""
     from rtmo_optuna.verbs import tune as verb
 
     _set_logging()
-    _name_files(verb.report(name, storage, output))
+    name_files(verb.report(name, storage, output))
 
 
 @app.command()
-def studies(storage: Storage = _DEFAULT_STORAGE) -> None:
+def studies(storage: Storage = DEFAULT_STORAGE) -> None:
     """List the studies of a storage."""
     from rtmo_optuna.study.library import list_studies
 
@@ -276,7 +268,7 @@ def studies(storage: Storage = _DEFAULT_STORAGE) -> None:
 
 @app.command()
 def dashboard(
-    storage: Storage = _DEFAULT_STORAGE,
+    storage: Storage = DEFAULT_STORAGE,
     host: Annotated[
         str, _option("--host", text("ADDRESS"), "Address to listen on. The dashboard has no log-in.")
     ] = "127.0.0.1",
@@ -288,7 +280,7 @@ def dashboard(
 
     _set_logging()
     database.open_storage(storage, create=False)
-    _say(f"http://{host}:{port}/dashboard/   (Ctrl-C ends it)")
+    say(f"http://{host}:{port}/dashboard/   (Ctrl-C ends it)")
     page.serve(database.url_of(storage), str(database.artifacts_folder(storage)), host, port)
 
 
@@ -298,42 +290,8 @@ def _set_logging(*, verbose: bool = False) -> None:
     logging.getLogger("optuna").setLevel(logging.INFO if verbose else logging.ERROR)
 
 
-def _show_plan(plan: Any) -> None:  # noqa: ANN401 - its module is imported late
-    from rtmo_optuna.space.resolve import size
-
-    about = plan.about
-    device = about.machine.gpu.name if about.machine.gpu else about.machine.cpu
-    print_table(("knob", "choices"), space_rows(about.space.dimensions), f"{size(about.space)} combinations")
-    for frozen in about.space.left_out:
-        _say(f"left out: {frozen.name}: {frozen.reason}")
-    for warning in about.warnings:
-        _say(f"warning:  {warning}")
-    budget = about.definition
-    _say(f"model:    {about.model_path} ({', '.join(f'{n} {s}' for n, s in about.inputs.shapes.items())})")
-    _say(f"machine:  {device}, {about.definition.provider}, ONNX Runtime {about.model.versions['onnxruntime']}")
-    _say(f"budget:   {count(budget.trials, 'trial')}, {budget.timeout_s:g} s")
-    _tell_pace(budget)
-    _say(f"study:    {about.name} in {about.storage}")
-    _say(f"settings: {plan.config.path}, now {plan.config.settings}")
-    _say(f"report:   {plan.report}")
-    _say("Nothing was written.")
-
-
-def _tell_pace(definition: StudyDefinition) -> None:
-    if definition.measuring.rate_hz is not None:
-        _say(f"pace:     {pace(definition.measuring.rate_hz)}")
-
-
-def _name_files(files: Sequence[Path]) -> None:
-    _say(f"report:   {files[0]}\npage:     {files[1]}")
-
-
-def _say(line: str, *, err: bool = False) -> None:
-    typer.echo(visible(line), err=err)
-
-
 def _fail(error: TunerError) -> NoReturn:
-    _say(f"error: {error}", err=True)
+    say(f"error: {error}", err=True)
     sys.exit(error.exit_code)
 
 
@@ -347,5 +305,5 @@ def main(arguments: list[str] | None = None, command: Callable[..., object] = ap
     except OSError as error:
         _fail(LostError(lost_file(error)))
     except KeyboardInterrupt:
-        _say("Interrupted.", err=True)
+        say("Interrupted.", err=True)
         sys.exit(INTERRUPTED)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from rtmo_optuna.cli.printed import console
 from rtmo_optuna.display import visible
 from rtmo_optuna.show.words import number
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.study import Event, Note, Origin, TrialEnded, TrialRecord, TrialStarted, WindowDone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
-    from rtmo_optuna.types.request import Dimension
-    from rtmo_optuna.verbs.bench import Comparison, Side
 
 _STYLES: Mapping[Outcome, str] = {
     Outcome.MEASURED: "green",
@@ -36,7 +33,6 @@ _ORIGINS: Mapping[Origin, str] = {
     Origin.PLAINER: " (the best, without what does nothing by itself)",
     Origin.PLAIN: " (the winner, without what nothing speaks for)",
 }
-_PLAIN_WIDTH = 160
 
 
 class Progress:
@@ -48,9 +44,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         """Draw on standard output, or nothing at all where it is to be `quiet`."""
-        self._console = Console(highlight=False, quiet=quiet)
-        if not self._console.is_terminal:
-            self._console.width = _PLAIN_WIDTH
+        self._console = console(quiet=quiet)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._running: TrialStarted | None = None
         self._best = ""
@@ -135,40 +129,3 @@ def _best(best: TrialRecord | None, default: TrialRecord | None) -> str:
     if default and default.measurement.latency_ms and best.number != default.number:
         text += f", unconfirmed (default's run {number(default.measurement.latency_ms)} ms)"
     return text
-
-
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:
-    """Print a table on standard output, cut to the terminal's width."""
-    table = Table(*columns, title=visible(title) or None, title_justify="left")
-    for row in rows:
-        table.add_row(*(Text(visible(str(cell))) for cell in row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
-    console.print(table)
-
-
-def comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
-    """Return a row for each figure that one of the two sides of a comparison has."""
-    names = ("p50", "p90", "p99")
-    figures: list[tuple[str, Callable[[Side], object]]] = [
-        ("settings", lambda side: side.settings),
-        ("processes", lambda side: side.processes),
-        ("latency, ms", lambda side: _figure(side.latency_ms)),
-        *((f"{name}, ms", lambda side, name=name: _figure(side.quantiles_ms.get(name))) for name in names),
-        ("calls missed", lambda side: side.missed or ""),
-        ("session build, ms", lambda side: _figure(side.session_build_ms)),
-        ("first run, ms", lambda side: _figure(side.first_run_ms)),
-        ("GPU memory, MiB", lambda side: _figure(side.gpu_memory_bytes and side.gpu_memory_bytes / 2**20)),
-    ]
-    rows = ((name, str(tell(found.first)), str(tell(found.second))) for name, tell in figures)
-    return [row for row in rows if any(row[1:])]
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def space_rows(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
-    """Return a row for each dimension: its name and its choices."""
-    return [(d.name, ", ".join("none" if c.label is None else str(c.label) for c in d.choices)) for d in dimensions]

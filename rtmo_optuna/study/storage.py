@@ -20,11 +20,11 @@ from rtmo_optuna.errors import LostError, UsageError
 from rtmo_optuna.space.values import advice, nearest
 from rtmo_optuna.study import transaction
 from rtmo_optuna.study.retries import Patience, PatientStorage
+from rtmo_optuna.types.study import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEFAULT_STORAGE = "sqlite:///studies/studies.db"
 HEARTBEAT_S = 60
 GRACE_S = 1800
 _DATABASES = ("sqlite", "postgresql", "mysql", "mariadb")

@@ -27,6 +27,8 @@ from rtmo_optuna.types.request import (
 )
 from rtmo_optuna.types.subject import GpuState, InputFacts, Machine, SearchSpace, StudyDefinition
 
+DEFAULT_STORAGE = "sqlite:///studies/studies.db"
+"""Where studies are kept if nobody says otherwise."""
 ENOUGH_TRIED = 10
 """Settings that say something of a space by single trials alone; all of it where it has fewer."""
 

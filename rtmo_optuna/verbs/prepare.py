@@ -1,11 +1,10 @@
-"""Everything a run must know before it starts; nothing the user has is touched, and bad input ends here."""
+"""What the user asked for, and the plan that comes of it: all that a run must know; nothing is touched yet."""
 
 from __future__ import annotations
 
 import functools
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,29 +20,26 @@ from rtmo_optuna.engine.inputs.shapes import parse_shapes
 from rtmo_optuna.engine.watch import ModelWatch
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
-from rtmo_optuna.machine import host, load
+from rtmo_optuna.machine import host
 from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
 from rtmo_optuna.space import configfile, definition, resolve
-from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
 from rtmo_optuna.types.measurement import GateMode, GateRequest
-from rtmo_optuna.types.request import EngineKind, ModelFacts, SessionSpec
-from rtmo_optuna.types.study import Observer, StudyRecord, key
-from rtmo_optuna.verbs import first_look
+from rtmo_optuna.types.request import EngineKind, SessionSpec
+from rtmo_optuna.types.study import DEFAULT_STORAGE, Observer, StudyRecord, key
+from rtmo_optuna.verbs import checks, first_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rtmo_optuna.types.subject import Gpu, StudyDefinition
+    from rtmo_optuna.types.subject import StudyDefinition
 
 ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
 """The environment variable that stands for `--allow-busy`, for hosts that never are idle."""
-_NAMED = 3
-_LONGEST_NAME = 200
 _QUICK_TRIALS = 12
 _QUICK_TIMEOUT_S = 180.0
 
@@ -68,7 +64,7 @@ class TuneOptions:
     input: Path | None = None
     input_scale: float = 1.0
     shapes: tuple[str, ...] = ()
-    storage: str = storage.DEFAULT_STORAGE
+    storage: str = DEFAULT_STORAGE
     new: bool = False
     gate: GateMode | None = None
     allow_busy: bool = False
@@ -98,8 +94,8 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
 
     Raises UsageError, with one sentence, for whatever the user has to change.
     """
-    _check_model(options.model)
-    _check_name(options.study_name)
+    checks.check_model(options.model)
+    checks.check_name(options.study_name)
     device = next(iter(gpus.gpus()), None)
     wanted = options.provider
     if wanted == "auto":
@@ -112,20 +108,20 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         )
         raise UsageError(message)
     device = device if PROVIDERS[chosen.provider].on_gpu else None
-    _check_runs(options, chosen)
-    _check_rate(options, chosen)
+    checks.check_runs(chosen, given=options.runs is not None)
+    checks.check_rate(chosen, given=options.rate_hz is not None)
     config = configfile.read(options.config, chosen.provider, options.config_path)
     configfile.check_writable(options.config)
     configfile.check_layout(config, chosen.provider)
     name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
-    _check_length(name, options.study_name)
-    report = _report_file(options.output, name)
+    checks.check_length(name, given=options.study_name is not None)
+    report = checks.report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine, extras=config.extras)
     if not (options.allow_busy or os.environ.get(ALLOW_BUSY)):
-        _check_idle(device)
+        checks.check_idle(device)
     model = first_look.describe(session, chosen)
-    _check_comparable(model, chosen)
+    checks.check_comparable(model, chosen)
     made = functools.partial(
         engine_inputs.prepare,
         model.inputs,
@@ -136,7 +132,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         batch=chosen.batch,
     )
     inputs = made()
-    _check_time(chosen, inputs.samples)
+    checks.check_time(chosen, inputs.samples)
     chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.samples))
     session = replace(session, free_dimensions=inputs.free_dimensions, shapes=inputs.shapes if inputs.fixed else {})
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
@@ -173,7 +169,7 @@ def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
     """
     planned = plan(options, scratch)
     name = foresee(options.storage, planned.about.name, planned.identity, new=options.new)
-    return replace(planned, about=replace(planned.about, name=name), report=_report_file(options.output, name))
+    return replace(planned, about=replace(planned.about, name=name), report=checks.report_file(options.output, name))
 
 
 def runner_of(
@@ -235,34 +231,6 @@ def identity(about: StudyRecord) -> dict[str, str]:
     }
 
 
-def _check_model(model: Path) -> None:
-    problem = (
-        "does not exist" if not model.exists()
-        else "is a folder" if model.is_dir()
-        else "is empty" if not model.stat().st_size
-        else ""
-    )  # fmt: skip
-    if problem:
-        message = f"The model {model} {problem}; give the path of an ONNX file."
-        raise UsageError(message)
-
-
-def _check_name(study: str | None) -> None:
-    """Refuse a study's name that would lead out of the results' folder, or that nobody could call it by."""
-    if study is not None and (not study.strip() or study in {".", ".."} or set(study) & set("/\\\0")):
-        message = f"{study!r} is no name for a study: give one without slashes, which stands for a folder of results."
-        raise UsageError(message)
-
-
-def _check_length(name: str, given: str | None) -> None:
-    """Refuse a study's name that no folder of results can have, with room for a number (`--new`)."""
-    if len(os.fsencode(name)) > _LONGEST_NAME:
-        whose = "--study-name" if given else "The model's and the study definition's names make a study's name that"
-        size = len(os.fsencode(name))
-        message = f"{whose} is too long ({size} bytes): give a --study-name of {_LONGEST_NAME} at most."
-        raise UsageError(message)
-
-
 def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
     found = definition.load(definition.find(options.study or provider), samplers=SAMPLERS)
     measuring = found.measuring
@@ -284,81 +252,3 @@ def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
         timeout_s=options.timeout_s or timeout_s,
         gate=replace(found.gate, mode=options.gate or found.gate.mode),
     )
-
-
-def _check_runs(options: TuneOptions, chosen: StudyDefinition) -> None:
-    runs, least = chosen.measuring.runs, OBJECTIVES[chosen.objective].least_calls
-    if runs is not None and runs < least:
-        where = "'measuring: runs'" if options.runs is None else "--runs"
-        message = (
-            f"The objective {chosen.objective!r} of the study definition {chosen.name!r} needs {least} timed calls of "
-            f"each process, and {where} gives {runs}: give at least {least}, or leave it out."
-        )
-        raise UsageError(message)
-
-
-def _check_rate(options: TuneOptions, chosen: StudyDefinition) -> None:
-    rate_hz = chosen.measuring.rate_hz
-    if rate_hz is not None and not OBJECTIVES[chosen.objective].paced:
-        where = "'measuring: rate_hz'" if options.rate_hz is None else "--rate"
-        those = " and ".join(name for name, objective in OBJECTIVES.items() if objective.paced)
-        message = (
-            f"At a fixed rate there are the objectives {those}, and {where} gives one to the study definition "
-            f"{chosen.name!r}, whose objective is {chosen.objective!r}: leave out one of them."
-        )
-        raise UsageError(message)
-
-
-def _check_time(chosen: StudyDefinition, samples: int) -> None:
-    """Refuse a rate at which one process alone would take all the time that there is."""
-    each_s = least_s(chosen.measuring, samples, OBJECTIVES[chosen.objective].least_calls)
-    if each_s > chosen.timeout_s:
-        message = (
-            f"At {chosen.measuring.rate_hz:g} calls a second each process takes {each_s:.0f} s at least, more than the "
-            f"{chosen.timeout_s:g} s that all of the study may take: give a higher rate or more time."
-        )
-        raise UsageError(message)
-
-
-def _check_idle(device: Gpu | None) -> None:
-    """Refuse a GPU, or without one a processor, that others compute on."""
-    if device:
-        name, most = device.name, ""
-        others = [(process.name, process.pid) for process in gpus.processes(device) if process.pid != os.getpid()]
-    else:
-        cores = host.host().cores
-        loads = load.busy_with(cores)
-        name, most = "The processor", f", on {sum(one.cores for one in loads):.1f} of {cores} cores"
-        others = [(one.name, one.pid) for one in loads]
-    if others:
-        who = ", ".join(f"{called or 'a process'} (pid {pid})" for called, pid in others[:_NAMED])
-        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        message = f"{name} is busy with {who}{more}{most}: end that, or say --allow-busy and believe the figures less."
-        raise UsageError(message)
-
-
-def _check_comparable(model: ModelFacts, chosen: StudyDefinition) -> None:
-    if model.random_operators and chosen.gate.mode is not GateMode.OFF:
-        message = (
-            f"The model draws random numbers ({', '.join(model.random_operators)}), so its outputs cannot be compared "
-            "from run to run: run with --gate off, and check the outputs yourself."
-        )
-        raise UsageError(message)
-
-
-def _report_file(output: Path | None, study: str) -> Path:
-    given = output or Path("results", study)
-    report = given if given.suffix.lower() in {".md", ".markdown"} else given / "report.md"
-    standing = next(folder for folder in (report.parent, *report.parent.parents, Path()) if folder.exists())
-    try:
-        if not standing.is_dir():
-            raise NotADirectoryError(None, "it is a file")
-        with tempfile.TemporaryFile(dir=standing):
-            pass
-    except OSError as error:
-        message = f"The output folder {report.parent} cannot be written: {error.strerror} ({standing}). Name --output."
-        raise UsageError(message) from error
-    if report.is_dir():
-        message = f"The report {report} is a folder. Name another --output."
-        raise UsageError(message)
-    return report
