@@ -32,11 +32,10 @@ from rtmo_optuna.machine.host import host
 from rtmo_optuna.samplers.table import distributions
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.space.knobs import dimension_table
-from rtmo_optuna.space.resolve import every_params, resolve, settings_of
+from rtmo_optuna.space.resolve import every_params, settings_of
 from rtmo_optuna.study.library import open_study
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Measuring, ModelFacts, SessionSpec
-from rtmo_optuna.types.study import StudyRecord
 from rtmo_optuna.types.subject import InputFacts, StudyDefinition
 
 if TYPE_CHECKING:
@@ -96,19 +95,8 @@ def a_study(folder: Path) -> tuple[Study, SessionSpec, str]:
     )
     machine = host()
     model = ModelFacts((), (), 0, {}, {}, "cuda", {"onnxruntime": "99.0"})
-    about = StudyRecord(
-        name="overhead",
-        definition=definition,
-        space=resolve(definition, machine, model, fixed_shapes=True),
-        machine=machine,
-        model=model,
-        model_path=str(script),
-        model_sha256="",
-        inputs=InputFacts(str(inputs), "", {"input": (1,)}, 1, "", real=True),
-        trials=(),
-        storage=str(folder / "studies.db"),
-    )
-    study = open_study(about.storage, about, {}, new=False)
+    made = InputFacts(str(inputs), "", {"input": (1,)}, 1, "", real=True)
+    study = simulated.opened(folder, definition, machine, model, model_path=str(script), inputs=made)
     return study, SessionSpec(str(script), "cuda", engine=EngineKind.SCRIPTED), str(inputs)
 
 

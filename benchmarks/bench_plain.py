@@ -28,13 +28,12 @@ import optuna
 import simulated
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.verdict import verdict
-from rtmo_optuna.space.resolve import params_of, resolve
-from rtmo_optuna.study.library import open_study
+from rtmo_optuna.space.resolve import params_of
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import ModelFacts, Settings, Value
-from rtmo_optuna.types.study import Origin, StudyRecord
-from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, StudyDefinition
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import Gpu, Machine, StudyDefinition
 from simulated import SimulatedRunner
 
 if TYPE_CHECKING:
@@ -108,19 +107,7 @@ def _study(case: Case, folder: str, trials: int, timeout_s: float, sampler: str)
     model = ModelFacts(
         (), (), 17, operators, {}, "cuda", {"onnxruntime": "99.0"}, uncapturable={"NonMaxSuppression": 1}
     )
-    about = StudyRecord(
-        name="s",
-        definition=definition,
-        space=resolve(definition, machine, model, fixed_shapes=True),
-        machine=machine,
-        model=model,
-        model_path="",
-        model_sha256="",
-        inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
-        trials=(),
-        storage=f"sqlite:///{folder}/studies.db",
-    )
-    return open_study(about.storage, about, {}, new=False)
+    return simulated.opened(folder, definition, machine, model)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,20 +19,51 @@ from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.finals import Finals
 from rtmo_optuna.search.runner import Observed, Processes, Rules
 from rtmo_optuna.search.tune import Tune
+from rtmo_optuna.space.resolve import resolve
+from rtmo_optuna.study.library import open_study
 from rtmo_optuna.types.findings import Claim, Decided
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement
 from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import StudyRecord
+from rtmo_optuna.types.subject import InputFacts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rtmo_optuna.search.runner import Runner
     from rtmo_optuna.study.study import Study
+    from rtmo_optuna.types.request import ModelFacts
     from rtmo_optuna.types.study import Event
+    from rtmo_optuna.types.subject import Machine, StudyDefinition
 
 Draw: TypeAlias = Callable[[Settings], float | None]
 
 DEFAULT = Settings()
 BASELINE = 6
 UNGATED = GateRequest(GateRules(mode=GateMode.OFF), "")
+
+
+def opened(
+    folder: Path | str,
+    definition: StudyDefinition,
+    machine: Machine,
+    model: ModelFacts,
+    **more: Any,  # noqa: ANN401 - of the record
+) -> Study:
+    """Create or resume, in `folder`, a study by `definition` of a `model` that nobody runs; `more` is of its record."""
+    about = StudyRecord(
+        name=definition.name,
+        definition=definition,
+        space=resolve(definition, machine, model, fixed_shapes=True),
+        machine=machine,
+        model=model,
+        model_path="",
+        model_sha256="",
+        inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
+        trials=(),
+        storage=f"sqlite:///{folder}/studies.db",
+    )
+    return open_study(about.storage, replace(about, **more), {}, new=False)
 
 
 @dataclass

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import simulated
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.space.resolve import resolve
-from rtmo_optuna.study.library import open_study
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Limits, Measuring, ModelFacts, SessionSpec, Settings
-from rtmo_optuna.types.study import StudyRecord
-from rtmo_optuna.types.subject import InputFacts, Machine, StudyDefinition
 from rtmo_optuna.verbs.prepare import TuneOptions
 
 if TYPE_CHECKING:
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
 
     from rtmo_optuna.study.study import Study
     from rtmo_optuna.types.study import Observer
+    from rtmo_optuna.types.subject import Machine, StudyDefinition
 
 SHORT = Measuring(warmup_s=0.01, warmup_calls=2, window_s=0.01, window_calls=3, windows_min=3, windows_max=4)
 STRICT = Limits(start_s=20.0, build_s=2.0, first_run_s=2.0, window_s=2.0, exit_s=5.0)
@@ -68,16 +66,4 @@ def tune_options(folder: Path, definition: str, *, script: dict[str, Any], **mor
 def opened(folder: Path, definition: StudyDefinition, machine: Machine, model: ModelFacts | None = None) -> Study:
     """Create or resume a study by `definition` in `folder`, of a `model` that nobody runs."""
     model = model or ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
-    about = StudyRecord(
-        name="s",
-        definition=definition,
-        space=resolve(definition, machine, model, fixed_shapes=True),
-        machine=machine,
-        model=model,
-        model_path="",
-        model_sha256="",
-        inputs=InputFacts("", "", {"input": (1,)}, 1, "", real=True),
-        trials=(),
-        storage=f"sqlite:///{folder}/studies.db",
-    )
-    return open_study(about.storage, about, {}, new=False)
+    return simulated.opened(folder, definition, machine, model, name="s")
