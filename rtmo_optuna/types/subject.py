@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -38,11 +39,22 @@ class Gpu:
     compute_capability: str
 
 
+class ClockReason(enum.IntFlag):
+    """Why a GPU's clocks are held down: NVML's bits (nvml.h, nvmlClocksEventReasons), but for those of an idle one."""
+
+    CHOSEN = 0x02
+    POWER_CAP = 0x04
+    HARDWARE = 0x08
+    HEAT_SOFTWARE = 0x20
+    HEAT_HARDWARE = 0x40
+    POWER_BRAKE = 0x80
+
+
 @dataclass(frozen=True, slots=True)
 class GpuState:
     """How fast a GPU runs: SM clock in MHz, temperature in degrees Celsius (None: not told), what holds it down.
 
-    `reasons` are NVML's bits (nvmlClocksEventReasons).
+    `reasons` are the bits of `ClockReason`, and others that NVML tells.
     """
 
     sm_mhz: int | None

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.verbs.prepare import Plan
 
 _CONFIG = "config"
-_EARLY_S = 0.05
-"""A process that the time limit ends is killed so much before it at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +251,7 @@ def _not_run(runner: ChildRunner, settings: Settings, why: str) -> str:
 
 
 def _late(runner: ChildRunner) -> bool:
-    return runner.clock() >= runner.until - _EARLY_S
+    return runner.clock() >= runner.until
 
 
 def apart(gate: GateResult) -> str:

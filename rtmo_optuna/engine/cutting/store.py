@@ -94,8 +94,8 @@ def store(place: Path, parts: Parts, write: Callable[[Path], None]) -> None:
         _write(place / _ABOUT, {"parts": parts, "files": files})
     except OSError as error:
         message = (
-            f"The cut model cannot be kept in {place.parent} ({error.strerror}): make room or give the right to write "
-            "there, or set XDG_CACHE_HOME to a folder that can be written."
+            f"What is made of the model cannot be kept in {place.parent} ({error.strerror}): make room or give the "
+            "right to write there, or set XDG_CACHE_HOME to a folder that can be written."
         )
         raise UsageError(message) from error
 

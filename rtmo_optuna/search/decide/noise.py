@@ -8,6 +8,8 @@ import statistics
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.types.subject import ClockReason
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -28,10 +30,9 @@ _TREND_Z = statistics.NormalDist().inv_cdf(0.995)
 _LEAST_WINDOWS = 6
 _LEAST_SHARE = 0.2
 
-# nvml.h, nvmlClocksEventReasons: hardware slowdown, software and hardware thermal slowdown, power brake. Idle, chosen
-# clocks and the software power cap are left out: a power cap is the steady state of many cards, the baseline's too,
-# and where it is not, the clock tells.
-_THROTTLED = 0x08 | 0x20 | 0x40 | 0x80
+# Chosen clocks and the software power cap are left out: a power cap is the steady state of many cards, the baseline's
+# too, and where it is not, the clock tells.
+_THROTTLED = ClockReason.HARDWARE | ClockReason.HEAT_SOFTWARE | ClockReason.HEAT_HARDWARE | ClockReason.POWER_BRAKE
 
 
 def between(values: Mapping[Settings, Sequence[float]]) -> float | None:

@@ -9,6 +9,7 @@ from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table
 from rtmo_optuna.show.scores import objective
 from rtmo_optuna.show.words import NBSP
+from rtmo_optuna.types.subject import ClockReason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
     from rtmo_optuna.types.subject import GpuState
 
 
-_HOLDS: Mapping[int, str] = {  # nvml.h, nvmlClocksEventReasons; left out are those of a GPU that may go faster
-    0x02: "chosen clocks",
-    0x04: "the power cap",
-    0x08: "hardware slowdown",
-    0x20: "heat (software)",
-    0x40: "heat (hardware)",
-    0x80: "the power brake",
+_HOLDS: Mapping[ClockReason, str] = {
+    ClockReason.CHOSEN: "chosen clocks",
+    ClockReason.POWER_CAP: "the power cap",
+    ClockReason.HARDWARE: "hardware slowdown",
+    ClockReason.HEAT_SOFTWARE: "heat (software)",
+    ClockReason.HEAT_HARDWARE: "heat (hardware)",
+    ClockReason.POWER_BRAKE: "the power brake",
 }
 
 _VERSIONS: Mapping[str, str] = {"onnxruntime": "ONNX Runtime", "cuda": "CUDA", "cudnn": "cuDNN"}
