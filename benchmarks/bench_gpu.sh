@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The figures of docs/benchmarks.md that need a GPU, those not seen yet first: an hour on two GPUs, two on one.
+# Most figures of docs/benchmarks.md that need a GPU, those not seen yet first: an hour on two GPUs, two on one.
 #
 #   bash benchmarks/bench_gpu.sh FOLDER
 #
