@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rtmo_optuna.types.findings import ProcessRecord
     from rtmo_optuna.types.study import StudyRecord
 
-COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
+_COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
 """Outcomes whose latency tells what the settings do; a pruned run's value rests on fewer windows."""
 
 
@@ -49,6 +49,12 @@ def axis_name(record: StudyRecord) -> str:
 def score(record: StudyRecord, trial: TrialRecord | None) -> float | None:
     """Return a trial's score in the objective's unit; None where there is none."""
     return None if trial is None else objective(record).score(trial.measurement)
+
+
+def scored(record: StudyRecord) -> list[tuple[TrialRecord, float]]:
+    """Return the runs that tell what their settings do, in order, each with its score."""
+    told = ((trial, score(record, trial)) for trial in record.runs if trial.measurement.outcome in _COUNTED)
+    return [(trial, value) for trial, value in told if value is not None]
 
 
 def with_unit(record: StudyRecord, value: float) -> str:

@@ -104,9 +104,8 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Text that starts just right of (`x`, `y`), in the colour of its role."""
+    """Text at the right edge, beside the height `y`, in the colour of its role."""
 
-    x: float
     y: float
     text: str
     role: Role

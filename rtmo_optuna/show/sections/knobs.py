@@ -21,7 +21,7 @@ from rtmo_optuna.show.render.blocks import (
     without_empty,
 )
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
-from rtmo_optuna.show.scores import COUNTED, objective, score
+from rtmo_optuna.show.scores import objective, scored
 from rtmo_optuna.show.words import NBSP, change, percent
 from rtmo_optuna.space.resolve import params_of
 from rtmo_optuna.types.findings import INERT_BELOW, Reading
@@ -46,11 +46,12 @@ _ROLES = {_BETTER: Role.FASTER, _WORSE: Role.SLOWER}
 def blocks(record: StudyRecord) -> Iterator[Block]:
     """Yield what the screening found, then what each choice does over all trials."""
     yield from _screened(record)
-    found = table(record)
+    every = effects(record)
+    found = table(record, every)
     if found is not None:
         if record.screening and record.screening.effects:
             yield Paragraph("Each choice over all trials, all else equal:")
-        yield from filled(chart(record), found)
+        yield from filled(chart(record, every), found)
 
 
 def _screened(record: StudyRecord) -> Iterator[Block]:
@@ -109,8 +110,7 @@ def effects(record: StudyRecord) -> tuple[Effect, ...]:
     reference |= (default and params_of(record.space, default.settings)) or {}
     design: list[dict[str, Value]] = []
     values: list[float] = []
-    for trial in record.runs:
-        value = score(record, trial) if trial.measurement.outcome in COUNTED else None
+    for trial, value in scored(record):
         params = params_of(record.space, trial.settings)
         if value and params:
             design.append(params)
@@ -120,9 +120,12 @@ def effects(record: StudyRecord) -> tuple[Effect, ...]:
     return tuple(sorted(found, key=lambda effect: order.index((effect.knob, effect.choice))))
 
 
-def chart(record: StudyRecord) -> Chart | None:
-    """Return each choice's effect on the score as a ratio to its knob's default, with 95 % intervals."""
-    every = effects(record)
+def chart(record: StudyRecord, found: tuple[Effect, ...] | None = None) -> Chart | None:
+    """Return each choice's effect on the score as a ratio to its knob's default, with 95 % intervals.
+
+    `found` are the record's `effects`, where they are at hand.
+    """
+    every = effects(record) if found is None else found
     known = [e for e in every if e.ratio is not None and e.low is not None and e.high is not None]
     if not known:
         return None
@@ -184,9 +187,9 @@ def _between(effect: Effect) -> str:
     return f"{change(effect.low or 1)} to {change(effect.high or 1)}"
 
 
-def table(record: StudyRecord) -> Table | None:
-    """Return what each choice does, by knob; None where no two choices can be compared."""
-    found = effects(record)
+def table(record: StudyRecord, found: tuple[Effect, ...] | None = None) -> Table | None:
+    """Return what each choice does, by knob; None where no two choices can be compared. `found` is as for `chart`."""
+    found = effects(record) if found is None else found
     if not found:
         return None
     goal = objective(record)

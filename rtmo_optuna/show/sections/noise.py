@@ -132,7 +132,7 @@ def windows(record: StudyRecord) -> Chart | None:
         lines += [Line(name, (*range(1, len(run) + 1),), run, role, thin=len(runs) > 1, dotted=True) for run in runs]
         middle = stats.median([value for run in runs for value in run])
         several = f" ({len(runs)} runs)" if len(runs) > 1 else ""
-        labels.append(Label(last, middle, f"{name} {number(middle)}{NBSP}ms{several}", role))
+        labels.append(Label(middle, f"{name} {number(middle)}{NBSP}ms{several}", role))
         spreads.append(f"{100 * stats.median([*map(stats.reach, runs)]):.1f}{NBSP}% ({name})")
     return Chart(
         name="windows",
@@ -178,7 +178,7 @@ def chart(record: StudyRecord) -> Chart | None:
             Line("median", (0.5, len(values) + 0.5), (middle, middle), Role.DEFAULT, dashed=True, thin=True),
             Spans(places, lows, highs, Role.MEASURED),
             Points("process", places, values, Role.MEASURED, hover=hover, legend=False),
-            Label(len(values), middle, f"median {number(middle)}{NBSP}ms", Role.DEFAULT),
+            Label(middle, f"median {number(middle)}{NBSP}ms", Role.DEFAULT),
         ),
         caption="The default settings in fresh processes, before the search: what differs here is noise.",
     )

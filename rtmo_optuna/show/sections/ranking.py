@@ -10,18 +10,19 @@ from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Code, Column, Paragraph, Table, filled, numbers, without_empty
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.scores import (
-    COUNTED,
     decided_by,
     differing,
     label,
     objective,
     role_of,
     score,
+    scored,
     titles,
     with_unit,
 )
 from rtmo_optuna.show.sections import noise, trials
 from rtmo_optuna.show.words import NBSP, change, number
+from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import TrialRecord
@@ -67,17 +68,14 @@ class Standing:
 
 def standings(record: StudyRecord) -> tuple[Standing, ...]:
     """Return all settings that have a score, the best first, runs of the same settings together."""
-    scored = objective(record)
     groups: dict[Settings, list[tuple[TrialRecord, float]]] = {}
-    for trial in record.runs:
-        value = scored.score(trial.measurement) if trial.measurement.outcome in COUNTED else None
-        if value is not None:
-            groups.setdefault(trial.settings, []).append((trial, value))
+    for trial, value in scored(record):
+        groups.setdefault(trial.settings, []).append((trial, value))
     # Where a run was measured to its end, those that were cut short say nothing more.
     for settings, group in groups.items():
         whole = [pair for pair in group if pair[0].measurement.outcome is Outcome.MEASURED]
         groups[settings] = whole or group
-    sign = 1 if scored.lower_is_better else -1
+    sign = 1 if objective(record).lower_is_better else -1
     middle = {settings: stats.median([value for _, value in group]) for settings, group in groups.items()}
     ordered = sorted(groups, key=lambda settings: (sign * middle[settings], len(settings)))
     return tuple(_standing(record, rank, groups[settings]) for rank, settings in enumerate(ordered, start=1))
@@ -164,10 +162,10 @@ def table(record: StudyRecord) -> Table | None:
             str(standing.rank),
             Code(str(differing(record, standing.settings))),
             "" if latency else number(standing.score),
-            _middle(standing, lambda m: m.batch * 1e9 / m.latency_ns if m.latency_ns else None, number),
+            _middle(standing, OBJECTIVES["throughput"].score, number),
             _middle(standing, lambda m: m.latency_ms, number),
-            _middle(standing, lambda m: _ms(m, "p90"), number),
-            _middle(standing, lambda m: _ms(m, "p99"), number),
+            _middle(standing, _p90, number),
+            _middle(standing, OBJECTIVES["p99"].score, number),
             _middle(standing, lambda m: m.gpu_memory_bytes, words.gib),
             "" if default is None else change(standing.score / default),
             ", ".join(_notes(record, standing)),
@@ -184,8 +182,8 @@ def _middle(standing: Standing, read: Callable[[Measurement], float | None], wri
     return "" if value is None else write(value)
 
 
-def _ms(measurement: Measurement, name: str) -> float | None:
-    value = measurement.quantiles_ns.get(name)
+def _p90(measurement: Measurement) -> float | None:
+    value = measurement.quantiles_ns.get("p90")
     return None if value is None else value / 1e6
 
 

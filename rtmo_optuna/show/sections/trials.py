@@ -11,7 +11,7 @@ from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table, without_empty
 from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Shape
 from rtmo_optuna.show.render.layout import apart, ticks
-from rtmo_optuna.show.scores import COUNTED, decided_by, differing, objective, score, with_unit
+from rtmo_optuna.show.scores import decided_by, differing, objective, score, scored, with_unit
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 
@@ -46,29 +46,25 @@ class _Heights:
 
 def chart(record: StudyRecord) -> Chart | None:
     """Return each run's score in order, the best so far, and the default; None where no run has a score."""
-    scored = [
-        (trial, value)
-        for trial in record.runs
-        if trial.measurement.outcome in COUNTED and (value := score(record, trial)) is not None
-    ]
-    if not scored:
+    every = scored(record)
+    if not every:
         return None
-    held = {trial.number for trial, _ in scored}
+    held = {trial.number for trial, _ in every}
     lost = [trial for trial in record.runs if trial.number not in held]
     default = score(record, record.default)
-    heights = _heights([value for _, value in scored], default, lost=bool(lost))
-    beyond = any(value > heights.cap for _, value in scored)
+    heights = _heights([value for _, value in every], default, lost=bool(lost))
+    beyond = any(value > heights.cap for _, value in every)
     last = max(trial.run for trial in record.runs)
 
     left, right = 0.4 - 0.008 * last, last + 0.6 + 0.008 * last
     lines, labels = [], []
     if default is not None:
         lines.append(Line("default", (left, right), (default, default), Role.DEFAULT, dashed=True, thin=True))
-        labels.append(Label(last, default, f"default {with_unit(record, default)}", Role.DEFAULT))
-    best = _best_so_far(record, scored, right)
+        labels.append(Label(default, f"default {with_unit(record, default)}", Role.DEFAULT))
+    best = _best_so_far(record, every, right)
     if best:
         lines.append(best)
-        labels.append(Label(last, best.y[-1], f"best {with_unit(record, best.y[-1])}", Role.BEST))
+        labels.append(Label(best.y[-1], f"best {with_unit(record, best.y[-1])}", Role.BEST))
     return Chart(
         name="history",
         title=_title(record, best, default),
@@ -86,7 +82,7 @@ def chart(record: StudyRecord) -> Chart | None:
         ),
         marks=(
             *lines,
-            *_points(record, scored, heights, last),
+            *_points(record, every, heights, last),
             *_lost(record, lost, heights.lost),
             *apart(labels, heights.high - heights.low),
         ),

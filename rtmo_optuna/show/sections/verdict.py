@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Facts, Listing, Paragraph
 from rtmo_optuna.show.scores import objective, typical, with_unit
@@ -52,16 +53,25 @@ def application(record: StudyRecord, applied: str) -> Iterator[Block]:
     yield Listing("\n".join(yaml) or "{}", "yaml")
     table = knob_table(record.space.provider)
     if any(knob in table and table[knob].scope is Scope.CALL for knob, _ in best.settings):
+        yield from _opened(record)
+
+
+def _opened(record: StudyRecord) -> Iterator[Block]:
+    """Yield how a session with settings that are no options of ONNX Runtime's is opened."""
+    opened = 'session = rtmo_optuna.open_session("model.onnx", "config.yaml")'
+    if not PROVIDERS[record.space.provider].on_gpu:
         yield Paragraph(
-            "They need a session that is called as the trials were: bound buffers, CUDA graphs and cut models are no "
-            "options of ONNX Runtime's own. What is written into an input buffer of the session is copied to the GPU "
-            "faster than any other array."
+            "They need a session that is opened as the trials' were: not all are ONNX Runtime's own options."
         )
-        name = next(iter(record.inputs.shapes), "input")
-        yield Listing(
-            f'session = rtmo_optuna.open_session("model.onnx", "config.yaml")\nbuffer = session.input_buffer("{name}")',
-            "python",
-        )
+        yield Listing(opened, "python")
+        return
+    yield Paragraph(
+        "They need a session that is called as the trials were: bound buffers, CUDA graphs, cut models and another "
+        "precision are no options of ONNX Runtime's own. What is written into an input buffer of the session is copied "
+        "to the GPU faster than any other array."
+    )
+    name = next(iter(record.inputs.shapes), "input")
+    yield Listing(f'{opened}\nbuffer = session.input_buffer("{name}")', "python")
 
 
 def sentence(record: StudyRecord) -> str:
@@ -75,7 +85,7 @@ def sentence(record: StudyRecord) -> str:
         return _measured(record)
     held = finals.incumbent
     if not finals.decided:
-        blocks = f"{finals.blocks} block{'s' * (finals.blocks != 1)}"
+        blocks = words.count(finals.blocks, "block")
         spent = f"{blocks} of the race and {finals.rounds} of the {LEAST_PAIRS} pairs that a claim takes"
         return f"Not confirmed: the time allowed {spent}. {_stays(record, held)}"
     told = _told(record, finals)
