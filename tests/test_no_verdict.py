@@ -14,11 +14,11 @@ import scripted
 import simulated
 from rtmo_optuna.cli import main
 from rtmo_optuna.machine.host import device_lock
-from rtmo_optuna.search.decide.budget import LEAST_PAIRS, Budget
+from rtmo_optuna.search.decide.budget import Budget
 from rtmo_optuna.search.runner import recorded
 from rtmo_optuna.search.verdict import judged
 from rtmo_optuna.show.sections.verdict import sentence
-from rtmo_optuna.types.findings import Purpose, Status
+from rtmo_optuna.types.findings import LEAST_PAIRS, Purpose, Status
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.verbs import tune

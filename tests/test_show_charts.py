@@ -565,7 +565,7 @@ def test_long_settings_are_told_by_what_they_change_of_the_first() -> None:
 
 def test_labels_do_not_overlap() -> None:
     """Labels at nearly the same height are spread evenly, others stay where they are."""
-    labels = [Label(1, y, str(y), Role.BEST) for y in (3.50, 3.51, 3.90)]
+    labels = [Label(y, str(y), Role.BEST) for y in (3.50, 3.51, 3.90)]
     low, middle, high = apart(labels, 1.0)
     assert middle.y - low.y == pytest.approx(LABEL_GAP)
     assert (low.y + middle.y) / 2 == pytest.approx(3.505, abs=1e-3)

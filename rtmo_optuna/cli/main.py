@@ -17,7 +17,6 @@ from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import LostError, TunerError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.scratch import lost_file, scratch
-from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import number
 from rtmo_optuna.types.study import DEFAULT_STORAGE
 
@@ -117,6 +116,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
 
     The same command resumes a study that was interrupted, up to the same number of trials.
     """
+    from rtmo_optuna.show.sections.verdict import sentence
     from rtmo_optuna.types.measurement import GateMode
     from rtmo_optuna.types.request import EngineKind
     from rtmo_optuna.verbs import prepare

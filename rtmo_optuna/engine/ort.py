@@ -59,8 +59,9 @@ class Runtime:
         options, given = self.options(settings, device=device, free_dimensions=free_dimensions)
         if record_nodes:
             options.add_session_config_entry(_RECORD_NODES, "1")
-        chain = self.provider.chain(self.ort, options, given | ({_STREAM: str(stream)} if stream else {}), device)
+        stream_option = {_STREAM: str(stream)} if stream else {}
         try:
+            chain = self.provider.chain(self.ort, options, given | stream_option, device)
             session = self.ort.InferenceSession(model, options, **chain, enable_fallback=_NO_FALLBACK)
         except Exception as error:
             raise translated(error) from error

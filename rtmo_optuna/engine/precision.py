@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _FILE = "half.onnx"
-_INLINE_BYTES = 2**30
 _LARGEST = 65504.0
 """The largest finite number of float16 (IEEE 754, binary16)."""
 _SUPPRESSION = "NonMaxSuppression"
@@ -34,15 +33,18 @@ _MADE = ("_cast_to_fp", "graph_input_cast", "graph_output_cast")
 def half(model: str, folder: str | None = None) -> str:
     """Return the path of `model` in float16: of a copy that computes in it, with the same inputs and outputs.
 
-    It lies in `folder`, or in the user's cache, by the content of the model; where it is there and whole, nothing is
-    done but looking. Raises SettingsRefusedError where the model cannot be converted, UsageError where it or the cache
-    is of no use.
+    It lies in `folder`, or in the user's cache, by the content of the model and the version of ONNX Runtime; where it
+    is there and whole, nothing is done but looking. Raises SettingsRefusedError where the model cannot be converted,
+    UsageError where it or the cache is of no use.
     """
+    import onnxruntime  # noqa: PLC0415 - its tool converts, and another version may do otherwise
+
     path, kept = Path(model), Path(folder) if folder else cache.folder("half")
-    place = store.place_of(store.content_hash(path, kept), {}, _VERSION, kept)
+    content = store.content_hash(path, Path(folder) if folder else None)
+    place = store.place_of(f"{content} {onnxruntime.__version__}", {}, _VERSION, kept)
     if store.load(place) is None:
         converted = convert(path)
-        store.store(place, {}, lambda scratch: save_piece(converted, scratch / _FILE, scratch, _INLINE_BYTES))
+        store.store(place, {}, lambda scratch: save_piece(converted, scratch / _FILE, scratch))
     return str(place / _FILE)
 
 

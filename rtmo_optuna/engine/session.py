@@ -46,7 +46,8 @@ class OnnxRuntimeEngine:
 
     def __init__(self, spec: SessionSpec, *, record_nodes: bool = False) -> None:
         """Import ONNX Runtime, load what the provider needs, build the session; each is timed apart."""
-        provider, settings = PROVIDERS[spec.provider].chosen(spec.settings)
+        self._asked = PROVIDERS[spec.provider]
+        provider, settings = self._asked.chosen(spec.settings)
         spec = replace(spec, provider=provider.name, settings=settings)
         self.runtime = replace(ort.load(spec.provider), extras=spec.extras)
         begun = time.perf_counter_ns()
@@ -82,8 +83,8 @@ class OnnxRuntimeEngine:
         return list(self.session.get_providers())
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of ONNX Runtime and of what the provider loaded."""
-        return self.runtime.versions()
+        """Return the versions of ONNX Runtime and of what the provider that was asked for consists of."""
+        return self._asked.versions(self.runtime.ort)
 
     def nodes_by_provider(self) -> dict[str, int]:
         """Return how many nodes each provider runs, where the session was opened to record that."""

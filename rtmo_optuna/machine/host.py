@@ -38,17 +38,18 @@ def host(gpu: Gpu | None = None) -> Machine:
 
     `cores` and `memory_bytes` are what this process may use: its affinity and the limits of its control groups count.
     """
+    cpuinfo = _read(_PROC / "cpuinfo")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     groups = control_groups(_read(_PROC / "self/cgroup"), _CGROUPS)
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
         system=_system(),
-        cpu=cpu_model(_read(_PROC / "cpuinfo")) or _sysctl("machdep.cpu.brand_string") or platform.machine(),
+        cpu=cpu_model(cpuinfo) or _sysctl("machdep.cpu.brand_string") or platform.machine(),
         cores=min([affinity, *(math.ceil(limit) for limit in core_limits(groups))]),
         memory_bytes=min([memory, *memory_limits(groups)]),
         python=platform.python_version(),
         gpu=gpu,
-        instructions=half_precision(_read(_PROC / "cpuinfo")),
+        instructions=half_precision(cpuinfo),
     )
 
 

@@ -76,10 +76,9 @@ class _Cuda(Provider):
 
     def array(self, shape: Sequence[int], dtype: np.dtype[Any], device: int) -> NDArray[Any]:
         """Return page-locked memory, ordinary where there is none."""
-        from rtmo_optuna.providers.cudart import page_locked  # noqa: PLC0415
+        from rtmo_optuna.providers.cudart import page_locked_or_not  # noqa: PLC0415
 
-        locked = page_locked(shape, dtype, device)
-        return Provider.array(self, shape, dtype, device) if locked is None else locked
+        return page_locked_or_not(shape, dtype, device)
 
 
 def _bytes(value: Value, device: int) -> str:

@@ -140,8 +140,7 @@ class CudaStream:
 
     def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a zeroed array, page-locked where there is such memory."""
-        locked = page_locked(shape, dtype, self._device)
-        return np.zeros(shape, dtype) if locked is None else locked
+        return page_locked_or_not(shape, dtype, self._device)
 
     def _do(self, name: str, *arguments: object) -> None:
         self._check(getattr(self._prompt, name)(*arguments))
@@ -152,6 +151,12 @@ class CudaStream:
             self._prompt.cudaGetErrorString.restype = ctypes.c_char_p
             message = f"CUDA says: {self._prompt.cudaGetErrorString(code).decode()}"
             raise RuntimeError(message)
+
+
+def page_locked_or_not(shape: Sequence[int], dtype: np.dtype[Any], device: int) -> NDArray[Any]:
+    """Return a zeroed array, in page-locked memory of the GPU `device` where there is such memory."""
+    locked = page_locked(shape, dtype, device)
+    return np.zeros(shape, dtype) if locked is None else locked
 
 
 def page_locked(shape: Sequence[int], dtype: np.dtype[Any], device: int) -> NDArray[Any] | None:

@@ -24,7 +24,7 @@ class _Host(Provider):
 
     def suits(self, gpu: Gpu | None) -> bool:
         """Return whether there is no GPU, and there are rivals."""
-        return openvino.PROVIDER.suits(gpu)
+        return gpu is None and not openvino.PROVIDER.missing()
 
     def chosen(self, settings: Settings) -> tuple[Provider, Settings]:
         """Return the rival that `settings` name, and what it knows of them."""
@@ -42,13 +42,9 @@ class _Host(Provider):
 
 
 def _knobs() -> Iterator[Knob]:
-    """Yield the rivals' knobs; one that others lack means something only where the rival that has it runs."""
-    seen: dict[str, Knob] = {}
+    """Yield the rivals' knobs, none of which two of them share: each means something only where its rival runs."""
     for rival in _RIVALS.values():
-        for knob in rival.knobs:
-            shared = all(knob.name in {one.name for one in other.knobs} for other in _RIVALS.values())
-            seen[knob.name] = knob if shared or knob.needs else replace(knob, needs=(_WHO.name, rival.name))
-    yield from seen.values()
+        yield from (knob if knob.needs else replace(knob, needs=(_WHO.name, rival.name)) for knob in rival.knobs)
 
 
 def _threads() -> Dimension:

@@ -18,7 +18,6 @@ from rtmo_optuna.types.request import Scope
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rtmo_optuna.types.subject import Gpu
 
 _DEVICE = "CPU"
 
@@ -26,10 +25,6 @@ _DEVICE = "CPU"
 @dataclass(frozen=True, slots=True)
 class _OpenVino(Plugin):
     """OpenVINO: its options are a document in one option."""
-
-    def suits(self, gpu: Gpu | None) -> bool:
-        """Return whether there is no GPU, and the plugin is installed."""
-        return gpu is None and not self.missing()
 
     def given(self, device: int) -> dict[str, str]:
         """Return the precision."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,12 +47,20 @@ class Plugin(Provider):
 
     def versions(self, ort: Untyped) -> dict[str, str]:
         """Return the versions of ONNX Runtime and of the plugin's package."""
-        own = {} if self.missing() else {self.package: importlib.metadata.version(self.package)}
+        from importlib.metadata import version  # noqa: PLC0415 - slow to import, and children hardly ever need it
+
+        own = {} if self.missing() else {self.package: version(self.package)}
         return Provider.versions(self, ort) | own
 
     def chain(self, ort: Untyped, options: Untyped, given: Mapping[str, str], device: int) -> dict[str, Untyped]:
-        """Add a device to the SessionOptions `options`, the first one or the GPU of that number."""
-        options.add_provider_for_devices([self._devices(ort)[device if self.on_gpu else 0]], self.spelled(given))
+        """Add a device to the SessionOptions `options`, the first one or the GPU of that number among those it takes.
+
+        Raises UsageError where there is none of that number.
+        """
+        devices = self._devices(ort)[device if self.on_gpu else 0 :][:1]
+        if not devices:
+            raise UsageError(self.why_missing(ort))
+        options.add_provider_for_devices(devices, self.spelled(given))
         return {}
 
     def spelled(self, given: Mapping[str, str]) -> dict[str, str]:

@@ -27,10 +27,6 @@ _NEWEST_LISTED = 12.0
 class _TensorRtRtx(Plugin):
     """TensorRT for RTX: it says itself which GPUs it takes."""
 
-    def suits(self, gpu: Gpu | None) -> bool:
-        """Return whether it takes `gpu` and is installed."""
-        return gpu is not None and takes(gpu) and not self.missing()
-
     def why_missing(self, ort: Untyped) -> str:
         """Return which GPUs it takes, and which are here."""
         from rtmo_optuna.machine.gpu import gpus  # noqa: PLC0415 - NVML is needed for this sentence only

@@ -125,6 +125,20 @@ class Pool:
         return np.unique(np.array([self.codes(params) for params in near + drawn], dtype=np.int64), axis=0)
 
 
+class ToldSettings:
+    """The settings that trials say they have, by number: they never change, and are read once each."""
+
+    def __init__(self) -> None:
+        """Know of no trial."""
+        self._told: dict[int, Settings] = {}
+
+    def __call__(self, trial: FrozenTrial) -> Settings | None:
+        """Return the settings of `trial`; None where it says nothing of any."""
+        if "settings" in trial.user_attrs and trial.number not in self._told:
+            self._told[trial.number] = Settings.from_plain(trial.user_attrs["settings"])
+        return self._told.get(trial.number)
+
+
 class OverSpace(BaseSampler):
     """What samples a whole study's space at once, and each settings once only.
 
@@ -136,7 +150,7 @@ class OverSpace(BaseSampler):
         """Search all of `space`; equal seeds and histories give equal proposals, None draws a seed."""
         self._whole = distributions(space)
         self._pool = Pool(space, seed)
-        self._told: dict[int, Settings] = {}
+        self._told = ToldSettings()
 
     def freeze(self, params: Mapping[str, Value]) -> None:
         """Propose from now on only what has the labels `params` (dimension to label), which may be none at all.
@@ -171,10 +185,8 @@ class OverSpace(BaseSampler):
 
     def settings_of(self, trial: FrozenTrial) -> Settings | None:
         """Return the settings of a trial; None where it has neither settings nor all parameters of the space."""
-        if "settings" in trial.user_attrs:
-            if trial.number not in self._told:
-                self._told[trial.number] = Settings.from_plain(trial.user_attrs["settings"])
-            return self._told[trial.number]
+        if (told := self._told(trial)) is not None:
+            return told
         known = self._pool.labels
         whole = all(trial.params.get(name, self) in labels for name, labels in known.items())
         return self._pool.settings({name: trial.params[name] for name in known}) if whole else None

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.search.decide import confirm, judge, noise, race, screening
-from rtmo_optuna.search.decide.budget import LEAST_PAIRS, Deadline, least_processes, pairs_share
+from rtmo_optuna.search.decide.budget import Deadline, least_processes, pairs_share
 from rtmo_optuna.search.decide.race import RaceRules
 from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.search.simplifier import Plainer
-from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, Noise, Purpose, Reading
+from rtmo_optuna.types.findings import LEAST_PAIRS, Claim, Decided, FinalsRecord, Noise, Purpose, Reading
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
@@ -43,9 +43,10 @@ def held_finals(study: Study) -> FinalsState | None:
     """Return what race and confirmation left; None before them, or where an older version of this program kept them."""
     held = study.get("finals")
     try:
-        return decode(FinalsState, held) if held else None
+        kept = decode(FinalsState, held) if held else None
     except (TypeError, ValueError, KeyError):
         return None
+    return None if kept and kept.over and not kept.ended else kept
 
 
 def kept_finals(study: Study) -> FinalsState | None:

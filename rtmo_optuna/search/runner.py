@@ -209,9 +209,9 @@ class Processes:
 
         Each of its windows is a sign of life of this driver.
         """
-        renew = self.study.crew.renew
-        renew()
-        kept = recorded(self.runner, self.rules, purpose, index, settings, on_window=lambda *_: renew())
+        crew = self.study.crew
+        crew.renew()
+        kept = recorded(self.runner, self.rules, purpose, index, settings, on_window=lambda *_: crew.renew())
         self.study.keep(kept[0])
         return kept
 

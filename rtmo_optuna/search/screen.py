@@ -45,7 +45,7 @@ class Screen:
             kept = self._screened(kept or Screening())
             self.study.put("screening", kept)
             self._tell(kept)
-        self.study.freeze({found.name for found in kept.inert})
+        self.study.leave_out_inert()
 
     def _screened(self, kept: Screening) -> Screening:
         about = self.study.about
@@ -141,7 +141,7 @@ class Screen:
         one right after the other, so that the host's changes among the flips are no noise of theirs.
         """
         options = screening.candidates(self.study.about.space, effects)
-        spread, _ = noise.pooled([self._default().costs])
+        spread = noise.spread_of(self._default().costs)
         if not options or spread is None:
             return (), ""
         each = InertRules().pairs_for(spread)
@@ -160,7 +160,13 @@ class Screen:
         space = self.study.about.space
         default = params_of(space, space.fixed) or {}
         results = self.study.results(Purpose.SCREENING)
-        self.processes.observer(Note(f"{len(options)} choices that seem to do nothing, together in fresh pairs."))
+        many = len(options) > 1
+        what = (
+            f"{len(options)} choices that seem to do nothing, together"
+            if many
+            else "A choice that seems to do nothing,"
+        )
+        self.processes.observer(Note(f"{what} in fresh pairs."))
         while not test.over:
             pair, index = equivalence.next_pair(test), len(test.pairs)
             values = results.get(index, {})

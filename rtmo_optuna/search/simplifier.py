@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +60,8 @@ class Plainer:
         known = study.known(settings)
         if known is None:
             proposal = study.propose(settings, Origin.PLAIN)
-            beat = partial(study.beat, proposal)
             known = study.run(
-                proposal, lambda folder: self.processes.run(settings, Path(folder, "log.txt"), lambda *_: beat())
+                proposal,
+                lambda folder: self.processes.run(settings, Path(folder, "log.txt"), lambda *_: study.beat(proposal)),
             )
         return known.measurement.outcome is Outcome.MEASURED

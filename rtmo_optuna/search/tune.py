@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.search.decide import judge, screening
-from rtmo_optuna.search.decide.budget import LEAST_PAIRS, Budget, Deadline, enough_minutes
+from rtmo_optuna.search.decide.budget import Budget, Deadline, enough_minutes
 from rtmo_optuna.search.decide.ladder import next_rung
 from rtmo_optuna.search.finals import Finals, FinalsState, least_pairs, plain_settings
 from rtmo_optuna.search.preflight import Preflight, keep_own
@@ -18,7 +18,7 @@ from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.space.advice import advised
 from rtmo_optuna.space.resolve import size
 from rtmo_optuna.study.study import Study
-from rtmo_optuna.types.findings import ProcessRecord
+from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Observer, Origin, TrialEnded, TrialStarted
@@ -72,7 +72,7 @@ class Tune:
 
     def _whole(self) -> FinalsState | None:
         if (found := self.study.screening) and found.over:
-            self.study.freeze({one.name for one in found.inert})
+            self.study.leave_out_inert()
         self._foretell()
         self._preflight()
         self._foretell()
@@ -126,7 +126,7 @@ class Tune:
         if not self.processes.walls_s:
             return
         each_s = self.processes.each_s
-        self._pairs_come = not self.search_only and self._fits()
+        self._pairs_come = self._fits()
         if self._pairs_come or self.search_only or self._foretold:
             return
         self._foretold = True
@@ -135,7 +135,9 @@ class Tune:
         self.observer(Note(f"{text}: give --timeout {enough_minutes(each_s)}m or more.", warning=True))
 
     def _fits(self) -> bool:
-        """Whether the pairs that a claim takes find time, as long as processes take now."""
+        """Whether pairs are to come, and those that a claim takes find time, as long as processes take now."""
+        if self.search_only:
+            return False
         pairs = least_pairs(self.study, self.incumbent, searched=self._searched())
         return not pairs or self.budget.in_time(self.processes.each_s, pairs, trials=self.study.runs)
 
@@ -144,7 +146,7 @@ class Tune:
 
         Where the first processes were longer than the later ones, there is time again.
         """
-        self._pairs_come = self._pairs_come or (not self.search_only and self._fits())
+        self._pairs_come = self._pairs_come or self._fits()
         if not self._pairs_come:
             return self.budget.end
         each_s = statistics.median(self.processes.walls_s or [0.0])
@@ -225,7 +227,7 @@ class Tune:
         whole = definition.sampler == "exhaustive" or size(self.study.live) <= screening.SMALL
         patience = judge.patience(definition.trials)
         if not whole and judge.stalled(trials, self.study.objective, patience):
-            return f"The last {patience} settings gained less than {judge.LEAST_GAIN:.0%}: the search ends."
+            return f"The last {patience} settings gained less than {LEAST_GAIN:.0%}: the search ends."
         return ""
 
     def _late(self, until: Deadline) -> bool:
@@ -256,8 +258,7 @@ class Tune:
             self._run_under(replace(self.conditions, own=conditions_of(study).own))
         once = proposal.origin is Origin.WON or not study.objective.so_far
         if not once and judge.leads(measurement, study.trials, study.objective):
-            beat = partial(study.beat, proposal)
-            second = self.processes.run(proposal.settings, folder / "second.txt", lambda *_: beat())
+            second = self.processes.run(proposal.settings, folder / "second.txt", lambda *_: study.beat(proposal))
             measurement = judge.joined(measurement, second, study.objective)
         proposal.started += seen.waited_s - waited_s
         return measurement

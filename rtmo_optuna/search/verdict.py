@@ -13,7 +13,7 @@ from rtmo_optuna.search.decide.budget import enough_minutes
 from rtmo_optuna.search.finals import FinalsState, held_finals, noise_of
 from rtmo_optuna.space.resolve import size
 from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, ProcessRecord, Purpose, Racer, Status
-from rtmo_optuna.types.study import ENOUGH_TRIED, StudyRecord, TrialRecord, Verdict
+from rtmo_optuna.types.study import ENOUGH_TRIED, StudyRecord, Verdict
 from rtmo_optuna.types.subject import GpuState
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def verdict(study: Study, finals: FinalsState | None) -> Verdict:
         return _too_little(study, default, None) if alone else Verdict(Status.MEASURED, best)
     winner, held, claims = finals.winner, finals.incumbent, finals.claims
     if winner is None or not finals.decided:
-        return Verdict(Status.MEASURED, _trial(study, held))
+        return Verdict(Status.MEASURED, study.known(held))
     proven = [claim for claim in claims if claim.decided is Decided.FASTER]
     if not proven and not _compared(study, finals):
         return _too_little(study, held, finals)
@@ -61,7 +61,7 @@ def verdict(study: Study, finals: FinalsState | None) -> Verdict:
     taken = proven[-1].subject if confirmed else winner if failed else held
     unsure = any(claim.decided is Decided.UNCONFIRMED for claim in claims) or (not claims and winner != held)
     status = Status.CONFIRMED if confirmed else Status.UNCONFIRMED if unsure else Status.NO_GAIN
-    return Verdict(status, _trial(study, taken), incumbent_failed=failed)
+    return Verdict(status, study.known(taken), incumbent_failed=failed)
 
 
 def _compared(study: Study, finals: FinalsState) -> bool:
@@ -85,11 +85,7 @@ def _too_little(study: Study, held: Settings, finals: FinalsState | None) -> Ver
     if finals and (study.get("cut_short") or not more):
         enough = enough_minutes(statistics.median(study.walls_s or [0.0]))
         minutes = max(enough, math.floor(definition.timeout_s / 60) + 1)
-    return Verdict(Status.TOO_LITTLE, _trial(study, held), more_trials=more, minutes=minutes)
-
-
-def _trial(study: Study, settings: Settings) -> TrialRecord | None:
-    return next((trial for trial in study.trials if trial.run and trial.settings == settings), None)
+    return Verdict(Status.TOO_LITTLE, study.known(held), more_trials=more, minutes=minutes)
 
 
 def _finals(study: Study, status: Status | None, finals: FinalsState | None) -> FinalsRecord:

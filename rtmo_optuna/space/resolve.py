@@ -45,18 +45,19 @@ def resolve(
         wanted = [choice for choice in whole.choices if labels is None or choice.label in labels]
         if labels is not None:
             wanted += [replace(whole.choices[0], label=v, values=((name, v),)) for v in labels if not _has(whole, v)]
-        possible = [choice for choice in wanted if not obstacle(choice.values)]
-        left_out += [Frozen(f"{name}={choice.label}", why) for choice in wanted if (why := obstacle(choice.values))]
+        told = [(choice, obstacle(choice.values)) for choice in wanted]
+        possible = [choice for choice, why in told if not why]
+        left_out += [Frozen(f"{name}={choice.label}", why) for choice, why in told if why]
         if len(possible) > 1:
             dimensions.append(Dimension(name, tuple(possible)))
         elif possible:
             fixed |= dict(possible[0].values)
     if not dimensions:
         why = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
-        told = f" ({why})" if why else ""
+        reasons = f" ({why})" if why else ""
         message = (
-            f"The study definition {definition.name!r} leaves nothing to search on this machine{told}: name at least "
-            "one knob with two choices that it can hold."
+            f"The study definition {definition.name!r} leaves nothing to search on this machine{reasons}: name at "
+            "least one knob with two choices that it can hold."
         )
         raise UsageError(message)
     return SearchSpace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import optuna
 from optuna.study import StudyDirection
@@ -94,12 +94,21 @@ def load_study(url: str, name: str) -> Study:
     """Return an existing study; raises UsageError where there is none of that name."""
     opened = database.open_storage(url, create=False)
     studies = {study.study_name: study for study in opened.get_all_studies()}
-    if name not in studies or "about" not in studies[name].user_attrs:
+    if name not in studies or not _is_ours(studies[name].user_attrs.get("about")):
         known = ", ".join(sorted(studies)) or "none"
         message = f"There is no study {name!r} in {without_password(url)}; there are: {known}."
         raise UsageError(message)
-    about = decode(StudyRecord, _without_gone(studies[name].user_attrs["about"]))
+    try:
+        about = decode(StudyRecord, _without_gone(studies[name].user_attrs["about"]))
+    except (TypeError, ValueError, KeyError) as error:
+        message = f"The study {name!r} was kept by another version of this program ({error}): begin a new one (--new)."
+        raise UsageError(message) from error
     return Study(optuna.load_study(study_name=name, storage=opened), opened, url, about)
+
+
+def _is_ours(about: object) -> TypeGuard[dict[str, Any]]:
+    """Whether that is what a study of this program says of itself: others keep studies in the same database."""
+    return isinstance(about, dict) and about.keys() >= {"definition", "machine", "model_path"}
 
 
 def _without_gone(held: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +122,7 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
     lines = []
     for summary in optuna.study.get_all_study_summaries(opened):
         about = summary.user_attrs.get("about")
-        if isinstance(about, dict) and about.keys() >= {"definition", "model_path"}:
+        if _is_ours(about):
             begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
             provider, model = about["definition"]["provider"], about["model_path"]
             study_id = opened.get_study_id_from_name(summary.study_name)

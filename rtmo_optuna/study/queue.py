@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import Trial, TrialState, create_trial
 
 from rtmo_optuna.codec import encode
+from rtmo_optuna.samplers.candidates import ToldSettings
 from rtmo_optuna.samplers.table import distributions
 from rtmo_optuna.space.resolve import params_of, settings_of
 from rtmo_optuna.study import transaction
@@ -56,7 +57,7 @@ class Claims:
         self._opened = opened
         self._space = space
         self._distributions = distributions(space)
-        self._told: dict[int, Settings] = {}
+        self._told = ToldSettings()
 
     @property
     def waiting(self) -> bool:
@@ -69,11 +70,8 @@ class Claims:
         Not of those that were broken off, nor of what drivers that are known to be dead left running.
         """
         held = [t for t in self._study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL]
-        told = [t for t in held if "settings" in t.user_attrs and not self._orphaned(t)]
-        for trial in told:
-            if trial.number not in self._told:
-                self._told[trial.number] = Settings.from_plain(trial.user_attrs["settings"])
-        return {self._told[t.number]: t.number for t in reversed(told)}
+        told = ((self._told(trial), trial) for trial in reversed(held) if not self._orphaned(trial))
+        return {settings: trial.number for settings, trial in told if settings is not None}
 
     def under_way(self, settings: Settings) -> bool:
         """Whether a trial of `settings` is running, and not one that a dead driver left."""

@@ -125,15 +125,12 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
 
 def _hide_passwords(opened: PatientStorage) -> None:
     """Hide the passwords of storages' URLs that older versions of this program kept with their studies."""
-    kept: dict[int, Any] = {}
-    for study in opened.get_all_studies():
-        about = study.user_attrs.get("about")
-        if isinstance(about, dict) and isinstance(url := about.get("storage"), str):
-            hidden = without_password(url)
-            if hidden != url:
-                kept[study._study_id] = {**about, "storage": hidden}  # noqa: SLF001 - Optuna's name
-    if kept:
-        transaction.replace(opened, "about", kept)
+
+    def hidden(about: Any) -> Any:  # noqa: ANN401 - JSON
+        told = isinstance(about, dict) and isinstance(about.get("storage"), str)
+        return {**about, "storage": without_password(about["storage"])} if told else about
+
+    transaction.rewrite(opened, "about", hidden)
 
 
 def _opened(url: str) -> PatientStorage:

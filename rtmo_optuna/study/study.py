@@ -87,8 +87,7 @@ class Study(Kept):
         self.recover()
         if self.crew.others():
             self.refresh()
-            if found := self.screening:
-                self.freeze({one.name for one in found.inert})
+            self.leave_out_inert()
 
     @property
     def name(self) -> str:
@@ -132,9 +131,9 @@ class Study(Kept):
         beside = [process.wall_s for process in self.processes if process.wall_s]
         return beside or [t.wall_s for t in self._trials.values() if t.run and t.wall_s and not t.measurement.second_ns]
 
-    def freeze(self, names: Iterable[str]) -> None:
-        """Leave the dimensions `names` at the default settings' choices from now on: `live` is what is left."""
-        frozen = set(names)
+    def leave_out_inert(self) -> None:
+        """Leave what the screening found to do nothing at its default from now on: `live` is what is left."""
+        frozen = {one.name for one in self.screening.inert} if self.screening else set()
         default = params_of(self.about.space, self.about.space.fixed)
         if not frozen or default is None:
             return

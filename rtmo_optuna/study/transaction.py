@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 from rtmo_optuna.study.retries import patient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import optuna
     from optuna.trial import FrozenTrial
@@ -63,12 +63,14 @@ def _forget(opened: RDBStorage, study_id: int, names: Iterable[str]) -> None:
 
 
 @patient
-def replace(opened: RDBStorage, name: str, values: Mapping[int, Any]) -> None:
-    """Replace the attribute `name` of studies, by their ids, where it is still there."""
+def rewrite(opened: RDBStorage, name: str, change: Callable[[Any], Any]) -> None:
+    """Put what `change` makes of it in place of the attribute `name` of all studies, where that differs."""
     with _create_scoped_session(opened.scoped_session) as session:
-        for study_id, value in values.items():
-            held = session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=name)
-            held.update({"value_json": json.dumps(value)})
+        row: Any
+        for row in session.query(models.StudyUserAttributeModel).filter_by(key=name):
+            held = json.loads(row.value_json)
+            if (changed := change(held)) != held:
+                row.value_json = json.dumps(changed)
 
 
 @patient

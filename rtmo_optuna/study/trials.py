@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.artifacts import upload_artifact
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import decode, encode
@@ -50,8 +51,8 @@ def drop_files(store: FileSystemArtifactStore, frozen: FrozenTrial) -> None:
     """Remove the artifacts of a trial that was broken off and is tried again, halves of files too."""
     for name in frozen.system_attrs:
         if name.startswith(ARTIFACTS_ATTR_PREFIX):
-            with contextlib.suppress(OSError):
-                Path(store._base_path, Path(name.removeprefix(ARTIFACTS_ATTR_PREFIX)).name).unlink()  # noqa: SLF001
+            with contextlib.suppress(OSError, ValueError, ArtifactNotFound):
+                store.remove(name.removeprefix(ARTIFACTS_ATTR_PREFIX))
 
 
 def ran(frozen: FrozenTrial) -> bool:

@@ -62,6 +62,6 @@ def with_tuned_shapes(options: TuneOptions) -> TuneOptions:
     info = benchmark_info.read(configfile.read_info(options.config, options.config_path), options.config)
     if not info.shapes or not options.model.is_file():
         return options
-    if info.model_sha256 not in (None, content_hash(Path(options.model))):
+    if info.model_sha256 and info.model_sha256 != content_hash(Path(options.model)):
         return options
     return replace(options, shapes=tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in info.shapes.items()))

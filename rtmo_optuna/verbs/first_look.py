@@ -116,7 +116,7 @@ def _again(
 
 def _refusal(first: InputFacts, refused: ChildError, tried: int) -> str:
     assumed = ", ".join(f"{name} {shown(shape)}" for name, shape in first.shapes.items())
-    shapes = " ".join(f"--shape {name}={shown(shape)}" for name, shape in first.shapes.items() if shape)
+    shapes = _shape_options(first)
     others = f", and {tried - 1} others with other sizes and values" if tried > 1 else ""
     why = _LOGGED.split(str(refused).rpartition("Status Message: ")[2])[0].strip().rstrip(".")
     change = f"give real sizes, as in {shapes}, or real" if shapes else "give real"
@@ -159,8 +159,13 @@ def environment() -> dict[str, str]:
 def _open_shapes(inputs: InputFacts, chosen: StudyDefinition) -> tuple[str, ...]:
     if inputs.fixed or "capture" not in chosen.knobs:
         return ()
-    shapes = " ".join(f"--shape {name}={'x'.join(map(str, shape))}" for name, shape in inputs.shapes.items())
+    shapes = _shape_options(inputs)
     return (f"The model leaves shapes open, so no CUDA graph is tried, which gains most. To fix them: {shapes}",)
+
+
+def _shape_options(inputs: InputFacts) -> str:
+    """Return the options that fix the shapes of all inputs; scalars have none."""
+    return " ".join(f"--shape {name}={shown(shape)}" for name, shape in inputs.shapes.items() if shape)
 
 
 _BY_VALUES = {

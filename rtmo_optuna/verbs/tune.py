@@ -29,6 +29,7 @@ from rtmo_optuna.study.library import has_study, load_study, open_study
 from rtmo_optuna.types.findings import ANSWERS, Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.study import Note, Origin, StudyRecord
+from rtmo_optuna.verbs import checks
 from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan_tune
 from rtmo_optuna.verbs.prepare import runner_of as children_of
 
@@ -115,8 +116,7 @@ def tune(
 def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple[ProcessRecord, Measurement] | None:
     """Run the default settings before there is a study, where they have to keep a rate; None where nothing has to."""
     about = planned.about
-    resumed = not options.new and has_study(options.storage, about.name)
-    if about.definition.measuring.rate_hz is None or resumed:
+    if about.definition.measuring.rate_hz is None or (not options.new and has_study(options.storage, about.name)):
         return None
     return first_process(runner, planned.rules, about.space.fixed)
 
@@ -124,9 +124,7 @@ def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple
 def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
     """Render the report of an existing study again; return the files written. Runs nothing."""
     study = load_study(storage, name)
-    target = output or Path("results", name)
-    file = target if target.suffix == ".md" else target / "report.md"
-    return show.write(judged(study, kept_finals(study)), file)
+    return show.write(judged(study, kept_finals(study)), checks.report_file(output, name))
 
 
 def _greet(study: Study, observer: Observer) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine.cutting import store
-from rtmo_optuna.engine.cutting.pieces import Piece, make_piece, save_piece
+from rtmo_optuna.engine.cutting.pieces import INLINE_BYTES, Piece, make_piece, save_piece
 from rtmo_optuna.engine.cutting.rows import fix_rows
 from rtmo_optuna.engine.cutting.static import Analysis, analyse, reads
 from rtmo_optuna.engine.cutting.tail import divide
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.engine.cutting.store import Parts
 
 _VERSION = 4
-_INLINE_BYTES = 2**30
 """Weights of more bytes go to a file beside the piece: an ONNX file cannot hold more than 2 GB."""
 _HEAD, _TAIL, _SELECT, _FINISH = "head.onnx", "tail.onnx", "select.onnx", "finish.onnx"
 
@@ -72,7 +71,7 @@ class Cut:
 
 
 def cut(
-    model: str, shapes: Mapping[str, tuple[int, ...]], folder: str | None = None, *, inline_bytes: int = _INLINE_BYTES
+    model: str, shapes: Mapping[str, tuple[int, ...]], folder: str | None = None, *, inline_bytes: int = INLINE_BYTES
 ) -> Cut:
     """Return `model` cut at `shapes`, which fix the inputs that have free dimensions.
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto, TensorProto  # noqa: TC004 - no codec reads Piece
 
+INLINE_BYTES = 2**30  # a file of protobuf holds at most twice as many
 _SMALL_BYTES = 1024  # such tensors stay in the model, since shapes are computed from them
 _ALIGNMENT = 4096  # of a weight in its file, so that it can be mapped into memory
 _OLDEST_IR = 4  # the first in which initializers need not be inputs
@@ -56,7 +57,7 @@ def make_piece(model: ModelProto, analysis: Analysis, piece: Piece) -> ModelProt
     return result
 
 
-def save_piece(piece: ModelProto, path: Path, base: Path, inline_bytes: int) -> None:
+def save_piece(piece: ModelProto, path: Path, base: Path, inline_bytes: int = INLINE_BYTES) -> None:
     """Write `piece` to `path`; its external weights are read from the folder `base`, a piece at a time.
 
     Weights of up to `inline_bytes` go into the file, else all but the small ones to one beside it.

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rtmo_optuna.search.decide.confirm import LOOKS
+from rtmo_optuna.types.findings import LEAST_PAIRS
 
 Clock: TypeAlias = Callable[[], float]
 
-LEAST_PAIRS = min(LOOKS)
-"""The fewest pairs that a claim takes."""
 _PREFLIGHT_SHARE = 0.2
 """The share of the time after which the preflight runs no more processes than it must."""
 _WAIT_SHARE = 0.5

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.child.measure import Decision, trusted
 from rtmo_optuna.search.decide import noise
 from rtmo_optuna.search.decide.noise import APART
+from rtmo_optuna.types.findings import LEAST_GAIN
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Stage
 from rtmo_optuna.types.study import Origin
@@ -29,7 +30,6 @@ HOPELESS_AFTER = 5
 PATIENCE = 15
 _LEAST_PATIENCE = 4
 _PATIENCE_SHARE = 3 / 8
-LEAST_GAIN = 0.01
 _MOST_TIMES = 5
 _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 
