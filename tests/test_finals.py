@@ -281,6 +281,14 @@ def test_what_the_version_before_kept_of_a_study_is_made_anew(tmp_path: Path, pl
     assert planted.tune(opened(tmp_path)).over
 
 
+def test_a_race_that_the_version_before_ended_runs_again(tmp_path: Path, planted: Planted) -> None:
+    """The default had won it, so that nothing was to be confirmed: as it was kept, it would never come to a verdict."""
+    study = opened(tmp_path)
+    planted.tune(study)
+    study.put("finals", {**study.get("finals"), "claims": [], "over": True, "ended": False})
+    assert planted.tune(opened(tmp_path)).ended
+
+
 @pytest.mark.slow
 def test_the_same_command_again_runs_nothing(tmp_path: Path, planted: Planted) -> None:
     """A study that is over gives the same answer at once."""

@@ -12,8 +12,9 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
 import scripted
+from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.study.library import list_studies
+from rtmo_optuna.study.library import list_studies, load_study
 from rtmo_optuna.study.storage import open_storage
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
@@ -85,3 +86,21 @@ def test_passwords_that_older_versions_kept_are_hidden(tmp_path: Path) -> None:
         clear[2],
     ]
     assert kept["s"] == about == {**kept["other 0"], "storage": about["storage"]}
+
+
+@pytest.mark.parametrize(("about", "why"), [("me", "There is no study 'theirs'"), ({}, "There is no study 'theirs'")])
+def test_a_study_of_somebody_else_s_is_no_study_to_report(tmp_path: Path, about: object, why: str) -> None:
+    """It may lie in the same database: those that are ours are named."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    opened(tmp_path)
+    optuna.create_study(study_name="theirs", storage=url).set_user_attr("about", about)
+    with pytest.raises(UsageError, match=why):
+        load_study(url, "theirs")
+
+
+def test_a_study_that_another_version_kept_otherwise_says_so(tmp_path: Path) -> None:
+    """What its record holds means nothing here."""
+    study, url = opened(tmp_path), f"sqlite:///{tmp_path}/studies.db"
+    study._study.set_user_attr("about", {**study._study.user_attrs["about"], "colour": "blue"})  # noqa: SLF001
+    with pytest.raises(UsageError, match="'s' was kept by another version of this program"):
+        load_study(url, "s")

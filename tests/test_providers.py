@@ -246,6 +246,14 @@ def test_openvino_runs_what_was_tuned(provider: str, model: Path, tmp_path: Path
 
 
 @needs_openvino
+def test_the_host_tells_the_versions_of_all_rivals(model: Path) -> None:
+    """Whoever runs the default: a study is of both, and goes on with both as they were only."""
+    told = OnnxRuntimeEngine(SessionSpec(str(model), "host")).versions()
+    assert told == OnnxRuntimeEngine(SessionSpec(str(model), "openvino")).versions()
+    assert set(told) == {"onnxruntime", openvino.PROVIDER.package}
+
+
+@needs_openvino
 def test_openvino_refuses_what_it_does_not_know(model: Path) -> None:
     """What is in `load_config` is checked by it, so that no setting is measured that is not in force."""
     runtime = ort.load("openvino")

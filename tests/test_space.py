@@ -200,8 +200,8 @@ def test_a_graph_without_binding_means_nothing() -> None:
 @pytest.mark.parametrize(("fixed", "name", "told"), [(False, "cuda", 1), (True, "cuda", 0), (False, "cpu", 0)])
 def test_open_shapes_that_keep_graphs_out_are_told(name: str, told: int, *, fixed: bool) -> None:
     """Who leaves the batch open learns what it costs, and what to say; nobody else does."""
-    inputs = InputFacts("", "", {"input": (1, 3, 640, 640)}, 1, "photos", real=True, fixed=fixed)
+    inputs = InputFacts("", "", {"input": (1, 3, 640, 640), "scalar": ()}, 1, "photos", real=True, fixed=fixed)
     chosen = definition.load(definition.find(name), samplers=SAMPLERS)
     found = first_look.warnings(FACTS, inputs, chosen)
     assert len(found) == told
-    assert all("--shape input=1x3x640x640" in sentence for sentence in found)
+    assert all(sentence.endswith("To fix them: --shape input=1x3x640x640") for sentence in found)
