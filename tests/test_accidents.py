@@ -59,7 +59,6 @@ study.interrupt(proposal)
 study.ask()
 print("done")
 """
-ROOT = Path(__file__).parents[1]
 
 
 def again(folder: Path) -> Study:
@@ -75,7 +74,7 @@ def states(study: Study) -> list[TrialState]:
 
 def died(folder: Path, commits: int) -> bool:
     """Have a driver create a study, take the default and put it back; return whether it died after `commits`."""
-    script = DIES.format(paths=[str(ROOT), str(ROOT / "tests")], folder=str(folder))
+    script = DIES.format(paths=sys.path, folder=str(folder))
     command = [sys.executable, "-c", script, str(commits)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == -9 or "done" in ended.stdout, ended.stderr

@@ -210,20 +210,19 @@ def test_an_order_survives_the_way(most_calls: float) -> None:
 def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     """Kill -9 of the parent leaves no child behind, though it hangs and reads nothing."""
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
         "from pathlib import Path\n"
         "from rtmo_optuna.child.launcher import Child\n"
         "from rtmo_optuna.child import protocol\n"
         "from scripted import request\n"
-        "folder = Path(sys.argv[2])\n"
+        "folder = Path(sys.argv[1])\n"
         "child = Child(folder / 'log.txt')\n"
         "child.receive(20)\n"
         "child.send(protocol.dump(request(folder, faults=[{'when': {}, 'fault': 'hang in build'}])))\n"
         "print(child.pid, flush=True)\n"
         "import time; time.sleep(60)\n"
     )
-    here = str(Path(__file__).parent)
-    with subprocess.Popen([sys.executable, "-c", code, here, str(tmp_path)], stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         os.kill(child, 0)

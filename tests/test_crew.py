@@ -251,8 +251,7 @@ def test_the_last_one_ends_the_study(study: optuna.Study) -> None:
 @pytest.mark.slow
 def test_two_drivers_share_a_study(tmp_path: Path) -> None:
     """On a device each they try nothing twice, flip each knob once, and the one that stays races and confirms."""
-    paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
-    code = DRIVER.format(paths=paths, folder=str(tmp_path), study=STUDY)
+    code = DRIVER.format(paths=sys.path, folder=str(tmp_path), study=STUDY)
     running = []
     for name in ("one", "other"):
         (tmp_path / name).mkdir()

@@ -21,7 +21,7 @@ from rtmo_optuna.types.study import Origin
 if TYPE_CHECKING:
     from rtmo_optuna.types.study import StudyRecord
 
-SHORT = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--timeout", "120s"]
+SHORT = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--timeout", "400s"]
 
 
 def tune(model: Path, *more: str, trials: int = 3) -> StudyRecord:
