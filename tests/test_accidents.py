@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
@@ -22,6 +21,8 @@ from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rtmo_optuna.study.study import Study
 
 DEFINITION = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None, "enable_mem_pattern": None})
