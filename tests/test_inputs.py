@@ -507,17 +507,17 @@ def test_16_bits_are_scaled_and_not_cut(prepared: Prepared, tmp_path: Path) -> N
 
 
 def test_a_folder_gives_its_first_pictures_by_name(prepared: Prepared, tmp_path: Path) -> None:
-    """Sixteen at most, in order of name; other files, hidden ones and folders do not count."""
+    """Thirty-two at most, of which 16 are timed, in order of name; other files, hidden ones and folders do not count."""
     folder = tmp_path / "pictures"
     (folder / "z.png").mkdir(parents=True)
     for name in ("notes.txt", ".hidden.png"):
         (folder / name).write_text("no picture")
-    for n in reversed(range(20)):
+    for n in reversed(range(40)):
         _picture(folder / f"{n:02}.PNG", colour=(n, n, n))
     facts, samples = prepared(_SMALL, folder)
-    assert (facts.samples, facts.shapes) == (16, {"input": (1, 3, 32, 48)})
-    assert facts.source == f"{folder} (the first 16 of 20 pictures), letterboxed to 48x32"
-    assert [sample["input"].max() for sample in samples] == list(range(16))
+    assert (facts.samples, facts.timed, facts.shapes) == (32, 16, {"input": (1, 3, 32, 48)})
+    assert facts.source == f"{folder} (the first 32 of 40 pictures), letterboxed to 48x32"
+    assert [sample["input"].max() for sample in samples] == list(range(32))
     assert all(sample["input"].flags["C_CONTIGUOUS"] for sample in samples)
 
 

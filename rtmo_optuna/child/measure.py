@@ -14,7 +14,7 @@ from rtmo_optuna.child.launcher import Child, ChildGoneError
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.scratch import scratch
-from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, StageTimes, Window
+from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, Rounding, StageTimes, Window
 from rtmo_optuna.types.request import Limits, Stage
 
 if TYPE_CHECKING:
@@ -246,6 +246,16 @@ def describe(request: protocol.DescribeRequest, limits: Limits) -> ModelFacts:
 def reference(request: protocol.ReferenceRequest, limits: Limits, until: float = math.inf) -> protocol.ReferenceMade:
     """Have a child write the model's outputs for the study's input; raises ChildError where it cannot, `until` then."""
     return _ask(request, protocol.ReferenceMade, limits, until)
+
+
+def rounding(request: protocol.RoundingRequest, limits: Limits) -> Rounding:
+    """Return what a child says float16 does to the model; raises ChildError where it cannot say."""
+    told = _ask(request, protocol.RoundingFound, limits).found
+    try:
+        return decode(Rounding, told)
+    except protocol.MISFITS as error:
+        message = f"The child told no rounding: {told!s:.200}"
+        raise ChildError(message, stage=Stage.GATE, bad_input=False) from error
 
 
 def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float = math.inf) -> A:

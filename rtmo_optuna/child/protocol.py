@@ -57,7 +57,21 @@ class ReferenceRequest:
     gate: Mapping[str, Any] = field(default_factory=dict)
 
 
-Request: TypeAlias = BenchmarkRequest | DescribeRequest | ReferenceRequest
+@dataclass(frozen=True, slots=True)
+class RoundingRequest:
+    """Find on the CPU what float16 does to the model on the first samples, beside its outputs in the file `reference`.
+
+    `gate` are encoded `measurement.GateRules`; `tf32` says whether the default settings multiply in TF32.
+    """
+
+    session: SessionSpec
+    inputs: str
+    reference: str
+    gate: Mapping[str, Any]
+    tf32: bool = False
+
+
+Request: TypeAlias = BenchmarkRequest | DescribeRequest | ReferenceRequest | RoundingRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,13 @@ class ReferenceMade:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundingFound:
+    """The answer to a RoundingRequest: an encoded `measurement.Rounding`."""
+
+    found: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The child cannot go on."""
 
@@ -142,12 +163,13 @@ class Failed:
     text: str
 
 
-Answer: TypeAlias = Hello | Opened | Ran | Gated | Warm | Timed | Described | ReferenceMade | Failed
+Answer: TypeAlias = Hello | Opened | Ran | Gated | Warm | Timed | Described | ReferenceMade | RoundingFound | Failed
 
 REQUESTS: Mapping[str, type[Request]] = {
     "benchmark": BenchmarkRequest,
     "describe": DescribeRequest,
     "reference": ReferenceRequest,
+    "rounding": RoundingRequest,
 }
 ANSWERS: Mapping[str, type[Answer]] = {
     "hello": Hello,
@@ -158,6 +180,7 @@ ANSWERS: Mapping[str, type[Answer]] = {
     "timed": Timed,
     "described": Described,
     "reference": ReferenceMade,
+    "rounding found": RoundingFound,
     "failed": Failed,
 }
 _KINDS = {kind: name for table in (REQUESTS, ANSWERS) for name, kind in table.items()}

@@ -42,7 +42,7 @@ class Runtime:
 
     def open(
         self,
-        model: str,
+        model: str | bytes,
         settings: Settings,
         *,
         device: int = 0,
@@ -50,7 +50,7 @@ class Runtime:
         stream: int = 0,
         record_nodes: bool = False,
     ) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
-        """Return an InferenceSession of the file `model` on this provider alone.
+        """Return an InferenceSession of `model`, a file or its content, on this provider alone.
 
         `free_dimensions` fixes symbolic dimensions of its inputs by name. `stream` is the CUDA stream that it runs on
         (0: one of its own). Raises UsageError where the provider or the

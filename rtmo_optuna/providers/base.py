@@ -39,8 +39,9 @@ class Knob:
 
     `ceiling` names the machine's amount that a choice may not exceed, `instructions` those of a processor of which a
     choice takes one. `needs` is the (knob, value) without which this one means nothing. `open` knobs take any positive
-    number from a configuration file, not only the choices; `also` is what else they may hold there. `spell` makes an
-    option's text of a value and the GPU's number, and `option` is the option's name where it is not the knob's.
+    number from a configuration file, not only the choices; `also` is what else they may hold there, and so is a text
+    that fits the regular expression `pattern`. `spell` makes an option's text of a value and the GPU's number, and
+    `option` is the option's name where it is not the knob's.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Knob:
     ceiling: str | None = None
     open: bool = False
     also: tuple[Value, ...] = ()
+    pattern: str = ""
     option: str = ""
     spell: Callable[[Value, int], str] = text
     instructions: Mapping[Value, tuple[str, ...]] = field(default_factory=dict)

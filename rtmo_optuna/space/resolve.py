@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
+from rtmo_optuna.types.measurement import Rounding
 from rtmo_optuna.types.request import Dimension, Scope, Settings, Value
 from rtmo_optuna.types.subject import Frozen, SearchSpace
 
@@ -22,18 +23,25 @@ if TYPE_CHECKING:
 
 
 def resolve(
-    definition: StudyDefinition, machine: Machine, model: ModelFacts, *, fixed_shapes: bool, real: bool = True
+    definition: StudyDefinition,
+    machine: Machine,
+    model: ModelFacts,
+    *,
+    fixed_shapes: bool,
+    real: bool = True,
+    rounding: Rounding | None = None,
 ) -> SearchSpace:
     """Return what the study searches for this model on this machine.
 
     Knobs that this ONNX Runtime does not know, choices that the machine cannot hold and ways of calling that the model
     rules out leave the space, with a reason; a dimension left with one choice is fixed at it. `fixed_shapes` says
     whether all shapes of the model's inputs are fixed, `real` whether the input is the user's: what rounds otherwise is
-    never exported on an input that was made up. Raises UsageError where nothing is left to search, or where the
+    never exported on an input that was made up. `rounding` is what float16 does to the model, which tells what mixed
+    means. Raises UsageError where nothing is left to search, or where the
     definition fixes what cannot be had.
     """
     table = dimension_table(definition.provider)
-    obstacle = _Obstacles(definition.provider, machine, model, fixed_shapes=fixed_shapes, real=real)
+    obstacle = _Obstacles(definition.provider, machine, model, fixed_shapes=fixed_shapes, real=real, rounding=rounding)
     left_out: list[Frozen] = []
     dimensions: list[Dimension] = []
     fixed = dict(definition.fixed)
@@ -45,6 +53,9 @@ def resolve(
         wanted = [choice for choice in whole.choices if labels is None or choice.label in labels]
         if labels is not None:
             wanted += [replace(whole.choices[0], label=v, values=((name, v),)) for v in labels if not _has(whole, v)]
+        if rounding and rounding.precision:
+            mixed = (("precision", rounding.precision),)
+            wanted = [replace(one, values=mixed) if one.values == MIXED else one for one in wanted]
         told = [(choice, obstacle(choice.values)) for choice in wanted]
         possible = [choice for choice, why in told if not why]
         left_out += [Frozen(f"{name}={choice.label}", why) for choice, why in told if why]
@@ -68,14 +79,27 @@ def resolve(
     )
 
 
+MIXED: tuple[tuple[str, Value], ...] = (("precision", "mixed"),)
+MADE_UP = "never taken on an input that was made up: give --input"
 _QUANTIZED = re.compile("[Qq]uantize|Integer|^QLinear|NBits$")
+PRECISIONS = frozenset({"precision", "INFERENCE_PRECISION_HINT"})
+"""Knobs that say in which type a model computes."""
 _AMOUNTS = {"cores": "cores ({:g})", "gpu_memory_gb": "GPU memory ({:.1f} GiB)"}
 
 
 class _Obstacles:
     """Says why this machine or this ONNX Runtime cannot have some values; nothing where it can."""
 
-    def __init__(self, provider: str, machine: Machine, model: ModelFacts, *, fixed_shapes: bool, real: bool) -> None:
+    def __init__(
+        self,
+        provider: str,
+        machine: Machine,
+        model: ModelFacts,
+        *,
+        fixed_shapes: bool,
+        real: bool,
+        rounding: Rounding | None,
+    ) -> None:
         self._knobs, self._provider = knob_table(provider), PROVIDERS[provider]
         self._version = model.versions["onnxruntime"]
         self._installed = tuple(int(part) for part in self._version.split(".")[:2])
@@ -83,9 +107,8 @@ class _Obstacles:
         self._options = model.provider_options
         self._uncapturable = ", ".join(model.uncapturable)
         self._fixed_shapes = fixed_shapes
-        self._unconvertible = (
-            _unconvertible(model) if real else "never taken on an input that was made up: give --input"
-        )
+        self._real, self._rounding = real, rounding
+        self._unconvertible = unconvertible(model)
 
     def _capture(self, values: Mapping[str, Value]) -> str:
         """Say why the model cannot be captured in this way."""
@@ -104,8 +127,8 @@ class _Obstacles:
     def _one(self, name: str, value: Value) -> str:
         """Say why one knob cannot have its value."""
         knob = self._knobs[name]
-        if (name, value) == ("precision", "float16") and self._unconvertible:
-            return self._unconvertible
+        if name in PRECISIONS and value != knob.default and (why := self._precision(name, value)):
+            return why
         if knob.since > self._installed:
             return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {self._version}"
         if knob.scope is Scope.PROVIDER and self._options and (knob.option or name) not in self._options:
@@ -117,8 +140,23 @@ class _Obstacles:
             return f"more than this machine's {_AMOUNTS[knob.ceiling or ''].format(most)}"
         return self._provider.lacks(name, value)
 
+    def _precision(self, name: str, value: Value) -> str:
+        """Say why nothing is computed in a precision other than float32."""
+        if not self._real:
+            return MADE_UP
+        if name != "precision":
+            return ""
+        found = self._rounding or Rounding()
+        if why := self._unconvertible or found.error:
+            return why
+        if value != "mixed":
+            return ""
+        if self._rounding is None:
+            return "which regions would stay float32 is not known: the output gate has to tell"
+        return f"too much of the model is to blame: {found.refusal}" if found.refusal else "float16 passes as it is"
 
-def _unconvertible(model: ModelFacts) -> str:
+
+def unconvertible(model: ModelFacts) -> str:
     """Say why a model is left in the types that it has; nothing where it can be converted to float16."""
     quantized = sorted(filter(_QUANTIZED.search, model.operators))
     if quantized:

@@ -18,9 +18,7 @@ from rtmo_optuna.types.findings import (
     Screening,
     Status,
 )
-from rtmo_optuna.types.measurement import (
-    Measurement,
-)
+from rtmo_optuna.types.measurement import Measurement, Rounding
 from rtmo_optuna.types.request import (
     ModelFacts,
     Settings,
@@ -87,7 +85,7 @@ class StudyRecord:
 
     `gpu_states` are how the GPU ran after the study's first window and after its last one; empty without a GPU.
     `cut_short` says whether the search's share of the time was over before the search was, `pinned` whether its windows
-    ran on quiet cores.
+    ran on quiet cores. `rounding` is what float16 does to the model, where that was looked at.
     """
 
     name: str
@@ -109,6 +107,7 @@ class StudyRecord:
     screening: Screening | None = None
     cut_short: bool = False
     pinned: bool = False
+    rounding: Rounding | None = None
 
     @property
     def comparable(self) -> tuple[ProcessRecord, ...]:

@@ -1,0 +1,233 @@
+"""What rounding to float16 does to a model, region by region, found on the CPU; and which regions had better not.
+
+The CPU provider has hardly a kernel of float16: it computes in float32, and drops the casts between two nodes, so that
+a converted model rounds next to nothing there. Here each tensor that float16 would hold is rounded by casts of our own,
+which stay, in a model that is float32 otherwise; as on a GPU, whose products of float16 are summed in float32.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from rtmo_optuna.engine import ort
+from rtmo_optuna.engine.gate.flat import flat
+from rtmo_optuna.engine.gate.outputs import judge, strain
+from rtmo_optuna.engine.precision import LARGEST, float_tensors, half, halved
+from rtmo_optuna.engine.regions import REGIONS, regions, written
+from rtmo_optuna.errors import SettingsRefusedError
+from rtmo_optuna.providers.table import REFERENCE
+from rtmo_optuna.types.measurement import Region, Rounding
+from rtmo_optuna.types.request import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from onnx import GraphProto, ModelProto, NodeProto
+
+    from rtmo_optuna.types.measurement import GateResult, GateRules
+
+    Arrays: TypeAlias = dict[str, NDArray[Any]]
+
+PICTURES = 4
+"""So many samples are looked at: the gate judges the trial on all of them anyway."""
+MOST_RUNS = 12
+_MOST_S = 60.0
+_GROUPS = 5
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_NAMED = 3
+
+
+def find(
+    path: Path,
+    samples: Sequence[Mapping[str, NDArray[Any]]],
+    reference: Sequence[Arrays],
+    rules: GateRules,
+    free_dimensions: Mapping[str, int],
+    *,
+    tf32: bool,
+) -> Rounding:
+    """Return what float16 does to the model at `path` on `samples`, and a mixed precision where the gate refuses it.
+
+    `reference` are the model's outputs. With `tf32` the default settings multiply in TF32 and limits grow with what
+    that does. At most a dozen runs: the range of all tensors, TF32, float16; where that fails, without the regions that
+    overflow; then each of five parts alone, and float16 without the worst of them, as many as it takes.
+    """
+    import onnx  # noqa: PLC0415 - takes 0.2 s
+
+    try:
+        half(str(path))
+    except SettingsRefusedError as error:
+        return Rounding(error=str(error))
+    model = onnx.load(path)
+    trial = _Trial(model, samples, reference, rules, free_dimensions)
+    begun = time.monotonic()
+    overflows = trial.overflows()
+    trial.fit(time.monotonic() - begun)
+    if tf32:
+        trial.own = trial.judged(frozenset(), products=True)
+    whole = trial.judged(trial.names)
+    told = tuple(f"{node.name} reaches {value:.2g}" for node, value in overflows[:_NAMED])
+    if whole.passed:
+        return Rounding(runs=trial.runs, pictures=trial.pictures)
+    kept, found = _search(trial, {node.output[0] for node, _ in overflows})
+    return Rounding(
+        refusal=whole.reason,
+        overflows=told,
+        regions=found,
+        precision=written(kept) if kept else "",
+        runs=trial.runs,
+        pictures=trial.pictures,
+    )
+
+
+def _search(trial: _Trial, overflowing: Collection[str]) -> tuple[tuple[int, ...], tuple[Region, ...]]:
+    """Return the places of the regions that stay float32, none where nothing helps, and what each part alone does."""
+    every = [frozenset(name for node in region for name in node.output) & trial.names for region in trial.regions]
+    over = {place for place, names in enumerate(every) if not names.isdisjoint(overflowing)}
+
+    def passes(kept: Collection[int]) -> bool:
+        return trial.judged(trial.names.difference(*(every[place] for place in kept))).passed
+
+    if over and passes(over):
+        return tuple(sorted(over)), ()
+    found = []
+    for places in np.array_split(np.arange(len(every)), min(_GROUPS, len(every))):
+        free = [int(place) for place in places if place not in over]
+        if free:
+            found.append(trial.region(free, frozenset().union(*(every[place] for place in free))))
+    worst, kept = sorted(found, key=lambda region: -region.strain), set(over)
+    for place, region in enumerate(worst):
+        kept.update(region.places)
+        left = math.hypot(*(other.strain for other in worst[place + 1 :])) if worst[place + 1 :] else 0.0
+        if trial.runs == MOST_RUNS or len(kept) == len(every):
+            break
+        if left < 1 and passes(kept):
+            return tuple(sorted(kept)), tuple(found)
+    return (), tuple(found)
+
+
+class _Trial:
+    """Runs of a model on the CPU, rounded here and there; `own` is what the default settings' rounding does."""
+
+    def __init__(
+        self,
+        model: ModelProto,
+        samples: Sequence[Mapping[str, NDArray[Any]]],
+        reference: Sequence[Arrays],
+        rules: GateRules,
+        free_dimensions: Mapping[str, int],
+    ) -> None:
+        self.names = halved(model)
+        self.regions = regions(model.graph, self.names, REGIONS)
+        self.runs = 0
+        self.own: GateResult | None = None
+        self._model, self._free_dimensions = model, free_dimensions
+        self._samples, self._reference, self._rules = samples, reference, rules
+
+    @property
+    def pictures(self) -> int:
+        """How many samples are run."""
+        return len(self._samples)
+
+    def fit(self, run_s: float) -> None:
+        """Take no more samples than a minute has time for, where a run of all of them takes `run_s`."""
+        count = max(1, min(self.pictures, int(self.pictures * _MOST_S / (MOST_RUNS * run_s))))
+        self._samples, self._reference = self._samples[:count], self._reference[:count]
+
+    def judged(self, names: Collection[str], *, products: bool = False) -> GateResult:
+        """Return what the gate says of the model with `names` in float16, or with what its products read rounded."""
+        outputs = self._run(rounded(self._model, names, products=products))
+        return judge(self._reference, outputs, self._rules, self.own)
+
+    def region(self, places: Sequence[int], names: Collection[str]) -> Region:
+        """Return what rounding the regions at `places`, which write `names`, does alone."""
+        nodes = [node for place in places for node in self.regions[place]]
+        strained = strain(self.judged(names), self._rules, self.own)
+        return Region(nodes[0].name, nodes[-1].name, len(nodes), tuple(places), float(f"{strained:.3g}"))
+
+    def overflows(self) -> list[tuple[NodeProto, float]]:
+        """Return the nodes that write numbers that float16 has not, in order, and the largest of each."""
+        nodes = [node for region in self.regions for node in region]
+        names = [name for node in nodes for name in node.output if name in self.names]
+        with suppress(RuntimeError):  # an empty tensor has no largest number
+            found = self._run(_ranged(self._model, names))
+            largest = {name: max(float(one[_range(name)]) for one in found) for name in names}
+            each = ((node, max(largest.get(name, 0.0) for name in node.output)) for node in nodes)
+            return [(node, value) for node, value in each if LARGEST < value < math.inf]
+        return []
+
+    def _run(self, model: ModelProto) -> list[Arrays]:
+        self.runs += 1
+        content = model.SerializeToString()
+        session = ort.load(REFERENCE).open(content, Settings(), free_dimensions=self._free_dimensions)
+        names = [output.name for output in session.get_outputs()]
+        return [flat(names, session.run(None, dict(sample))) for sample in self._samples]
+
+
+def rounded(model: ModelProto, names: Collection[str], *, products: bool = False) -> ModelProto:
+    """Return a copy of `model` in which nodes that write any of `names` read and write numbers of float16 only.
+
+    With `products` it is what convolutions and matrix products read that is rounded, as TF32 does: it has as many bits.
+    """
+    from onnx import shape_inference  # noqa: PLC0415 - takes 0.2 s
+
+    copy = type(model)()
+    copy.CopyFrom(model)
+    floats = float_tensors(shape_inference.infer_shapes(model).graph)
+    nodes = list(_rounding_nodes(copy.graph, frozenset(names), floats, products=products))
+    del copy.graph.node[:], copy.graph.value_info[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
+def _rounding_nodes(
+    graph: GraphProto, names: frozenset[str], floats: frozenset[str], *, products: bool
+) -> Iterator[NodeProto]:
+    made: dict[str, str] = {}
+    for node in graph.node:
+        writes = names.intersection(node.output)
+        if writes or (products and node.op_type in _PRODUCTS):
+            for place, name in enumerate(node.input):
+                if name in floats and name not in names:
+                    if name not in made:
+                        made[name] = f"{name}/rounded"
+                        yield from _casts(name, made[name])
+                    node.input[place] = made[name]
+        for place, name in enumerate(node.output):
+            if name in writes:
+                node.output[place] = f"{name}/exact"
+        yield node
+        for name in writes:
+            yield from _casts(f"{name}/exact", name)
+
+
+def _casts(source: str, target: str) -> Iterator[NodeProto]:
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
+    yield helper.make_node("Cast", [source], [f"{target}/half"], to=TensorProto.FLOAT16)
+    yield helper.make_node("Cast", [f"{target}/half"], [target], to=TensorProto.FLOAT)
+
+
+def _range(name: str) -> str:
+    return f"{name}/range"
+
+
+def _ranged(model: ModelProto, names: Sequence[str]) -> ModelProto:
+    """Return a copy of `model` that gives the largest absolute number of each of `names`, and nothing else."""
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
+    copy = type(model)()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    for name in names:
+        copy.graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"]))
+        copy.graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [_range(name)], keepdims=0))
+        copy.graph.output.append(helper.make_tensor_value_info(_range(name), TensorProto.FLOAT, ()))
+    return copy
