@@ -82,6 +82,7 @@ def find(
         overflows=told,
         regions=found,
         precision=written(kept) if kept else "",
+        kept=kept,
         runs=trial.runs,
         pictures=trial.pictures,
     )

@@ -185,7 +185,8 @@ class Rounding:
 
     `error` says why the model cannot be converted at all, `refusal` what the gate says of it in float16: where both are
     empty it passes. `overflows` name nodes that leave float16's range, with how far they go. `regions` are those whose
-    error was measured. `precision` is the mixed one that passes, empty where none was found.
+    error was measured. `precision` is the mixed one that passes, in which those at the places `kept` stay float32; both
+    are empty where none was found.
     """
 
     error: str = ""
@@ -193,6 +194,7 @@ class Rounding:
     overflows: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
     precision: str = ""
+    kept: tuple[int, ...] = ()
     runs: int = 0
     pictures: int = 0
 

@@ -85,7 +85,8 @@ class StudyRecord:
 
     `gpu_states` are how the GPU ran after the study's first window and after its last one; empty without a GPU.
     `cut_short` says whether the search's share of the time was over before the search was, `pinned` whether its windows
-    ran on quiet cores. `rounding` is what float16 does to the model, where that was looked at.
+    ran on quiet cores. `rounding` is what float16 does to the model, where that was looked at,
+    `sketch` the picture on which what is exported is furthest from the reference, drawn, as a JPEG file in base64.
     """
 
     name: str
@@ -108,6 +109,7 @@ class StudyRecord:
     cut_short: bool = False
     pinned: bool = False
     rounding: Rounding | None = None
+    sketch: str = ""
 
     @property
     def comparable(self) -> tuple[ProcessRecord, ...]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.digits import written
+from rtmo_optuna.engine.inputs.images import layout_of
+from rtmo_optuna.engine.inputs.inputs import load
+from rtmo_optuna.engine.inputs.sketch import sketch
 from rtmo_optuna.errors import LostError, NothingMeasuredError, TunerError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.scratch import lost_file, scratch, sweep_scratch
@@ -138,7 +142,7 @@ def _greet(study: Study, observer: Observer) -> None:
 
 
 def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrupted: bool) -> TuneResult:
-    record = judged(study, finals)
+    record = _with_sketch(study, judged(study, finals))
     winner, status = record.verdict.best, record.verdict.status
     measured = any(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials)
     if not measured and not interrupted:
@@ -169,6 +173,20 @@ def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrup
         raise refused
     undecided = finals is not None and status not in ANSWERS
     return TuneResult(record, files, config, backup, interrupted, undecided)
+
+
+def _with_sketch(study: Study, record: StudyRecord) -> StudyRecord:
+    """Return `record` with a drawing of the picture on which what is best is furthest from the reference, kept too."""
+    gate = record.verdict.best.measurement.gate if record.verdict.best else None
+    layouts = {spec.name: layout_of(spec) for spec in record.model.inputs}
+    name, layout = next(((name, found) for name, found in layouts.items() if found), ("", None))
+    if gate is None or gate.found is None or layout is None:
+        return record
+    sample, image = divmod(gate.found.worst, record.inputs.shapes[name][0])
+    picture = load(record.inputs.path)[sample][name][image]
+    drawn = base64.b64encode(sketch(picture, layout, (gate.found.reference, gate.found.outlines))).decode()
+    study.put("sketch", drawn)
+    return replace(record, sketch=drawn)
 
 
 def _lost(study: Study, planned: Plan, error: Exception) -> LostError:

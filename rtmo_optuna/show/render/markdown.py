@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from rtmo_optuna.display import visible
-from rtmo_optuna.show.render.blocks import Bullets, Code, Column, Facts, Inline, Listing, Paragraph, Table
+from rtmo_optuna.show.render.blocks import Bullets, Code, Column, Facts, Image, Inline, Listing, Paragraph, Table
 from rtmo_optuna.show.render.chart import Chart
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _block(block: Block, pictures: Mapping[str, str]) -> str:
             return _table(Table(columns, (tuple(value for _, value in block.pairs),)))
         case Listing():
             return f"```{block.language}\n{block.text}\n```"
-        case Chart():
+        case Chart() | Image():
             path = pictures.get(block.name)
             return f"![Plot: {block.name}]({quote(path)})\n\n*{_escape(block.caption)}*" if path else ""
         case Table():

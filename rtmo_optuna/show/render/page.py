@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -9,7 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.display import visible
-from rtmo_optuna.show.render.blocks import Bullets, Code, Facts, Listing, Paragraph, Table, charts
+from rtmo_optuna.show.render.blocks import Bullets, Code, Facts, Image, Listing, Paragraph, Table, charts
 from rtmo_optuna.show.render.chart import Chart
 from rtmo_optuna.show.render.interactive import figure, plotly_js
 from rtmo_optuna.show.render.palette import DARK, LIGHT
@@ -76,6 +77,7 @@ td.wide { min-width: 14rem; }
 td:last-child { min-width: 6rem; }
 tr.marked td { background: var(--mark); font-weight: 600; }
 figure { margin: 1.75rem 0; }
+figure img { max-width: 100%; height: auto; border-radius: .4rem; }
 figure .subtitle, figcaption { color: var(--quiet); font-size: .88rem; margin: .15rem 0; }
 .plot { width: 100%; }
 @media (max-width: 45rem) { main { padding: 1.25rem 1rem 3rem; } p.verdict { font-size: 1.25rem; }
@@ -131,7 +133,7 @@ def _inline(text: Inline) -> str:
     return html.escape(text)
 
 
-def _block(block: Block) -> str:
+def _block(block: Block) -> str:  # noqa: PLR0911 - one for each kind
     match block:
         case Paragraph():
             return f'<p class="verdict">{_inline(block.text)}</p>' if block.strong else f"<p>{_inline(block.text)}</p>"
@@ -146,6 +148,14 @@ def _block(block: Block) -> str:
             return _figure(block)
         case Table():
             return _table(block)
+        case Image():
+            return _image(block)
+
+
+def _image(image: Image) -> str:
+    source, caption = base64.b64encode(image.content).decode(), html.escape(image.caption)
+    picture = f'<img src="data:image/jpeg;base64,{source}" alt="{caption}">'
+    return f"<figure>\n{picture}\n<figcaption>{caption}</figcaption>\n</figure>"
 
 
 def _figure(chart: Chart) -> str:
