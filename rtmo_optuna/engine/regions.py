@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine.cutting.static import reads
@@ -25,15 +26,11 @@ def regions(graph: GraphProto, names: Collection[str], count: int = REGIONS) -> 
     """
     nodes = [node for node in graph.node if not set(names).isdisjoint(node.output)]
     crossing = _crossing(nodes, names)
-    size, start, found = max(1.0, len(nodes) / count), 0, []
-    while start < len(nodes):
-        even = start + size
-        first, last = int(start + size / 2) + 1, min(int(start + 1.5 * size), len(nodes))
-        end = min(range(min(first, last), last + 1), key=lambda n: (crossing[n], abs(n - even)))
-        end = len(nodes) if len(nodes) - end < size / 2 else end
-        found.append(tuple(nodes[start:end]))
-        start = end
-    return tuple(found)
+    size, ends = max(1.0, len(nodes) / count), [0]
+    for place in range(1, min(count, len(nodes))):
+        window = range(max(ends[-1] + 1, round((place - 0.5) * size)), min(len(nodes), round((place + 0.5) * size) + 1))
+        ends.append(min(window, key=lambda end: (crossing[end], abs(end - place * size))))
+    return tuple(tuple(nodes[start:end]) for start, end in pairwise([*ends, len(nodes)]))
 
 
 def _crossing(nodes: Sequence[NodeProto], names: Collection[str]) -> list[int]:
