@@ -67,10 +67,10 @@ check: environment-dev ## lint, check the format, the types, who imports whom, a
 	@$(run) -m ruff format --check
 	@$(run) -m mypy
 	@$(run) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
-	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --quiet --site-dir .cache/site
+	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --site-dir .cache/site
 
 docs: environment-dev ## build the documents as a site, in site/
-	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build
 	@echo "Open site/index.html."
 
 count: environment ## count modules, lines, floors and arrows (ARGS='603e12a': of a commit beside them)
