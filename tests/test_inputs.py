@@ -507,7 +507,7 @@ def test_16_bits_are_scaled_and_not_cut(prepared: Prepared, tmp_path: Path) -> N
 
 
 def test_a_folder_gives_its_first_pictures_by_name(prepared: Prepared, tmp_path: Path) -> None:
-    """Thirty-two at most, of which 16 are timed, in order of name; other files, hidden ones and folders do not count."""
+    """32 at most, of which 16 are timed, in order of name; other files, hidden ones and folders do not count."""
     folder = tmp_path / "pictures"
     (folder / "z.png").mkdir(parents=True)
     for name in ("notes.txt", ".hidden.png"):

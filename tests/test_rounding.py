@@ -49,7 +49,7 @@ def layers(path: Path, *, planted: float = 1.0) -> Path:
         x = f"y{n}"
         if n == LAYERS // 2:
             weights[f"w{n}"] *= planted**0.5
-            weights |= {"up": np.float32([planted**0.5]), "down": np.float32([1 / planted])}
+            weights |= {"up": np.array([planted**0.5], np.float32), "down": np.array([1 / planted], np.float32)}
             nodes += [node("Mul", f"{x} up", "large"), node("Mul", "large down", "small")]
             x = "small"
     for n, one in enumerate(nodes):
@@ -113,7 +113,7 @@ def test_rounding_that_adds_up_is_mended_by_the_worst_parts(tmp_path: Path) -> N
         nodes.append(node("MatMul", f"{x} w{n}", f"m{n}"))
         nodes.append(node("Tanh", f"m{n}", f"t{n}" if n < LAYERS - 1 else "y"))
         x = f"t{n}"
-    weights["far"], at = np.float32([3e4]), 2 * (LAYERS // 2)
+    weights["far"], at = np.array([3e4], np.float32), 2 * (LAYERS // 2)
     nodes[at:at] = [node("Add", "t5 far", "added"), node("Sub", "added far", "back")]
     nodes[at + 2].input[0] = "back"
     for n, one in enumerate(nodes):
@@ -192,7 +192,8 @@ def test_what_a_child_found_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = layers(tmp_path / "m.onnx", planted=1e5)
     np.savez(tmp_path / "inputs.npz", x=X[None])
-    np.savez(tmp_path / "reference.npz", **{"0/y": run(path, x=X)[0]})
+    kept: dict[str, Any] = {"0/y": run(path, x=X)[0]}
+    np.savez(tmp_path / "reference.npz", **kept)
     session = SessionSpec(str(path), "cpu")
     request = RoundingRequest(session, str(tmp_path / "inputs.npz"), str(tmp_path / "reference.npz"), encode(RULES))
     told = references.rounding(request, Limits(), {"model": "a"})

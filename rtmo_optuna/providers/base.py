@@ -191,6 +191,13 @@ GRAPH = Knob(
     "how far the graph is rewritten before it runs",
     also=("ORT_ENABLE_LAYOUT",),
 )
+PRECISION = Knob(
+    "precision",
+    Scope.CALL,
+    ("float32", "float16", "mixed"),
+    "type in which the model, or its head, computes",
+    pattern=r"mixed( \d{1,2}(-\d{1,2})?)+",
+)
 MEM_PATTERN = flag("enable_mem_pattern", Scope.SESSION, "plan activations' memory ahead", default=True)
 CPU_ARENA = flag("enable_cpu_mem_arena", Scope.SESSION, "keep freed memory for the next run", default=True)
 EXECUTION = Knob(

@@ -146,6 +146,12 @@ class Found:
         """How many were found that are not there."""
         return sum(picture.added for picture in self.pictures)
 
+    @property
+    def differs(self) -> bool:
+        """Whether anything is otherwise in the worst picture than in the reference."""
+        worst = self.pictures[self.worst]
+        return bool(worst.lost or worst.added or worst.px)
+
 
 @dataclass(frozen=True, slots=True)
 class GateResult:

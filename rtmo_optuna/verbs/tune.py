@@ -180,7 +180,7 @@ def _with_sketch(study: Study, record: StudyRecord) -> StudyRecord:
     gate = record.verdict.best.measurement.gate if record.verdict.best else None
     layouts = {spec.name: layout_of(spec) for spec in record.model.inputs}
     name, layout = next(((name, found) for name, found in layouts.items() if found), ("", None))
-    if gate is None or gate.found is None or layout is None:
+    if gate is None or gate.found is None or layout is None or not gate.found.differs:
         return record
     sample, image = divmod(gate.found.worst, record.inputs.shapes[name][0])
     picture = load(record.inputs.path)[sample][name][image]
