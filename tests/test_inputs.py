@@ -272,6 +272,21 @@ def test_the_users_arrays_are_used_as_they_are(prepared: Prepared, tmp_path: Pat
         np.testing.assert_array_equal(sample[name], array, strict=True)
 
 
+def test_arrays_with_one_more_axis_hold_samples(prepared: Prepared, tmp_path: Path) -> None:
+    """As many of each input, 32 at most; each is checked as a single one is."""
+    source = tmp_path / "mine.npz"
+    ids, mask = np.arange(27).reshape(3, 3, 3), np.ones((3, 3, 3), np.bool_)
+    _save(source, ids=ids, mask=mask)
+    facts, samples = prepared(_TOKENS, source, shapes={"ids": (3, 3)})
+    assert (facts.samples, facts.source) == (3, f"{source} (3 samples)")
+    assert facts.shapes["ids"] == (3, 3)
+    np.testing.assert_array_equal(samples[2]["ids"], ids[2])
+    for wrong, why in ((mask[:2], "3 of 'ids', 2 of 'mask'"), (mask[:, :2], r"holds 'mask' as bool \[2, 3\]")):
+        _save(source, ids=ids, mask=wrong)
+        with pytest.raises(UsageError, match=why):
+            prepared(_TOKENS, source, shapes={"ids": (3, 3)})
+
+
 def test_the_target_is_replaced_whole(prepared: Prepared, tmp_path: Path) -> None:
     """A refused input leaves the former target as it was; a new one takes its name, and is not written into it."""
     former = tmp_path / "former.npz"

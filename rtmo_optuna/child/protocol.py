@@ -59,7 +59,7 @@ class ReferenceRequest:
 
 @dataclass(frozen=True, slots=True)
 class RoundingRequest:
-    """Find on the CPU what float16 does to the model on the first samples, beside its outputs in the file `reference`.
+    """Find on the CPU what float16 does to the model on the input, beside its outputs in the file `reference`.
 
     `gate` are encoded `measurement.GateRules`; `tf32` says whether the default settings multiply in TF32.
     """

@@ -151,7 +151,7 @@ class Worker:
         self.answer(protocol.ReferenceMade(finite))
 
     def rounding(self, request: protocol.RoundingRequest) -> None:
-        """Find what float16 does to the model, on the first samples."""
+        """Find what float16 does to the model."""
         from pathlib import Path  # noqa: PLC0415
 
         from rtmo_optuna.codec import decode, encode  # noqa: PLC0415
@@ -163,11 +163,11 @@ class Worker:
         if len(reference) != len(samples):
             message = "the outputs of its samples differ in number"
             raise SettingsRefusedError(message)
-        most, spec = rounding.PICTURES, request.session
+        spec = request.session
         found = rounding.find(
             Path(spec.model),
-            samples[:most],
-            reference[:most],
+            samples,
+            reference,
             decode(GateRules, request.gate),
             spec.free_dimensions,
             tf32=request.tf32,

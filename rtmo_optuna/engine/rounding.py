@@ -7,6 +7,7 @@ which stay, in a model that is float32 otherwise; as on a GPU, whose products of
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from contextlib import suppress
@@ -25,7 +26,7 @@ from rtmo_optuna.types.measurement import Region, Rounding
 from rtmo_optuna.types.request import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
 
     Arrays: TypeAlias = dict[str, NDArray[Any]]
 
-PICTURES = 4
-"""So many samples are looked at: the gate judges the trial on all of them anyway."""
+FEW = 4
+"""So many samples tell what each part does: those on which float16 of the whole does most."""
 MOST_RUNS = 12
-_MOST_S = 60.0
+_MOST_S = 20.0
+"""For so long a run of float32 may take on the samples that the whole model is judged by; FEW in any case."""
 _GROUPS = 5
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _NAMED = 3
@@ -67,16 +69,18 @@ def find(
         return Rounding(error=str(error))
     model = onnx.load(path)
     trial = _Trial(model, samples, reference, rules, free_dimensions)
-    begun = time.monotonic()
-    overflows = trial.overflows()
-    trial.fit(time.monotonic() - begun)
+    begun, few = time.monotonic(), trial.of(range(len(samples))[:FEW])
+    overflows = few.overflows()
+    each_s = (time.monotonic() - begun) / few.pictures
+    trial = trial.of(range(len(samples))[: max(FEW, int(_MOST_S / each_s))])
     if tf32:
         trial.own = trial.judged(frozenset(), products=True)
     whole = trial.judged(trial.names)
     told = tuple(f"{node.name} reaches {value:.2g}" for node, value in overflows[:_NAMED])
     if whole.passed:
         return Rounding(runs=trial.runs, pictures=trial.pictures)
-    kept, found = _search(trial, {node.output[0] for node, _ in overflows})
+    few = trial.of(trial.worst(whole, FEW))
+    kept, found = _search(trial, few, {node.output[0] for node, _ in overflows}, tf32=tf32)
     return Rounding(
         refusal=whole.reason,
         overflows=told,
@@ -88,8 +92,13 @@ def find(
     )
 
 
-def _search(trial: _Trial, overflowing: Collection[str]) -> tuple[tuple[int, ...], tuple[Region, ...]]:
-    """Return the places of the regions that stay float32, none where nothing helps, and what each part alone does."""
+def _search(
+    trial: _Trial, few: _Trial, overflowing: Collection[str], *, tf32: bool
+) -> tuple[tuple[int, ...], tuple[Region, ...]]:
+    """Return the places of the regions that stay float32, none where nothing helps, and what each part alone does.
+
+    Parts are measured on `few` samples.
+    """
     every = [frozenset(name for node in region for name in node.output) & trial.names for region in trial.regions]
     over = {place for place, names in enumerate(every) if not names.isdisjoint(overflowing)}
 
@@ -98,11 +107,13 @@ def _search(trial: _Trial, overflowing: Collection[str]) -> tuple[tuple[int, ...
 
     if over and passes(over):
         return tuple(sorted(over)), ()
+    if tf32:
+        few.own = few.judged(frozenset(), products=True)
     found = []
     for places in np.array_split(np.arange(len(every)), min(_GROUPS, len(every))):
         free = [int(place) for place in places if place not in over]
         if free:
-            found.append(trial.region(free, frozenset().union(*(every[place] for place in free))))
+            found.append(few.region(free, frozenset().union(*(every[place] for place in free))))
     worst, kept = sorted(found, key=lambda region: -region.strain), set(over)
     for place, region in enumerate(worst):
         kept.update(region.places)
@@ -127,8 +138,8 @@ class _Trial:
     ) -> None:
         self.names = halved(model)
         self.regions = regions(model.graph, self.names, REGIONS)
-        self.runs = 0
         self.own: GateResult | None = None
+        self._runs = [0]
         self._model, self._free_dimensions = model, free_dimensions
         self._samples, self._reference, self._rules = samples, reference, rules
 
@@ -137,10 +148,27 @@ class _Trial:
         """How many samples are run."""
         return len(self._samples)
 
-    def fit(self, run_s: float) -> None:
-        """Take no more samples than a minute has time for, where a run of all of them takes `run_s`."""
-        count = max(1, min(self.pictures, int(self.pictures * _MOST_S / (MOST_RUNS * run_s))))
-        self._samples, self._reference = self._samples[:count], self._reference[:count]
+    @property
+    def runs(self) -> int:
+        """How many runs there were, of whatever samples."""
+        return self._runs[0]
+
+    def of(self, places: Iterable[int]) -> _Trial:
+        """Return the same of the samples at `places` only; their runs count together, what is its own does not."""
+        other = copy.copy(self)
+        other.own, chosen = None, list(places)
+        other._samples = [self._samples[place] for place in chosen]  # noqa: SLF001 - its own class
+        other._reference = [self._reference[place] for place in chosen]  # noqa: SLF001
+        return other
+
+    def worst(self, told: GateResult, count: int) -> list[int]:
+        """Return the places of the samples on which most is lost or added, the first ones where nobody can tell."""
+        found = told.found.pictures if told.found else ()
+        if len(found) != self.pictures:
+            return list(range(self.pictures))[:count]
+        return sorted(range(self.pictures), key=lambda n: (-found[n].lost - found[n].added, -(found[n].px or 0)))[
+            :count
+        ]
 
     def judged(self, names: Collection[str], *, products: bool = False) -> GateResult:
         """Return what the gate says of the model with `names` in float16, or with what its products read rounded."""
@@ -165,7 +193,7 @@ class _Trial:
         return []
 
     def _run(self, model: ModelProto) -> list[Arrays]:
-        self.runs += 1
+        self._runs[0] += 1
         content = model.SerializeToString()
         session = ort.load(REFERENCE).open(content, Settings(), free_dimensions=self._free_dimensions)
         names = [output.name for output in session.get_outputs()]
@@ -179,13 +207,13 @@ def rounded(model: ModelProto, names: Collection[str], *, products: bool = False
     """
     from onnx import shape_inference  # noqa: PLC0415 - takes 0.2 s
 
-    copy = type(model)()
-    copy.CopyFrom(model)
+    other = type(model)()
+    other.CopyFrom(model)
     floats = float_tensors(shape_inference.infer_shapes(model).graph)
-    nodes = list(_rounding_nodes(copy.graph, frozenset(names), floats, products=products))
-    del copy.graph.node[:], copy.graph.value_info[:]
-    copy.graph.node.extend(nodes)
-    return copy
+    nodes = list(_rounding_nodes(other.graph, frozenset(names), floats, products=products))
+    del other.graph.node[:], other.graph.value_info[:]
+    other.graph.node.extend(nodes)
+    return other
 
 
 def _rounding_nodes(
@@ -224,11 +252,11 @@ def _ranged(model: ModelProto, names: Sequence[str]) -> ModelProto:
     """Return a copy of `model` that gives the largest absolute number of each of `names`, and nothing else."""
     from onnx import TensorProto, helper  # noqa: PLC0415
 
-    copy = type(model)()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
+    other = type(model)()
+    other.CopyFrom(model)
+    del other.graph.output[:]
     for name in names:
-        copy.graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"]))
-        copy.graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [_range(name)], keepdims=0))
-        copy.graph.output.append(helper.make_tensor_value_info(_range(name), TensorProto.FLOAT, ()))
-    return copy
+        other.graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"]))
+        other.graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [_range(name)], keepdims=0))
+        other.graph.output.append(helper.make_tensor_value_info(_range(name), TensorProto.FLOAT, ()))
+    return other
