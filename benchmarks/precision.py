@@ -31,7 +31,7 @@ from rtmo_optuna.engine.inputs.images import letterboxed
 from rtmo_optuna.engine.precision import halved, kept_outputs
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.show.sections.answers import in_words
-from rtmo_optuna.types.measurement import GateRules
+from rtmo_optuna.types.measurement import GateMode, GateRules
 from rtmo_optuna.types.request import SessionSpec, Settings
 
 if TYPE_CHECKING:
@@ -161,12 +161,17 @@ def main() -> None:
     print(f"{args.model}: {len(feeds)} inputs, {sum(len(task.answer(one)) for one in reference)} answers; {found}")
     for precision in filter(None, ("float32", "float16", found.precision)):
         outputs, spent = _outputs(args.model, precision, feeds, args.provider, names)
-        told = judge(reference, outputs, rules)
+        told = in_words(judge(reference, outputs, rules))
         changed = sum(not equal(task.answer(a), task.answer(b)) for a, b in zip(reference, outputs, strict=True))
-        shares = [max(error.figures.get("norm", (0.0,))) for error in told.errors]
-        print(
-            f"| {precision} | {max(shares):.2%} | {in_words(told)} | {changed} of {len(feeds)} | {spent} |", flush=True
-        )
+        errors = sorted(_error(a, b) for a, b in zip(reference, outputs, strict=True))
+        figures = f"{statistics.median(errors):.2%} | {errors[-1]:.2%} | {changed} of {len(feeds)} | {told}"
+        print(f"| {precision} | {figures} | {spent} |", flush=True)
+
+
+def _error(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> float:
+    """Return the largest error of an output as a whole, relative to its norm."""
+    told = judge([wanted], [found], GateRules(GateMode.ELEMENTWISE))
+    return max(error.figures["norm"][0] for error in told.errors if "norm" in error.figures)
 
 
 def _outputs(
