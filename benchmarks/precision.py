@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 from scipy import ndimage
 
 from rtmo_optuna.engine import ort, regions, rounding
@@ -136,6 +137,23 @@ def lines(detector: str, pictures: Sequence[Path]) -> list[Array]:
     return cut
 
 
+def planted(model: str) -> str:
+    """Return a copy of `model`, beside it, whose middle convolution is scaled by 1e5 and back."""
+    whole = onnx.load(model)
+    middle = [node for node in whole.graph.node if node.op_type == "Conv"]
+    node = middle[len(middle) // 2]
+    (name,) = node.output
+    place = list(whole.graph.node).index(node) + 1
+    for step, (factor, source, target) in enumerate(((1e5, "unscaled", "scaled"), (1e-5, "scaled", ""))):
+        whole.graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float32), f"{name}/{factor:g}"))
+        ends = [f"{name}/{source}", f"{name}/{factor:g}"], [f"{name}/{target}" if target else name]
+        whole.graph.node.insert(place + step, helper.make_node("Mul", *ends, f"{node.name}/{factor:g}"))
+    node.output[0] = f"{name}/unscaled"
+    path = Path(model).with_suffix(".planted.onnx")
+    onnx.save(whole, path)
+    return str(path)
+
+
 def main() -> None:
     """Print a row for each precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -144,8 +162,11 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, nargs="+")
     parser.add_argument("--detector", help="for lines: the model that finds them")
     parser.add_argument("--provider", default="cpu")
+    parser.add_argument("--plant", action="store_true", help="a scale of 1e5 in the middle of the model, and back")
     args = parser.parse_args()
     task = TASKS[args.task]
+    if args.plant:
+        args.model = planted(args.model)
     pixels = (
         lines(args.detector, args.pictures)
         if args.detector

@@ -81,16 +81,14 @@ def test_a_claim_says_what_changed(settings: dict[str, str], found: Found | None
 def test_the_report_tells_who_was_found_and_shows_the_worst_picture(tmp_path: Path) -> None:
     """As a table, a picture beside the plots and in the page; it goes with the next report that has none."""
     drawn = b"\xff\xd8 a picture"
-    record = replace(
-        confirmed(HALF, FOUND),
-        sketch=base64.b64encode(drawn).decode(),
-        rounding=Rounding(
-            refusal="wrong", regions=(Region("a", "f", 9, (0, 1), 2.5), Region("g", "y", 8, (2,), 0.1)), kept=(0, 1)
-        ),
-    )
+    parts = (Region("a", "f", 9, (0, 1), 2.5), Region("g", "y", 8, (2,), 0.1))
+    rounding = Rounding("", "wrong output", ("Mul_21 reaches 1.1e+05",), parts, "mixed 0-1", (0, 1), 9, 4)
+    record = replace(confirmed(HALF, FOUND), sketch=base64.b64encode(drawn).decode(), rounding=rounding)
     markdown, page, *pictures = write(record, tmp_path / "report.md")
     text = markdown.read_text("utf-8")
     assert "| exported, 2 pictures | 412 | 411 | 1 | 2 | 0.985 | 0.21 | 0.58 | 211 of 212 | 0.90 |" in text
+    assert "wrong output. Float16 holds numbers up to 65,504: Mul_21 reaches 1.1e+05." in text
+    assert "In mixed precision 2 regions of the model stay float32." in text
     assert "| `a` to `f` | 9 | 2.5 | float32 |" in text
     assert "| `g` to `y` | 8 | 0.10 | float16 |" in text
     assert (tmp_path / "plots/worst.jpg").read_bytes() == drawn

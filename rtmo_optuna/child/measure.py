@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from rtmo_optuna.child import protocol
 from rtmo_optuna.child.launcher import Child, ChildGoneError
 from rtmo_optuna.codec import decode
+from rtmo_optuna.engine.regions import written
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.scratch import scratch
 from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, Rounding, StageTimes, Window
@@ -183,6 +184,9 @@ def _gate(life: _Life) -> GateResult:
     if not all(figure.split() for output in gate.errors for figure in output.figures):
         message = "told a figure without a name"
         raise ChildGoneError(message)
+    if gate.found and not gate.found.sound:
+        message = "told of a picture that there cannot be"
+        raise ChildGoneError(message)
     return gate
 
 
@@ -252,10 +256,14 @@ def rounding(request: protocol.RoundingRequest, limits: Limits) -> Rounding:
     """Return what a child says float16 does to the model; raises ChildError where it cannot say."""
     told = _ask(request, protocol.RoundingFound, limits).found
     try:
-        return decode(Rounding, told)
-    except protocol.MISFITS as error:
+        found = decode(Rounding, told)
+        fits = found.precision == (written(found.kept) if found.kept else "")
+    except protocol.MISFITS:
+        fits = False
+    if not fits:
         message = f"The child told no rounding: {told!s:.200}"
-        raise ChildError(message, stage=Stage.GATE, bad_input=False) from error
+        raise ChildError(message, stage=Stage.GATE, bad_input=False)
+    return found
 
 
 def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float = math.inf) -> A:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FEW = 4
 """So many samples tell what each part does: those on which float16 of the whole does most."""
 MOST_RUNS = 12
-_MOST_S = 20.0
+_MOST_S = 8.0
 """For so long a run of float32 may take on the samples that the whole model is judged by; FEW in any case."""
 _GROUPS = 5
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -182,13 +182,18 @@ class _Trial:
         return Region(nodes[0].name, nodes[-1].name, len(nodes), tuple(places), float(f"{strained:.3g}"))
 
     def overflows(self) -> list[tuple[NodeProto, float]]:
-        """Return the nodes that write numbers that float16 has not, in order, and the largest of each."""
+        """Return the nodes that write, or are handed, numbers that float16 lacks, in order, and the largest of each."""
+        from onnx import shape_inference  # noqa: PLC0415 - likewise
+
         nodes = [node for region in self.regions for node in region]
-        names = [name for node in nodes for name in node.output if name in self.names]
+        floats = float_tensors(shape_inference.infer_shapes(self._model).graph)
+        floats -= {one.name for one in self._model.graph.initializer}
+        ends = [(node, floats.intersection([*node.output, *{*node.input} - self.names])) for node in nodes]
         with suppress(RuntimeError):  # an empty tensor has no largest number
+            names = sorted(frozenset[str]().union(*(touched for _, touched in ends)))
             found = self._run(_ranged(self._model, names))
             largest = {name: max(float(one[_range(name)]) for one in found) for name in names}
-            each = ((node, max(largest.get(name, 0.0) for name in node.output)) for node in nodes)
+            each = ((node, max((largest[name] for name in touched), default=0.0)) for node, touched in ends)
             return [(node, value) for node, value in each if LARGEST < value < math.inf]
         return []
 

@@ -99,6 +99,10 @@ class OutputError:
     wrong: str = ""
 
 
+OUTLINES = frozenset({4, 34})
+"""How many numbers an outline has: a box, or x and y of 17 keypoints."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """What was found in one picture: how many are `there`, how many of them are `lost`, how many others were `added`.
@@ -145,6 +149,12 @@ class Found:
     def added(self) -> int:
         """How many were found that are not there."""
         return sum(picture.added for picture in self.pictures)
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is a worst picture, and every outline is a skeleton's or a box's."""
+        lengths = {len(outline) for side in (self.reference, self.outlines) for outline in side}
+        return 0 <= self.worst < len(self.pictures) and lengths <= OUTLINES
 
     @property
     def differs(self) -> bool:

@@ -45,7 +45,7 @@ def sketch(array: NDArray[Any], layout: Layout, sides: tuple[Outlines, Outlines]
     pen = ImageDraw.Draw(picture)
     for outlines, colour, thick in zip(sides, _COLOURS, _WIDTHS, strict=True):
         for outline in outlines:
-            for line in _lines(np.clip(np.asarray(outline), -_FAR, _FAR) * scale):
+            for line in _lines(np.clip(np.nan_to_num(np.asarray(outline)), -_FAR, _FAR) * scale):
                 pen.line(line, fill=colour, width=thick, joint="curve")
     file = BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY)

@@ -24,7 +24,10 @@ def blocks(record: StudyRecord) -> Iterator[Block]:
     """Yield what float16 would bring where it cannot be judged, who was found, the worst picture, the regions."""
     if told := foretold(record):
         yield Paragraph(told)
-    yield from filled(table(record), sketch(record), regions(record))
+    yield from filled(table(record), sketch(record))
+    if told := rounded(record):
+        yield Paragraph(told)
+    yield from filled(regions(record))
 
 
 def in_words(gate: GateResult) -> str:
@@ -119,6 +122,18 @@ def sketch(record: StudyRecord) -> Image | None:
     where = f"Picture {gate.found.worst + 1} of {len(gate.found.pictures)}, on which the two are furthest apart"
     caption = f"{where}: the reference in blue, what is exported in orange over it."
     return Image("worst", base64.b64decode(record.sketch), caption)
+
+
+def rounded(record: StudyRecord) -> str:
+    """Return what float16 does to the model, and what is done about it; empty where it does no harm."""
+    found = record.rounding
+    if found is None or not found.refusal:
+        return ""
+    over = f" Float16 holds numbers up to 65,504: {words.listed(found.overflows)}." if found.overflows else ""
+    kept = words.count(len(found.kept), "region")
+    mended = f"In mixed precision {kept} of the model stay float32." if found.kept else "No few regions are to blame."
+    runs = f"{found.runs} runs of up to {words.count(found.pictures, 'picture')}"
+    return f"Rounded to float16 on the CPU, in {runs}: {words.sentence(found.refusal)}{over} {mended}"
 
 
 def regions(record: StudyRecord) -> Table | None:
