@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.assembly import Assembly, assemble
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 _KNOBS = ("io_binding", "enable_cuda_graph", "split_capture", "split_on_host")
 _SPLIT: dict[str, Value] = dict.fromkeys(_KNOBS[:3], True)

@@ -11,22 +11,18 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 import build_rtmo
 import servers
 from rtmo_optuna.machine.gpu import gpus
 from rtmo_optuna.machine.host import host
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 _OCR_PACKAGE = "rapidocr-onnxruntime==1.4.4"
 _CLIENTS = ["rtmlib==0.0.16", "rtmo-ort==0.1.0.post1", "rapidocr==3.10.0", _OCR_PACKAGE]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +12,12 @@ import simulated
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
 from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Limits, Measuring, ModelFacts, SessionSpec, Settings
+from rtmo_optuna.types.study import Observer
+from rtmo_optuna.types.subject import Machine, StudyDefinition
 from rtmo_optuna.verbs.prepare import TuneOptions
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.study import Observer
-    from rtmo_optuna.types.subject import Machine, StudyDefinition
 
 SHORT = Measuring(warmup_s=0.01, warmup_calls=2, window_s=0.01, window_calls=3, windows_min=3, windows_max=4)
 STRICT = Limits(start_s=20.0, build_s=2.0, first_run_s=2.0, window_s=2.0, exit_s=5.0)

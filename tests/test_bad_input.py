@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,9 +21,6 @@ from rtmo_optuna.study.storage import open_storage
 from rtmo_optuna.types.request import EngineKind, SessionSpec
 from rtmo_optuna.types.subject import StudyDefinition
 from rtmo_optuna.verbs import first_look
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def _write(name: str, content: str | bytes) -> None:

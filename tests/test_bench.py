@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
@@ -21,13 +22,8 @@ from rtmo_optuna.child.measure import Decision, describe, measure, trusted
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.search.decide import judge
 from rtmo_optuna.types.measurement import Measurement, Outcome, Window
-from rtmo_optuna.types.request import EngineKind, Limits, SessionSpec, Settings, Stage
+from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Limits, SessionSpec, Settings, Stage
 from scripted import SHORT, request
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.types.request import BenchmarkRequest
 
 
 def three_windows(windows: Sequence[Window]) -> Decision:

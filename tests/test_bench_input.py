@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +12,6 @@ from rtmo_optuna.cli import main
 from rtmo_optuna.verbs.circumstances import with_tuned_shapes
 from rtmo_optuna.verbs.prepare import TuneOptions
 from scripted import write_script
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

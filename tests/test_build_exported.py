@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -14,12 +16,7 @@ from onnx import numpy_helper
 
 import build_rtmo
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
+Array = npt.NDArray[Any]
 
 EXPORTED: Mapping[str, tuple[int, int]] = {
     "Add": (50, 21), "Cast": (6, 2), "Clip": (3, 3), "Concat": (60, 27), "Constant": (240, 103),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,14 +15,13 @@ from onnx import numpy_helper
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from collections.abc import Sequence
+
+import numpy.typing as npt
+
 import build_rtmo
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
+Array = npt.NDArray[Any]
 
 PARAMETERS = {"t": 6_767_845, "s": 9_771_821, "m": 22_182_813, "l": 43_839_021}
 CONVOLUTIONS = {"t": 80, "s": 80, "m": 100, "l": 116}

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +17,6 @@ import scripted
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import load
 from rtmo_optuna.verbs import prepare
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SPIN = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass\n"
 DEFINITION = "provider: cpu\nknobs: {enable_cpu_mem_arena: all}\n"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import models
@@ -22,12 +25,6 @@ from rtmo_optuna.engine.fixed import FixedSession
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
 from rtmo_optuna.providers.cudart import HostStream
 from rtmo_optuna.types.request import TensorSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 NAMES = ["early", "places", "sums", "values"]

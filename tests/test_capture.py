@@ -8,13 +8,15 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import models
@@ -27,13 +29,8 @@ from rtmo_optuna.engine.graph import read_graph
 from rtmo_optuna.engine.split import FixedFinish
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    Arrays = dict[str, NDArray[Any]]
-    Styled = Callable[[str], tuple[Path, NDArray[np.float32]]]
+Arrays = dict[str, NDArray[Any]]
+Styled = Callable[[str], tuple[Path, NDArray[np.float32]]]
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 ON_HOST = {"Shape", "Size", "Range", "ConstantOfShape", "Constant"}

@@ -5,27 +5,23 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from pathlib import Path
+from typing import Any, NoReturn, cast
 
 import optuna
 import pytest
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
 import scripted
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.study.storage import GRACE_S
+from rtmo_optuna.study.study import Proposal, Study
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from optuna.samplers import BaseSampler
-
-    from rtmo_optuna.study.study import Proposal, Study
 
 KNOBS = ("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
 DEFAULT = Settings()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -17,9 +18,6 @@ from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.types.subject import StudyDefinition
 from test_finals import Planted
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEFAULT = Settings()
 BEFORE = {"host": f"{os.uname().nodename} 4026530000", "pid": 2, "started": "this boot 100"}

@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import optuna
 import pytest
@@ -32,9 +33,6 @@ from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome, Window
 from rtmo_optuna.types.request import Limits, Measuring, SessionSpec
 from rtmo_optuna.types.subject import StudyDefinition
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[1]
 STUDY = """

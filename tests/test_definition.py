@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,6 @@ from rtmo_optuna.space.values import parse_value, shown
 from rtmo_optuna.types.measurement import GateMode, GateRules
 from rtmo_optuna.types.request import Limits, Measuring
 from rtmo_optuna.types.subject import StudyDefinition
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SAMPLERS = ("auto", "gp", "tpe", "random", "exhaustive")
 START = "provider: cuda\nknobs: {prefer_nhwc: all}\n"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,10 +23,6 @@ from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.engine.whole import read_signature
 from rtmo_optuna.errors import TunerError, UsageError
 from rtmo_optuna.types.request import SessionSpec, Settings, TensorSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 FLOAT, INT64, UINT8, BOOL, STRING = (
     TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.BOOL, TensorProto.STRING,

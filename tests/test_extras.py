@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -16,12 +16,7 @@ from rtmo_optuna.space import configfile
 from rtmo_optuna.space.extras import EXTRAS
 from rtmo_optuna.space.installed import entries_in, installed_entries
 from rtmo_optuna.types.request import Scope
-from rtmo_optuna.verbs.prepare import TuneOptions, plan
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.verbs.prepare import Plan
+from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan
 
 
 def _config(folder: Path, *lines: str) -> Path:

@@ -7,7 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,19 +23,15 @@ from rtmo_optuna.search.preflight import Preflight
 from rtmo_optuna.search.verdict import judged, verdict
 from rtmo_optuna.show.sections.verdict import facts, sentence
 from rtmo_optuna.study.library import load_study
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening, Status
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Stage
 from rtmo_optuna.types.study import Origin, TrialRecord
 from rtmo_optuna.types.subject import StudyDefinition
 from rtmo_optuna.verbs import tune as verb
+from rtmo_optuna.verbs.prepare import TuneOptions
 from simulated import SimulatedRunner
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.verbs.prepare import TuneOptions
 
 DEFAULT = Settings()
 ARENA = Settings.of({"enable_cpu_mem_arena": False})

@@ -6,7 +6,8 @@ import hashlib
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,10 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rtmo_optuna.engine.graph import GraphFacts, hash_model, read_graph
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
 _X = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
 _Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +17,7 @@ from rtmo_optuna.types.request import TensorSpec
 from rtmo_optuna.verbs import first_look
 from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    Inputs = dict[str, tuple[int, Sequence[int | str | None]]]
+Inputs = dict[str, tuple[int, Sequence[int | str | None]]]
 
 _FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,12 +19,7 @@ from rtmo_optuna.engine.inputs.inputs import load, prepare
 from rtmo_optuna.engine.inputs.shapes import parse_shape, parse_shapes
 from rtmo_optuna.errors import LostError, UsageError
 from rtmo_optuna.types.request import TensorSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from rtmo_optuna.types.subject import InputFacts
+from rtmo_optuna.types.subject import InputFacts
 
 _RTMO = (TensorSpec("input", "tensor(float)", ("batch", 3, 640, 640)),)
 _SMALL = (TensorSpec("input", "tensor(float)", (1, 3, 32, 48)),)

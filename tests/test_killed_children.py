@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import scripted
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, WindowDone
-
-if TYPE_CHECKING:
-    from rtmo_optuna.types.study import Event, Observer
+from rtmo_optuna.types.study import Event, Note, Observer, WindowDone
 
 OTHER = Settings.of({"enable_mem_pattern": False})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,19 +14,12 @@ import simulated
 from models import facts
 from rtmo_optuna.search.decide.ladder import next_rung
 from rtmo_optuna.space.resolve import resolve
-from rtmo_optuna.types.request import Settings
+from rtmo_optuna.study.study import Study
+from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Origin
-from rtmo_optuna.types.subject import Machine, StudyDefinition
+from rtmo_optuna.types.subject import Machine, SearchSpace, StudyDefinition
 from test_finals import Planted
 from test_screening import CUDA, GRAPH, SPLIT, gpu, space_for
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.request import Value
-    from rtmo_optuna.types.subject import SearchSpace
 
 CUT: Mapping[str, Value] = {**GRAPH, "split_capture": True}
 NHWC: Mapping[str, Value] = {"prefer_nhwc": True}

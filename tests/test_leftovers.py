@@ -8,17 +8,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
+import pytest
 
 from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.space import configfile
 from rtmo_optuna.study.drivers import Crew
 from rtmo_optuna.study.storage import open_storage
-
-if TYPE_CHECKING:
-    import pytest
 
 HOLDS = """
 import sys, time

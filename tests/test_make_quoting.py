@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from scratch_make import Make
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _NAMES = (
     "a$(shell touch ran).onnx",

@@ -9,16 +9,13 @@ import signal
 import sys
 import tomllib
 from itertools import chain
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from scratch_make import ROOT, Make
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PARALLEL = ("-n", "auto", "--dist", "loadgroup")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -16,10 +15,7 @@ import models
 from rtmo_optuna.cli import main
 from rtmo_optuna.study.library import load_study
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.study import Origin
-
-if TYPE_CHECKING:
-    from rtmo_optuna.types.study import StudyRecord
+from rtmo_optuna.types.study import Origin, StudyRecord
 
 SHORT = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--timeout", "400s"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
 import pytest
@@ -20,9 +20,6 @@ from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
 from rtmo_optuna.verbs.prepare import plan
 from scripted import write_script
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 DEFINITION = """
 provider: cpu

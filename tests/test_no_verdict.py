@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,6 @@ from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.verbs import tune
 from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SPINNING = Settings.of({"session.intra_op.allow_spinning": False})
 EIGHT = """

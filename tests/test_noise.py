@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 
 from rtmo_optuna.search.decide import noise
 from rtmo_optuna.types.request import Measuring, Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 A, B, C = (Settings.of({"knob": place}) for place in range(3))
 

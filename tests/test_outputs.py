@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,19 +17,18 @@ from onnx import numpy_helper
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from collections.abc import Callable
+
+from numpy.typing import NDArray
+
 import build_rtmo
 from rtmo_optuna import codec
 from rtmo_optuna.engine.gate.outputs import judge
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.measurement import GateMode, GateResult, GateRules
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    Sample = dict[str, NDArray[Any]]
-    Edit = Callable[[Sample], object]
+Sample = dict[str, NDArray[Any]]
+Edit = Callable[[Sample], object]
 
 RULES = GateRules()
 ROWS = 20

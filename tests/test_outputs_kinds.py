@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +15,10 @@ from rtmo_optuna.engine.gate.flat import even, flat
 from rtmo_optuna.engine.gate.outputs import judge
 from rtmo_optuna.search.runner import recorded
 from rtmo_optuna.types.findings import Purpose
-from rtmo_optuna.types.measurement import GateMode, GateRules, Outcome
+from rtmo_optuna.types.measurement import GateMode, GateRules, Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.verbs.bench import apart
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from rtmo_optuna.types.measurement import Measurement
 
 _FLOAT, _STRING = TensorProto.FLOAT, TensorProto.STRING
 

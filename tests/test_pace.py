@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -21,16 +22,11 @@ from rtmo_optuna.child.pace import Schedule, least_s, limits_at
 from rtmo_optuna.cli import main
 from rtmo_optuna.search.decide import judge
 from rtmo_optuna.study.library import has_study, load_study
-from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.measurement import Outcome, Window
 from rtmo_optuna.types.request import Limits, Measuring
 from rtmo_optuna.types.study import Note
 from rtmo_optuna.verbs.prepare import identity, plan, runner_of
 from scripted import SHORT, request
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.types.measurement import Window
 
 STUDY = """
 provider: cpu

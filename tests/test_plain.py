@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -17,24 +18,17 @@ from models import facts
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide import simplify
 from rtmo_optuna.search.decide.simplify import Plain, PlainRules
+from rtmo_optuna.search.finals import FinalsState
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.space.resolve import settings_of
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Origin
-from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.types.subject import SearchSpace, StudyDefinition
 from test_finals import Planted, kept
 from test_screening import CUDA, gpu, space_for
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from rtmo_optuna.search.finals import FinalsState
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.request import Value
-    from rtmo_optuna.types.subject import SearchSpace
 
 SPACE = space_for(
     gpu("NVIDIA H200", "9.0", 141), replace(CUDA, knobs={**CUDA.knobs, "use_ep_level_unified_stream": None})

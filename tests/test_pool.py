@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from onnx import TensorProto, helper
@@ -19,10 +20,6 @@ from rtmo_optuna.child.protocol import DescribeRequest
 from rtmo_optuna.engine.inputs.inputs import prepare
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import BenchmarkRequest, Limits, Measuring, SessionSpec, Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 RULES = Measuring(warmup_s=0.0, warmup_calls=1, window_s=0.0, window_calls=3)
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +14,6 @@ from rtmo_optuna.study.library import list_studies, load_study
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome
 from scripted import write_script
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEFINITION = """
 provider: cpu

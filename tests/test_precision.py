@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import models
@@ -21,9 +22,6 @@ from rtmo_optuna.space import resolve
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.subject import Frozen, StudyDefinition
 from test_space import MACHINE
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 F32, F16 = TensorProto.FLOAT, TensorProto.FLOAT16
 STUDY = StudyDefinition("half", "cuda", {"precision": None, "prefer_nhwc": None})

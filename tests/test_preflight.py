@@ -6,8 +6,10 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,21 +20,15 @@ from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.preflight import Preflight, keep_states
 from rtmo_optuna.search.runner import Conditions, Observed
 from rtmo_optuna.study.library import load_study
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note
+from rtmo_optuna.types.study import Event, Note
 from rtmo_optuna.types.subject import Gpu, GpuState, StudyDefinition
 from rtmo_optuna.verbs import tune
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 from simulated import SimulatedRunner
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.study import Event
 
 SMALL = """
 provider: cpu

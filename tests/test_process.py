@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -14,17 +15,13 @@ from rtmo_optuna.codec import encode
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.preflight import Preflight
 from rtmo_optuna.search.runner import Rules, recorded
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateResult, GateRules, Measurement, Outcome, Window
 from rtmo_optuna.types.request import BenchmarkRequest, SessionSpec, Stage
 from rtmo_optuna.types.study import Event, Note, Origin
 from rtmo_optuna.types.subject import Gpu, GpuState
 from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
 
 GPU = Gpu(0, "GPU-0", "made up", 2**34, "580.1", "8.0")
 NEAR = GateResult(passed=True, mode=GateMode.ELEMENTWISE)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import rtmo_optuna
@@ -32,12 +35,6 @@ from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
 from rtmo_optuna.types.subject import Gpu, Machine, StudyDefinition
 from rtmo_optuna.verbs import tune as verb
 from scripted import tune_options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 SPINNING = "session.intra_op.allow_spinning"
 MACHINE = Machine("Linux", "CPU", 8, 2**34, "3.11.7", instructions=("avx512_fp16",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -17,9 +17,6 @@ from rtmo_optuna.search.decide.race import Contender, RaceRules
 from rtmo_optuna.show.sections.confirmation import claim_sentence
 from rtmo_optuna.types.findings import Claim, Decided
 from rtmo_optuna.types.request import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 DEFAULT = Settings()
 A, B, C = (Settings.of({"knob": name}) for name in "abc")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import optuna
 import pytest
@@ -22,10 +23,6 @@ from rtmo_optuna.space.resolve import every_params, settings_of
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.subject import SearchSpace
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 STUDY = """
 provider: cpu

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 import models
 from calling import assembled
 from rtmo_optuna.engine.cutting.cut import cut
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from onnx import NodeProto
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 WIDTH, MOST = 6, 90

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,9 +17,6 @@ import rtmo_optuna
 from models import save
 from rtmo_optuna.cli import main
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FLOAT = TensorProto.FLOAT
 

@@ -6,9 +6,10 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,28 +22,22 @@ from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide import equivalence, judge, screening
 from rtmo_optuna.search.decide.equivalence import InertRules, signed_rank_cut
 from rtmo_optuna.search.decide.screening import Level
+from rtmo_optuna.search.finals import FinalsState
 from rtmo_optuna.search.verdict import judged
 from rtmo_optuna.show.sections.time import saved_by_pruning
 from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.space.advice import advised, row_for
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve, size
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Value
-from rtmo_optuna.types.study import Note, Origin, TrialRecord
+from rtmo_optuna.types.study import Event, Note, Origin, TrialRecord
 from rtmo_optuna.types.subject import Frozen, Gpu, Machine, SearchSpace, StudyDefinition
 from test_finals import Planted
 from test_show_charts import markdown, measured, realistic
 from test_show_charts import study as recorded
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from rtmo_optuna.search.finals import FinalsState
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.study import Event
 
 CUDA = StudyDefinition(
     "s",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -28,9 +29,6 @@ from rtmo_optuna.types.measurement import Measurement, Outcome, StageTimes
 from rtmo_optuna.types.request import ModelFacts, Settings, Stage, TensorSpec, Value
 from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord, Verdict
 from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, SearchSpace, StudyDefinition
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 T = TypeVar("T")
 KNOBS: Mapping[str, tuple[Value, ...] | None] = {

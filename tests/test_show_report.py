@@ -7,7 +7,7 @@ import re
 import statistics
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
@@ -42,9 +42,6 @@ from test_show_charts import (
     study,
     there,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NASTY = "**50 %** $x$ <img src=http://evil.example/x> `a|b` [c](http://evil.example) _d_ </script> 人"
 PICTURES = {name: f"plots/{name}.png" for name in ("history", "ranking", "windows", "knobs", "time")}

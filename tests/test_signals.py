@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import optuna
 import pytest
@@ -15,9 +15,6 @@ from optuna.trial import TrialState
 
 from rtmo_optuna.machine.host import interruptions
 from scripted import write_script
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEFINITION = """
 provider: cpu

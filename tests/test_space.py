@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
 from rtmo_optuna.types.request import ModelFacts, Settings, Value
 from rtmo_optuna.types.subject import Frozen, Gpu, InputFacts, Machine, SearchSpace, StudyDefinition
 from rtmo_optuna.verbs import first_look
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SAMPLERS = ("auto", "gp", "tpe", "random", "exhaustive")
 GPU = Gpu(0, "GPU-0", "NVIDIA H200", 141 * 2**30, "570.1", "9.0")

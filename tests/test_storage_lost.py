@@ -6,7 +6,8 @@ import shutil
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import optuna
 import pytest
@@ -17,16 +18,10 @@ import scripted
 from rtmo_optuna.errors import LostError
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Origin, TrialEnded
+from rtmo_optuna.types.study import Event, Origin, TrialEnded
 from rtmo_optuna.types.subject import StudyDefinition
 from rtmo_optuna.verbs import tune
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from rtmo_optuna.types.study import Event
-    from rtmo_optuna.verbs.tune import TuneResult
+from rtmo_optuna.verbs.tune import TuneResult
 
 DEFINITION = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None, "enable_mem_pattern": None})
 SMALL = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
@@ -19,9 +19,6 @@ from rtmo_optuna.types.study import TrialEnded
 from rtmo_optuna.verbs import tune
 from test_finals import ARENA, Planted, options
 from test_show_charts import EQUAL, FASTER, contested, markdown, measured, realistic, study, there
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOUD = Noise(0.9, 0.01, noisy=True, found=1.56)
 

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import pytest
@@ -18,15 +19,11 @@ import yaml
 from rtmo_optuna.cli import main
 from rtmo_optuna.space.resolve import every_params, settings_of
 from rtmo_optuna.study.library import list_studies, load_study
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin
 from scripted import write_script
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rtmo_optuna.study.study import Study
 
 DEFINITION = """
 provider: cpu

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +10,6 @@ import pytest
 import models
 import rtmo_optuna
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _CONFIG = "onnx:\n  enable_mem_pattern: false\n  benchmark_info:\n    provider: cpu\n    "
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,9 +23,6 @@ from rtmo_optuna.types.request import EngineKind, Settings
 from rtmo_optuna.types.study import Event, TrialEnded
 from rtmo_optuna.verbs import tune
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def _swap(model: Path) -> None:
