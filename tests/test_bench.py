@@ -113,18 +113,15 @@ def test_disturbed_windows_count_only_without_better_ones() -> None:
     assert trusted([quiet, slow, quiet]) == [quiet, slow, quiet]
 
 
-@pytest.mark.parametrize(
-    ("fault", "stage", "words"),
-    [
-        ("exit", Stage.BUILD, "exit code 7"),
-        ("refuse", Stage.BUILD, "refuses these settings"),
-        ("out of memory", Stage.BUILD, "SIGKILL (out of memory"),
-        ("hang in build", Stage.BUILD, "longer than 2 s"),
-        ("crash", Stage.FIRST_RUN, "SIGSEGV"),
-        ("raise", Stage.FIRST_RUN, "raises here"),
-        ("hang in run", Stage.WARMUP, "longer than 2 s"),
-    ],
-)
+@pytest.mark.parametrize(("fault", "stage", "words"), [
+    ("exit", Stage.BUILD, "exit code 7"),
+    ("refuse", Stage.BUILD, "refuses these settings"),
+    ("out of memory", Stage.BUILD, "SIGKILL (out of memory"),
+    ("hang in build", Stage.BUILD, "longer than 2 s"),
+    ("crash", Stage.FIRST_RUN, "SIGSEGV"),
+    ("raise", Stage.FIRST_RUN, "raises here"),
+    ("hang in run", Stage.WARMUP, "longer than 2 s"),
+])  # fmt: skip
 def test_a_dead_child_is_a_failed_measurement(tmp_path: Path, fault: str, stage: Stage, words: str) -> None:
     """Whatever kills a child ends as FAILED, with the stage and the reason."""
     found = benchmark(request(tmp_path, faults=[{"when": {}, "fault": fault}]), tmp_path)

@@ -53,14 +53,11 @@ def test_a_time_limit_ends_it_without_a_verdict(tmp_path: Path, capsys: pytest.C
     assert "note:     The input is made from the signature" in told
 
 
-@pytest.mark.parametrize(
-    ("info", "shapes", "expected"),
-    [
-        ("shapes: {x: 3x8}", (), ("x=3x8",)),
-        ("shapes: {x: 3x8}", ("x=2x8",), ("x=2x8",)),
-        ("shapes: {x: 3x8}\n    model_sha256: '00'", (), ()),
-    ],
-)
+@pytest.mark.parametrize(("info", "shapes", "expected"), [
+    ("shapes: {x: 3x8}", (), ("x=3x8",)),
+    ("shapes: {x: 3x8}", ("x=2x8",), ("x=2x8",)),
+    ("shapes: {x: 3x8}\n    model_sha256: '00'", (), ()),
+])  # fmt: skip
 def test_the_shapes_that_were_tuned_are_taken(
     tmp_path: Path, info: str, shapes: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:

@@ -249,19 +249,16 @@ def test_command_writes_the_style_that_is_asked_for(tmp_path: Path, options: lis
     assert onnx.load(tmp_path / "m.onnx") == build("t", style=style).model
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["x"], "invalid choice: 'x'"),
-        (["t", "--seed", "-1"], "--seed has to be 0 or more, not -1"),
-        (["t", "--people", "51"], "--people has to be from 1 to 50, not 51"),
-        (["t", "--opset", "13"], "argument --opset: invalid choice: 13 (choose from 11, 17)"),
-        (["t", "--exported", "--raw"], "--raw ends before what --exported and --opset are about"),
-        (["t", "--opset", "17", "--dynamic"], "--dynamic does not go with --opset 17, which is for one image"),
-        (["t", "--output", "model.npz"], "model.npz has to end in .onnx"),
-        (["t", "--output", "nowhere/model.onnx"], "there is no folder nowhere"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "complaint"), [
+    (["x"], "invalid choice: 'x'"),
+    (["t", "--seed", "-1"], "--seed has to be 0 or more, not -1"),
+    (["t", "--people", "51"], "--people has to be from 1 to 50, not 51"),
+    (["t", "--opset", "13"], "argument --opset: invalid choice: 13 (choose from 11, 17)"),
+    (["t", "--exported", "--raw"], "--raw ends before what --exported and --opset are about"),
+    (["t", "--opset", "17", "--dynamic"], "--dynamic does not go with --opset 17, which is for one image"),
+    (["t", "--output", "model.npz"], "model.npz has to end in .onnx"),
+    (["t", "--output", "nowhere/model.onnx"], "there is no folder nowhere"),
+])  # fmt: skip
 def test_command_refuses_in_one_sentence(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

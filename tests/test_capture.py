@@ -651,16 +651,13 @@ def test_nothing_before_the_obstacle(tmp_path: Path) -> None:
         cut(str(path), {}, str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("shapes", "sentence"),
-    [
-        ({}, r"input 'x' takes the shape \(free, 8\), but no shape is given"),
-        ({"x": (2, 9)}, r"input 'x' takes the shape \(free, 8\), but the shape \(2, 9\) is given"),
-        ({"x": (2,)}, r"but the shape \(2,\) is given"),
-        ({"x": (-1, 8)}, r"but the shape \(-1, 8\) is given"),
-        ({"x": (2, 8), "z": (1,)}, r"A shape is given for 'z', but the model's inputs are x"),
-    ],
-)
+@pytest.mark.parametrize(("shapes", "sentence"), [
+    ({}, r"input 'x' takes the shape \(free, 8\), but no shape is given"),
+    ({"x": (2, 9)}, r"input 'x' takes the shape \(free, 8\), but the shape \(2, 9\) is given"),
+    ({"x": (2,)}, r"but the shape \(2,\) is given"),
+    ({"x": (-1, 8)}, r"but the shape \(-1, 8\) is given"),
+    ({"x": (2, 8), "z": (1,)}, r"A shape is given for 'z', but the model's inputs are x"),
+])  # fmt: skip
 def test_shapes_that_do_not_fit(tmp_path: Path, shapes: Mapping[str, tuple[int, ...]], sentence: str) -> None:
     """A shape that is missing, wrong or for no input is named."""
     path = positives(tmp_path / "m.onnx", batch="n")

@@ -52,20 +52,17 @@ def test_no_difference_is_no_proof_and_no_failure(tmp_path: Path, capsys: pytest
     assert "GPU memory" not in told  # no side has any
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], ["the same settings"]),
-        (["--set", "enable_mem_pattern=off", "--config", "nowhere.yaml"], ["nowhere.yaml does not exist"]),
-        (["--set", "enable_mem_patern=off"], ["enable_mem_patern", "enable_mem_pattern"]),
-        (["--set", "enable_mem_pattern"], ["knob=value"]),
-        (["--set", "enable_mem_pattern=perhaps"], ["perhaps"]),
-        (["--set", "enable_mem_pattern=off", "--against", "enable_mem_pattern=off"], ["same"]),
-        (["--set", "enable_mem_pattern=off", "--set", "enable_mem_pattern=on"], ["given already, so leave out one"]),
-        (["--against", "enable_mem_pattern=off", "--against", "enable_mem_pattern=off"], ["given already"]),
-        (["--set", "enable_mem_pattern=off", "--against", "config"], ["config.yaml does not exist"]),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "words"), [
+    ([], ["the same settings"]),
+    (["--set", "enable_mem_pattern=off", "--config", "nowhere.yaml"], ["nowhere.yaml does not exist"]),
+    (["--set", "enable_mem_patern=off"], ["enable_mem_patern", "enable_mem_pattern"]),
+    (["--set", "enable_mem_pattern"], ["knob=value"]),
+    (["--set", "enable_mem_pattern=perhaps"], ["perhaps"]),
+    (["--set", "enable_mem_pattern=off", "--against", "enable_mem_pattern=off"], ["same"]),
+    (["--set", "enable_mem_pattern=off", "--set", "enable_mem_pattern=on"], ["given already, so leave out one"]),
+    (["--against", "enable_mem_pattern=off", "--against", "enable_mem_pattern=off"], ["given already"]),
+    (["--set", "enable_mem_pattern=off", "--against", "config"], ["config.yaml does not exist"]),
+])  # fmt: skip
 def test_bad_sides_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
 ) -> None:

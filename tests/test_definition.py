@@ -102,22 +102,19 @@ def test_friendly_spellings(provider: str, name: str) -> None:
             assert (parsed, type(parsed)) == (value, type(value)), spelling
 
 
-@pytest.mark.parametrize(
-    ("provider", "name", "raw", "words"),
-    [
-        ("cuda", "prefer_nhwc", "maybe", r"prefer_nhwc cannot be 'maybe'\. Known: false, true\.$"),
-        ("cuda", "prefer_nhwc", None, "prefer_nhwc cannot be 'none'"),
-        ("cuda", "cudnn_conv_algo_search", "heuristics", r"'heuristics'\. Did you mean 'HEURISTIC'\?$"),
-        ("cuda", "graph_optimization_level", "bassic", r"Did you mean 'ORT_ENABLE_BASIC'\?$"),
-        ("cuda", "gpu_mem_limit_gb", -1, "cannot be '-1'"),
-        ("cuda", "gpu_mem_limit_gb", "much", r"Known: none, 4, 8, 16, 90%, or another number\.$"),
-        ("cuda", "gpu_mem_limit_gb", "80%", r"Did you mean '90%'\?$"),
-        ("cuda", "gpu_mem_limit_gb", float("inf"), "cannot be 'inf'"),
-        ("cuda", "gpu_mem_limit_gb", "9" * 5000, "cannot be '9"),
-        ("cpu", "intra_op_num_threads", 2.5, r"Known: 0, 1, 2, 4, 8, 16, 32, or another whole number\.$"),
-        ("cpu", "intra_op_num_threads", True, "cannot be 'true'"),
-    ],
-)
+@pytest.mark.parametrize(("provider", "name", "raw", "words"), [
+    ("cuda", "prefer_nhwc", "maybe", r"prefer_nhwc cannot be 'maybe'\. Known: false, true\.$"),
+    ("cuda", "prefer_nhwc", None, "prefer_nhwc cannot be 'none'"),
+    ("cuda", "cudnn_conv_algo_search", "heuristics", r"'heuristics'\. Did you mean 'HEURISTIC'\?$"),
+    ("cuda", "graph_optimization_level", "bassic", r"Did you mean 'ORT_ENABLE_BASIC'\?$"),
+    ("cuda", "gpu_mem_limit_gb", -1, "cannot be '-1'"),
+    ("cuda", "gpu_mem_limit_gb", "much", r"Known: none, 4, 8, 16, 90%, or another number\.$"),
+    ("cuda", "gpu_mem_limit_gb", "80%", r"Did you mean '90%'\?$"),
+    ("cuda", "gpu_mem_limit_gb", float("inf"), "cannot be 'inf'"),
+    ("cuda", "gpu_mem_limit_gb", "9" * 5000, "cannot be '9"),
+    ("cpu", "intra_op_num_threads", 2.5, r"Known: 0, 1, 2, 4, 8, 16, 32, or another whole number\.$"),
+    ("cpu", "intra_op_num_threads", True, "cannot be 'true'"),
+])  # fmt: skip
 def test_other_values_are_refused_with_the_nearest(provider: str, name: str, raw: object, words: str) -> None:
     """The sentence names the knob, what was given, and what could have been meant."""
     with pytest.raises(UsageError, match=words):
@@ -219,22 +216,19 @@ def test_complaints_name_file_line_and_column(case: str, path: Path) -> None:
     assert str(raised.value).startswith(f"{path}, line ")
 
 
-@pytest.mark.parametrize(
-    ("section", "name", "bad"),
-    [
-        ("budget", "trials", ["many", "0", "-1", "2.5", "true", "~", "[1]", "9" * 5000, "10000000000"]),
-        ("budget", "timeout_s", ["soon", "0", "-1", ".nan", ".inf", "1e400"]),
-        ("pruning", "ratio", ["1", "0.5", "x"]),
-        ("measuring", "warmup_s", ["-0.1"]),
-        ("measuring", "warmup_calls", ["-1", "1.5"]),
-        ("measuring", "warmup_exact", ["1", "maybe", "~"]),
-        ("measuring", "window_calls", ["0"]),
-        ("measuring", "window_s", ["0"]),
-        ("measuring", "precision", ["0", "1"]),
-        ("measuring", "runs", ["0", "few"]),
-        ("limits", "build_s", ["0", "long"]),
-    ],
-)
+@pytest.mark.parametrize(("section", "name", "bad"), [
+    ("budget", "trials", ["many", "0", "-1", "2.5", "true", "~", "[1]", "9" * 5000, "10000000000"]),
+    ("budget", "timeout_s", ["soon", "0", "-1", ".nan", ".inf", "1e400"]),
+    ("pruning", "ratio", ["1", "0.5", "x"]),
+    ("measuring", "warmup_s", ["-0.1"]),
+    ("measuring", "warmup_calls", ["-1", "1.5"]),
+    ("measuring", "warmup_exact", ["1", "maybe", "~"]),
+    ("measuring", "window_calls", ["0"]),
+    ("measuring", "window_s", ["0"]),
+    ("measuring", "precision", ["0", "1"]),
+    ("measuring", "runs", ["0", "few"]),
+    ("limits", "build_s", ["0", "long"]),
+])  # fmt: skip
 def test_numbers_out_of_range_are_refused(section: str, name: str, bad: list[str], path: Path) -> None:
     """Each at its own place, by its name."""
     column = len(f"{section}: {{{name}: ") + 1
@@ -337,16 +331,13 @@ def test_batch_constraints_and_gate_are_read(tmp_path: Path) -> None:
     assert study.gate == GateRules(mode=GateMode.ELEMENTWISE, keypoint_px=3.0)
 
 
-@pytest.mark.parametrize(
-    ("provider", "line", "told"),
-    [
-        ("cuda", "batch: 0", "batch must be a whole number of at least 1, not '0'"),
-        ("cuda", "gate: {mode: strict}", "mode must be one of auto, off, elementwise, detections, not 'strict'"),
-        ("cuda", "gate: {overlap: 2}", "overlap must be a share between 0 and 1, not '2'"),
-        ("cuda", "constraints: {max_memory: 2}", "unknown key 'max_memory'. Did you mean 'max_memory_gb'?"),
-        ("cpu", "constraints: {max_memory_gb: 2}", "max_memory_gb is the GPU's memory, so it needs the provider cuda"),
-    ],
-)
+@pytest.mark.parametrize(("provider", "line", "told"), [
+    ("cuda", "batch: 0", "batch must be a whole number of at least 1, not '0'"),
+    ("cuda", "gate: {mode: strict}", "mode must be one of auto, off, elementwise, detections, not 'strict'"),
+    ("cuda", "gate: {overlap: 2}", "overlap must be a share between 0 and 1, not '2'"),
+    ("cuda", "constraints: {max_memory: 2}", "unknown key 'max_memory'. Did you mean 'max_memory_gb'?"),
+    ("cpu", "constraints: {max_memory_gb: 2}", "max_memory_gb is the GPU's memory, so it needs the provider cuda"),
+])  # fmt: skip
 def test_wrong_batch_constraints_and_gate_are_told(tmp_path: Path, provider: str, line: str, told: str) -> None:
     """With the place."""
     path = tmp_path / "mine.yaml"

@@ -53,16 +53,13 @@ def test_no_error_tells_a_password(
         assert "***@" in told
 
 
-@pytest.mark.parametrize(
-    ("storage", "shown"),
-    [
-        ("sqlite:///studies/studies.db", "sqlite:///studies/studies.db"),
-        ("postgresql://user@host/studies", "postgresql://user@host/studies"),
-        ("postgresql://user:pw@host:5432/studies", "postgresql://user:***@host:5432/studies"),
-        ("postgresql://host/s?user=me&password=p%26w&sslmode=on", "postgresql://host/s?user=me&password=***&sslmode=on"),
-        ("postgresql://h/s?sslpassword=a&options=b", "postgresql://h/s?sslpassword=***&options=b"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("storage", "shown"), [
+    ("sqlite:///studies/studies.db", "sqlite:///studies/studies.db"),
+    ("postgresql://user@host/studies", "postgresql://user@host/studies"),
+    ("postgresql://user:pw@host:5432/studies", "postgresql://user:***@host:5432/studies"),
+    ("postgresql://host/s?user=me&password=p%26w&sslmode=on", "postgresql://host/s?user=me&password=***&sslmode=on"),
+    ("postgresql://h/s?sslpassword=a&options=b", "postgresql://h/s?sslpassword=***&options=b"),
+])  # fmt: skip
 def test_a_url_is_shown_without_its_passwords(storage: str, shown: str) -> None:
     """And with all the rest; shown twice it is the same."""
     assert display.without_password(storage) == shown

@@ -144,25 +144,21 @@ def test_shapes_are_taken_as_by_an_inference_session(tmp_path: Path, shape: tupl
 X = np.ones((1, 2), np.float32)
 
 
-@pytest.mark.parametrize(
-    "feed",
-    [
-        {},
-        {"x": X},
-        {"z": X},
-        {"x": X, "z": X},
-        {"x": X, "z": None},
-        {"x": X, "w": np.zeros(2, np.float32)},
-        {"w": np.zeros(2, np.float32), "x": X},
-        {"w": np.zeros(2, np.float32)},
-        {"x": X, "w": None},
-        {"x": X, "w": np.zeros(3, np.float32)},
-        {"x": X, "w": np.zeros(2)},
-        {"x": X, "w": np.zeros((1, 2), np.float32)},
-        {1: X},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("feed", [
+    {},
+    {"x": X},
+    {"z": X},
+    {"x": X, "z": X},
+    {"x": X, "z": None},
+    {"x": X, "w": np.zeros(2, np.float32)},
+    {"w": np.zeros(2, np.float32), "x": X},
+    {"w": np.zeros(2, np.float32)},
+    {"x": X, "w": None},
+    {"x": X, "w": np.zeros(3, np.float32)},
+    {"x": X, "w": np.zeros(2)},
+    {"x": X, "w": np.zeros((1, 2), np.float32)},
+    {1: X},
+], ids=str)  # fmt: skip
 @pytest.mark.parametrize("ir_version", [3, 8])
 def test_names_and_weights_are_taken_as_by_an_inference_session(
     tmp_path: Path, feed: dict[str, Any], ir_version: int
@@ -182,10 +178,9 @@ def test_a_list_is_taken_for_a_weight_too(tmp_path: Path) -> None:
     assert ours(model).run(None, {"x": X, "w": [1, 2]})[0].tolist() == [[2, 3]]
 
 
-@pytest.mark.parametrize(
-    "feed",
-    [{}, {"x": None}, {"x": np.zeros(2, np.float32)}, {"x": [1.0, 2.0]}, {"x": np.zeros(3, np.float32)}, {"z": X}],
-)
+@pytest.mark.parametrize("feed", [
+    {}, {"x": None}, {"x": np.zeros(2, np.float32)}, {"x": [1.0, 2.0]}, {"x": np.zeros(3, np.float32)}, {"z": X},
+])  # fmt: skip
 def test_optional_inputs_may_be_left_out(tmp_path: Path, feed: dict[str, Any]) -> None:
     """As for InferenceSession."""
     model = optional(tmp_path / "m.onnx")
@@ -406,17 +401,14 @@ def test_shapes_of_the_call_come_before_those_of_the_file(tmp_path: Path) -> Non
     assert rtmo_optuna.open_session(model, path, shapes={"x": list(np.array([4, 8]))}).get_inputs()[0].shape == [4, 8]
 
 
-@pytest.mark.parametrize(
-    ("shapes", "told"),
-    [
-        ({"y": (1, 8)}, "shapes= is given for 'y', but the model takes 'x'"),
-        ({"x": (1, 8, 1)}, r"shapes= asks for 'x' \(tensor\(float\) \[1, 8, 1\]\), but the model takes .*rank"),
-        ({"x": (1, 7)}, "shapes= asks for .*keep its rank and fixed sizes"),
-        ({"x": (-1, 8)}, "shapes= asks for"),
-        ({"x": ("n", 8)}, "shapes= gives .* for 'x', which is no shape"),
-        ({"x": 8}, "shapes= gives 8 for 'x', which is no shape"),
-    ],
-)
+@pytest.mark.parametrize(("shapes", "told"), [
+    ({"y": (1, 8)}, "shapes= is given for 'y', but the model takes 'x'"),
+    ({"x": (1, 8, 1)}, r"shapes= asks for 'x' \(tensor\(float\) \[1, 8, 1\]\), but the model takes .*rank"),
+    ({"x": (1, 7)}, "shapes= asks for .*keep its rank and fixed sizes"),
+    ({"x": (-1, 8)}, "shapes= asks for"),
+    ({"x": ("n", 8)}, "shapes= gives .* for 'x', which is no shape"),
+    ({"x": 8}, "shapes= gives 8 for 'x', which is no shape"),
+])  # fmt: skip
 def test_wrong_shapes_of_the_call_are_told(tmp_path: Path, shapes: Any, told: str) -> None:  # noqa: ANN401
     """Unknown input, wrong rank or size, no numbers: one sentence each."""
     model = models.dense(tmp_path / "m.onnx", ("n", 8))

@@ -76,17 +76,14 @@ def _text_line(path: Path) -> None:
     models.save(path, nodes, {"x": (_FLOAT, ("batch", 3, None, None))}, {"y": (_FLOAT, ("batch", 4))}, weights)
 
 
-@pytest.mark.parametrize(
-    ("make", "shapes", "others_tried"),
-    [
-        (_lookup, {"ids": (1, 64)}, True),
-        (_graph_network, {"x": (64, 4), "edge_index": (2, 64)}, False),
-        (_wide, {"x": (1, 23)}, True),
-        (_product, {"x": (1, 23)}, True),
-        (_recurrent, {"x": (64, 1, 8), "h0": (1, 1, 4), "c0": (1, 1, 4)}, False),
-        (_text_line, {"x": (1, 3, 48, 320)}, True),
-    ],
-)
+@pytest.mark.parametrize(("make", "shapes", "others_tried"), [
+    (_lookup, {"ids": (1, 64)}, True),
+    (_graph_network, {"x": (64, 4), "edge_index": (2, 64)}, False),
+    (_wide, {"x": (1, 23)}, True),
+    (_product, {"x": (1, 23)}, True),
+    (_recurrent, {"x": (64, 1, 8), "h0": (1, 1, 4), "c0": (1, 1, 4)}, False),
+    (_text_line, {"x": (1, 3, 48, 320)}, True),
+])  # fmt: skip
 def test_models_run_on_an_input_of_our_own(
     tmp_path: Path,
     make: Callable[[Path], None],
@@ -130,19 +127,16 @@ def test_an_input_that_was_given_is_not_replaced(tmp_path: Path) -> None:
     assert "made for it" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "axis", "batch"),
-    [
-        ("x", ("batch", 4), 0, True),
-        ("x", ("num_nodes", 4), 0, False),
-        ("x", ("seq", "batch", 4), 0, False),
-        ("x", ("seq", "batch", 4), 1, True),
-        ("x", (None, 4), 0, True),
-        ("state", (2, None, 128), 1, True),
-        ("h", (1, None, 128), 1, True),
-        ("features", (1, None, 80), 1, False),
-    ],
-)
+@pytest.mark.parametrize(("name", "shape", "axis", "batch"), [
+    ("x", ("batch", 4), 0, True),
+    ("x", ("num_nodes", 4), 0, False),
+    ("x", ("seq", "batch", 4), 0, False),
+    ("x", ("seq", "batch", 4), 1, True),
+    ("x", (None, 4), 0, True),
+    ("state", (2, None, 128), 1, True),
+    ("h", (1, None, 128), 1, True),
+    ("features", (1, None, 80), 1, False),
+])  # fmt: skip
 def test_the_first_dimension_is_not_always_a_batch(
     name: str,
     shape: tuple[int | str | None, ...],

@@ -55,15 +55,12 @@ def prepared(tmp_path: Path) -> Prepared:
     return Prepared(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("input=1x3x640x640", ("input", (1, 3, 640, 640))),
-        ("1x3x640x640", ("", (1, 3, 640, 640))),
-        ("a=b:0=7", ("a=b:0", (7,))),
-        ("x=2X3", ("x", (2, 3))),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), [
+    ("input=1x3x640x640", ("input", (1, 3, 640, 640))),
+    ("1x3x640x640", ("", (1, 3, 640, 640))),
+    ("a=b:0=7", ("a=b:0", (7,))),
+    ("x=2X3", ("x", (2, 3))),
+])  # fmt: skip
 def test_shapes_are_parsed(text: str, expected: tuple[str, tuple[int, ...]]) -> None:
     """The name is what stands before the last `=`, and may be left out."""
     assert parse_shape(text) == expected
@@ -90,17 +87,14 @@ def test_shape_options_are_collected_by_input() -> None:
         parse_shapes(["1x3x8x8", "input=2x3x8x8"], _RTMO)
 
 
-@pytest.mark.parametrize(
-    ("specs", "shapes", "words"),
-    [
-        (_RTMO, {"imput": (1, 3, 8, 8)}, ["'imput' (did you mean 'input'?)", "takes 'input'"]),
-        (_RTMO, {"input": (3, 640, 640)}, ["[3, 640, 640]", "[batch, 3, 640, 640]", "rank"]),
-        (_RTMO, {"input": (1, 3, 320, 320)}, ["[1, 3, 320, 320]", "fixed sizes"]),
-        (_RTMO, {"input": (-1, 3, 640, 640)}, ["[-1, 3, 640, 640]"]),
-        (_TOKENS, {"ids": (1, 8), "mask": (1, 9)}, ["'length' both 8 and 9"]),
-        (_VECTOR, {"x": (10**12, 4)}, ["GB", "--shape"]),
-    ],
-)
+@pytest.mark.parametrize(("specs", "shapes", "words"), [
+    (_RTMO, {"imput": (1, 3, 8, 8)}, ["'imput' (did you mean 'input'?)", "takes 'input'"]),
+    (_RTMO, {"input": (3, 640, 640)}, ["[3, 640, 640]", "[batch, 3, 640, 640]", "rank"]),
+    (_RTMO, {"input": (1, 3, 320, 320)}, ["[1, 3, 320, 320]", "fixed sizes"]),
+    (_RTMO, {"input": (-1, 3, 640, 640)}, ["[-1, 3, 640, 640]"]),
+    (_TOKENS, {"ids": (1, 8), "mask": (1, 9)}, ["'length' both 8 and 9"]),
+    (_VECTOR, {"x": (10**12, 4)}, ["GB", "--shape"]),
+])  # fmt: skip
 def test_shapes_that_do_not_fit_are_refused(
     prepared: Prepared, specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]], words: Sequence[str]
 ) -> None:
@@ -110,14 +104,11 @@ def test_shapes_that_do_not_fit_are_refused(
     assert [word for word in words if word not in str(caught.value)] == []
 
 
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        *((TensorSpec("text", dtype, (1,)), [f"'text' ({dtype} [1])", "tensor(float16)", "tensor(bool)"])
-          for dtype in ("tensor(string)", "tensor(bfloat16)", "tensor(float8e4m3fn)", "seq(tensor(float))",
-                        "map(int64,tensor(float))", "optional(tensor(float))")),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("spec", "words"), [
+    *((TensorSpec("text", dtype, (1,)), [f"'text' ({dtype} [1])", "tensor(float16)", "tensor(bool)"])
+      for dtype in ("tensor(string)", "tensor(bfloat16)", "tensor(float8e4m3fn)", "seq(tensor(float))",
+                    "map(int64,tensor(float))", "optional(tensor(float))")),
+])  # fmt: skip
 @pytest.mark.parametrize("source", [None, "some.npz"])
 def test_inputs_that_cannot_be_fed_are_refused(
     prepared: Prepared, tmp_path: Path, spec: TensorSpec, words: Sequence[str], source: str | None
@@ -128,21 +119,18 @@ def test_inputs_that_cannot_be_fed_are_refused(
     assert [word for word in words if word not in str(caught.value)] == []
 
 
-@pytest.mark.parametrize(
-    ("shape", "expected", "note"),
-    [
-        ((None, 3, None, None), (1, 3, 640, 640), "; dynamic dimensions: batch=1, height=640, width=640"),
-        (("N", "h", "w", 3), (1, 640, 640, 3), "; dynamic dimensions: N=1, h=640, w=640"),
-        ((2, 1, None, 32), (2, 1, 640, 32), "; dynamic dimensions: height=640"),
-        ((1, 3, None, 3), (1, 3, 640, 3), "; dynamic dimensions: height=640"),
-        ((1, 4, None, 4), (1, 4, 64, 4), "; dynamic dimensions: x[2]=64"),
-        (("batch", "length"), (1, 64), "; dynamic dimensions: batch=1, length=64"),
-        ((None, None), (1, 64), "; dynamic dimensions: batch=1, x[1]=64"),
-        (("n", "n"), (1, 1), "; dynamic dimensions: n=1"),
-        ((2, 3), (2, 3), ""),
-        ((), (), ""),
-    ],
-)
+@pytest.mark.parametrize(("shape", "expected", "note"), [
+    ((None, 3, None, None), (1, 3, 640, 640), "; dynamic dimensions: batch=1, height=640, width=640"),
+    (("N", "h", "w", 3), (1, 640, 640, 3), "; dynamic dimensions: N=1, h=640, w=640"),
+    ((2, 1, None, 32), (2, 1, 640, 32), "; dynamic dimensions: height=640"),
+    ((1, 3, None, 3), (1, 3, 640, 3), "; dynamic dimensions: height=640"),
+    ((1, 4, None, 4), (1, 4, 64, 4), "; dynamic dimensions: x[2]=64"),
+    (("batch", "length"), (1, 64), "; dynamic dimensions: batch=1, length=64"),
+    ((None, None), (1, 64), "; dynamic dimensions: batch=1, x[1]=64"),
+    (("n", "n"), (1, 1), "; dynamic dimensions: n=1"),
+    ((2, 3), (2, 3), ""),
+    ((), (), ""),
+])  # fmt: skip
 def test_dynamic_dimensions_have_stated_defaults(
     prepared: Prepared, shape: tuple[int | str | None, ...], expected: tuple[int, ...], note: str
 ) -> None:
@@ -374,10 +362,9 @@ def _picture(path: Path, size: tuple[int, int] = (48, 32), colour: tuple[int, in
     return path
 
 
-@pytest.mark.parametrize(
-    ("size", "filled"),
-    [((96, 32), (16, 48)), ((30, 60), (32, 16)), ((48, 32), (32, 48)), ((6, 4), (32, 48)), ((1000, 1), (1, 48))],
-)
+@pytest.mark.parametrize(("size", "filled"), [
+    ((96, 32), (16, 48)), ((30, 60), (32, 16)), ((48, 32), (32, 48)), ((6, 4), (32, 48)), ((1000, 1), (1, 48)),
+])  # fmt: skip
 def test_pictures_are_letterboxed(
     prepared: Prepared, tmp_path: Path, size: tuple[int, int], filled: tuple[int, int]
 ) -> None:
@@ -415,19 +402,16 @@ def test_pixels_are_scaled(prepared: Prepared, tmp_path: Path) -> None:
     np.testing.assert_allclose(sample["input"][0, :, [0, -1], 0], np.array([[30, 20, 10], [114] * 3]) / 255, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        (([TensorSpec("x", "tensor(uint8)", (1, 3, 8, 8))], "a.png", 0.5), "is for floating-point inputs"),
-        (([TensorSpec("x", "tensor(uint8)", (1, 3, 8, 8))], None, 0.5), "is for floating-point inputs"),
-        (([TensorSpec("x", "tensor(float16)", (1, 3, 8, 8))], "a.png", 1000.0), "beyond what float16 holds"),
-        ((_SMALL, "a.png", 0.0), "not a positive number"),
-        ((_SMALL, None, -1.0), "not a positive number"),
-        ((_SMALL, None, float("inf")), "not a positive number"),
-        ((_VECTOR, None, 0.5), "no input of the model takes pictures"),
-        ((_VECTOR, "a.npy", 0.5), "are used as they are"),
-    ],
-)
+@pytest.mark.parametrize(("given", "words"), [
+    (([TensorSpec("x", "tensor(uint8)", (1, 3, 8, 8))], "a.png", 0.5), "is for floating-point inputs"),
+    (([TensorSpec("x", "tensor(uint8)", (1, 3, 8, 8))], None, 0.5), "is for floating-point inputs"),
+    (([TensorSpec("x", "tensor(float16)", (1, 3, 8, 8))], "a.png", 1000.0), "beyond what float16 holds"),
+    ((_SMALL, "a.png", 0.0), "not a positive number"),
+    ((_SMALL, None, -1.0), "not a positive number"),
+    ((_SMALL, None, float("inf")), "not a positive number"),
+    ((_VECTOR, None, 0.5), "no input of the model takes pictures"),
+    ((_VECTOR, "a.npy", 0.5), "are used as they are"),
+])  # fmt: skip
 def test_a_scale_that_cannot_be_applied_is_refused(
     prepared: Prepared, tmp_path: Path, given: tuple[Sequence[TensorSpec], str | None, float], words: str
 ) -> None:
@@ -459,30 +443,27 @@ _PALETTE = Image.new("P", (48, 32), 1)
 _PALETTE.putpalette([9, 9, 9, 10, 20, 30])
 
 
-@pytest.mark.parametrize(
-    ("name", "save", "ends"),
-    [
-        pytest.param("a.jpg", _rotated(), ((0, 0, 200), (200, 0, 0)), id="EXIF orientation"),
-        pytest.param("a.png", _saved(_HALVES), ((0, 0, 200), (114, 114, 114)), id="transparency"),
-        pytest.param("a.webp", _saved(_HALVES, lossless=True), ((0, 0, 200), (114, 114, 114)), id="WebP transparency"),
-        pytest.param("a.png", _saved(Image.new("L", (48, 32), 77)), ((77,) * 3, (77,) * 3), id="grey"),
-        pytest.param("a.png", _saved(Image.new("LA", (48, 32), (9, 0))), ((114,) * 3, (114,) * 3), id="grey and alpha"),
-        pytest.param("a.png", _saved(_PALETTE), ((30, 20, 10), (30, 20, 10)), id="palette"),
-        pytest.param("a.png", _saved(_PALETTE, transparency=1), ((114,) * 3, (114,) * 3), id="clear palette"),
-        pytest.param("a.png", _saved(Image.fromarray(_GREY16)), ((0,) * 3, (255,) * 3), id="16 bits"),
-        pytest.param("a.png", _saved(Image.new("1", (48, 32), 1)), ((255,) * 3, (255,) * 3), id="1 bit"),
-        pytest.param("a.bmp", _saved(Image.new("RGB", (48, 32), (1, 2, 3))), ((3, 2, 1), (3, 2, 1)), id="BMP"),
-        pytest.param(
-            "A.JPEG",
-            _saved(Image.new("CMYK", (48, 32), (255, 0, 0, 0)), quality=95),
-            ((255, 255, 0), (255, 255, 0)),
-            id="CMYK",
-        ),
-        pytest.param(
-            "a.png", _saved(Image.new("RGB", (48, 32), (1, 2, 3)), format="BMP"), ((3, 2, 1), (3, 2, 1)), id="misnamed"
-        ),
-    ],
-)
+@pytest.mark.parametrize(("name", "save", "ends"), [
+    pytest.param("a.jpg", _rotated(), ((0, 0, 200), (200, 0, 0)), id="EXIF orientation"),
+    pytest.param("a.png", _saved(_HALVES), ((0, 0, 200), (114, 114, 114)), id="transparency"),
+    pytest.param("a.webp", _saved(_HALVES, lossless=True), ((0, 0, 200), (114, 114, 114)), id="WebP transparency"),
+    pytest.param("a.png", _saved(Image.new("L", (48, 32), 77)), ((77,) * 3, (77,) * 3), id="grey"),
+    pytest.param("a.png", _saved(Image.new("LA", (48, 32), (9, 0))), ((114,) * 3, (114,) * 3), id="grey and alpha"),
+    pytest.param("a.png", _saved(_PALETTE), ((30, 20, 10), (30, 20, 10)), id="palette"),
+    pytest.param("a.png", _saved(_PALETTE, transparency=1), ((114,) * 3, (114,) * 3), id="clear palette"),
+    pytest.param("a.png", _saved(Image.fromarray(_GREY16)), ((0,) * 3, (255,) * 3), id="16 bits"),
+    pytest.param("a.png", _saved(Image.new("1", (48, 32), 1)), ((255,) * 3, (255,) * 3), id="1 bit"),
+    pytest.param("a.bmp", _saved(Image.new("RGB", (48, 32), (1, 2, 3))), ((3, 2, 1), (3, 2, 1)), id="BMP"),
+    pytest.param(
+        "A.JPEG",
+        _saved(Image.new("CMYK", (48, 32), (255, 0, 0, 0)), quality=95),
+        ((255, 255, 0), (255, 255, 0)),
+        id="CMYK",
+    ),
+    pytest.param(
+        "a.png", _saved(Image.new("RGB", (48, 32), (1, 2, 3)), format="BMP"), ((3, 2, 1), (3, 2, 1)), id="misnamed"
+    ),
+])  # fmt: skip
 def test_all_kinds_of_pictures_are_converted(
     prepared: Prepared,
     tmp_path: Path,
@@ -518,14 +499,11 @@ def test_a_folder_gives_its_first_pictures_by_name(prepared: Prepared, tmp_path:
     assert all(sample["input"].flags["C_CONTIGUOUS"] for sample in samples)
 
 
-@pytest.mark.parametrize(
-    ("batch", "expected", "repeated"),
-    [
-        (2, [[0, 1], [2, 0]], ", repeated to fill batches of 2"),
-        (5, [[0, 1, 2, 0, 1]], ", repeated to fill batches of 5"),
-        (1, [[0], [1], [2]], ""),
-    ],
-)
+@pytest.mark.parametrize(("batch", "expected", "repeated"), [
+    (2, [[0, 1], [2, 0]], ", repeated to fill batches of 2"),
+    (5, [[0, 1, 2, 0, 1]], ", repeated to fill batches of 5"),
+    (1, [[0], [1], [2]], ""),
+])  # fmt: skip
 def test_pictures_fill_the_batch(
     prepared: Prepared, tmp_path: Path, batch: int, expected: list[list[int]], repeated: str
 ) -> None:

@@ -48,35 +48,33 @@ def climbed(space: SearchSpace, factors: Mapping[str, float]) -> list[Settings]:
 FAST = {"enable_cuda_graph": 0.7, "split_on_host": 0.9, "fuse_conv_bias": 0.93, "cudnn_conv_algo_search": 0.98}
 
 
-@pytest.mark.parametrize(
-    ("knobs", "uncapturable", "slow", "wanted"),
-    [
-        (KNOBS, {"NonMaxSuppression": 1}, {}, [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **FUSED, **HEURISTIC}]),
-        (
-            KNOBS,
-            {"NonMaxSuppression": 1},
-            {"fuse_conv_bias": math.inf, "prefer_nhwc": 0.99},
-            [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **NHWC, **HEURISTIC}],
-        ),
-        (
-            KNOBS,
-            {"NonMaxSuppression": 1},
-            {"prefer_nhwc": 6.0},
-            [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **HEURISTIC}],
-        ),
-        (
-            KNOBS,
-            {"NonMaxSuppression": 1},
-            {"split_on_host": math.inf},
-            [SPLIT, CUT, {**CUT, **FUSED}, {**CUT, **FUSED, **HEURISTIC}],
-        ),
-        (KNOBS, {"NonMaxSuppression": 1}, {"split_capture": math.inf}, [SPLIT, CUT, FUSED, {**FUSED, **HEURISTIC}]),
-        (KNOBS, {}, {}, [GRAPH, {**GRAPH, **FUSED}, {**GRAPH, **FUSED, **HEURISTIC}]),
-        (("capture", "fuse_conv_bias"), {"NonMaxSuppression": 1}, {}, [SPLIT]),
-        (("use_tf32", "fuse_conv_bias"), {}, {}, []),
-    ],
-    ids=["all", "wrong output", "slow layout", "not on the host", "no cut", "whole", "without a partner", "nothing"],
-)
+@pytest.mark.parametrize(("knobs", "uncapturable", "slow", "wanted"), [
+    (KNOBS, {"NonMaxSuppression": 1}, {}, [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **FUSED, **HEURISTIC}]),
+    (
+        KNOBS,
+        {"NonMaxSuppression": 1},
+        {"fuse_conv_bias": math.inf, "prefer_nhwc": 0.99},
+        [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **NHWC, **HEURISTIC}],
+    ),
+    (
+        KNOBS,
+        {"NonMaxSuppression": 1},
+        {"prefer_nhwc": 6.0},
+        [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **HEURISTIC}],
+    ),
+    (
+        KNOBS,
+        {"NonMaxSuppression": 1},
+        {"split_on_host": math.inf},
+        [SPLIT, CUT, {**CUT, **FUSED}, {**CUT, **FUSED, **HEURISTIC}],
+    ),
+    (KNOBS, {"NonMaxSuppression": 1}, {"split_capture": math.inf}, [SPLIT, CUT, FUSED, {**FUSED, **HEURISTIC}]),
+    (KNOBS, {}, {}, [GRAPH, {**GRAPH, **FUSED}, {**GRAPH, **FUSED, **HEURISTIC}]),
+    (("capture", "fuse_conv_bias"), {"NonMaxSuppression": 1}, {}, [SPLIT]),
+    (("use_tf32", "fuse_conv_bias"), {}, {}, []),
+], ids=[
+    "all", "wrong output", "slow layout", "not on the host", "no cut", "whole", "without a partner", "nothing"
+])  # fmt: skip
 def test_each_rung_stands_on_what_helped(
     knobs: tuple[str, ...],
     uncapturable: Mapping[str, int],

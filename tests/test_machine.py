@@ -36,28 +36,25 @@ def _line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (None, (0, 1, 2)),
-        ("", ()),
-        ("2,0", (2, 0)),
-        (" 1 , 2 ", (1, 2)),
-        ("0,7,1", (0,)),
-        ("1,-1,2", (1,)),
-        ("-1", ()),
-        ("0,1,0", ()),
-        ("1gpu,2", (1, 2)),
-        ("NoDevFiles", ()),
-        ("GPU-bb,GPU-aa11", (2, 0)),
-        ("GPU-bb33-2", (2,)),
-        ("GPU-aa", ()),
-        ("GPU-bb,GPU-cc,GPU-aa11", (2,)),
-        ("GPU-bb,0", (2,)),
-        ("GPU-bb,GPU-bb33", ()),
-        ("MIG-aa11-0", ()),
-    ],
-)
+@pytest.mark.parametrize(("value", "shown"), [
+    (None, (0, 1, 2)),
+    ("", ()),
+    ("2,0", (2, 0)),
+    (" 1 , 2 ", (1, 2)),
+    ("0,7,1", (0,)),
+    ("1,-1,2", (1,)),
+    ("-1", ()),
+    ("0,1,0", ()),
+    ("1gpu,2", (1, 2)),
+    ("NoDevFiles", ()),
+    ("GPU-bb,GPU-aa11", (2, 0)),
+    ("GPU-bb33-2", (2,)),
+    ("GPU-aa", ()),
+    ("GPU-bb,GPU-cc,GPU-aa11", (2,)),
+    ("GPU-bb,0", (2,)),
+    ("GPU-bb,GPU-bb33", ()),
+    ("MIG-aa11-0", ()),
+])  # fmt: skip
 def test_visible_gpus_are_those_that_cuda_shows(value: str | None, shown: tuple[int, ...]) -> None:
     """Order, invalid entries, repetitions, numbers with tails, UUIDs and their beginnings count as for CUDA."""
     assert gpu.visible(value, UUIDS) == shown
@@ -151,22 +148,19 @@ def test_affinity_limits_the_cores() -> None:
     assert _python(code).communicate(timeout=60)[0].strip() == "1"
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        (
-            "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7B13   64-Core\n",
-            "AMD EPYC 7B13 64-Core",
-        ),
-        (
-            "processor\t: 0\nBogoMIPS\t: 108.00\nCPU part\t: 0xd08\n\nModel\t\t: Raspberry Pi 4 Model B\n",
-            "Raspberry Pi 4 Model B",
-        ),
-        ("processor\t: 0\ncpu\t\t: POWER9, altivec supported\n", "POWER9, altivec supported"),
-        ("processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\n", None),
-        ("", None),
-    ],
-)
+@pytest.mark.parametrize(("text", "name"), [
+    (
+        "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7B13   64-Core\n",
+        "AMD EPYC 7B13 64-Core",
+    ),
+    (
+        "processor\t: 0\nBogoMIPS\t: 108.00\nCPU part\t: 0xd08\n\nModel\t\t: Raspberry Pi 4 Model B\n",
+        "Raspberry Pi 4 Model B",
+    ),
+    ("processor\t: 0\ncpu\t\t: POWER9, altivec supported\n", "POWER9, altivec supported"),
+    ("processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\n", None),
+    ("", None),
+])  # fmt: skip
 def test_the_processors_name_is_found(text: str, name: str | None) -> None:
     """On x86, Arm and POWER; None on Arm servers, whose kernel tells no name."""
     assert host.cpu_model(text) == name

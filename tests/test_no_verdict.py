@@ -146,10 +146,7 @@ def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Plan
     assert sentence(judged(study, finals)).startswith(f"Not confirmed: the time allowed {finals.blocks} blocks")
 
 
-@pytest.mark.parametrize(
-    ("each_s", "until"),
-    [(1.0, 144.0), (5.0, 172.0 - 22 * 5.0), (6.5, 172.0 - 22 * 6.5)],
-)
+@pytest.mark.parametrize(("each_s", "until"), [(1.0, 144.0), (5.0, 172.0 - 22 * 5.0), (6.5, 172.0 - 22 * 6.5)])
 def test_the_search_ends_when_the_pairs_have_to_begin(each_s: float, until: float) -> None:
     """Of three minutes, where the pairs can come: the rest is theirs."""
     budget = Budget(0.0, 180.0, lambda: 0.0)

@@ -268,11 +268,9 @@ def run(*arguments: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "command",
-    [("tune", "script.json", "--study", "small.yaml"), ("bench", "script.json", "--set", "enable_mem_pattern=0")],
-    ids=lambda command: command[0],
-)
+@pytest.mark.parametrize("command", [
+    ("tune", "script.json", "--study", "small.yaml"), ("bench", "script.json", "--set", "enable_mem_pattern=0"),
+], ids=lambda command: command[0])  # fmt: skip
 def test_a_rate_that_the_model_cannot_keep_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
 ) -> None:

@@ -134,15 +134,12 @@ def test_a_model_that_cannot_be_converted_says_so(tmp_path: Path, monkeypatch: p
         half(str(models.dense(tmp_path / "dense.onnx")), str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize(
-    ("facts", "real", "why"),
-    [
-        ({"weights": ("float16",)}, True, "the model's weights are float16, not float32"),
-        ({"operators": {"DequantizeLinear": 3, "Conv": 2}}, True, "the model is quantized (DequantizeLinear)"),
-        ({"operators": {"MatMulNBits": 1}, "weights": ("float32",)}, True, "the model is quantized (MatMulNBits)"),
-        ({"weights": ("float32",)}, False, "never taken on an input that was made up: give --input"),
-    ],
-)
+@pytest.mark.parametrize(("facts", "real", "why"), [
+    ({"weights": ("float16",)}, True, "the model's weights are float16, not float32"),
+    ({"operators": {"DequantizeLinear": 3, "Conv": 2}}, True, "the model is quantized (DequantizeLinear)"),
+    ({"operators": {"MatMulNBits": 1}, "weights": ("float32",)}, True, "the model is quantized (MatMulNBits)"),
+    ({"weights": ("float32",)}, False, "never taken on an input that was made up: give --input"),
+])  # fmt: skip
 def test_what_is_not_converted_leaves_the_space(facts: dict[str, Any], why: str, *, real: bool) -> None:
     """With the reason, which the report shows; the other dimensions stay."""
     space = resolve.resolve(STUDY, MACHINE, models.facts(**facts), fixed_shapes=True, real=real)

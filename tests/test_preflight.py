@@ -178,14 +178,11 @@ def test_a_resumed_study_calibrates_nothing(tmp_path: Path) -> None:
     assert len(study.processes) == 3
 
 
-@pytest.mark.parametrize(
-    ("costs_ns", "device", "plain", "pinned"),
-    [
-        ((5e6, 5.1e6, 5.05e6, 4.98e6, 5e6, 5e6), DEVICE, 6, 0),
-        ((5e6, 6e6, 5.5e6, 5e6, 5.01e6, 5.02e6, 5e6, 5.01e6, 5e6), DEVICE, 3, 6),
-        ((5e6, 6e6, 5.5e6, 5e6, 6e6, 5.5e6), None, 6, 0),
-    ],
-)
+@pytest.mark.parametrize(("costs_ns", "device", "plain", "pinned"), [
+    ((5e6, 5.1e6, 5.05e6, 4.98e6, 5e6, 5e6), DEVICE, 6, 0),
+    ((5e6, 6e6, 5.5e6, 5e6, 5.01e6, 5.02e6, 5e6, 5.01e6, 5e6), DEVICE, 3, 6),
+    ((5e6, 6e6, 5.5e6, 5e6, 6e6, 5.5e6), None, 6, 0),
+])  # fmt: skip
 def test_three_processes_tell_a_very_noisy_host(
     tmp_path: Path, costs_ns: Sequence[float], device: Gpu | None, plain: int, pinned: int
 ) -> None:

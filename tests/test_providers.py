@@ -111,15 +111,12 @@ def test_each_file_is_imported_when_its_provider_is_asked_for() -> None:
     assert {name: provider.name for name, provider in PROVIDERS.items()} == {name: name for name in PROVIDERS}
 
 
-@pytest.mark.parametrize(
-    ("name", "knob", "value", "option"),
-    [
-        ("cuda", "gpu_mem_limit_gb", 4, ("gpu_mem_limit", str(4 * 2**30))),
-        ("cuda", "prefer_nhwc", True, ("prefer_nhwc", "1")),
-        ("tensorrt_rtx", "rtx_cuda_graph", True, ("enable_cuda_graph", "1")),
-        ("openvino", "NUM_STREAMS", 2, ("NUM_STREAMS", "2")),
-    ],
-)
+@pytest.mark.parametrize(("name", "knob", "value", "option"), [
+    ("cuda", "gpu_mem_limit_gb", 4, ("gpu_mem_limit", str(4 * 2**30))),
+    ("cuda", "prefer_nhwc", True, ("prefer_nhwc", "1")),
+    ("tensorrt_rtx", "rtx_cuda_graph", True, ("enable_cuda_graph", "1")),
+    ("openvino", "NUM_STREAMS", 2, ("NUM_STREAMS", "2")),
+])  # fmt: skip
 def test_values_are_spelled_by_their_knobs(name: str, knob: str, value: Value, option: tuple[str, str]) -> None:
     """Under ONNX Runtime's name of the option, where it is another one."""
     found = knob_table(name)[knob]
@@ -151,10 +148,9 @@ def test_a_plugin_without_a_device_is_refused() -> None:
     assert "json finds no device that the provider far can use" in FAR.why_missing(there)
 
 
-@pytest.mark.parametrize(
-    ("capability", "taken"),
-    [("7.5", False), ("8.6", True), ("8.9", True), ("9.0", False), ("12.0", True), ("12.1", True)],
-)
+@pytest.mark.parametrize(("capability", "taken"), [
+    ("7.5", False), ("8.6", True), ("8.9", True), ("9.0", False), ("12.0", True), ("12.1", True),
+])  # fmt: skip
 def test_tensorrt_rtx_names_the_gpus_that_it_takes(capability: str, *, taken: bool) -> None:
     """By compute capability, as the header of its package has it."""
     gpu = replace(H100, compute_capability=capability)

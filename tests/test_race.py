@@ -322,18 +322,15 @@ def test_the_first_look_spans_all_differences() -> None:
     assert said(found).startswith("1.26 times as fast as the default settings (98 % interval 1.07 to 1.44, 10 pairs")
 
 
-@pytest.mark.parametrize(
-    ("ratio", "two_sided", "count", "decided", "phrase"),
-    [
-        (1.02, False, 10, Decided.FASTER, "1.020 times as fast as that (98 % interval 1.020 to 1.020, 10 pairs"),
-        (1.005, False, 40, Decided.UNPROVEN, "No proven gain over that: 1.005 times as fast"),
-        (1.0, False, 10, Decided.UNPROVEN, "No proven gain over that: 1.000 times as fast"),
-        (1.0, True, 40, Decided.UNPROVEN, "No proven difference from that: 1.000 times as fast"),
-        (0.995, True, 40, Decided.UNPROVEN, "No proven difference from that: 0.995 times as fast"),
-        (0.9, False, 10, Decided.SLOWER, "0.900 times as fast as that"),
-        (0.9, True, 10, Decided.SLOWER, "0.900 times as fast as that"),
-    ],
-)
+@pytest.mark.parametrize(("ratio", "two_sided", "count", "decided", "phrase"), [
+    (1.02, False, 10, Decided.FASTER, "1.020 times as fast as that (98 % interval 1.020 to 1.020, 10 pairs"),
+    (1.005, False, 40, Decided.UNPROVEN, "No proven gain over that: 1.005 times as fast"),
+    (1.0, False, 10, Decided.UNPROVEN, "No proven gain over that: 1.000 times as fast"),
+    (1.0, True, 40, Decided.UNPROVEN, "No proven difference from that: 1.000 times as fast"),
+    (0.995, True, 40, Decided.UNPROVEN, "No proven difference from that: 0.995 times as fast"),
+    (0.9, False, 10, Decided.SLOWER, "0.900 times as fast as that"),
+    (0.9, True, 10, Decided.SLOWER, "0.900 times as fast as that"),
+])  # fmt: skip
 def test_constant_processes(ratio: float, two_sided: bool, count: int, decided: Decided, phrase: str) -> None:  # noqa: FBT001
     """Without noise the answer is the ratio, and a proven gain under 1 % is still none that is claimed."""
     found = confirm.confirm(pairs(ratio, 60), ConfirmRules(two_sided=two_sided))

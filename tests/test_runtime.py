@@ -79,15 +79,12 @@ def test_it_is_a_drop_in_for_an_inference_session(model: Path, tmp_path: Path) -
     assert ours.settings == {"intra_op_num_threads": 1}
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({"a": feed()["a"]}, "lacks b: give exactly a, b"),
-        ({**feed(), "c": feed()["a"]}, "has c, which the model does not take"),
-        ({**feed(), "b": feed()["b"][:, :3]}, "'b' must have the shape batchx4, not 2x3"),
-        ({**feed(), "b": feed()["b"].astype(np.float64)}, r"'b' must be float32, not float64: convert it with .astype"),
-    ],
-)
+@pytest.mark.parametrize(("given", "told"), [
+    ({"a": feed()["a"]}, "lacks b: give exactly a, b"),
+    ({**feed(), "c": feed()["a"]}, "has c, which the model does not take"),
+    ({**feed(), "b": feed()["b"][:, :3]}, "'b' must have the shape batchx4, not 2x3"),
+    ({**feed(), "b": feed()["b"].astype(np.float64)}, r"'b' must be float32, not float64: convert it with .astype"),
+])  # fmt: skip
 def test_a_wrong_feed_is_told(model: Path, tmp_path: Path, given: dict[str, np.ndarray], told: str) -> None:
     """Missing, extra, misshapen, of another type."""
     session = rtmo_optuna.open_session(model, config(tmp_path, model))
@@ -113,15 +110,12 @@ def test_an_unknown_output_is_told(model: Path, tmp_path: Path) -> None:
         session.run(["difference"], feed())
 
 
-@pytest.mark.parametrize(
-    ("info", "told"),
-    [
-        ({"onnxruntime_version": "1.18.0"}, "onnxruntime_version was 1.18.0, is"),
-        ({"model_sha256": "0" * 64}, "model_sha256 was 0000"),
-        ({"cpu_name": "Another CPU"}, "cpu_name was Another CPU, is"),
-        ({"gpu_name": "NVIDIA Nothing"}, "gpu_name was NVIDIA Nothing, is"),
-    ],
-)
+@pytest.mark.parametrize(("info", "told"), [
+    ({"onnxruntime_version": "1.18.0"}, "onnxruntime_version was 1.18.0, is"),
+    ({"model_sha256": "0" * 64}, "model_sha256 was 0000"),
+    ({"cpu_name": "Another CPU"}, "cpu_name was Another CPU, is"),
+    ({"gpu_name": "NVIDIA Nothing"}, "gpu_name was NVIDIA Nothing, is"),
+])  # fmt: skip
 def test_what_was_tuned_for_something_else_is_refused(
     model: Path, tmp_path: Path, info: dict[str, str], told: str
 ) -> None:
@@ -194,21 +188,14 @@ def test_missing_files_are_told(model: Path, tmp_path: Path) -> None:
         rtmo_optuna.open_session(tmp_path / "none.onnx", config(tmp_path, model))
 
 
-@pytest.mark.parametrize(
-    ("text", "place", "told"),
-    [
-        (
-            "",
-            "",
-            r"holds no settings: name another file, or tune first \(rtmo-optuna tune MODEL --config .*config.yaml\)",
-        ),
-        ("# nothing yet\n", "", "holds no settings: "),
-        ("app: {threads: 4}\n", "", "holds no settings: "),
-        ("onnx:\n", "", "holds no settings: "),
-        ("onnx:\n  benchmark_info: {provider: cpu}\n", "", "holds no settings: "),
-        ("one: {intra_op_num_threads: 1}\n", "two", r"under two: name another place, or .*--config-path two\)"),
-    ],
-)
+@pytest.mark.parametrize(("text", "place", "told"), [
+    ("", "", r"holds no settings: name another file, or tune first \(rtmo-optuna tune MODEL --config .*config.yaml\)"),
+    ("# nothing yet\n", "", "holds no settings: "),
+    ("app: {threads: 4}\n", "", "holds no settings: "),
+    ("onnx:\n", "", "holds no settings: "),
+    ("onnx:\n  benchmark_info: {provider: cpu}\n", "", "holds no settings: "),
+    ("one: {intra_op_num_threads: 1}\n", "two", r"under two: name another place, or .*--config-path two\)"),
+])  # fmt: skip
 def test_a_file_without_settings_is_refused(model: Path, tmp_path: Path, text: str, place: str, told: str) -> None:
     """Else ONNX Runtime's default would run as if it had been tuned, whichever way the file is read."""
     path = tmp_path / "config.yaml"

@@ -135,18 +135,14 @@ def test_each_choice_is_flipped_once_and_a_needy_one_with_its_partner_too() -> N
     assert all(one.settings != Settings() for one in screening.flips(SPACE))
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"trials": 40}, ""),
-        ({"trials": 12}, ""),
-        ({"trials": 3}, "too many beside 3 trials"),
-        ({"sampler": "exhaustive"}, "every settings anyway"),
-        ({"trials": 40, "knobs": {"prefer_nhwc": None, "fuse_conv_bias": None}}, "every settings anyway"),
-        ({"knobs": {**CUDA.knobs, "cudnn_conv_algo_search": ("HEURISTIC", "DEFAULT")}}, "not hold the default"),
-    ],
-    ids=["usual", "quick", "hardly any trials", "exhaustive", "small", "without the default"],
-)
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"trials": 40}, ""),
+    ({"trials": 12}, ""),
+    ({"trials": 3}, "too many beside 3 trials"),
+    ({"sampler": "exhaustive"}, "every settings anyway"),
+    ({"trials": 40, "knobs": {"prefer_nhwc": None, "fuse_conv_bias": None}}, "every settings anyway"),
+    ({"knobs": {**CUDA.knobs, "cudnn_conv_algo_search": ("HEURISTIC", "DEFAULT")}}, "not hold the default"),
+], ids=["usual", "quick", "hardly any trials", "exhaustive", "small", "without the default"])  # fmt: skip
 def test_what_is_not_screened(changes: dict[str, Any], why: str) -> None:
     """Where screening has nothing to give it is left out, with the reason."""
     definition = replace(CUDA, **changes)
@@ -174,16 +170,13 @@ def test_an_effect_is_a_ratio_with_its_interval() -> None:
     assert stats.t_quantile(0.975, 10) == pytest.approx(2.228, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("outcome", "costs", "reading"),
-    [
-        (Outcome.MEASURED, [3.6], Reading.FASTER),
-        (Outcome.MEASURED, [4.4], Reading.SLOWER),
-        (Outcome.PRUNED, [4.3], Reading.SLOWER),
-        (Outcome.MEASURED, [3.96, 4.02], Reading.UNDECIDED),
-        (Outcome.FAILED, [], Reading.FAILED),
-    ],
-)
+@pytest.mark.parametrize(("outcome", "costs", "reading"), [
+    (Outcome.MEASURED, [3.6], Reading.FASTER),
+    (Outcome.MEASURED, [4.4], Reading.SLOWER),
+    (Outcome.PRUNED, [4.3], Reading.SLOWER),
+    (Outcome.MEASURED, [3.96, 4.02], Reading.UNDECIDED),
+    (Outcome.FAILED, [], Reading.FAILED),
+])  # fmt: skip
 def test_a_single_trial_reads_faster_or_slower_from_three_spreads_on(
     outcome: Outcome, costs: list[float], reading: Reading
 ) -> None:
@@ -245,18 +238,15 @@ def test_a_choice_that_hides_another_is_not_tested_beside_it() -> None:
     assert {name for name, _ in screening.candidates(space, effects)} == {"execution"}
 
 
-@pytest.mark.parametrize(
-    ("readings", "frozen"),
-    [
-        ((Reading.INERT, Reading.INERT), True),
-        ((Reading.INERT, Reading.SLOWER), True),
-        ((Reading.FAILED, Reading.INERT), True),
-        ((Reading.SLOWER, Reading.SLOWER), False),
-        ((Reading.INERT, Reading.UNDECIDED), False),
-        ((Reading.INERT, Reading.FASTER), False),
-        ((Reading.INERT,), False),
-    ],
-)
+@pytest.mark.parametrize(("readings", "frozen"), [
+    ((Reading.INERT, Reading.INERT), True),
+    ((Reading.INERT, Reading.SLOWER), True),
+    ((Reading.FAILED, Reading.INERT), True),
+    ((Reading.SLOWER, Reading.SLOWER), False),
+    ((Reading.INERT, Reading.UNDECIDED), False),
+    ((Reading.INERT, Reading.FASTER), False),
+    ((Reading.INERT,), False),
+])  # fmt: skip
 def test_a_dimension_is_frozen_where_no_choice_can_gain(readings: tuple[Reading, ...], *, frozen: bool) -> None:
     """One does nothing, and the others do nothing, are slower or fail; one that was not tried keeps it live."""
     labels = ("on", "on+tuning")
@@ -691,26 +681,23 @@ def test_a_pair_that_is_faster_together_stays() -> None:
     assert screening.plainer(SPACE, Settings.of(FUSED), [*alone, together]) == Settings.of(FUSED)
 
 
-@pytest.mark.parametrize(
-    ("provider", "names", "operators", "first", "last"),
-    [
-        (
-            "cuda",
-            ("gpu_mem_limit_gb", "use_tf32", "cudnn_conv_algo_search", "prefer_nhwc", "fuse_conv_bias", "capture"),
-            {"Conv": 1},
-            ["capture", "fuse_conv_bias", "prefer_nhwc", "cudnn_conv_algo_search"],
-            {"gpu_mem_limit_gb"},
-        ),
-        ("cuda", ("prefer_nhwc", "tunable_op", "capture", "use_tf32"), {"MatMul": 1}, ["capture"], {"tunable_op"}),
-        (
-            "cpu",
-            ("enable_cpu_mem_arena", "execution", "session.intra_op.allow_spinning", "intra_op_num_threads"),
-            {},
-            ["intra_op_num_threads", "session.intra_op.allow_spinning", "execution"],
-            {"enable_cpu_mem_arena"},
-        ),
-    ],
-)
+@pytest.mark.parametrize(("provider", "names", "operators", "first", "last"), [
+    (
+        "cuda",
+        ("gpu_mem_limit_gb", "use_tf32", "cudnn_conv_algo_search", "prefer_nhwc", "fuse_conv_bias", "capture"),
+        {"Conv": 1},
+        ["capture", "fuse_conv_bias", "prefer_nhwc", "cudnn_conv_algo_search"],
+        {"gpu_mem_limit_gb"},
+    ),
+    ("cuda", ("prefer_nhwc", "tunable_op", "capture", "use_tf32"), {"MatMul": 1}, ["capture"], {"tunable_op"}),
+    (
+        "cpu",
+        ("enable_cpu_mem_arena", "execution", "session.intra_op.allow_spinning", "intra_op_num_threads"),
+        {},
+        ["intra_op_num_threads", "session.intra_op.allow_spinning", "execution"],
+        {"enable_cpu_mem_arena"},
+    ),
+])  # fmt: skip
 def test_what_may_be_worth_most_is_flipped_first(
     provider: str, names: tuple[str, ...], operators: Mapping[str, int], first: list[str], last: set[str]
 ) -> None:

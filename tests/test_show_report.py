@@ -269,13 +269,10 @@ def test_noise_is_explained() -> None:
     assert table.rows[-2][2] == "Disturbed and measured again (beside the trials: 4, slow core: 3)."
 
 
-@pytest.mark.parametrize(
-    ("unsteady", "value", "text"),
-    [
-        ({}, "0 of 9", "None on two levels or drifting, of those that ran for windows enough to tell."),
-        ({"on two levels": 2, "drifting": 1}, "3 of 9", "2 on two levels and 1 drifting, of those that ran"),
-    ],
-)
+@pytest.mark.parametrize(("unsteady", "value", "text"), [
+    ({}, "0 of 9", "None on two levels or drifting, of those that ran for windows enough to tell."),
+    ({"on two levels": 2, "drifting": 1}, "3 of 9", "2 on two levels and 1 drifting, of those that ran"),
+])  # fmt: skip
 def test_unsteady_processes_are_counted(unsteady: dict[str, int], value: str, text: str) -> None:
     """How many, of how many, and what they are."""
     found = Noise(0.011, 0.004, noisy=False, found=0.012, judged=9, unsteady=unsteady)
