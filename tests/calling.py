@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,15 @@ CALLED: Mapping[str, dict[str, Value]] = {
     "split+host": {**_SPLIT, "split_on_host": True},
 }
 """Ways of calling, by the name of the choice."""
+
+
+def at_once(work: Callable[[int], object], numbers: Iterable[int]) -> None:
+    """Call `work` with each of `numbers` in a thread of its own; return when all have ended."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def assembled(

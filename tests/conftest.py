@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import optuna
 import pytest
 from numpy.typing import NDArray
 
 import build_rtmo
 import servers
+from program import Program
 from rtmo_optuna.machine.gpu import gpus
 from rtmo_optuna.machine.host import host
 
@@ -66,7 +68,15 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RTMO_OPTUNA_ALLOW_BUSY", "1")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         yield
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """Return the program, in the folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    return Program(capsys)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import pytest
 
+from program import ended
 from rtmo_optuna.child import protocol, timer
 from rtmo_optuna.child.measure import Decision, describe, measure, trusted
 from rtmo_optuna.errors import ChildError
@@ -167,12 +168,11 @@ def test_runs_limit_the_calls_exactly(tmp_path: Path) -> None:
     """With `runs`, a process times that many calls and none more."""
     wanted = request(tmp_path)
     wanted = replace(wanted, measuring=replace(wanted.measuring, runs=7, warmup_calls=1, warmup_exact=True))
-    found = measure(
-        wanted,
-        log=tmp_path / "log.txt",
-        decide=lambda w: Decision.ENOUGH if sum(len(x.samples_ns) for x in w) >= 7 else Decision.GO_ON,
-    )
-    assert found.calls == 7
+
+    def seven(windows: Sequence[Window]) -> Decision:
+        return Decision.ENOUGH if sum(len(window.samples_ns) for window in windows) >= 7 else Decision.GO_ON
+
+    assert measure(wanted, log=tmp_path / "log.txt", decide=seven).calls == 7
 
 
 @pytest.mark.parametrize("hot", [[True], [True, True]], ids=str)
@@ -221,18 +221,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
         os.kill(child, 0)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and _runs(child):
-        time.sleep(0.05)
-    assert not _runs(child)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    assert ended(child)
 
 
 def test_describe_tells_bad_models_apart(tmp_path: Path) -> None:

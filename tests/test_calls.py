@@ -12,10 +12,11 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 import models
-from calling import CALLED, assembled
+from calling import CALLED, assembled, at_once
+from models import node
 from rtmo_optuna.engine import turns
 from rtmo_optuna.engine.calls import BoundCall, Call, GraphCall, PlainCall
 from rtmo_optuna.engine.cutting.cut import Cut, cut
@@ -35,11 +36,6 @@ def session(path: str | Path) -> Any:  # noqa: ANN401 - ONNX Runtime ships no ty
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> Any:  # noqa: ANN401
-    """Return a node; the names of its inputs and outputs are separated by blanks."""
-    return helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
 
 
 def selective(path: Path, *, mixed: bool = False) -> Path:
@@ -163,11 +159,7 @@ def test_eight_threads_on_one_call(folder: Path, how: str) -> None:
             if not all(map(np.array_equal, found, wanted[number % 24])):
                 wrong.append(number)
 
-    threads = [threading.Thread(target=work, args=(3 * number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work, range(0, 24, 3))
     assert wrong == []
 
 
@@ -192,12 +184,8 @@ def test_options_are_passed_on(folder: Path, how: str) -> None:
 
 def test_products_are_not_moved_to_the_host(tmp_path: Path) -> None:
     """A tail of matrix products that cannot be told from the selection stays on the device, and it is said."""
-    nodes = [
-        node("Relu", "x", "r"),
-        node("NonZero", "r", "places"),
-        node("Cast", "places", "p", to=FLOAT),
-        node("MatMul", "p w", "y"),
-    ]
+    nodes = [node("Relu", "x", "r"), node("NonZero", "r", "places")]
+    nodes += [node("Cast", "places", "p", to=FLOAT), node("MatMul", "p w", "y")]
     weights = {"w": np.ones((5, 4), np.float32)}
     path = models.save(tmp_path / "m.onnx", nodes, {"x": (FLOAT, (8,))}, {"y": (FLOAT, (1, 4))}, weights)
     assert opened(path, "split")
@@ -347,8 +335,7 @@ def test_odd_layouts_are_brought_in_order(case: str) -> None:
     """The values stay, the order of bytes and of elements is the machine's; inputs come in the model's order."""
     checked = SIGNATURE.checked({"k": [1, 2], "x": ODD[case]()})
     assert list(checked) == ["x", "k"]
-    assert checked["x"].dtype == np.float32
-    assert checked["x"].dtype.isnative
+    assert (checked["x"].dtype, checked["x"].dtype.isnative) == (np.float32, True)
     assert checked["x"].flags.c_contiguous
     assert np.array_equal(checked["x"], X)
 

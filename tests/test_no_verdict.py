@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 import scripted
 import simulated
-from rtmo_optuna.cli import main
+from program import Program
 from rtmo_optuna.machine.host import device_lock
 from rtmo_optuna.search.decide.budget import Budget
 from rtmo_optuna.search.runner import recorded
@@ -26,12 +25,7 @@ from rtmo_optuna.verbs import tune
 from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened
 
 SPINNING = Settings.of({"session.intra_op.allow_spinning": False})
-EIGHT = """
-provider: cpu
-knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all, session.intra_op.allow_spinning: all}
-sampler: exhaustive
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
+EIGHT = scripted.defined("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
 
 
 @pytest.fixture
@@ -40,28 +34,15 @@ def planted() -> Planted:
     return Planted()
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Return a function that tunes a script in a folder of its own by the command line and gives the exit code."""
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.slow
+def test_one_trial_is_no_verdict(program: Program, tmp_path: Path) -> None:
+    """The default alone: exit code 4, the file left alone, what to do, and no word of what would have been found."""
     Path("small.yaml").write_text(EIGHT, encoding="utf-8")
     scripted.write_script(tmp_path, base_ms=2.0)
-
-    def call(*arguments: str) -> int:
-        known = ["--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu", "--quick"]
-        with pytest.raises(SystemExit) as ended:
-            main.main(["tune", "script.json", *known, *arguments])
-        return int(ended.value.code or 0)
-
-    return call
-
-
-@pytest.mark.slow
-def test_one_trial_is_no_verdict(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    """The default alone: exit code 4, the file left alone, what to do, and no word of what would have been found."""
     Path("config.yaml").write_text("onnx: {}\n", encoding="utf-8")
-    assert run("--trials", "1") == 4
-    told = capsys.readouterr().out
+    known = ("--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu", "--quick")
+    assert program("tune", "script.json", *known, "--trials", "1") == 4
+    told = program.out
     assert "Too little was tried for a verdict: 1 of 8 settings, and no race. Give more --trials than 1." in told
     report = Path("results/s/report.md").read_text(encoding="utf-8")
     assert "Status: too little was tried." in report

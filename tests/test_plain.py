@@ -15,7 +15,6 @@ import scripted
 import simulated
 from bench_plain import CASES, exported, parser
 from models import facts
-from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide import simplify
 from rtmo_optuna.search.decide.simplify import Plain, PlainRules
 from rtmo_optuna.search.finals import FinalsState
@@ -181,7 +180,7 @@ def planted() -> Planted:
 def searched(folder: Path, planted: Planted) -> Study:
     """Create or resume a study of which three settings were tried, none of them as plain as can be."""
     definition = StudyDefinition("s", "cpu", dict.fromkeys(KNOBS), trials=3)
-    study = scripted.opened(folder, definition, host())
+    study = scripted.opened(folder, definition)
     study.put("pin", False)  # noqa: FBT003 - as the preflight leaves it
     for settings, origin in ((Settings(), Origin.DEFAULT), (LUCKY, Origin.SAMPLER), (PATTERN, Origin.SAMPLER)):
         study.enqueue(settings, origin)

@@ -30,14 +30,8 @@ from rtmo_optuna.verbs import tune
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 from simulated import SimulatedRunner
 
-SMALL = """
-provider: cpu
-knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
+SMALL = scripted.defined("enable_cpu_mem_arena", "enable_mem_pattern", more="")
 SHORT = replace(scripted.SHORT, warmup_s=0.005)
-
-
 DEVICE = Gpu(0, "GPU-0", "NVIDIA H200", 141 * 2**30, "580.1", "9.0")
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import optuna
 import pytest
 
 import bench_sampler
@@ -161,7 +160,6 @@ def test_what_was_not_recorded_is_passed_over_at_no_charge() -> None:
 @pytest.mark.slow
 def test_ours_is_ahead_and_failures_do_not_stop_it() -> None:
     """With one choice failing, the Gaussian process needs under half of random's seconds; failures are charged."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     grid = landscape_grid(3, failing=("tunable_op", "on"))
 
     def seconds(name: str) -> float:

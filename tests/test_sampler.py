@@ -234,7 +234,6 @@ def test_landscapes_take_few_measurements() -> None:
         ran = (bench_sampler.needed(bench_sampler.Landscape(s, failing=failing), made[name](s), workers) for s in seeds)
         return statistics.fmean(count for count, _, _ in ran)
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     assert mean("gp") < 0.67 * mean("tpe")
     assert mean("gp", failing=True) < 18
     assert mean("gp", workers=4) < 22

@@ -6,12 +6,12 @@ import io
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from program import there
 from rtmo_optuna.search.verdict import racers
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import charts
@@ -30,7 +30,6 @@ from rtmo_optuna.types.request import ModelFacts, Settings, Stage, TensorSpec, V
 from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord, Verdict
 from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, SearchSpace, StudyDefinition
 
-T = TypeVar("T")
 KNOBS: Mapping[str, tuple[Value, ...] | None] = {
     "cudnn_conv_algo_search": None,
     "gpu_mem_limit_gb": (None, 4, 8, 16, "90%"),
@@ -254,12 +253,6 @@ def edge_cases() -> dict[str, StudyRecord]:
 def markdown(record: StudyRecord, pictures: Mapping[str, str], applied: str = "") -> str:
     """Return the report on `record` as Markdown; `pictures` maps the names of charts to their files."""
     return rendered(document(record, applied), pictures)
-
-
-def there(found: T | None) -> T:
-    """Return what has to be there."""
-    assert found is not None
-    return found
 
 
 def marks(chart: Chart | None, kind: type[Points | Line | Band | Spans | Label | Rows | Stack], name: str = "") -> list:  # type: ignore[type-arg]

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from program import there
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.search.decide import confirm
 from rtmo_optuna.search.verdict import racers
@@ -40,7 +41,6 @@ from test_show_charts import (
     measured,
     realistic,
     study,
-    there,
 )
 
 NASTY = "**50 %** $x$ <img src=http://evil.example/x> `a|b` [c](http://evil.example) _d_ </script> 人"

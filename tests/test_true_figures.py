@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from program import there
 from rtmo_optuna.cli.progress import Progress
 from rtmo_optuna.digits import written
 from rtmo_optuna.show.sections import knobs, noise, verdict
@@ -18,7 +19,7 @@ from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import TrialEnded
 from rtmo_optuna.verbs import tune
 from test_finals import ARENA, Planted, options
-from test_show_charts import EQUAL, FASTER, contested, markdown, measured, realistic, study, there
+from test_show_charts import EQUAL, FASTER, contested, markdown, measured, realistic, study
 
 LOUD = Noise(0.9, 0.01, noisy=True, found=1.56)
 
