@@ -110,8 +110,7 @@ def test_every_part_gives_an_output(folder: Path, kind: str, rows: int, why: str
     found = parts(folder, kind)
     gives = [[end.name for end in session(path).get_outputs()] for path in (found.select, found.finish)]
     assert gives == [["places"], ["sums", "values"]]
-    assert (found.direct, found.fed, found.selected) == (("early",), ("shift",), ("places",))
-    assert found.rows == rows
+    assert (found.direct, found.fed, found.selected, found.rows) == (("early",), ("shift",), ("places",), rows)
     assert found.why.startswith(why)
     assert bool(found.why) == (kind == "mixed")
 
@@ -166,9 +165,7 @@ def test_eight_threads_on_one_call(folder: Path, how: str) -> None:
 def test_the_number_of_rows_is_open_in_the_outputs(folder: Path) -> None:
     """A session tells the shapes of the model, not of its parts."""
     shapes = {end.name: end.shape for end in assembled(folder / "apart.onnx", "split+host").outputs}
-    assert shapes["early"] == (150,)
-    assert shapes["values"] == (None,)
-    assert shapes["sums"] == (None, 1)
+    assert (shapes["early"], shapes["values"], shapes["sums"]) == ((150,), (None,), (None, 1))
 
 
 @pytest.mark.parametrize("how", ["plain", "split"])

@@ -234,9 +234,7 @@ def test_rtmo_is_cut_again_where_rows_are_known(rtmo_t: Styled, tmp_path: Path, 
     path, image = rtmo_t(style)
     parts = cut(str(path), {"input": image.shape}, str(tmp_path))
     select, finish = operators(parts.select), operators(parts.finish)
-    assert select + finish == operators(parts.tail)
-    assert len(finish) == 88
-    assert select[0] == "NonMaxSuppression"
+    assert (select + finish, len(finish), select[0]) == (operators(parts.tail), 88, "NonMaxSuppression")
     assert select[-1] == "GatherND"
     (kept,) = load(parts.select).graph.output
     assert (kept.name, kept.type.tensor_type.elem_type) == (parts.selected[0], INT64)
@@ -381,8 +379,7 @@ def test_if_and_what_its_bodies_use(tmp_path: Path, value: float) -> None:
     path = conditional(tmp_path / "m.onnx")
     assert obstacles(path) == {"If": 1}
     parts = cut(str(path), {}, str(tmp_path))
-    assert set(parts.passed) == {"flag", "h"}
-    assert (parts.direct, parts.fed) == (("z",), ("x",))
+    assert (set(parts.passed), parts.direct, parts.fed) == ({"flag", "h"}, ("z",), ("x",))
     feed = {"x": np.full((1, 4), value, np.float32)}
     assert_same(run(path, feed), run_cut(parts, feed))
 

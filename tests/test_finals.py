@@ -334,8 +334,7 @@ def test_another_config_begins_an_interrupted_race_anew(tmp_path: Path, planted:
     """A race is for what config.yaml holds: where that changed meanwhile, what was run of it says nothing."""
     planted.factors = {ARENA: 0.7}
     finals = planted.tune(planted.broken_off(tmp_path, Purpose.RACE, 5), PATTERN)
-    assert finals.incumbent == PATTERN
-    assert {claim.rival for claim in finals.claims} == {DEFAULT, PATTERN}
+    assert (finals.incumbent, {claim.rival for claim in finals.claims}) == (PATTERN, {DEFAULT, PATTERN})
 
 
 @pytest.mark.parametrize(

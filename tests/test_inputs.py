@@ -144,8 +144,7 @@ def test_dynamic_dimensions_have_stated_defaults(
 def test_a_shared_dimension_has_one_size(prepared: Prepared) -> None:
     """A size given for one input holds wherever the dimension's name stands, and is no default any more."""
     facts, _ = prepared(_TOKENS, shapes={"mask": (2, 7)})
-    assert facts.shapes == {"ids": (2, 7), "mask": (2, 7)}
-    assert facts.source == "made from the signature"
+    assert (facts.shapes, facts.source) == ({"ids": (2, 7), "mask": (2, 7)}, "made from the signature")
 
 
 _TYPES = {
@@ -570,8 +569,7 @@ def test_a_batch_fills_open_leading_dimensions(tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", x=np.array([[3, 4]], np.float32))
     for source in (None, tmp_path / "one.npz"):
         facts = prepare([spec], source=source, shapes={}, scale=1.0, target=tmp_path / "in.npz", batch=3)
-        assert facts.shapes == {"x": (3, 2)}
-        assert facts.free_dimensions == {"batch": 3}
+        assert (facts.shapes, facts.free_dimensions) == ({"x": (3, 2)}, {"batch": 3})
         assert facts.fixed
     assert load(tmp_path / "in.npz")[0]["x"].tolist() == [[3.0, 4.0]] * 3
 

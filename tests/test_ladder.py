@@ -125,8 +125,7 @@ def test_a_search_climbs_before_it_flips(tmp_path: Path, planted: Planted) -> No
     assert origins[: 1 + len(rungs)] == [Origin.DEFAULT, *[Origin.WON] * len(rungs)]
     assert rungs[:3] == [Settings.of(one) for one in WANTED[:3]]
     assert rungs[-1] in [Settings.of(one) for one in WANTED[3:]]
-    assert len(rungs) == 4
-    assert {planted.ran[rung] for rung in rungs} == {1}
+    assert (len(rungs), {planted.ran[rung] for rung in rungs}) == (4, {1})
     assert origins.index(Origin.SCREENING) < origins.index(Origin.ADVICE) < origins.index(Origin.SAMPLER)
     assert origins.count(Origin.SCREENING) == 5
 

@@ -92,8 +92,7 @@ def test_idle_choices_are_put_back_in_five_blocks() -> None:
     """All at once; those that matter are each seen to, and stay."""
     worth = {"prefer_nhwc": 1.05, "fuse_conv_bias": 1.07, "cudnn_conv_algo_search": 1.04}
     state, blocks = run_out(begun({**IDLE, **REAL}), worth)
-    assert set(state.back) == IDLE.keys()
-    assert state.settings == of(SPACE, REAL)
+    assert (set(state.back), state.settings) == (IDLE.keys(), of(SPACE, REAL))
     assert blocks <= 5 + 2 * 5
 
 

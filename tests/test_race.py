@@ -53,9 +53,7 @@ def test_the_field_narrows_to_two() -> None:
     """The field never grows, and a duel is the least."""
     rules = RaceRules()
     fields = [rules.field(block) for block in range(60)]
-    assert fields[0] == rules.widest
-    assert fields == sorted(fields, reverse=True)
-    assert fields[-1] == 2
+    assert (fields[0], fields, fields[-1]) == (rules.widest, sorted(fields, reverse=True), 2)
     assert rules.most(3) == 3 * sum(field >= 3 for field in fields[:16]) + 2 * sum(field == 2 for field in fields[:16])
 
 
@@ -181,8 +179,7 @@ def test_who_was_not_run_loses_nothing() -> None:
     """A block that was cut off lacks contenders: that is no failure; values of others are ignored."""
     state = raced({A: 1.0, B: 1.0}, [{A: 1.0}, {A: 1.0, C: 0.1}, {}])
     assert set(state.running) == {A, B}
-    assert {lane.settings: len(lane.relative) for lane in state.lanes} == {A: 3, B: 1}
-    assert state.blocks == 3
+    assert ({lane.settings: len(lane.relative) for lane in state.lanes}, state.blocks) == ({A: 3, B: 1}, 3)
 
 
 def test_races_of_one_and_of_none() -> None:
@@ -198,8 +195,7 @@ def test_all_equal_ends_with_the_simplest() -> None:
     before = {AB: 5.0, A: 5.0, DEFAULT: 5.0}
     state = raced(before, [dict(before)] * RaceRules().blocks)
     assert state.over
-    assert state.spread == pytest.approx(0.0, abs=1e-12)
-    assert state.winner == DEFAULT
+    assert (state.spread, state.winner) == (pytest.approx(0.0, abs=1e-12), DEFAULT)
     assert set(dropped(state)) <= {AB}
 
 
@@ -334,8 +330,7 @@ def test_the_first_look_spans_all_differences() -> None:
 def test_constant_processes(ratio: float, two_sided: bool, count: int, decided: Decided, phrase: str) -> None:  # noqa: FBT001
     """Without noise the answer is the ratio, and a proven gain under 1 % is still none that is claimed."""
     found = confirm.confirm(pairs(ratio, 60), ConfirmRules(two_sided=two_sided))
-    assert (found.pairs, found.decided, found.over) == (count, decided, True)
-    assert found.ratio == pytest.approx(ratio)
+    assert (found.pairs, found.decided, found.over, found.ratio) == (count, decided, True, pytest.approx(ratio))
     told = claim_sentence(found, "that", two_sided=two_sided)
     assert told.startswith(phrase)
     assert ("Under 1% nothing is claimed." in told) == (ratio in {1.005, 0.995})

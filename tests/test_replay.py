@@ -122,8 +122,7 @@ def test_the_default_among_the_flips_is_charged() -> None:
 def test_every_process_is_charged() -> None:
     """Two of the baseline, the default's trial and its second process as a leader, the faster one's two: 18 s."""
     done = one_replay(small_grid(off=5.0, on=4.0))
-    assert done.good_s == pytest.approx(18.0)
-    assert done.good_trials == 2
+    assert (done.good_s, done.good_trials) == (pytest.approx(18.0), 2)
     assert list(done.steps[0]) == pytest.approx([12.0, 0.25])
 
 

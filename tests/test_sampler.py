@@ -177,8 +177,7 @@ def test_of_many_costs_the_best_and_a_share_of_the_others_are_learned_from() -> 
     """The best half of as many as it takes, the others evenly, each once."""
     history = _History([([place], float(place)) for place in range(1000)])
     told = [cost for _, cost in history.telling(100)]
-    assert told[:50] == list(range(50))
-    assert len(set(told)) == 100
+    assert (told[:50], len(set(told))) == (list(range(50)), 100)
     assert {after - before for before, after in itertools.pairwise(told[50:])} == {19.0}
     assert len(history.telling(1000)) == 1000
 

@@ -203,8 +203,7 @@ def test_a_flip_is_compared_with_the_default_beside_it() -> None:
     readings = [screening.effect(one, ran, [3.6], level, block).reading for block in (0, 1, 4, None)]
     assert readings == [Reading.UNDECIDED, Reading.UNDECIDED, Reading.FASTER, Reading.UNDECIDED]
     assert screening.effect(one, Measurement(Outcome.PRUNED), [6.0], level, None).reading is Reading.SLOWER
-    assert level.noise[0] == pytest.approx((DEFAULT.noise[0] or 0) * math.sqrt(5 / 7))
-    assert level.noise[1] == 7
+    assert (level.noise[0], level.noise[1]) == (pytest.approx((DEFAULT.noise[0] or 0) * math.sqrt(5 / 7)), 7)
     assert replace(DEFAULT, again=dict.fromkeys(range(7), 4.0)).noise[1] == 5 + 4
     nowhere = replace(DEFAULT, again={})
     assert screening.effect(one, ran, [3.6], nowhere, 0).reading is Reading.UNDECIDED
@@ -734,8 +733,7 @@ def test_few_trials_have_room_for_the_first_flips(tmp_path: Path, bench: Bench) 
     tune(study, bench, told)
     flipped = [one.settings for one in study.trials if one.origin is Origin.SCREENING]
     every = [flip.settings for flip in screening.flips(study.about.space)]
-    assert flipped == every[:5]
-    assert flipped[0] == Settings.of({"intra_op_num_threads": 3})
+    assert (flipped, flipped[0]) == (every[:5], Settings.of({"intra_op_num_threads": 3}))
     assert screened(study).untried == len(every) - 5
     assert any("5 flips were not tried" in text for text in told)
     study = opened(tmp_path)

@@ -232,8 +232,7 @@ def test_race_tells_when_each_left() -> None:
         ("6", "never"), ("6", "never"), ("5", "5\N{NO-BREAK SPACE}blocks"), ("2", "2\N{NO-BREAK SPACE}blocks"),
     ]  # fmt: skip
     assert [row[6] for row in table.rows[:2]] == ["exported, race winner", "default"]
-    assert table.rows[1][4] == "0\N{NO-BREAK SPACE}%"
-    assert table.marked == {0}
+    assert (table.rows[1][4], table.marked) == ("0\N{NO-BREAK SPACE}%", {0})
 
 
 def test_failed_processes_of_the_race_are_counted() -> None:
@@ -642,8 +641,7 @@ def test_a_thousand_runs_fit_a_report(tmp_path: Path) -> None:
     """A long study has all its charts, a ranking of eleven rows, and a page of reasonable size."""
     record: StudyRecord = realistic(1000)
     files = write(record, tmp_path / "long.md")
-    assert [file.name for file in files[:2]] == ["long.md", "long.html"]
-    assert len(files) == 2 + len(PICTURES)
+    assert ([file.name for file in files[:2]], len(files)) == (["long.md", "long.html"], 2 + len(PICTURES))
     table = there(ranking.table(record))
     assert len(table.rows) == 11
     assert files[0].stat().st_size < 30_000

@@ -296,8 +296,7 @@ def test_kill_9_loses_the_running_trial_only(run: Program, tmp_path: Path) -> No
     (running,) = [t for t in _raw_trials() if t.state is optuna.trial.TrialState.RUNNING]
     assert search(run, "--warmup", "30", "--trials", "6") == 0
     runs = study().record().runs
-    assert len(runs) == 6
-    assert runs[2].settings == Settings.from_plain(running.user_attrs["settings"])
+    assert (len(runs), runs[2].settings) == (6, Settings.from_plain(running.user_attrs["settings"]))
     assert not [t for t in _raw_trials() if t.state is optuna.trial.TrialState.RUNNING]
 
 
