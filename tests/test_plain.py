@@ -15,6 +15,7 @@ import scripted
 import simulated
 from bench_plain import CASES, exported, parser
 from models import facts
+from program import there
 from rtmo_optuna.search.decide import simplify
 from rtmo_optuna.search.decide.simplify import Plain, PlainRules
 from rtmo_optuna.search.finals import FinalsState
@@ -29,9 +30,8 @@ from rtmo_optuna.types.subject import SearchSpace, StudyDefinition
 from test_finals import Planted, kept
 from test_screening import CUDA, gpu, space_for
 
-SPACE = space_for(
-    gpu("NVIDIA H200", "9.0", 141), replace(CUDA, knobs={**CUDA.knobs, "use_ep_level_unified_stream": None})
-)
+SEARCHED = replace(CUDA, knobs={**CUDA.knobs, "use_ep_level_unified_stream": None})
+SPACE = space_for(gpu("NVIDIA H200", "9.0", 141), SEARCHED)
 IDLE: Mapping[str, Value] = {
     "arena_extend_strategy": "kSameAsRequested",
     "do_copy_in_default_stream": False,
@@ -49,9 +49,7 @@ def of(space: SearchSpace, params: Mapping[str, Value]) -> Settings:
 
 def begun(params: Mapping[str, Value], effects: Sequence[KnobEffect] = (), spread: float = 0.01) -> Plain:
     """Return the state before the first block for a winner of `params`."""
-    state = simplify.start(SPACE, of(SPACE, params), effects, MODEL, spread)
-    assert state is not None
-    return state
+    return there(simplify.start(SPACE, of(SPACE, params), effects, MODEL, spread))
 
 
 def flip(option: tuple[str, Value], reading: Reading, ratio: float = 1.0) -> KnobEffect:
@@ -92,7 +90,8 @@ def test_idle_choices_are_put_back_in_five_blocks() -> None:
     """All at once; those that matter are each seen to, and stay."""
     worth = {"prefer_nhwc": 1.05, "fuse_conv_bias": 1.07, "cudnn_conv_algo_search": 1.04}
     state, blocks = run_out(begun({**IDLE, **REAL}), worth)
-    assert (set(state.back), state.settings) == (IDLE.keys(), of(SPACE, REAL))
+    assert set(state.back) == IDLE.keys()
+    assert state.settings == of(SPACE, REAL)
     assert blocks <= 5 + 2 * 5
 
 
@@ -126,10 +125,8 @@ def test_what_another_choice_needs_stays_with_it() -> None:
 
 def test_failures_end_it_or_keep_a_choice() -> None:
     """Settings that fail without a choice need it; a winner that fails three times is left as it is."""
-    state = begun(
-        {"arena_extend_strategy": "kSameAsRequested", "prefer_nhwc": True},
-        [flip(("prefer_nhwc", True), Reading.FASTER, 0.8)],
-    )
+    faster = [flip(("prefer_nhwc", True), Reading.FASTER, 0.8)]
+    state = begun({"arena_extend_strategy": "kSameAsRequested", "prefer_nhwc": True}, faster)
     assert simplify.after(state, 1.0, None).candidate is None
     for _ in range(3):
         assert state.candidate is not None
@@ -141,15 +138,10 @@ def test_noisy_hosts_take_more_blocks() -> None:
     """So many that one error is 1.3 %: a gain of 4 % is then hardly ever taken for none."""
     rules = PlainRules()
     assert [rules.blocks(spread) for spread in (0.002, 0.01, 0.02, 0.05)] == [5, 5, 5, 30]
+    worth = {"cudnn_conv_algo_search": 1.04, "prefer_nhwc": 1.05, "fuse_conv_bias": 1.05}
     for spread in (0.01, 0.02):
-        lost = sum(
-            "cudnn_conv_algo_search"
-            in run_out(
-                begun(REAL), {"cudnn_conv_algo_search": 1.04, "prefer_nhwc": 1.05, "fuse_conv_bias": 1.05}, spread, seed
-            )[0].back
-            for seed in range(200)
-        )
-        assert lost <= 6
+        back = [run_out(begun(REAL), worth, spread, seed)[0].back for seed in range(200)]
+        assert sum("cudnn_conv_algo_search" in names for names in back) <= 6
 
 
 def test_outside_of_the_space_nothing_is_put_back() -> None:
@@ -160,9 +152,7 @@ def test_outside_of_the_space_nothing_is_put_back() -> None:
 # --- whole tunes ---
 
 KNOBS = (
-    "enable_cpu_mem_arena",
-    "enable_mem_pattern",
-    "session.intra_op.allow_spinning",
+    *("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning"),
     "session.set_denormal_as_zero",
 )
 ARENA, PATTERN, SPINNING = (Settings.of({name: False}) for name in KNOBS[:3])
@@ -205,9 +195,7 @@ def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path, plante
     last = study.trials[-1]
     assert (last.settings, last.origin, last.measurement.outcome) == (WANTED, Origin.PLAIN, Outcome.MEASURED)
     told = verdict(study, found)
-    assert told.confirmed
-    assert told.best is not None
-    assert told.best.settings == WANTED
+    assert (told.confirmed, there(told.best).settings) == (True, WANTED)
     assert {settings for _, settings, _ in kept(study, Purpose.CONFIRMATION)} == {WANTED, Settings()}
     processes = study.processes
     again = searched(tmp_path, planted)
@@ -257,9 +245,8 @@ def test_a_plain_winner_with_wrong_outputs_is_not_taken(tmp_path: Path, planted:
 def test_a_screening_counts(tmp_path: Path, planted: Planted) -> None:
     """What was clearly faster alone takes no process to be kept."""
     study = searched(tmp_path, planted)
-    effects = tuple(
-        KnobEffect(((name, False),), Settings.of({name: False}), Reading.FASTER, 0.7) for name in KNOBS[::2]
-    )
+    faster = KNOBS[::2]
+    effects = tuple(KnobEffect(((k, False),), Settings.of({k: False}), Reading.FASTER, 0.7) for k in faster)
     study.put("screening", Screening(effects=effects, over=True))
     assert finished(study, planted).winner == WANTED
     assert {settings for _, settings, _ in kept(study, Purpose.PLAIN)} == {LUCKY, WANTED}
