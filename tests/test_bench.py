@@ -39,13 +39,13 @@ def benchmark(wanted: BenchmarkRequest, folder: Path) -> Measurement:
 
 def test_a_measurement_has_all_that_was_timed(tmp_path: Path) -> None:
     """Every call's latency is kept, the medians follow from them, each stage has its time."""
-    wanted = request(tmp_path, base_ms=2.0, build_ms=30.0, first_run_ms=20.0)
+    wanted = request(tmp_path, base_ms=20.0, build_ms=30.0, first_run_ms=20.0)
     found = benchmark(wanted, tmp_path)
     assert found.outcome is Outcome.MEASURED, found.reason
     assert len(found.samples_ns) == len(found.windows_ns) == 3
     assert all(len(window) >= SHORT.window_calls for window in found.samples_ns)
     assert found.calls == sum(map(len, found.samples_ns))
-    assert found.latency_ms == pytest.approx(2.0, rel=0.5)
+    assert found.latency_ms == pytest.approx(20.0, rel=0.5)
     stages = found.stages
     assert (stages.build_ns or 0) >= 30e6
     assert (stages.first_run_ns or 0) >= 20e6
@@ -137,7 +137,7 @@ def test_a_child_that_hangs_in_a_window_is_killed(tmp_path: Path) -> None:
     found = measure(wanted, log=tmp_path / "log.txt", decide=lambda _: Decision.GO_ON)
     assert (found.outcome, found.stage) == (Outcome.FAILED, Stage.WINDOW)
     assert found.windows_ns
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < Limits().window_s
 
 
 @pytest.mark.parametrize("fault", ["print megabytes", "print JSON"])

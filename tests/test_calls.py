@@ -252,13 +252,13 @@ def test_captures_and_calls_take_turns() -> None:
         with turns.calls:
             events.append("call")
             inside.set()
-            go.wait(5)
+            go.wait(60)
             events.append("called")
 
     def capture() -> None:
         with turns.capture():
             events.append("capture")
-            time.sleep(0.05)
+            time.sleep(0.2)
             events.append("captured")
 
     def late() -> None:
@@ -267,16 +267,16 @@ def test_captures_and_calls_take_turns() -> None:
 
     first = threading.Thread(target=call)
     first.start()
-    inside.wait(5)
+    inside.wait(60)
     captures = [threading.Thread(target=capture) for _ in range(2)]
     for thread in captures:
         thread.start()
-    time.sleep(0.05)
+    time.sleep(0.2)
     last = threading.Thread(target=late)
     last.start()
     go.set()
     for thread in (first, *captures, last):
-        thread.join(5)
+        thread.join(60)
     assert events[:2] == ["call", "called"]
     told = [event for event in events if event.startswith("capture")]
     assert told == ["capture", "captured"] * 2

@@ -57,7 +57,7 @@ class Meeting:
         def held(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401 - whatever the method takes
             result = found(*arguments, **more)
             self._met.set()
-            self._barrier.wait(10)
+            self._barrier.wait(60)
             return result
 
         return held

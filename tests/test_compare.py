@@ -152,26 +152,30 @@ def test_a_time_limit_that_is_over_before_any_process_is_told(tmp_path: Path, pr
 
 
 STUDY = "provider: cpu\nknobs: {enable_mem_pattern: all}\n"
-PAIR_S, EARLY_S, LATE_S = 12.0, 4.0, 8.0
-"""Times that are given, and how much later a busy machine may end: far less than the limits of stages."""
+PAIR_S, EARLY_S, LATE_S = (12.0, 48.0, 192.0), 6.0, 30.0
+"""Times that are given: for a pair more where a machine is too busy to end one; and how much later it may end."""
 
 
 @pytest.mark.slow
 @needs_proc
 def test_one_that_hangs_within_a_pair_ends_with_the_time(tmp_path: Path) -> None:
     """It is stopped in the second pair: the pair does not count, and who hung is named with the stage."""
-    options = scripted.tune_options(tmp_path, STUDY, script={}, timeout_s=PAIR_S)
-    told: list[Event] = []
+    stopped = list[int]()
+    told = list[Event]()
 
     def observer(event: Event) -> None:
         told.append(event)
         if isinstance(event, WindowDone) and any(isinstance(t, Note) and t.text.startswith("pair 1:") for t in told):
+            stopped.extend(children())
             for pid in children():
                 os.kill(pid, signal.SIGSTOP)
 
-    begun = time.monotonic()
-    found = compare(options, ["enable_mem_pattern=off"], [], 20, observer)
-    assert time.monotonic() - begun < PAIR_S + LATE_S
+    for given_s in PAIR_S:
+        options, begun = scripted.tune_options(tmp_path, STUDY, script={}, timeout_s=given_s), time.monotonic()
+        found = compare(options, ["enable_mem_pattern=off"], [], 20, observer)
+        if stopped:
+            break
+    assert time.monotonic() - begun < given_s + LATE_S
     assert found.first.processes == 1
     assert "1 sound pairs of 10" in found.sentence
     assert "The time was up before that, while " in found.sentence
@@ -195,6 +199,6 @@ def test_no_process_goes_on_after_its_time(fault: str, stage: Stage, tmp_path: P
     """Whatever the stage's own limit is."""
     wanted = scripted.request(tmp_path, OTHER, faults=[{"when": {}, "fault": fault}])
     begun = time.monotonic()
-    found = measure(wanted, log=tmp_path / "log.txt", decide=lambda _: Decision.GO_ON, until=begun + 1.5)
+    found = measure(wanted, log=tmp_path / "log.txt", decide=lambda _: Decision.GO_ON, until=begun + 4.0)
     assert (found.outcome, found.stage) == (Outcome.FAILED, stage)
     assert "took longer" in found.why

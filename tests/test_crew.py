@@ -124,7 +124,7 @@ class Turns:
     def turn(self, name: str) -> Iterator[None]:
         """Wait until it is this one's turn, which is over at the end."""
         with self._moved:
-            assert self._moved.wait_for(lambda: self._order[:1] in {"", name}, 10)
+            assert self._moved.wait_for(lambda: self._order[:1] in {"", name}, 60)
             yield
             self._order = self._order[1:]
             self._moved.notify_all()
@@ -250,7 +250,7 @@ def test_two_drivers_share_a_study(tmp_path: Path) -> None:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / name)}
         command = [sys.executable, "-c", code, name]
         running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
-    told: list[dict[str, Any]] = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    told: list[dict[str, Any]] = [json.loads(process.communicate(timeout=600)[0]) for process in running]
     kept = load_study(f"sqlite:///{tmp_path}/studies.db", "s")
     ran = Counter(trial.settings for trial in kept.trials if trial.measurement.outcome is Outcome.MEASURED)
     assert set(ran.values()) == {1}

@@ -16,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import models
 import rtmo_optuna
+from calling import at_once
+from models import node
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.feed import Signature
@@ -47,7 +49,7 @@ def theirs(model: Path) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
 def identity(path: Path, kind: int, shape: tuple[int | str, ...] | None) -> Path:
     """Write a model that gives back `x`; a shape of None is an unknown rank."""
     value = [helper.make_tensor_value_info(name, kind, shape) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", value[:1], value[1:])
+    graph = helper.make_graph([node("Identity", "x", "y")], "identity", value[:1], value[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", models.OPSET)], ir_version=8), path)
     return path
 
@@ -57,7 +59,7 @@ def weighted(path: Path, ir_version: int = 8) -> Path:
     values = [helper.make_tensor_value_info("x", FLOAT, ["n", 2]), helper.make_tensor_value_info("w", FLOAT, [2])]
     made = helper.make_tensor_value_info("y", FLOAT, ["n", 2])
     weight = numpy_helper.from_array(np.array([10, 20], np.float32), "w")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "weighted", values, [made], [weight])
+    graph = helper.make_graph([node("Add", "x w", "y")], "weighted", values, [made], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", models.OPSET)], ir_version=ir_version)
     onnx.save(model, path)
     return path
@@ -66,12 +68,8 @@ def weighted(path: Path, ir_version: int = 8) -> Path:
 def optional(path: Path) -> Path:
     """Write a model that says whether its optional input `x` is there."""
     kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, [2]))
-    graph = helper.make_graph(
-        [helper.make_node("OptionalHasElement", ["x"], ["y"])],
-        "optional",
-        [helper.make_value_info("x", kind)],
-        [helper.make_tensor_value_info("y", BOOL, [])],
-    )
+    ends = [helper.make_value_info("x", kind)], [helper.make_tensor_value_info("y", BOOL, [])]
+    graph = helper.make_graph([node("OptionalHasElement", "x", "y")], "optional", *ends)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     return path
 
@@ -79,15 +77,12 @@ def optional(path: Path) -> Path:
 def suppressed(path: Path) -> Path:
     """Write a detector of an open batch whose boxes are made by a layer that a graph can hold."""
     nodes = [
-        helper.make_node("Relu", ["boxes"], ["positive"]),
-        helper.make_node("Sigmoid", ["scores"], ["certain"]),
-        helper.make_node("NonMaxSuppression", ["positive", "certain", "most", "overlap"], ["kept"]),
+        *(node("Relu", "boxes", "positive"), node("Sigmoid", "scores", "certain")),
+        node("NonMaxSuppression", "positive certain most overlap", "kept"),
     ]
     weights: dict[str, np.ndarray] = {"most": np.array(3, np.int64), "overlap": np.array(0.5, np.float32)}
-    inputs: dict[str, tuple[int, list[int | str]]] = {
-        "boxes": (int(FLOAT), ["n", 6, 4]),
-        "scores": (int(FLOAT), ["n", 1, 6]),
-    }
+    shapes: dict[str, list[int | str]] = {"boxes": ["n", 6, 4], "scores": ["n", 1, 6]}
+    inputs = {name: (int(FLOAT), shape) for name, shape in shapes.items()}
     return models.save(path, nodes, inputs, {"kept": (int(INT64), ["k", 3])}, weights)
 
 
@@ -167,8 +162,8 @@ def test_names_and_weights_are_taken_as_by_an_inference_session(
     model = weighted(tmp_path / "m.onnx", ir_version)
     one, other = ours(model), theirs(model)
     assert outcome(lambda: one.run(None, feed)) == outcome(lambda: other.run(None, feed))
-    told = [(node.name, node.type, node.shape) for node in other.get_overridable_initializers()]
-    assert [(node.name, node.type, node.shape) for node in one.get_overridable_initializers()] == told
+    told = [(one.name, one.type, one.shape) for one in other.get_overridable_initializers()]
+    assert [(end.name, end.type, end.shape) for end in one.get_overridable_initializers()] == told
     assert len(told) == (ir_version > 3)
 
 
@@ -320,8 +315,8 @@ def test_a_signature_is_read_as_onnx_runtime_tells_it(tmp_path: Path) -> None:
     inputs = [helper.make_tensor_value_info(name, kind, ["n", None, 3, -1, 0]) for name, kind in kinds.items()]
     inputs.append(helper.make_tensor_value_info("w", FLOAT, [2]))
     nodes = [helper.make_node("Identity", [value.name], [f"{value.name}_"]) for value in inputs]
-    made = [helper.make_tensor_value_info(node.output[0], value.type.tensor_type.elem_type, None)
-            for node, value in zip(nodes, inputs, strict=True)]  # fmt: skip
+    made = [helper.make_tensor_value_info(made_by.output[0], value.type.tensor_type.elem_type, None)
+            for made_by, value in zip(nodes, inputs, strict=True)]  # fmt: skip
     graph = helper.make_graph(nodes, "g", inputs, made, [numpy_helper.from_array(np.zeros(2, np.float32), "w")])
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
@@ -350,11 +345,7 @@ def test_other_shapes_than_the_tuned_one_are_taken(tmp_path: Path, settings: dic
             if not np.allclose(session.run(None, {"x": x})[0], other.run(None, {"x": x})[0], rtol=1e-5):
                 wrong.append(rows)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(lambda _: work(), range(4))
     assert not wrong
     for size in ((2, 7), (2,), (1, 2, 8)):
         with pytest.raises(UsageError, match="'x' must have the shape nx8, not"):

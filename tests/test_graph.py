@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from program import python
 from rtmo_optuna.engine.graph import GraphFacts, hash_model, read_graph
 from rtmo_optuna.errors import UsageError
 
@@ -305,5 +304,4 @@ def test_hashing_does_not_import_onnx() -> None:
     code = (
         "import sys; from rtmo_optuna.engine.graph import hash_model; hash_model(sys.executable); print(*sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "onnx" not in done.stdout.split()
+    assert "onnx" not in python(code).split()

@@ -226,5 +226,5 @@ def test_waiting_for_another_tune_is_no_process_s_time(tmp_path: Path) -> None:
     other.join()
     assert record.cost is not None
     assert runner.seen.waited_s > 3.0
-    assert record.wall_s == pytest.approx(spent_s - runner.seen.waited_s, abs=0.2)
+    assert record.wall_s == pytest.approx(spent_s - runner.seen.waited_s, abs=1.0)
     assert runner.seen.walls_s[0] <= spent_s - runner.seen.waited_s

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,13 +77,13 @@ def test_a_given_warm_up_is_not_calibrated(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_slow_model_keeps_its_few_calls(tmp_path: Path) -> None:
-    """At 40 ms a call the first process takes no 80 calls to find out that three have to do."""
-    wanted = options(tmp_path, base_ms=40.0)
+    """At 60 ms a call the first process takes no 80 calls to find out that three have to do: others are no shorter."""
+    wanted = options(tmp_path, base_ms=60.0)
     told: list[Event] = []
     tune.tune(wanted, told.append)
     assert kept(wanted).get("warmup_calls") == 2
-    first = next(p for p in kept(wanted).processes if p.purpose is Purpose.BASELINE)
-    assert first.wall_s < 3
+    first, *others = (p.wall_s for p in kept(wanted).processes if p.purpose is Purpose.BASELINE)
+    assert first < statistics.median(others) + 40 * 0.06
     assert not [event for event in told if isinstance(event, Note) and "settle" in event.text]
 
 

@@ -94,7 +94,7 @@ def test_a_provider_that_is_made_up_is_tuned_and_opened(model: Path, tmp_path: P
     study += "measuring: {warmup_s: 0, warmup_calls: 1, window_s: 0.01, window_calls: 3, windows_max: 4}\n"
     script = {"base_ms": 2, "effects": {"temper=patient": 0.5}}
     with PROVIDERS.having(provider):
-        options = replace(tune_options(tmp_path, study, script=script, quick=True, timeout_s=60.0), provider="made_up")
+        options = replace(tune_options(tmp_path, study, script=script, quick=True, timeout_s=600.0), provider="made_up")
         told = verb.tune(options, lambda _: None).record
         assert told.verdict.confirmed
         assert configfile.read(options.config, "made_up").settings == Settings.of({"temper": "patient"})

@@ -44,12 +44,11 @@ def states(folder: Path) -> set[TrialState]:
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGHUP, 1), (signal.SIGINT, 5)])
 def test_a_tune_that_is_ended_leaves_nothing_running(tmp_path: Path, number: signal.Signals, times: int) -> None:
     """SIGHUP as Ctrl-C, and Ctrl-C five times as once: exit 130, the trial put back, a report."""
-    described(tmp_path, base_ms=5.0, build_ms=600.0)
+    hangs = [{"when": {knob: False}, "fault": "hang in build"} for knob in KNOBS]  # all but the default
+    described(tmp_path, faults=hangs)
     with subprocess.Popen(COMMAND, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as tune:
         assert tune.stdout
-        for line in tune.stdout:
-            if "1/" in line:
-                break
+        assert any("1/" in line for line in tune.stdout)
         while TrialState.RUNNING not in states(tmp_path) and tune.poll() is None:
             time.sleep(0.02)
         for _ in range(times):
