@@ -15,6 +15,7 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
 import scripted
+from program import there
 from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.space import configfile
@@ -153,8 +154,7 @@ def test_files_of_a_trial_whose_driver_died_are_removed(tmp_path: Path, uploads:
     for name in ("log.txt", "samples.json"):
         (tmp_path / name).write_text("half", encoding="utf-8")
     study.attach([tmp_path / "log.txt"])
-    proposal = study.ask()
-    assert proposal
+    proposal = there(study.ask())
     for name in ("log.txt", "samples.json")[:uploads]:
         upload_artifact(artifact_store=study._store, file_path=str(tmp_path / name), study_or_trial=proposal.trial)  # noqa: SLF001
     proposal.trial.set_user_attr("driver", {**proposal.trial.user_attrs["driver"], "pid": gone()})

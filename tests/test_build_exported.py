@@ -169,6 +169,7 @@ def test_opset_17_answers_as_the_plain_model() -> None:
         assert_same_people(found, wanted, 2 * float(np.abs(plainer[1] - wanted[1]).max()))
 
 
+@pytest.mark.slow
 def test_opset_17_writes_its_own_operators() -> None:
     """Layers are normalised by one node, sections and axes are inputs, and only the number of rows is computed with."""
     model = build("t", style="opset17").model

@@ -153,6 +153,7 @@ def test_raw_shapes_are_fixed() -> None:
     assert declared == [output.shape for output in run(raw.model, raw.image)]
 
 
+@pytest.mark.slow
 def test_dynamic_batch_of_one_is_the_fixed_model() -> None:
     """A batch of one gives what the model for one image gives."""
     fixed, dynamic = build("t"), build("t", dynamic=True)

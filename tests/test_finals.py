@@ -74,9 +74,7 @@ class Planted:
         """Tune on; raises KeyboardInterrupt where that is planted."""
         study.enqueue(DEFAULT, Origin.DEFAULT)
         study.enqueue(held, Origin.CONFIG)
-        finals = simulated.tune(study, self.runner(), held).run()
-        assert finals is not None
-        return finals
+        return there(simulated.tune(study, self.runner(), held).run())
 
     def broken_off(self, folder: Path, purpose: Purpose, count: int) -> Study:
         """Tune in `folder` until `study` keeps `count` processes for `purpose`, then Ctrl-C; return the next run's."""
@@ -250,6 +248,7 @@ def test_idle_choices_do_not_win_by_luck(
         assert finals.run().winner == ARENA
 
 
+@pytest.mark.slow
 def test_what_the_version_before_kept_of_a_study_is_made_anew(tmp_path: Path, planted: Planted) -> None:
     """Its claims had sentences, its studies verdicts: such a study is told as measured, and its finals run again."""
     planted.factors = {ARENA: 0.7}
@@ -266,6 +265,7 @@ def test_what_the_version_before_kept_of_a_study_is_made_anew(tmp_path: Path, pl
     assert planted.tune(opened(tmp_path)).over
 
 
+@pytest.mark.slow
 def test_a_race_that_the_version_before_ended_runs_again(tmp_path: Path, planted: Planted) -> None:
     """The default had won it, so that nothing was to be confirmed: as it was kept, it would never come to a verdict."""
     study = opened(tmp_path)
@@ -315,6 +315,7 @@ def test_a_leader_of_an_earlier_version_has_its_costs(tmp_path: Path) -> None:
     assert study.costs(TrialRecord(1, 1, ARENA, Origin.SAMPLER, measurement, 5.0)) == pytest.approx([4.5, 5.5])
 
 
+@pytest.mark.slow
 def test_more_trials_begin_a_new_race(tmp_path: Path, planted: Planted) -> None:
     """What the race of fewer trials ran is forgotten; the baseline is not."""
     planted.factors = {ARENA: 0.7}

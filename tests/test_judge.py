@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from program import there
 from rtmo_optuna.child.measure import Decision
 from rtmo_optuna.search.decide import judge
 from rtmo_optuna.space.objectives import OBJECTIVES
@@ -153,12 +154,10 @@ def test_the_best_is_measured_and_simple() -> None:
         trial(3, 4.0, ONE),
         trial(4, None, Settings.of({"c": 1}), Outcome.PRUNED),
     ]
-    best = judge.best(trials, LATENCY)
-    assert best is not None
+    best = there(judge.best(trials, LATENCY))
     assert best.settings == ONE
     assert judge.best(trials[3:], LATENCY) is None
-    most = judge.best(trials, OBJECTIVES["throughput"])
-    assert most is not None
+    most = there(judge.best(trials, OBJECTIVES["throughput"]))
     assert most.settings == Settings()
 
 

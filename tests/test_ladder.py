@@ -116,6 +116,7 @@ def opened(folder: Path) -> Study:
 WANTED = [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **HEURISTIC}, {**SPLIT, **NHWC, **HEURISTIC}]
 
 
+@pytest.mark.slow
 def test_a_search_climbs_before_it_flips(tmp_path: Path, planted: Planted) -> None:
     """The default, then rung by rung, each in one process; then flips, the guide's advice, and what is sampled."""
     study = opened(tmp_path)

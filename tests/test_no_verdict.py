@@ -102,6 +102,7 @@ def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> Non
     assert "nothing to change" not in report
 
 
+@pytest.mark.slow
 def test_an_interruption_right_after_the_default_compares_it_with_nothing(tmp_path: Path, planted: Planted) -> None:
     """Not "5.00 ms against 5.00 ms with the default settings"."""
     planted.stop = lambda: planted.ran[DEFAULT] == 7

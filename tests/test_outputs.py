@@ -180,32 +180,26 @@ def test_a_keypoint_that_is_thrown_about_in_half_of_the_rows_is_right() -> None:
     assert verdict(persons(), thrown).passed
 
 
-def test_the_defaults_own_error_widens_the_limits() -> None:
-    """What the default does to the reference others may do threefold, but not more."""
-    off = [{"keypoints": persons()["keypoints"] + np.array([by, 0, 0], np.float32)} for by in (1.5, 4, 5)]
-    own, near, far = (persons() | one for one in off)
-    assert verdict(persons(), own).passed
+def moved(point: int | slice, by: float) -> Edit:
+    """Move a keypoint of everybody aside."""
+    return lambda sample: sample["keypoints"][:, :, point, 0].__iadd__(by)
+
+
+WIDENED: dict[str, tuple[bool, list[Edit]]] = {
+    "what it does to the reference, threefold": (True, [moved(slice(None), by) for by in (1.5, 4, 5)]),
+    "its worst point's error, tenfold": (True, [moved(3, 1), moved(9, 9), moved(9, 11)]),
+    "the rows that it loses, threefold": (False, [keep(slice(count)) for count in (18, 14, 13)]),
+}
+"""What others may do where the default does something: whether that is right by itself; it, what is right, what not."""
+
+
+@pytest.mark.parametrize("case", WIDENED)
+def test_the_defaults_own_error_widens_the_limits(case: str) -> None:
+    """Others may do so many times what the default does, but not more."""
+    right, edits = WIDENED[case]
+    own, near, far = (edited(persons(), edit) for edit in edits)
+    assert verdict(persons(), own).passed is right
     assert not verdict(persons(), near).passed
-    assert verdict(persons(), near, own=own).passed
-    assert not verdict(persons(), far, own=own).passed
-
-
-def test_the_default_tells_what_rounding_does_to_any_point() -> None:
-    """A point may be ten times as far off as the default's worst."""
-    reference = persons()
-    own, near, far = (
-        edited(reference, lambda sample: sample["keypoints"][:, :, point, 0].__iadd__(by))  # noqa: B023 - called at once
-        for point, by in ((3, 1), (9, 9), (9, 11))
-    )
-    assert not verdict(reference, near).passed
-    assert verdict(reference, near, own=own).passed
-    assert not verdict(reference, far, own=own).passed
-
-
-def test_three_times_the_rows_that_the_default_loses_may_be_lost() -> None:
-    """Two of 20 are lost by the default, six may be, seven may not."""
-    own, near, far = (edited(persons(), keep(slice(count))) for count in (18, 14, 13))
-    assert not verdict(persons(), own).passed
     assert verdict(persons(), near, own=own).passed
     assert not verdict(persons(), far, own=own).passed
 

@@ -182,6 +182,7 @@ def test_of_many_costs_the_best_and_a_share_of_the_others_are_learned_from() -> 
     assert len(history.telling(1000)) == 1000
 
 
+@pytest.mark.slow
 def test_a_choice_that_always_fails_is_soon_left_alone() -> None:
     """Of 24 trials at most 3 have the choice that fails; the best of the others is found."""
     study = study_of(SAMPLERS["gp"](SPACE, 1))

@@ -436,6 +436,7 @@ def test_trials_count_the_search_only(tmp_path: Path, bench: Bench) -> None:
     assert study.runs == runs
 
 
+@pytest.mark.slow
 def test_flips_before_and_after_an_interruption_are_compared_with_what_ran_beside_them(
     tmp_path: Path, bench: Bench
 ) -> None:
@@ -483,6 +484,7 @@ def test_an_interrupted_test_of_what_does_nothing_goes_on(tmp_path: Path, bench:
     assert ran[Settings()] == bench.ran[Settings()]
 
 
+@pytest.mark.slow
 def test_the_default_runs_before_each_block_of_flips_and_after_the_last(tmp_path: Path, bench: Bench) -> None:
     """Ten flips are two blocks; a host that is twice as fast in the second one makes none of its flips look faster."""
     before_it = 6 + 1 + 1  # the baseline, the default's trial, and the one before the first block
@@ -510,6 +512,7 @@ def test_where_nothing_does_anything_the_default_stays(tmp_path: Path, bench: Be
     assert bench.ran.total() < 80
 
 
+@pytest.mark.slow
 def test_nothing_is_screened_where_the_default_fails(tmp_path: Path, bench: Bench) -> None:
     """There is nothing to compare with; the search goes on without."""
     bench.fails = lambda settings, _count: settings == Settings()
@@ -519,6 +522,7 @@ def test_nothing_is_screened_where_the_default_fails(tmp_path: Path, bench: Benc
     assert any("the default settings failed" in text for text in told)
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_to_test_is_named(tmp_path: Path, bench: Bench) -> None:
     """On a noisy host hundreds of pairs would be needed: all stays in the search, and nothing is run for it."""
     bench.spread = 0.2
@@ -544,6 +548,7 @@ def test_a_screening_that_ran_out_of_time_goes_on_with_more(tmp_path: Path, benc
     assert study.counted > 5
 
 
+@pytest.mark.slow
 def test_flips_that_were_tried_later_are_no_longer_missed(tmp_path: Path, bench: Bench) -> None:
     """A run that had no time for three flips says so; the next one, which had, does not."""
 
@@ -559,6 +564,7 @@ def test_flips_that_were_tried_later_are_no_longer_missed(tmp_path: Path, bench:
     assert (screened(study).left_out, screened(study).over) == ("", True)
 
 
+@pytest.mark.slow
 def test_the_screening_leaves_half_of_the_searchs_time_to_the_sampler(tmp_path: Path, bench: Bench) -> None:
     """After a preflight that took half of a minute, 60 % of which is the search's, no more than 3 s are left for it."""
     study = opened(tmp_path, timeout_s=60.0)
@@ -569,6 +575,7 @@ def test_the_screening_leaves_half_of_the_searchs_time_to_the_sampler(tmp_path: 
     assert 2.0 < 0.4 * (flips + levels) <= 3.0
 
 
+@pytest.mark.slow
 def test_the_report_says_what_each_knob_does_here(tmp_path: Path, bench: Bench) -> None:
     """The inert ones with their reasons, then each choice with its interval and what it is from."""
     bench.factors = {ARENA: 0.9}

@@ -125,8 +125,7 @@ def test_knobs_that_do_nothing_are_frozen(run: Program, tmp_path: Path) -> None:
     wide = DEFINITION.replace("knobs: {", "knobs: {session.set_denormal_as_zero: all, ")
     Path("small.yaml").write_text(wide, encoding="utf-8")
     assert search(run, "--trials", "12", "--timeout", "10m") == 0
-    found = study().screening
-    assert found is not None
+    found = there(study().screening)
     assert "enable_cpu_mem_arena" not in {one.name for one in found.inert}
     assert found.inert
     origins = [trial.origin for trial in study().record().runs]
@@ -223,6 +222,7 @@ def test_only_trials_that_ran_are_counted(run: Program, tmp_path: Path) -> None:
     assert [line.trials for line in list_studies("sqlite:///studies/studies.db")] == [kept.runs]
 
 
+@pytest.mark.slow
 def test_a_file_without_settings_takes_them(run: Program) -> None:
     """Whether it is empty, or of an application that never had any: a tune is about to write them."""
     for text in ("", "app: {threads: 4}\n"):
