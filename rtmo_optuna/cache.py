@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def folder(name: str) -> Path:

@@ -9,14 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
 
 from rtmo_optuna.child import protocol
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 32 << 20

@@ -6,27 +6,23 @@ import enum
 import math
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from pathlib import Path
+from typing import NoReturn, TypeVar
 
 from rtmo_optuna.child import protocol
 from rtmo_optuna.child.launcher import Child, ChildGoneError
+from rtmo_optuna.child.prefork import ChildPool
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.scratch import scratch
 from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, StageTimes, Window
-from rtmo_optuna.types.request import Limits, Stage
+from rtmo_optuna.types.request import BenchmarkRequest, Limits, Measuring, ModelFacts, Stage
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from rtmo_optuna.child.prefork import ChildPool
-    from rtmo_optuna.types.request import BenchmarkRequest, Measuring, ModelFacts
-
-    Decide = Callable[[Sequence[Window]], "Decision"]
-    OnWindow = Callable[[Window], None]
-    MemoryOf = Callable[[int], int | None]
+Decide = Callable[[Sequence[Window]], "Decision"]
+OnWindow = Callable[[Window], None]
+MemoryOf = Callable[[int], int | None]
 
 _TAIL = 4000
 _THROTTLED_MOST = 3

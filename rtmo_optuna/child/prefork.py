@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from rtmo_optuna.child.launcher import Child
 from rtmo_optuna.scratch import scratch
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
 _MOST = 16
 _NAP_S = 0.005

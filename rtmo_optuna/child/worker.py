@@ -8,7 +8,10 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from rtmo_optuna.child import protocol
 from rtmo_optuna.child.protocol import Blame
@@ -16,18 +19,13 @@ from rtmo_optuna.child.timer import timer_for
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.gate.flat import even, flat, together
 from rtmo_optuna.engine.inputs.inputs import load
-from rtmo_optuna.engine.session import open_engine
+from rtmo_optuna.engine.session import Engine, open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, ModelFacts, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import numpy as np
     from numpy.typing import NDArray
-
-    from rtmo_optuna.engine.session import Engine
 
     Feed = dict[str, NDArray[np.generic]]
 

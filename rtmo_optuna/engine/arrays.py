@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 MOST_BYTES = 2**30

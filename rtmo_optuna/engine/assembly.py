@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +10,22 @@ from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.calls import BoundCall, Call, GraphCall, PlainCall
 from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
-from rtmo_optuna.engine.split import DeviceSelection, FixedFinish, HostSelection, LooseFinish, SplitCall
+from rtmo_optuna.engine.ort import Runtime
+from rtmo_optuna.engine.split import (
+    DeviceSelection,
+    Finish,
+    FixedFinish,
+    HostSelection,
+    LooseFinish,
+    Selection,
+    SplitCall,
+)
 from rtmo_optuna.errors import SettingsRefusedError
 from rtmo_optuna.providers.table import REFERENCE
-from rtmo_optuna.types.request import Settings, TensorSpec, Value
+from rtmo_optuna.types.request import SessionSpec, Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
     from rtmo_optuna.engine.cutting.cut import Cut
-    from rtmo_optuna.engine.ort import Runtime
-    from rtmo_optuna.engine.split import Finish, Selection
-    from rtmo_optuna.types.request import SessionSpec
 
 _CAPTURED = "enable_cuda_graph"
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})

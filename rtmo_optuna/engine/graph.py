@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -13,8 +13,6 @@ from rtmo_optuna.cache import file_hash
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
 from rtmo_optuna.providers.base import Extra, Provider, text
 from rtmo_optuna.providers.table import PROVIDERS, REFERENCE
 from rtmo_optuna.types.request import Scope, Settings, TensorSpec, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _RECORD_NODES = "session.record_ep_graph_assignment_info"
 _STREAM = "user_compute_stream"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.cutting import store
@@ -20,9 +20,6 @@ from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 def open_session(

@@ -13,20 +13,15 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
-from rtmo_optuna.types.request import TensorSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
-
-    from rtmo_optuna.types.request import SessionSpec
+from rtmo_optuna.types.request import SessionSpec, TensorSpec
 
 _FOR_EVER_S = 3600.0
 _SPIN_S = 0.0005

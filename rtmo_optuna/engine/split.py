@@ -8,21 +8,19 @@ are captured when the session is opened.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.feed import DTYPES
+from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.ort import specs
 from rtmo_optuna.providers.base import HOST_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
-
-    from rtmo_optuna.engine.device import Device
-    from rtmo_optuna.engine.fixed import FixedSession, Inputs
 
     Arrays = Mapping[str, NDArray[Any]]
 

@@ -8,12 +8,9 @@ capture waits for them.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import TracebackType
+from types import TracebackType
 
 
 class _Calls:

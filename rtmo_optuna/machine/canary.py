@@ -10,10 +10,7 @@ import enum
 import json
 import os
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 REPEATS = 3
 STEPS = 10_000

@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.subject import Gpu, GpuState
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 class GpuProcess(NamedTuple):

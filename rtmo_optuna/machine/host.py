@@ -14,15 +14,12 @@ import stat
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.subject import Gpu, Machine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
 
 PROCESSOR = "cpu"
 """The name of the processor as a device that is held; a GPU's is its UUID."""

@@ -6,7 +6,7 @@ onnxruntime_session_options_config_keys.h, and options read back from 1.31. `sin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,8 +14,6 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.request import Choice, Dimension, Scope, Settings, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 

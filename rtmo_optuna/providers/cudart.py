@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import math
 import weakref
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,8 +19,6 @@ import numpy as np
 from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from numpy.typing import NDArray
 
 _MAPS = "/proc/self/maps"

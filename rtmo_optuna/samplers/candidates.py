@@ -5,28 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from rtmo_optuna.samplers.gp import Codes
 from rtmo_optuna.space.resolve import settings_of
-from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import Settings, Value
+from rtmo_optuna.types.subject import SearchSpace
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
-
-    from rtmo_optuna.samplers.gp import Codes
-    from rtmo_optuna.types.request import Value
-    from rtmo_optuna.types.subject import SearchSpace
-
-    Params: TypeAlias = dict[str, Value]
+Params: TypeAlias = dict[str, Value]
 
 _TRIES = 50
 

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from rtmo_optuna.samplers import gp
-from rtmo_optuna.samplers.candidates import OverSpace
+from rtmo_optuna.samplers.candidates import OverSpace, Params
+from rtmo_optuna.samplers.gp import Codes, Floats
 from rtmo_optuna.space.resolve import params_of
 from rtmo_optuna.types.measurement import Measurement, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
-
-    from rtmo_optuna.samplers.candidates import Params
-    from rtmo_optuna.samplers.gp import Codes, Floats
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.subject import SearchSpace
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.subject import SearchSpace
 
 ENUMERATED = 20_000
 _DRAWN = 4_000

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.child.prefork import ChildPool
@@ -18,16 +17,11 @@ from rtmo_optuna.machine.host import PROCESSOR, device_lock
 from rtmo_optuna.scratch import check_kept
 from rtmo_optuna.search.decide import judge, noise
 from rtmo_optuna.search.decide.budget import Clock
-from rtmo_optuna.search.runner import Observed
+from rtmo_optuna.search.runner import Observed, OnWindow, Rules
 from rtmo_optuna.types.measurement import GateMode, Measurement, Outcome, Window
 from rtmo_optuna.types.request import BenchmarkRequest, SessionSpec, Settings
 from rtmo_optuna.types.study import Note, Observer, WindowDone
 from rtmo_optuna.types.subject import Gpu, GpuState
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.search.runner import OnWindow, Rules
 
 _LONG_S = 10.0
 

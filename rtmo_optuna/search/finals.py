@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.search.decide import confirm, judge, noise, race, screening
@@ -12,16 +12,11 @@ from rtmo_optuna.search.decide.budget import Deadline, least_processes, pairs_sh
 from rtmo_optuna.search.decide.race import RaceRules
 from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.search.simplifier import Plainer
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import LEAST_PAIRS, Claim, Decided, FinalsRecord, Noise, Purpose, Reading
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, Origin
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.study import TrialRecord
+from rtmo_optuna.types.study import Note, Origin, TrialRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.search.decide import judge, noise
 from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.finals import noise_of
-from rtmo_optuna.search.runner import Conditions, Processes, Rules, conditions_of, recorded
+from rtmo_optuna.search.runner import Conditions, Observed, Processes, Rules, Runner, conditions_of, recorded
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import ProcessRecord, Purpose
 from rtmo_optuna.types.measurement import Measurement
-from rtmo_optuna.types.study import Note
-
-if TYPE_CHECKING:
-    from rtmo_optuna.search.runner import Observed, Runner
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.study import Observer
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Note, Observer
 
 CLEARLY = 0.05
 """Where plain processes differ by more, three of them tell that the host is noisy: more of them would tell no more."""

@@ -6,21 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.search.decide import equivalence, judge, noise, screening
 from rtmo_optuna.search.decide.budget import Deadline
-from rtmo_optuna.search.decide.equivalence import InertRules, InertTest
+from rtmo_optuna.search.decide.equivalence import InertRules, InertTest, Option
 from rtmo_optuna.search.decide.screening import Level
 from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.space.resolve import params_of, settings_of
 from rtmo_optuna.study.study import Proposal
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Screening
+from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin, TrialRecord
-
-if TYPE_CHECKING:
-    from rtmo_optuna.search.decide.equivalence import Option
-    from rtmo_optuna.types.request import Settings
 
 _APART = 3
 """So far apart are the numbers of blocks of two runs of the program: no default process is beside both."""

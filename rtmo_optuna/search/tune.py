@@ -6,7 +6,7 @@ import itertools
 import statistics
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rtmo_optuna.search.decide import judge, screening
 from rtmo_optuna.search.decide.budget import Budget, Deadline, enough_minutes
@@ -17,17 +17,11 @@ from rtmo_optuna.search.runner import Conditions, Processes, Rules, Runner, cond
 from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.space.advice import advised
 from rtmo_optuna.space.resolve import size
-from rtmo_optuna.study.study import Study
+from rtmo_optuna.study.study import Proposal, Study
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, Observer, Origin, TrialEnded, TrialStarted
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Proposal
-    from rtmo_optuna.types.study import TrialRecord
+from rtmo_optuna.types.study import Note, Observer, Origin, TrialEnded, TrialRecord, TrialStarted
 
 
 @dataclass

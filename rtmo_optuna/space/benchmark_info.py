@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
 
 _SHAPE = re.compile(r"\d{1,12}([x, ]+\d{1,12})*")
 _SIZE = re.compile(r"\d{1,12}")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import files, values
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.yamltext import Document, known_knobs
 from rtmo_optuna.types.request import Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _NEW_TARGET = "onnx"
 _SOME_INFO: Mapping[str, Any] = {"latency_ms": 1.5, "speedup_interval": [1, 2], "shapes": {"x": "1x3"}, "study": "s"}

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -22,13 +22,8 @@ from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.values import advice, nearest, parse_choice, parse_value, shown
 from rtmo_optuna.types.measurement import GateMode, GateRules
-from rtmo_optuna.types.request import Limits, Measuring, Value
+from rtmo_optuna.types.request import Dimension, Limits, Measuring, Value
 from rtmo_optuna.types.subject import StudyDefinition
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from rtmo_optuna.types.request import Dimension
 
 _ALL = "all"
 _CORE = "tag:yaml.org,2002:"

@@ -9,15 +9,12 @@ how a model's file is read, or hand over memory, streams and threads of the call
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.providers.base import Extra, options
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import Scope, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _NUMBER = re.compile(r"\d{1,19}")

@@ -11,16 +11,14 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.scratch import sweep
 from rtmo_optuna.space import inplace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
     RecursionError: "it is nested too deeply",

@@ -6,13 +6,10 @@ Sources: recorded grids (benchmarks/data), and ONNX Runtime's CUDA provider sinc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from rtmo_optuna.types.request import ModelFacts, Value
+from rtmo_optuna.types.request import ModelFacts, Value
 
 ANY = "any"
 

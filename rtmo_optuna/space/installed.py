@@ -11,11 +11,8 @@ import functools
 import importlib.util
 import mmap
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _LIBRARY = "capi/onnxruntime_pybind11_state*"
 _KEY = re.compile(rb"\0((?:session|ep|mlas|optimization)\.[a-z][\w.]{3,}[a-z0-9])(?=\0)")

@@ -5,20 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
-from rtmo_optuna.types.request import Dimension, Scope, Settings, Value
-from rtmo_optuna.types.subject import Frozen, SearchSpace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from rtmo_optuna.types.request import ModelFacts
-    from rtmo_optuna.types.subject import Machine, StudyDefinition
+from rtmo_optuna.types.request import Dimension, ModelFacts, Scope, Settings, Value
+from rtmo_optuna.types.subject import Frozen, Machine, SearchSpace, StudyDefinition
 
 
 def resolve(

@@ -5,16 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.types.request import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rtmo_optuna.providers.base import Knob
-    from rtmo_optuna.types.request import Value
 
 _WORDS: dict[Value, set[str]] = {
     None: {"none", "null", "0"},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -19,11 +21,6 @@ from rtmo_optuna.study import storage as database
 from rtmo_optuna.study.study import Study
 from rtmo_optuna.study.trials import ran
 from rtmo_optuna.types.study import StudyLine, StudyRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from optuna.storages import RDBStorage
 
 _TRIES, _PAUSE_S = 20, 0.1
 _GONE = ("verdict", "complete", "hostname")

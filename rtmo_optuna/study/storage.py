@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
@@ -21,9 +22,6 @@ from rtmo_optuna.space.values import advice, nearest
 from rtmo_optuna.study import transaction
 from rtmo_optuna.study.retries import Patience, PatientStorage
 from rtmo_optuna.types.study import DEFAULT_STORAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HEARTBEAT_S = 60
 GRACE_S = 1800

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import optuna
 from optuna.artifacts import upload_artifact
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import encode
 from rtmo_optuna.display import fenced, visible
+from rtmo_optuna.samplers.candidates import OverSpace, Params
 from rtmo_optuna.scratch import scratch
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of
@@ -30,14 +34,6 @@ from rtmo_optuna.study.trials import RAN, keep_files, trial_record
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Dimension, Settings
 from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from optuna.storages import RDBStorage
-
-    from rtmo_optuna.samplers.candidates import OverSpace, Params
 
 _BEAT_S = 30.0
 _UNCOUNTED = {Origin.ADVICE, Origin.WON, Origin.PLAINER, Origin.PLAIN, Origin.SCREENING}

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rtmo_optuna.study.retries import patient
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    import optuna
-    from optuna.trial import FrozenTrial
 
 
 def take(opened: RDBStorage, study_id: int, driver: Mapping[str, Any]) -> int | None:

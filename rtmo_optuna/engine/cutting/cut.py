@@ -10,6 +10,7 @@ is handed over that a dynamic one does not need as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,15 +20,12 @@ from rtmo_optuna.engine.cutting import store
 from rtmo_optuna.engine.cutting.pieces import INLINE_BYTES, Piece, make_piece, save_piece
 from rtmo_optuna.engine.cutting.rows import fix_rows
 from rtmo_optuna.engine.cutting.static import Analysis, analyse, reads
+from rtmo_optuna.engine.cutting.store import Parts
 from rtmo_optuna.engine.cutting.tail import divide
 from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: TC004 - no codec reads Cut
-
     from onnx import ModelProto, NodeProto, TypeProto
-
-    from rtmo_optuna.engine.cutting.store import Parts
 
 _VERSION = 4
 """Weights of more bytes go to a file beside the piece: an ONNX file cannot hold more than 2 GB."""

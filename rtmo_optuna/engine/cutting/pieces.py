@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine.cutting.static import Analysis, reads
 from rtmo_optuna.engine.cutting.store import copy_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from onnx import ModelProto, NodeProto, TensorProto  # noqa: TC004 - no codec reads Piece
+    from onnx import ModelProto, NodeProto, TensorProto
 
 INLINE_BYTES = 2**30  # a file of protobuf holds at most twice as many
 _SMALL_BYTES = 1024  # such tensors stay in the model, since shapes are computed from them

@@ -8,6 +8,7 @@ behind the others and what becomes of them left away: then one number of rows se
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -16,14 +17,11 @@ from typing import TYPE_CHECKING, Any
 from rtmo_optuna.engine.cutting.folding import dimensions
 from rtmo_optuna.engine.cutting.rowwise import RESHAPING, RULES, UNCLEAR, Place, View
 from rtmo_optuna.engine.cutting.static import Analysis, hosted, reads
+from rtmo_optuna.engine.cutting.tail import Division
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: TC004 - no codec reads Rows
-
     from numpy.typing import NDArray
-    from onnx import NodeProto  # noqa: TC004 - as above
-
-    from rtmo_optuna.engine.cutting.tail import Division
+    from onnx import NodeProto
 
 _MOST = 64
 """Rows of one graph: more are done in several turns. As many fit into the small kernels of a tail at no cost."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtmo_optuna.engine.cutting.folding import dimensions
+from rtmo_optuna.engine.cutting.static import Analysis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping  # noqa: TC004 - no codec reads View
-
     from onnx import NodeProto
-
-    from rtmo_optuna.engine.cutting.static import Analysis  # noqa: TC004 - as above
 
 _ELEMENTWISE = (
     "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr Cast CastLike Ceil Celu Clip Cos "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,8 @@ from rtmo_optuna.engine.cutting.folding import FOLDED_BYTES, dimensions, fold, s
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence  # noqa: TC004 - no codec reads Analysis
-    from pathlib import Path
-
     from numpy.typing import NDArray
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto  # noqa: TC004 - as above
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 
 _DATA_DEPENDENT = "NonMaxSuppression NonZero Unique Compress TfIdfVectorizer StringSplit"
 _CONTROL_FLOW = "If Loop Scan SequenceMap"

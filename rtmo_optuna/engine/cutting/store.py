@@ -12,19 +12,16 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rtmo_optuna.cache import file_hash, folder, replacing
 from rtmo_optuna.engine.graph import hash_model, read_graph
 from rtmo_optuna.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
-
-    Parts = Mapping[str, Any]
+Parts = Mapping[str, Any]
 
 _ABOUT = "cut.json"
 _SETTLED_NS = 2 * 10**9  # a file that changed later may change again without its times telling

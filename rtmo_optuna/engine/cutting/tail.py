@@ -7,15 +7,14 @@ are fixed, so that they fit into one CUDA graph for each number of boxes.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine.cutting.static import OBSTACLES, has_bodies, hosted, reads
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
-
-    from onnx import NodeProto, TypeProto  # noqa: TC004 - no codec reads Division
+    from onnx import NodeProto, TypeProto
 
 _FEWEST = 10
 """Fewer nodes are not worth a session, nor the copies of what is handed over, which cost the time of some nodes."""

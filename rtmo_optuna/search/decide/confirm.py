@@ -9,17 +9,15 @@ from __future__ import annotations
 import bisect
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from rtmo_optuna.search.decide.noise import walsh
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, Claim, Decided
 from rtmo_optuna.types.request import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    Pair: TypeAlias = tuple[float | None, float | None]
+Pair: TypeAlias = tuple[float | None, float | None]
 
 T = TypeVar("T")
 DEFAULT = Settings()

@@ -12,16 +12,13 @@ import functools
 import math
 import random
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from rtmo_optuna.search.decide.noise import walsh
 from rtmo_optuna.types.findings import INERT_BELOW
 from rtmo_optuna.types.request import Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 Option: TypeAlias = tuple[str, Value]
 """A dimension, and one of its choices off the default."""

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.child.measure import Decision, trusted
 from rtmo_optuna.search.decide import noise
 from rtmo_optuna.search.decide.noise import APART
+from rtmo_optuna.space.objectives import Objective
 from rtmo_optuna.types.findings import LEAST_GAIN
-from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.request import Stage
-from rtmo_optuna.types.study import Origin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from rtmo_optuna.space.objectives import Objective
-    from rtmo_optuna.types.measurement import Measurement, Window
-    from rtmo_optuna.types.request import Measuring
-    from rtmo_optuna.types.study import TrialRecord
+from rtmo_optuna.types.measurement import Measurement, Outcome, Window
+from rtmo_optuna.types.request import Measuring, Stage
+from rtmo_optuna.types.study import Origin, TrialRecord
 
 PRUNE_AFTER = 3
 PRUNE_SPREADS = 5

@@ -5,15 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from rtmo_optuna.types.request import Measuring, Settings
 from rtmo_optuna.types.subject import ClockReason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from rtmo_optuna.types.request import Measuring, Settings
 
 NOISY = 0.02
 """The spread between processes above which a host is called noisy (docs/design.md, Measuring)."""

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.search.decide import noise
-from rtmo_optuna.search.decide.equivalence import Option
+from rtmo_optuna.search.decide.equivalence import InertTest, Option
 from rtmo_optuna.space.hints import TOGETHER, WHY, gained, worth
 from rtmo_optuna.space.resolve import params_of, settings_of, size
 from rtmo_optuna.types.findings import KnobEffect, Reading
-from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.subject import Frozen
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from rtmo_optuna.search.decide.equivalence import InertTest
-    from rtmo_optuna.types.measurement import Measurement
-    from rtmo_optuna.types.request import ModelFacts, Value
-    from rtmo_optuna.types.subject import SearchSpace, StudyDefinition
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import ModelFacts, Settings, Value
+from rtmo_optuna.types.subject import Frozen, SearchSpace, StudyDefinition
 
 AGAIN = 6
 """So many flips are a block, before and after which the default runs again: a host grows faster or slower by several
