@@ -40,8 +40,7 @@ class Effect:
 def median(values: Sequence[float]) -> float:
     """Return the median of `values`, in their unit. Raises ValueError where there are none."""
     if not len(values):
-        message = "The median of no values is undefined: pass at least one."
-        raise ValueError(message)
+        raise ValueError("The median of no values is undefined: pass at least one.")
     return float(np.median(np.asarray(values, dtype=float)))
 
 
@@ -80,8 +79,7 @@ def main_effects(
     """
     target = np.asarray(values, dtype=float)
     if (target <= 0).any():
-        message = "Effects are ratios: every value must be positive."
-        raise ValueError(message)
+        raise ValueError("Effects are ratios: every value must be positive.")
     tried = {knob: dict.fromkeys(row[knob] for row in design if row[knob] != reference[knob]) for knob in reference}
     columns = [(knob, choice) for knob, choices in tried.items() for choice in choices]
     if not columns:

@@ -96,15 +96,13 @@ class Child:
         while (cut := self._pending.find(b"\n")) < 0:
             left = end - time.monotonic()
             if left <= 0 or not select.select([self._answers], [], [], left)[0]:
-                message = f"took longer than {round(limit_s, 1):g} s and was killed"
-                raise ChildGoneError(message)
+                raise ChildGoneError(f"took longer than {round(limit_s, 1):g} s and was killed")
             chunk = os.read(self._answers, _CHUNK)
             if not chunk:
                 raise ChildGoneError(self._epitaph(), killed=self._process.returncode in _BY_OTHERS)
             self._pending += chunk
             if len(self._pending) > _LONGEST_LINE:
-                message = "answered with an endless line"
-                raise ChildGoneError(message)
+                raise ChildGoneError("answered with an endless line")
         line = bytes(self._pending[:cut])
         del self._pending[: cut + 1]
         try:

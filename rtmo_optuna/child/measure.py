@@ -63,8 +63,7 @@ class _Life:
         if isinstance(answer, protocol.Failed):
             raise _ToldError(answer)
         if not isinstance(answer, kind):
-            message = f"answered {type(answer).__name__} where {kind.__name__} was due"
-            raise ChildGoneError(message)
+            raise ChildGoneError(f"answered {type(answer).__name__} where {kind.__name__} was due")
         return answer
 
 
@@ -174,11 +173,9 @@ def _gate(life: _Life) -> GateResult:
     try:
         gate = decode(GateResult, told.result)
     except protocol.MISFITS as error:
-        message = f"told no result of the output gate: {told.result!s:.200}"
-        raise ChildGoneError(message) from error
+        raise ChildGoneError(f"told no result of the output gate: {told.result!s:.200}") from error
     if not all(figure.split() for output in gate.errors for figure in output.figures):
-        message = "told a figure without a name"
-        raise ChildGoneError(message)
+        raise ChildGoneError("told a figure without a name")
     return gate
 
 
@@ -201,8 +198,7 @@ def _windows(
         hot = throttled()
         in_a_row = in_a_row + 1 if hot else 0
         if in_a_row == _THROTTLED_MOST:
-            message = f"The GPU was throttled in {in_a_row} windows in a row."
-            raise _ThrottledError(message)
+            raise _ThrottledError(f"The GPU was throttled in {in_a_row} windows in a row.")
         disturbed = "throttled GPU" if hot else "slow core" if timed.slow else ""
         if disturbed:
             life.dropped[disturbed] += 1

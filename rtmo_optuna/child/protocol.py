@@ -195,8 +195,7 @@ def load_answer(line: bytes) -> Answer:
     """
     answer = _read(_stranger, line, ANSWERS)
     if not _FITS.get(type(answer), _anything)(answer):
-        message = f"This is no answer that a child can give: {line[:200]!r}."
-        raise ProtocolError(message)
+        raise ProtocolError(f"This is no answer that a child can give: {line[:200]!r}.")
     return answer
 
 
@@ -209,8 +208,7 @@ def _read(parse: Callable[[bytes], Any], line: bytes, table: Mapping[str, type[M
             raise ProtocolError(message)
         return decode(table[plain["kind"]], plain["body"])
     except MISFITS as error:
-        message = f"This is no line of protocol {VERSION}: {line[:200]!r}."
-        raise ProtocolError(message) from error
+        raise ProtocolError(f"This is no line of protocol {VERSION}: {line[:200]!r}.") from error
 
 
 def _stranger(line: bytes) -> Any:  # noqa: ANN401 - JSON has no better type

@@ -108,8 +108,7 @@ def _captured(
         return runtime.open(path, settings, device=spec.device, stream=device.stream.handle, **more)
     except SettingsRefusedError as error:
         told = _in_the_way(runtime, spec, path, settings, **more)
-        message = f"{error} {told}" if told else str(error)
-        raise SettingsRefusedError(message) from error
+        raise SettingsRefusedError(f"{error} {told}" if told else str(error)) from error
 
 
 def _in_the_way(runtime: Runtime, spec: SessionSpec, path: str, settings: Settings, **more: Any) -> str:  # noqa: ANN401
@@ -147,11 +146,10 @@ class _Parts:
         self._notes: tuple[str, ...] = ()
         products = sorted(parts.operators[self._middle].intersection(_PRODUCTS.split()))
         if self._on_host and products:
-            message = (
+            raise SettingsRefusedError(
                 f"split_on_host would run {', '.join(products)} on the host: what follows the operator that no graph "
                 "can hold cannot be told from it in this model. Take split_capture without it."
             )
-            raise SettingsRefusedError(message)
 
     def assembly(self) -> Assembly:
         """Open everything and capture it."""

@@ -54,8 +54,7 @@ class BoundCall:
         """Call `session`; raise SettingsRefusedError where a tensor cannot be bound, as one of strings cannot."""
         outputs = specs(session.get_outputs())
         if odd := next((s for s in (*specs(session.get_inputs()), *outputs) if s.dtype not in DTYPES), None):
-            message = f"The model cannot have bound buffers: {odd.name} is a {odd.dtype}."
-            raise SettingsRefusedError(message)
+            raise SettingsRefusedError(f"The model cannot have bound buffers: {odd.name} is a {odd.dtype}.")
         self._session, self._device = session, device
         self._lock = threading.Lock()
         self._binding = session.io_binding()

@@ -150,14 +150,12 @@ def _import() -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
     try:
         import onnxruntime  # noqa: PLC0415 - the parent imports this module without ONNX Runtime
     except ImportError as error:
-        message = f"Neither onnxruntime nor onnxruntime-gpu can be imported ({error}); {_INSTALL}."
-        raise UsageError(message) from error
+        raise UsageError(f"Neither onnxruntime nor onnxruntime-gpu can be imported ({error}); {_INSTALL}.") from error
     if not hasattr(onnxruntime, "InferenceSession"):
-        message = (
+        raise UsageError(
             "The installed onnxruntime is broken, as it is after onnxruntime and onnxruntime-gpu were installed into "
             f"one environment: uninstall both, then {_INSTALL}."
         )
-        raise UsageError(message)
     return onnxruntime
 
 

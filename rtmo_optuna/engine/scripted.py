@@ -35,8 +35,7 @@ class ScriptedEngine:
         try:
             self._script: dict[str, Any] = json.loads(Path(spec.model).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            message = f"The script {spec.model} cannot be read: {error}."
-            raise UsageError(message) from error
+            raise UsageError(f"The script {spec.model} cannot be read: {error}.") from error
         held = spec.settings.to_plain()
         faults = [f["fault"] for f in self._script.get("faults", ()) if f["when"].items() <= held.items()]
         self._faults = {stage: [act for name in faults if (act := acts.get(name))] for stage, acts in _FAULTS.items()}
@@ -109,13 +108,11 @@ def _print_json() -> None:
 
 
 def _refuse() -> None:
-    message = "The script refuses these settings."
-    raise SettingsRefusedError(message)
+    raise SettingsRefusedError("The script refuses these settings.")
 
 
 def _raise() -> None:
-    message = "The script raises here."
-    raise RuntimeError(message)
+    raise RuntimeError("The script raises here.")
 
 
 _FAULTS: Mapping[str, Mapping[str, Callable[[], None]]] = {

@@ -51,8 +51,7 @@ def free_bytes(device: int | str) -> int:
     found = next((gpu for gpu in here if device in {gpu.index, gpu.uuid}), None)
     if found is None:
         there = ", ".join(f"{gpu.index} ({gpu.name}, {gpu.uuid})" for gpu in here) or "none at all"
-        message = f"There is no GPU {device} here; visible to CUDA are: {there}."
-        raise UsageError(message)
+        raise UsageError(f"There is no GPU {device} here; visible to CUDA are: {there}.")
     nvml = _nvml()
     memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlDeviceGetHandleByUUID(found.uuid))
     if memory is None:

@@ -110,11 +110,10 @@ class Provider:
         """Load its libraries, once; raise UsageError, which says what to install, where they are missing."""
         available = ort.get_available_providers()
         if self.ort_name not in available:
-            message = (
+            raise UsageError(
                 f"The installed ONNX Runtime {ort.__version__} has no {self.ort_name} (it has {', '.join(available)}): "
                 "for an NVIDIA GPU uninstall onnxruntime and install rtmo-optuna[gpu], or choose --provider cpu."
             )
-            raise UsageError(message)
 
     def start(self) -> None:
         """Start its driver, where it has one, without a context on a device.

@@ -148,8 +148,7 @@ class CudaStream:
         if code:
             self._prompt.cudaGetLastError()  # else the next call of anybody in this thread would be told of it
             self._prompt.cudaGetErrorString.restype = ctypes.c_char_p
-            message = f"CUDA says: {self._prompt.cudaGetErrorString(code).decode()}"
-            raise RuntimeError(message)
+            raise RuntimeError(f"CUDA says: {self._prompt.cudaGetErrorString(code).decode()}")
 
 
 def page_locked_or_not(shape: Sequence[int], dtype: np.dtype[Any], device: int) -> NDArray[Any]:

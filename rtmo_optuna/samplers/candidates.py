@@ -47,8 +47,7 @@ class Pool:
         """Propose only what has these labels; replaces what was frozen before. Raises ValueError for unknown ones."""
         unknown = [f"{name}={label}" for name, label in params.items() if label not in self.labels.get(name, ())]
         if unknown:
-            message = f"Not of the study's space: {', '.join(unknown)}."
-            raise ValueError(message)
+            raise ValueError(f"Not of the study's space: {', '.join(unknown)}.")
         self.live = {name: [params[name]] if name in params else labels for name, labels in self.labels.items()}
 
     def settings(self, params: Params) -> Settings:
@@ -168,8 +167,7 @@ class OverSpace(BaseSampler):
     ) -> Any:  # noqa: ANN401 - Optuna's signature
         """Refuse: every dimension of the space is sampled jointly."""
         del study, trial, param_distribution
-        message = f"{param_name} is not of the study's space."
-        raise ValueError(message)
+        raise ValueError(f"{param_name} is not of the study's space.")
 
     def taken(self, study: optuna.Study) -> set[Settings]:
         """Return the settings of all trials, running and waiting ones too."""

@@ -47,11 +47,10 @@ def first_process(runner: Runner, rules: Rules, default: Settings) -> tuple[Proc
     found = recorded(runner, replace(rules, measuring=longer), Purpose.BASELINE, 0, default, prune_above_ns=slot_ns)
     latency_ns = found[1].latency_ns or 0.0
     if latency_ns > slot_ns:
-        message = (
+        raise UsageError(
             f"The model cannot keep {measuring.rate_hz:g} calls a second: with the default settings a call takes "
             f"{latency_ns / 1e6:.3g} ms, so that it reaches {1e9 / latency_ns:.3g}. Give a lower rate, or none."
         )
-        raise UsageError(message)
     return found
 
 

@@ -82,11 +82,10 @@ def _shape(name: str, written: Any, path: Path) -> tuple[int, ...]:  # noqa: ANN
 def _mapping(info: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
     held = info.get(name) or {}
     if not isinstance(held, Mapping):
-        message = (
+        raise UsageError(
             f"benchmark_info of {path} says {name}: {held}, which is no mapping of names: write {name}: {{x: ...}}, or "
             "leave it out."
         )
-        raise UsageError(message)
     return held
 
 

@@ -60,11 +60,10 @@ def check_settings(config: ConfigFile, config_path: str = "") -> None:
         where, option, what = (
             (f" under {config_path}", f" --config-path {config_path}", "place") if config_path else ("", "", "file")
         )
-        message = (
+        raise UsageError(
             f"The configuration {config.path} holds no settings{where}: name another {what}, or tune first "
             f"(rtmo-optuna tune MODEL --config {config.path}{option})."
         )
-        raise UsageError(message)
 
 
 def read_info(path: Path, config_path: str = "") -> dict[str, Any]:
@@ -104,11 +103,10 @@ def check_layout(config: ConfigFile, provider: str) -> None:
     for place in (0, -1):
         settings = {name: knob.choices[place] for name, knob in knob_table(provider).items()}
         if not _is_proven(config, Document(config.path, text).written(config.target, settings, _SOME_INFO), settings):
-            message = (
+            raise UsageError(
                 f"{config.path} is laid out too unusually for settings to be written under {config.target}: write it "
                 "as a plain mapping (name: value, a line each), or name another file or --config-path."
             )
-            raise UsageError(message)
 
 
 def _prove(config: ConfigFile, text: str, settings: Mapping[str, Value]) -> None:

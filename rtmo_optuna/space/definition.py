@@ -134,11 +134,10 @@ def find(name_or_path: str) -> Path:
         if path.exists():
             return path
     near = nearest(path.stem, ships)
-    message = (
+    raise UsageError(
         f"There is no study definition {name_or_path!r}: no file can be read there, and those that ship are "
         f"{', '.join(ships)}.{f' Did you mean {near!r}?' if near else ''}"
     )
-    raise UsageError(message)
 
 
 def shipped() -> tuple[Path, ...]:
@@ -156,8 +155,7 @@ class _Reader:
         try:
             data = read_all(path)
         except OSError as error:
-            message = f"The study definition {path} cannot be read: {error.strerror}."
-            raise UsageError(message) from error
+            raise UsageError(f"The study definition {path} cannot be read: {error.strerror}.") from error
         text = decode(path, data)
         try:
             deque(bounded(path, yaml.parse(text, yaml.SafeLoader)), maxlen=0)
@@ -235,8 +233,7 @@ class _Reader:
             try:
                 return field.read(text or "")
             except (ValueError, KeyError) as error:
-                message = f"{name} must be {field.words}, not {shown(text)!r}"
-                raise UsageError(message) from error
+                raise UsageError(f"{name} must be {field.words}, not {shown(text)!r}") from error
 
         return self._value(node, parse)
 

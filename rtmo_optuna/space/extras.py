@@ -86,5 +86,4 @@ def extra_value(extra: Extra, raw: str) -> Value:
     if extra.kind in {"any", "text"} and raw:
         return raw
     wanted = {"flag": "true or false", "number": "a whole number"}.get(extra.kind, "a text")
-    message = f"{extra.name} cannot be {raw!r}: it must be {wanted}"
-    raise UsageError(message)
+    raise UsageError(f"{extra.name} cannot be {raw!r}: it must be {wanted}")

@@ -46,14 +46,12 @@ def read_bytes(path: Path) -> bytes | None:
     """Return what the file `path` holds, None where there is none; raise UsageError where it cannot be read."""
     try:
         if path.exists() and not path.is_file():
-            message = f"{path} is not a file."
-            raise UsageError(message)
+            raise UsageError(f"{path} is not a file.")
         return read_all(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}."
-        raise UsageError(message) from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_all(path: Path) -> bytes:
@@ -61,8 +59,7 @@ def read_all(path: Path) -> bytes:
     with path.open("rb") as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        message = f"{path} is larger than {_MOST_BYTES >> 20} MB, too much for settings: name another file."
-        raise UsageError(message)
+        raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MB, too much for settings: name another file.")
     return data
 
 
@@ -87,8 +84,7 @@ def check_writable(path: Path) -> None:
     with _as_usage_error(path):
         real = path.resolve()
         if real.exists() and not os.access(real, os.W_OK):
-            message = f"{path} is read-only: allow writing to it, or name another file."
-            raise UsageError(message)
+            raise UsageError(f"{path} is read-only: allow writing to it, or name another file.")
         _check_name(path, real)
         with tempfile.TemporaryFile(dir=real.parent):
             pass
@@ -168,8 +164,7 @@ def _check_name(path: Path, real: Path) -> None:
     """Raise UsageError where the name leaves no room for that of a backup."""
     most = os.pathconf(real.parent, "PC_NAME_MAX") - len(f".bak-{datetime.now(UTC):{_STAMP}}-99")
     if len(os.fsencode(real.name)) > most:
-        message = f"The name of {path} is too long for a backup beside it: give one of at most {most} bytes."
-        raise UsageError(message)
+        raise UsageError(f"The name of {path} is too long for a backup beside it: give one of at most {most} bytes.")
 
 
 @contextlib.contextmanager
@@ -177,8 +172,7 @@ def _as_usage_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{path} cannot be written: {error.strerror}. Name a file in a folder that can be."
-        raise UsageError(message) from error
+        raise UsageError(f"{path} cannot be written: {error.strerror}. Name a file in a folder that can be.") from error
 
 
 def _copy(path: Path, data: bytes) -> Path:

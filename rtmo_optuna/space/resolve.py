@@ -49,11 +49,10 @@ def resolve(
     if not dimensions:
         why = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
         reasons = f" ({why})" if why else ""
-        message = (
+        raise UsageError(
             f"The study definition {definition.name!r} leaves nothing to search on this machine{reasons}: name at "
             "least one knob with two choices that it can hold."
         )
-        raise UsageError(message)
     return SearchSpace(
         provider=definition.provider,
         dimensions=tuple(dimensions),

@@ -61,8 +61,7 @@ def parse_choice(name: str, choices: Iterable[Value], raw: object, other: str = 
     for choice in known:
         if text in _spellings(choice):
             return choice
-    message = f"{name} cannot be {shown(raw)!r}. {advice(text, known, other)}"
-    raise UsageError(message)
+    raise UsageError(f"{name} cannot be {shown(raw)!r}. {advice(text, known, other)}")
 
 
 def advice(given: str, known: Iterable[Value], other: str = "") -> str:

@@ -93,8 +93,7 @@ def load_study(url: str, name: str) -> Study:
     studies = {study.study_name: study for study in opened.get_all_studies()}
     if name not in studies or not _is_ours(studies[name].user_attrs.get("about")):
         known = ", ".join(sorted(studies)) or "none"
-        message = f"There is no study {name!r} in {without_password(url)}; there are: {known}."
-        raise UsageError(message)
+        raise UsageError(f"There is no study {name!r} in {without_password(url)}; there are: {known}.")
     try:
         about = decode(StudyRecord, _without_gone(studies[name].user_attrs["about"]))
     except (TypeError, ValueError, KeyError) as error:
@@ -157,7 +156,6 @@ def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) 
         if held.get(what) != now.get(what)
     ]
     if differences:
-        message = f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(
-            differences
+        raise IdentityError(
+            f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(differences)
         )
-        raise IdentityError(message)

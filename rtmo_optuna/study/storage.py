@@ -72,10 +72,9 @@ def sqlite_file(url: str) -> Path | None:
     if parsed.get_backend_name() != "sqlite":
         return None
     if parsed.database in {None, "", ":memory:"}:
-        message = (
+        raise UsageError(
             f"--storage cannot be {without_password(url)!r}, which names no file: give one, as in {DEFAULT_STORAGE}."
         )
-        raise UsageError(message)
     return Path(str(parsed.database).removeprefix("file:"))
 
 
@@ -108,8 +107,7 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         opened.patience = Patience(shown, file)
         _hide_passwords(opened)
     except LostError as error:
-        message = f"{error} Check --storage."
-        raise UsageError(message) from error
+        raise UsageError(f"{error} Check --storage.") from error
     except ImportError as error:
         missing = getattr(error.__cause__, "name", None) or "for its database"
         message = f"The storage {shown} needs the Python package {missing}, which is not installed; pip install it."

@@ -146,11 +146,10 @@ def _divided(path: Path, analysis: Analysis, outputs: Sequence[str]) -> tuple[Pi
     head = _needed(analysis.static, given)
     if not head:
         first = tail[0]
-        message = (
+        raise SettingsRefusedError(
             f"There is nothing to capture in {path}: everything depends on {first.op_type} "
             f"{first.name or first.output[0]!r}, which a CUDA graph cannot hold."
         )
-        raise SettingsRefusedError(message)
     needed = _uses(head)
     fed = [name for name in analysis.inputs if name in used]
     taken = [name for name in analysis.inputs if name in needed]

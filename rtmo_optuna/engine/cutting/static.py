@@ -93,8 +93,7 @@ def analyse(
     inputs = {value.name: value.type for value in model.graph.input if value.name not in walk.constants}
     for name in shapes:
         if name not in inputs:
-            message = f"A shape is given for {name!r}, but the model's inputs are {', '.join(inputs)}."
-            raise UsageError(message)
+            raise UsageError(f"A shape is given for {name!r}, but the model's inputs are {', '.join(inputs)}.")
     walk.types.update({name: _fixed(name, kind, shapes.get(name)) for name, kind in inputs.items()})
     kinds: dict[str, list[NodeProto]] = {"static": [], "dynamic": [], "constant": [], "folded": []}
     waiting = [*reversed(model.graph.node)]
@@ -254,8 +253,7 @@ def _fixed(name: str, kind: TypeProto, shape: Sequence[int] | None) -> TypeProto
             if free
             else "the shape (" + ", ".join("free" if size is None else str(size) for size in declared) + ")"
         )
-        message = f"The model's input {name!r} takes {wanted}, {given}: give one number for each dimension."
-        raise UsageError(message)
+        raise UsageError(f"The model's input {name!r} takes {wanted}, {given}: give one number for each dimension.")
     fixed: TypeProto = helper.make_tensor_type_proto(kind.tensor_type.elem_type, shape)
     return fixed
 

@@ -90,11 +90,10 @@ def store(place: Path, parts: Parts, write: Callable[[Path], None]) -> None:
                 file.replace(place / file.name)
         _write(place / _ABOUT, {"parts": parts, "files": files})
     except OSError as error:
-        message = (
+        raise UsageError(
             f"What is made of the model cannot be kept in {place.parent} ({error.strerror}): make room or give the "
             "right to write there, or set XDG_CACHE_HOME to a folder that can be written."
-        )
-        raise UsageError(message) from error
+        ) from error
 
 
 def copy_bytes(source: Path, offset: int, length: int, target: Path) -> int:

@@ -129,8 +129,7 @@ def detectable(spread: float, power: float = 0.8, pairs: int = max(LOOKS)) -> fl
     """
     powers = [row for row, _ in _FOUND]
     if not powers[0] <= power <= powers[-1]:
-        message = f"The detectable gain is known for powers from {powers[0]} to {powers[-1]}, not for {power}."
-        raise ValueError(message)
+        raise ValueError(f"The detectable gain is known for powers from {powers[0]} to {powers[-1]}, not for {power}.")
     place = bisect.bisect_right(powers, power, hi=len(powers) - 1)
     (below, low), (above, high) = _FOUND[place - 1], _FOUND[place]
     multiple = low + (high - low) * (power - below) / (above - below)

@@ -192,5 +192,4 @@ def signed_rank_cut(count: int, level: float) -> int:
             if total == 0:
                 break
             return total - 1
-    message = f"{count} pairs are too few for an error of at most {level:g}."
-    raise ValueError(message)
+    raise ValueError(f"{count} pairs are too few for an error of at most {level:g}.")
