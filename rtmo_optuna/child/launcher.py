@@ -10,8 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from rtmo_optuna.child import protocol
 
@@ -33,7 +32,7 @@ class ChildGoneError(Exception):
         self.killed = killed
 
 
-class Child:
+class Child(contextlib.AbstractContextManager["Child"]):
     """A running child. Use it as a context manager: its process group never outlives the block."""
 
     def __init__(self, log: Path, provider: str = "") -> None:
@@ -136,13 +135,7 @@ class Child:
         self._process.wait()
         self.ended_ns = self.ended_ns or time.perf_counter_ns()
 
-    def __enter__(self) -> Self:
-        """Return the child."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Kill the whole process group, whatever happened."""
         self._kill()
         with contextlib.suppress(BrokenPipeError):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from rtmo_optuna.child import protocol
 from rtmo_optuna.child.launcher import Child, ChildGoneError
@@ -252,14 +252,11 @@ def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float 
                 child.finish(limits.exit_s)
             except _ToldError as error:
                 failed = error.failed
-                _give_up(failed.text, failed.stage, log, bad_input=failed.blame is protocol.Blame.INPUT)
+                bad_input = failed.blame is protocol.Blame.INPUT
+                raise ChildError(failed.text, stage=failed.stage, log=tail(log), bad_input=bad_input) from None
             except ChildGoneError as error:
-                _give_up(f"The child {error}.", life.stage, log, bad_input=False)
+                raise ChildError(f"The child {error}.", stage=life.stage, log=tail(log)) from None
     return answer
-
-
-def _give_up(text: str, stage: Stage, log: Path, *, bad_input: bool) -> NoReturn:
-    raise ChildError(text, stage=stage, log=tail(log), bad_input=bad_input) from None
 
 
 def tail(log: Path) -> str:

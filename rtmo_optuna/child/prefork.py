@@ -6,8 +6,6 @@ import contextlib
 import math
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from rtmo_optuna.child.launcher import Child
 from rtmo_optuna.scratch import scratch
@@ -21,7 +19,7 @@ def size_for(cores: int) -> int:
     return max(1, min(_MOST, cores // 2))
 
 
-class ChildPool:
+class ChildPool(contextlib.AbstractContextManager["ChildPool"]):
     """Children that have imported ONNX Runtime and loaded a provider's libraries, but hold no CUDA context.
 
     They are made several at a time, when one is asked for and none is left: between trials, never during one. Each
@@ -71,12 +69,6 @@ class ChildPool:
         self._ready.clear()
         self._holding.close()
 
-    def __enter__(self) -> Self:
-        """Return the pool."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Close the pool, whatever happened."""
         self.close()

@@ -142,7 +142,7 @@ def _count(model: ModelProto) -> Counter[tuple[str, bool]]:
                 counts.update(called(function))
             else:
                 counts[node.op_type, node.op_type in _RANDOM or _drops(node, off)] += 1
-            for body in _bodies(node):
+            for body in bodies(node):
                 counts.update(total(body.node))
         return counts
 
@@ -189,7 +189,8 @@ def _is_false(tensor: TensorProto) -> bool:
     return stored and not any(tensor.raw_data) and not any(tensor.int32_data)
 
 
-def _bodies(node: NodeProto) -> Iterator[GraphProto]:
+def bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs that `node` runs, those of If, Loop and Scan."""
     for attribute in node.attribute:
         yield from attribute.graphs
         if attribute.HasField("g"):
@@ -202,7 +203,7 @@ def _scopes(model: ModelProto) -> Iterator[GraphProto | FunctionProto]:
     while waiting:
         scope = waiting.pop()
         yield scope
-        waiting += [body for node in scope.node for body in _bodies(node)]
+        waiting += [body for node in scope.node for body in bodies(node)]
 
 
 def _tensors(scope: GraphProto | FunctionProto) -> Iterator[TensorProto]:

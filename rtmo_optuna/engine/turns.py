@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 
 class _Calls:
@@ -27,9 +26,7 @@ class _Calls:
                 self.changed.wait()
             self.running += 1
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         with self.changed:
             self.running -= 1
             if not self.running:

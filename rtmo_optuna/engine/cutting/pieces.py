@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.engine.cutting.static import Analysis, reads
+from rtmo_optuna.engine.cutting.static import Analysis, needed, reads
 from rtmo_optuna.engine.cutting.store import copy_bytes
 
 if TYPE_CHECKING:
@@ -33,22 +33,19 @@ def make_piece(model: ModelProto, analysis: Analysis, piece: Piece) -> ModelProt
     from onnx import helper  # noqa: PLC0415 - takes 0.2 s, and benchmarks never need it
 
     declared = {value.name: value for value in model.graph.output}
-    needed = {name for node in piece.nodes for name in reads(node)}.union(piece.outputs)
-    before = []
-    for node in reversed(analysis.constant):
-        if not needed.isdisjoint(node.output):
-            before.append(node)
-            needed.update(reads(node))
+    used = {name for node in piece.nodes for name in reads(node)}.union(piece.outputs)
+    nodes = (*needed(analysis.constant, used), *piece.nodes)
+    used.update(name for node in nodes for name in reads(node))
     graph = helper.make_graph(
-        [*reversed(before), *piece.nodes],
+        nodes,
         model.graph.name,
         [helper.make_value_info(name, analysis.types[name]) for name in piece.inputs],
         [
             helper.make_value_info(name, analysis.types[name]) if name in analysis.types else declared[name]
             for name in piece.outputs
         ],
-        [tensor for name, tensor in analysis.constants.items() if name in needed],
-        sparse_initializer=[sparse for sparse in model.graph.sparse_initializer if sparse.values.name in needed],
+        [tensor for name, tensor in analysis.constants.items() if name in used],
+        sparse_initializer=[sparse for sparse in model.graph.sparse_initializer if sparse.values.name in used],
     )
     result: ModelProto = helper.make_model(
         graph, ir_version=max(model.ir_version, _OLDEST_IR), opset_imports=model.opset_import

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.engine.cutting.folding import FOLDED_BYTES, dimensions, fold, sizes, unwrapped
+from rtmo_optuna.engine.graph import bodies
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,9 +118,19 @@ def forbidding(operators: Mapping[str, int]) -> dict[str, int]:
 def reads(node: NodeProto) -> tuple[str, ...]:
     """Return the names that `node` needs from its graph, those inside its bodies included."""
     names = dict.fromkeys(name for name in node.input if name)
-    for body in _bodies(node):
+    for body in bodies(node):
         names.update(dict.fromkeys(_free(body)))
     return tuple(names)
+
+
+def needed(nodes: Sequence[NodeProto], names: Iterable[str]) -> tuple[NodeProto, ...]:
+    """Return those of `nodes` that `names` are computed with, in order."""
+    wanted, kept = set(names), []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted.update(reads(node))
+    return tuple(reversed(kept))
 
 
 def hosted(node: NodeProto) -> list[str]:
@@ -129,7 +140,7 @@ def hosted(node: NodeProto) -> list[str]:
 
 def has_bodies(node: NodeProto) -> bool:
     """Whether `node` runs graphs of its own."""
-    return next(_bodies(node), None) is not None
+    return next(bodies(node), None) is not None
 
 
 class _Walk:
@@ -148,13 +159,13 @@ class _Walk:
 
     def visit(self, node: NodeProto) -> str:
         """Return which of the kinds of Analysis `node` is, or "folded" where its outputs have become constants."""
-        needed = reads(node)
+        read = reads(node)
         obstacle = node.op_type in OBSTACLES or has_bodies(node)
-        if obstacle or any(dimensions(self.types.get(name)) is None for name in needed):
+        if obstacle or any(dimensions(self.types.get(name)) is None for name in read):
             self._suppose(node)
             return "dynamic"
         inferred = self._inferred(node)
-        values = {name: self._value(name) for name in needed}
+        values = {name: self._value(name) for name in read}
         folded = fold(node, {**self.types, **inferred}, values, self._opsets)
         if folded is not None:
             for tensor in folded:
@@ -166,7 +177,7 @@ class _Walk:
         ):
             return "dynamic"
         self.types.update(inferred)
-        if not self._without_inputs.issuperset(needed):
+        if not self._without_inputs.issuperset(read):
             return "static"
         self._without_inputs.update(outputs)
         return "constant"
@@ -262,13 +273,6 @@ def _agree(declared: Sequence[int | None], shape: Sequence[int]) -> bool:
     return len(declared) == len(shape) and all(
         size >= 0 and known in (None, size) for known, size in zip(declared, shape, strict=True)
     )
-
-
-def _bodies(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        yield from attribute.graphs
-        if attribute.HasField("g"):
-            yield attribute.g
 
 
 def _free(body: GraphProto) -> Iterator[str]:
