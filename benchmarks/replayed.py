@@ -130,7 +130,7 @@ class _Search:
         drawn = [self.draw(self.grid.fixed) for _ in range(count)]
         self.spent_s += sum(process.wall_s for process in drawn)
         values = [process.latency_ms for process in drawn if process.latency_ms]
-        self.spread = noise.between({self.grid.fixed: values})
+        self.spread = noise.spread([values])
         self.known_ms += [statistics.median(values)] if len(values) > 1 else []
 
     def again(self) -> None:

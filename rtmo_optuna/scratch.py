@@ -44,8 +44,13 @@ def check_kept(folder: Path, *files: Path) -> None:
         probe.write(bytes(_PROBE))
 
 
-def lost_file(error: OSError) -> str:
-    """Return in a sentence or two what the system says of a file or folder, and what to do where it is temporary."""
+def lost_file(error: Exception) -> str:
+    """Return in a sentence or two what the system says of a file or folder, and what to do where it is temporary.
+
+    An error that is none of the system's is a sentence already.
+    """
+    if not isinstance(error, OSError):
+        return str(error)
     where, why = error.filename, (error.strerror or str(error)).rstrip(".")
     held = tempfile.tempdir
     said = f"{where} cannot be used any more: {why}." if where else f"A file could not be written: {why}."

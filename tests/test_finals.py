@@ -551,6 +551,6 @@ def test_the_report_of_a_noisy_host_says_what_can_be_found(tmp_path: Path, plant
     assert found is not None
     assert found.between is not None
     assert found.noisy
-    assert found.found == detectable(found.between, power=0.8)
+    assert found.found == detectable(found.between)
     told = (tmp_path / "results" / "report.md").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
     assert f"differ by {100 * found.between:.1f} %, so gains under {100 * found.found:.1f} % will mostly not" in told

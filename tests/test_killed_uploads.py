@@ -56,7 +56,7 @@ def test_files_of_a_trial_whose_driver_died_are_removed(tmp_path: Path, uploads:
     proposal.trial.set_user_attr("driver", {**proposal.trial.user_attrs["driver"], "pid": gone()})
     assert len(list((tmp_path / "artifacts").iterdir())) == 1 + uploads
     again = opened(tmp_path)
-    assert again.recover() == 1
+    assert again.claims.recover() == 1
     assert len(list((tmp_path / "artifacts").iterdir())) == 1
     failed, waiting = again._study.get_trials()  # noqa: SLF001
     assert (failed.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)

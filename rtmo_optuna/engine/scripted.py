@@ -99,14 +99,6 @@ def _hang() -> None:
     time.sleep(_FOR_EVER_S)
 
 
-def _print_megabytes() -> None:
-    os.write(1, b"noise " * 2_000_000)
-
-
-def _print_json() -> None:
-    os.write(1, b'{"protocol": 2, "kind": "timed", "body": {"samples_ns": [1]}}\n')
-
-
 def _refuse() -> None:
     raise SettingsRefusedError("The script refuses these settings.")
 
@@ -115,14 +107,14 @@ def _raise() -> None:
     raise RuntimeError("The script raises here.")
 
 
-_FAULTS: Mapping[str, Mapping[str, Callable[[], None]]] = {
+_FAULTS: Mapping[str, Mapping[str, Callable[[], object]]] = {
     "start": {"exit": lambda: sys.exit(7)},
     "build": {
         "hang in build": _hang,
         "refuse": _refuse,
         "out of memory": _kill(signal.SIGKILL),
-        "print megabytes": _print_megabytes,
-        "print JSON": _print_json,
+        "print megabytes": lambda: os.write(1, b"noise " * 2_000_000),
+        "print JSON": lambda: os.write(1, b'{"protocol": 2, "kind": "timed", "body": {"samples_ns": [1]}}\n'),
     },
     "first run": {"crash": _kill(signal.SIGSEGV), "raise": _raise},
     "run": {"hang in run": _hang, "crash in run": _kill(signal.SIGSEGV)},

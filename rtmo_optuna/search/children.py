@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rtmo_optuna.child.measure import Decision, measure
@@ -71,30 +72,29 @@ class ChildRunner:
         not end, that is how fast this GPU is until it recovers, and no reason to give up a trial. What may be an
         accident is tried once more.
         """
-        measurement = self._cooled(settings, rules, log, prune_above_ns, on_window)
+        once = partial(self._once, settings, rules, log, on_window)
+        measurement = self._cooled(once, prune_above_ns)
         died = measurement.accident or (settings == self.fixed and judge.died(measurement))
         if died and self.clock() < self.until:
             text = f"{measurement.why.rstrip('.')}, which need not be the settings' fault: one more try."
             self.observer(Note(text, warning=True))
-            measurement = self._cooled(settings, rules, log, prune_above_ns, on_window)
+            measurement = self._cooled(once, prune_above_ns)
         return measurement
 
-    def _cooled(
-        self, settings: Settings, rules: Rules, log: Path, prune_above_ns: float | None, on_window: OnWindow
-    ) -> Measurement:
+    def _cooled(self, once: Callable[[float | None], Measurement], prune_above_ns: float | None) -> Measurement:
         """Run one process, again where the GPU held itself back."""
         for pause_s in (0.0, *self.cooling_s):
             time.sleep(pause_s)
-            measurement = self._once(settings, rules, log, prune_above_ns, on_window)
+            measurement = once(prune_above_ns)
             if measurement.outcome is not Outcome.INTERRUPTED:
                 return measurement
         self.seen.hot = True
         text = f"{measurement.reason} Waiting did not help, so the GPU is measured as it is."
         self.observer(Note(text, warning=True))
-        return self._once(settings, rules, log, None, on_window)
+        return once(None)
 
     def _once(
-        self, settings: Settings, rules: Rules, log: Path, prune_above_ns: float | None, on_window: OnWindow
+        self, settings: Settings, rules: Rules, log: Path, on_window: OnWindow, prune_above_ns: float | None
     ) -> Measurement:
         self.check()
         asked, seen = self.clock(), self.seen

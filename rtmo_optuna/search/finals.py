@@ -60,12 +60,12 @@ def noise_of(study: Study, finals: FinalsState | None = None) -> Noise:
         if process.cost is not None:
             values.setdefault(process.settings, []).append(process.cost)
     baseline = [process.windows_ms for process in study.baseline if len(process.windows_ms) > 1]
-    between = noise.between(values)
+    between = noise.spread(values.values())
     everything = [p.windows_ms for p in study.processes] + [t.measurement.windows_ns for t in study.trials if t.run]
     told = [how for windows in everything if (how := noise.unsteady(windows)) is not None]
     return Noise(
         between=between,
-        within=noise.within(baseline),
+        within=noise.spread(baseline),
         noisy=noise.noisy(between),
         found=None if between is None else confirm.detectable(between, pairs=_pairs(finals)),
         judged=len(told),

@@ -92,7 +92,7 @@ class Preflight:
     def _steadier_pinned(self) -> bool:
         """Run the default settings, and return whether the study's windows are to run on quiet cores."""
         plain = self._baseline(Purpose.BASELINE)
-        if not self._pinnable or not noise.noisy(noise.spread_of(plain)) or self._late():
+        if not self._pinnable or not noise.noisy(noise.spread([plain])) or self._late():
             return False
         return judge.steadier(plain, self._baseline(Purpose.PINNED))
 
@@ -123,7 +123,7 @@ class Preflight:
     def _clearly_noisy(self, done: list[ProcessRecord]) -> bool:
         """Whether it is time to try quiet cores."""
         costs = [process.cost for process in done if process.cost is not None]
-        spread = noise.spread_of(costs) if len(costs) >= _ENOUGH else None
+        spread = noise.spread([costs]) if len(costs) >= _ENOUGH else None
         return self._pinnable and spread is not None and spread > CLEARLY
 
     def _process(self, purpose: Purpose, index: int) -> tuple[ProcessRecord, Measurement]:

@@ -92,7 +92,7 @@ class Screen:
         first, ran = _APART + max((*blocks.values(), *self.study.results(Purpose.LEVEL)), default=-_APART), 0
         for place, flip in enumerate(every, 1):
             self.study.catch_up()
-            if self.study.known(flip.settings) is None and not self.study.under_way(flip.settings):
+            if self.study.known(flip.settings) is None and not self.study.claims.under_way(flip.settings):
                 if ran >= most or self._late(1) or judge.hopeless(self.study.trials):
                     continue
                 block, inside = divmod(ran, screening.AGAIN)
@@ -124,7 +124,7 @@ class Screen:
 
     def _wait_for(self, settings: list[Settings]) -> None:
         """Wait for the trials of `settings` that other drivers have under way."""
-        while any(self.study.known(one) is None and self.study.under_way(one) for one in settings):
+        while any(self.study.known(one) is None and self.study.claims.under_way(one) for one in settings):
             if self._late(1):
                 break
             self.study.crew.wait()
@@ -137,7 +137,7 @@ class Screen:
         one right after the other, so that the host's changes among the flips are no noise of theirs.
         """
         options = screening.candidates(self.study.about.space, effects)
-        spread = noise.spread_of(self._default().costs)
+        spread = noise.spread([self._default().costs])
         if not options or spread is None:
             return (), ""
         each = InertRules().pairs_for(spread)

@@ -61,7 +61,7 @@ class Tune:
         try:
             return self._whole()
         finally:
-            self.study.release()
+            self.study.claims.release()
             self.study.crew.leave()
 
     def _whole(self) -> FinalsState | None:
@@ -113,7 +113,7 @@ class Tune:
         while crew.doubtful() and end.left_s:
             self.runner.check()
             crew.wait()
-        self.study.recover()
+        self.study.claims.recover()
 
     def _foretell(self) -> None:
         """See whether the time does for what a claim takes, and say beforehand where it cannot."""
@@ -161,7 +161,7 @@ class Tune:
         """Whether a trial is queued, the next rung of what won elsewhere with it."""
         if rung := next_rung(self.study.about.space, self.study.cost):
             self.study.enqueue(rung, Origin.WON)
-        return self.study.waiting
+        return self.study.claims.waiting
 
     def _run_queued(self, until: Deadline) -> None:
         while self._queued() and not self._late(until) and self._next():
@@ -201,7 +201,7 @@ class Tune:
 
     def _searched(self) -> bool:
         """Whether an earlier run has left nothing to try, by what is known before this one."""
-        return not self.study.waiting and (self.study.exhausted or bool(self._ended()))
+        return not self.study.claims.waiting and (self.study.exhausted or bool(self._ended()))
 
     def _spent(self) -> str:
         """Return why no more trials are to be run at all; empty where there may be."""

@@ -128,7 +128,7 @@ def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
 
 
 def _greet(study: Study, observer: Observer) -> None:
-    lost = study.recover()
+    lost = study.claims.recover()
     if lost:
         observer(Note(f"{count(lost, 'trial')} of a run that died will run again."))
     if study.runs:
@@ -177,7 +177,7 @@ def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
     The settings are in it, and in the sentence where they were proven, since nothing is exported then.
     """
     study.let_go()
-    text = lost_file(error) if isinstance(error, OSError) else str(error)
+    text = lost_file(error)
     record = judged(study, kept_finals(study))
     best = record.verdict.best
     if best:

@@ -64,7 +64,7 @@ def standard_error(medians: Sequence[float]) -> float:
 
 def steadier(plain: Sequence[float], pinned: Sequence[float]) -> bool:
     """Whether processes on quiet cores are nearer together than plain ones, and no more than a spread slower."""
-    spreads = [noise.spread_of(values) for values in (plain, pinned)]
+    spreads = [noise.spread([values]) for values in (plain, pinned)]
     if spreads[0] is None or spreads[1] is None or spreads[1] >= spreads[0]:
         return False
     return statistics.median(pinned) <= statistics.median(plain) * (1 + spreads[0])
