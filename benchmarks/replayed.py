@@ -226,7 +226,8 @@ def _tell(
     if value is None:
         study.tell(trial, state=TrialState.PRUNED)
         return
-    told = Measurement(outcome, latency_ns=value * 1e6, second_ns=second and second * 1e6)
+    costs = (2 * value - second, second) if second else ()
+    told = Measurement(outcome, latency_ns=value * 1e6, second_ns=second and second * 1e6, costs=costs)
     trial.set_user_attr("measurement", encode(told))
     study.tell(trial, value)
 

@@ -81,7 +81,7 @@ def meet(studies: tuple[Study, Study], name: str) -> None:
     """Have both drivers' first call of a method `name` of Optuna's study return when both have come to it."""
     barrier = threading.Barrier(len(studies))
     for study in studies:
-        study._study = study._claims._study = cast("optuna.Study", Meeting(study._study, name, barrier))  # noqa: SLF001
+        study._study = study.claims._study = cast("optuna.Study", Meeting(study._study, name, barrier))  # noqa: SLF001
 
 
 @pytest.mark.parametrize("sampler", ["auto", "exhaustive"])

@@ -18,7 +18,7 @@ from rtmo_optuna.samplers import gp
 from rtmo_optuna.samplers.candidates import OverSpace, Params
 from rtmo_optuna.samplers.gp import Codes, Floats
 from rtmo_optuna.space.resolve import params_of
-from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.subject import SearchSpace
 
@@ -156,7 +156,5 @@ def _over_report(trials: Sequence[FrozenTrial]) -> list[float]:
 
 def _repeats(trial: FrozenTrial) -> list[float]:
     """Return the log distances of a trial's processes from its value: a leader has two, and it is their mean."""
-    told = trial.user_attrs.get("measurement", {})
-    found = Measurement(Outcome.MEASURED, latency_ns=told.get("latency_ns"), second_ns=told.get("second_ns"))
-    costs = told.get("costs") or found.processes_ns or [1.0]
+    costs = trial.user_attrs.get("measurement", {}).get("costs") or [1.0]
     return [math.log(cost / statistics.fmean(costs)) for cost in costs]

@@ -35,13 +35,9 @@ class FinalsState(FinalsRecord):
 
 
 def held_finals(study: Study) -> FinalsState | None:
-    """Return what race and confirmation left; None before them, or where an older version of this program kept them."""
+    """Return what race and confirmation left; None before them."""
     held = study.get("finals")
-    try:
-        kept = decode(FinalsState, held) if held else None
-    except (TypeError, ValueError, KeyError):
-        return None
-    return None if kept and kept.over and not kept.ended else kept
+    return decode(FinalsState, held) if held else None
 
 
 def kept_finals(study: Study) -> FinalsState | None:
@@ -126,7 +122,7 @@ class Finals:
         rivals = tuple(rival for rival in dict.fromkeys((default, kept.incumbent)) if not self.study.failed(rival))
         state = self._race(kept.rules, least_pairs(self.study, self.incumbent, searched=True))
         winner = self._plain(kept, state)
-        if kept.winner not in {None, winner}:  # another version's race, or a screening that went on: no pair fits
+        if kept.winner not in {None, winner}:  # after a screening that went on: no pair fits
             self.study.forget(Purpose.CONFIRMATION)
             kept = replace(kept, pairs=None, claims=())
         kept = replace(kept, blocks=state.blocks, raced=state.winner, winner=winner)

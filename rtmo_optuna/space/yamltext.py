@@ -18,8 +18,7 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.providers.base import Extra, Knob
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space import files, values
-from rtmo_optuna.space.extras import EXTRAS, extra_of, extra_value, is_entry, is_left_out
-from rtmo_optuna.space.installed import installed_entries
+from rtmo_optuna.space.extras import EXTRAS, extra_of, extra_value, installed_entries, is_entry, is_left_out
 from rtmo_optuna.types.request import Value
 
 INFO = "benchmark_info"

@@ -23,8 +23,6 @@ from rtmo_optuna.study.trials import ran
 from rtmo_optuna.types.study import StudyLine, StudyRecord
 
 _TRIES, _PAUSE_S = 20, 0.1
-_GONE = ("verdict", "complete", "hostname")
-"""What older versions kept of a study, and of its machine."""
 
 
 def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> Study:
@@ -89,7 +87,7 @@ def load_study(url: str, name: str) -> Study:
         known = ", ".join(sorted(studies)) or "none"
         raise UsageError(f"There is no study {name!r} in {without_password(url)}; there are: {known}.")
     try:
-        about = decode(StudyRecord, _without_gone(studies[name].user_attrs["about"]))
+        about = decode(StudyRecord, studies[name].user_attrs["about"])
     except (TypeError, ValueError, KeyError) as error:
         message = f"The study {name!r} was kept by another version of this program ({error}): begin a new one (--new)."
         raise UsageError(message) from error
@@ -99,11 +97,6 @@ def load_study(url: str, name: str) -> Study:
 def _is_ours(about: object) -> TypeGuard[dict[str, Any]]:
     """Whether that is what a study of this program says of itself: others keep studies in the same database."""
     return isinstance(about, dict) and about.keys() >= {"definition", "machine", "model_path"}
-
-
-def _without_gone(held: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {what: value for what, value in held.items() if what not in _GONE}
-    return plain | {"machine": {what: value for what, value in plain["machine"].items() if what not in _GONE}}
 
 
 def list_studies(url: str) -> tuple[StudyLine, ...]:

@@ -19,7 +19,6 @@ from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, 
 from rtmo_optuna.display import without_password, without_secrets
 from rtmo_optuna.errors import LostError, UsageError
 from rtmo_optuna.space.values import advice, nearest
-from rtmo_optuna.study import transaction
 from rtmo_optuna.study.retries import Patience, PatientStorage
 from rtmo_optuna.types.study import DEFAULT_STORAGE
 
@@ -105,7 +104,6 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         if file:
             _lock_early(opened)
         opened.patience = Patience(shown, file)
-        _hide_passwords(opened)
     except LostError as error:
         raise UsageError(f"{error} Check --storage.") from error
     except ImportError as error:
@@ -117,16 +115,6 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         message = f"The storage {shown} does not open: {without_secrets(reason, storage)}"
         raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
     return opened
-
-
-def _hide_passwords(opened: PatientStorage) -> None:
-    """Hide the passwords of storages' URLs that older versions of this program kept with their studies."""
-
-    def hidden(about: Any) -> Any:  # noqa: ANN401 - JSON
-        told = isinstance(about, dict) and isinstance(about.get("storage"), str)
-        return {**about, "storage": without_password(about["storage"])} if told else about
-
-    transaction.rewrite(opened, "about", hidden)
 
 
 def _opened(url: str) -> PatientStorage:

@@ -107,12 +107,8 @@ class Study(Kept):
 
     def costs(self, trial: TrialRecord) -> list[float]:
         """Return the costs of the trial's processes: one, two where it took the lead, none where it has no figure."""
-        cost, found = self.objective.cost(trial.measurement), trial.measurement
-        if found.costs:
-            return list(found.costs)
-        if cost is None or not found.latency_ns:
-            return [] if cost is None else [cost]
-        return [cost * process_ns / found.latency_ns for process_ns in found.processes_ns]
+        cost = self.objective.cost(trial.measurement)
+        return list(trial.measurement.costs) or ([] if cost is None else [cost])
 
     def cost(self, settings: Settings) -> float | None:
         """Return what `settings` cost: None where no trial ran them, infinite where it failed or was given up."""

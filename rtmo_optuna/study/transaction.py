@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -56,17 +55,6 @@ def _forget(opened: RDBStorage, study_id: int, names: Iterable[str]) -> None:
     with _create_scoped_session(opened.scoped_session) as session:
         for name in names:
             session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=name).delete()
-
-
-@patient
-def rewrite(opened: RDBStorage, name: str, change: Callable[[Any], Any]) -> None:
-    """Put what `change` makes of it in place of the attribute `name` of all studies, where that differs."""
-    with _create_scoped_session(opened.scoped_session) as session:
-        row: Any
-        for row in session.query(models.StudyUserAttributeModel).filter_by(key=name):
-            held = json.loads(row.value_json)
-            if (changed := change(held)) != held:
-                row.value_json = json.dumps(changed)
 
 
 @patient

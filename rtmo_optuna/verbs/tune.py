@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.digits import written
 from rtmo_optuna.errors import LostError, NothingMeasuredError, TunerError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.scratch import lost_file, scratch, sweep_scratch
@@ -20,7 +19,7 @@ from rtmo_optuna.search.verdict import judged
 from rtmo_optuna.show import report as show
 from rtmo_optuna.show.scores import exported
 from rtmo_optuna.show.sections.verdict import sentence
-from rtmo_optuna.show.words import count
+from rtmo_optuna.show.words import count, written
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import knob_table
