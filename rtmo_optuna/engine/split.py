@@ -9,7 +9,7 @@ are captured when the session is opened.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -23,22 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = Mapping[str, NDArray[Any]]
-
-
-class Selection(Protocol):
-    """What runs between the head and what follows."""
-
-    def run(self, feed: Arrays, options: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - ONNX Runtime ships no types
-        """Return the outputs by name; `feed` are the model's inputs."""
-        ...
-
-
-class Finish(Protocol):
-    """What follows the selection."""
-
-    def run(self, made: Arrays) -> dict[str, NDArray[Any]]:
-        """Return the outputs by name for what the selection `made`, which may be more than it takes."""
-        ...
 
 
 class SplitCall:
@@ -162,6 +146,12 @@ class LooseFinish:
             self._binding.bind_output(name, HOST_MEMORY)
         self._session.run_with_iobinding(self._binding, self._device.run_options(synchronize=True))
         return dict(zip(self._gives, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+Selection: TypeAlias = HostSelection | DeviceSelection
+"""What runs between the head and what follows: `run` returns its outputs by name, for the model's inputs."""
+Finish: TypeAlias = FixedFinish | LooseFinish
+"""What follows the selection: `run` returns its outputs by name, for what the selection made or more."""
 
 
 def _by_rows(array: NDArray[Any], axis: int | None) -> NDArray[Any]:

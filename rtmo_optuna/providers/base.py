@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rtmo_optuna.providers.cudart import Stream
+    from rtmo_optuna.providers.cudart import HostStream
     from rtmo_optuna.types.subject import Gpu
 
 Untyped: TypeAlias = Any
@@ -148,7 +148,7 @@ class Provider:
         del ort
         return f"{self.ort_name} does not load: ONNX Runtime does not say why."
 
-    def stream(self, device: int) -> Stream:
+    def stream(self, device: int) -> HostStream:
         """Return a stream for captures on the device of that number."""
         del device
         from rtmo_optuna.providers.cudart import HostStream  # noqa: PLC0415 - NumPy is loaded with the engine only
