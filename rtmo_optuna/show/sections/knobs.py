@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import (
+    Block,
     Bullets,
     Code,
     Column,
@@ -24,17 +25,10 @@ from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.scores import objective, scored
 from rtmo_optuna.show.words import NBSP, change, percent
 from rtmo_optuna.space.resolve import params_of
-from rtmo_optuna.types.findings import INERT_BELOW, Reading
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.stats import Effect
-    from rtmo_optuna.types.findings import KnobEffect
-    from rtmo_optuna.types.request import Value
-    from rtmo_optuna.types.study import StudyRecord
-
+from rtmo_optuna.stats import Effect
+from rtmo_optuna.types.findings import INERT_BELOW, KnobEffect, Reading
+from rtmo_optuna.types.request import Value
+from rtmo_optuna.types.study import StudyRecord
 
 MOST_EFFECTS = 20
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Column, Inline, Paragraph, Table, filled
+from rtmo_optuna.show.render.blocks import Block, Column, Inline, Paragraph, Table, filled
 from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Spans
 from rtmo_optuna.show.render.layout import FAR, apart, spaced, ticks
 from rtmo_optuna.show.scores import best_title
 from rtmo_optuna.show.words import NBSP, number, percent
-from rtmo_optuna.types.findings import Decided, Purpose
+from rtmo_optuna.types.findings import Decided, ProcessRecord, Purpose
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.study import Origin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.findings import ProcessRecord
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
+from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import (
+    Block,
     Bullets,
     Code,
     Column,
@@ -19,15 +20,8 @@ from rtmo_optuna.show.render.blocks import (
 )
 from rtmo_optuna.show.scores import differing
 from rtmo_optuna.show.words import number, percent
-from rtmo_optuna.types.measurement import FIGURES, Figure, GateMode, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.measurement import GateResult, OutputError
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
-
+from rtmo_optuna.types.measurement import FIGURES, Figure, GateMode, GateResult, Outcome, OutputError
+from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 MOST_WRONG = 10
 

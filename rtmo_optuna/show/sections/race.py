@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled, numbers, texts, without_empty
+from rtmo_optuna.show.render.blocks import (
+    Block,
+    Code,
+    Column,
+    Inline,
+    Paragraph,
+    Table,
+    filled,
+    numbers,
+    texts,
+    without_empty,
+)
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.render.layout import FAR, spaced, ticks
 from rtmo_optuna.show.scores import axis_name, differing, label, role_of, titles
 from rtmo_optuna.show.words import NBSP, change, number
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.findings import Racer
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.study import StudyRecord
-
+from rtmo_optuna.types.findings import Racer
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import StudyRecord
 
 MOST_RACERS = 16
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Paragraph, Table, filled, numbers, without_empty
+from rtmo_optuna.show.render.blocks import Block, Code, Column, Paragraph, Table, filled, numbers, without_empty
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.scores import (
     decided_by,
@@ -23,17 +23,9 @@ from rtmo_optuna.show.scores import (
 from rtmo_optuna.show.sections import noise, trials
 from rtmo_optuna.show.words import NBSP, change, number
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import TrialRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.measurement import Measurement
-    from rtmo_optuna.types.study import StudyRecord
-
+from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 LONGEST_LEAD = 48
 

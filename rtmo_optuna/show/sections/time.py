@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Column, Paragraph, Table, filled, numbers
+from rtmo_optuna.show.render.blocks import Block, Column, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Chart, Part, Role, Stack
 from rtmo_optuna.types.findings import Purpose
-from rtmo_optuna.types.measurement import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.measurement import StageTimes
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
-
+from rtmo_optuna.types.measurement import Outcome, StageTimes
+from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
     Role.START: lambda times: times.start_ns,

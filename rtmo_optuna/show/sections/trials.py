@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
@@ -14,12 +14,7 @@ from rtmo_optuna.show.render.layout import apart, ticks
 from rtmo_optuna.show.scores import decided_by, differing, objective, score, scored, with_unit
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
-
+from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 FAR = 2.0
 """A score beyond this many times the median or the default is drawn at the edge, so that it squashes nothing."""
