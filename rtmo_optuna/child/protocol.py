@@ -162,7 +162,6 @@ ANSWERS: Mapping[str, type[Answer]] = {
 }
 _KINDS = {kind: name for table in (REQUESTS, ANSWERS) for name, kind in table.items()}
 
-
 M = TypeVar("M")
 
 

@@ -102,7 +102,10 @@ class FixedFinish:
         parts = [
             self._part(given, start, min(self._rows, count - start)) for start in range(0, max(count, 1), self._rows)
         ]
-        return {name: _joined([part[name] for part in parts], self._axes.get(name)) for name in self._fixed.brought}
+        if len(parts) == 1:
+            return parts[0]
+        axes, first = self._axes, parts[0]
+        return {n: np.concatenate([p[n] for p in parts], axes[n]) if n in axes else first[n] for n in first}
 
     def _part(self, given: Arrays, start: int, count: int) -> dict[str, NDArray[Any]]:
         """Return the outputs for `count` rows from `start` on."""
@@ -156,7 +159,3 @@ Finish: TypeAlias = FixedFinish | LooseFinish
 
 def _by_rows(array: NDArray[Any], axis: int | None) -> NDArray[Any]:
     return array if axis is None else np.moveaxis(array, axis, 0)
-
-
-def _joined(parts: Sequence[NDArray[Any]], axis: int | None) -> NDArray[Any]:
-    return parts[0] if axis is None or len(parts) == 1 else np.concatenate(parts, axis)

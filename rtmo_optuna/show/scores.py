@@ -18,7 +18,6 @@ from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord
 _COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
 """Outcomes whose latency tells what the settings do; a pruned run's value rests on fewer windows."""
 
-
 _SOURCES = (
     ("", (Purpose.CONFIRMATION,)),
     (" (race)", (Purpose.RACE, Purpose.BASELINE, Purpose.PINNED)),

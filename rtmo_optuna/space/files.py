@@ -29,7 +29,6 @@ NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
 _BACKUPS = 10
 _STAMP = "%Y%m%d-%H%M%S"
 
-
 _MOST_BYTES = 1 << 20
 _MOST_EVENTS = 20_000
 _MOST_DEEP = 64
@@ -119,21 +118,20 @@ def replace(path: Path, old: bytes | None, text: str) -> Path | None:
 
 
 def _put(path: Path, data: bytes, old: bytes | None) -> None:
-    """Put `data` into the file `path`, by a new file that takes its name where such a one can be all that it was."""
+    """Put `data` into the file `path`, by a new file that takes its name where such a one can be all that it was.
+
+    A file that is mounted, or has other names, stays the file that it is.
+    """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         _write_new(fresh, data, private=old is not None)
-        if old is None or (not _stays(path) and _made_alike(fresh, path)):
+        stays = old is not None and (inplace.is_mounted(path) or path.stat().st_nlink > 1)
+        if old is None or (not stays and _made_alike(fresh, path)):
             fresh.replace(path)
         else:
             inplace.rewrite(path, old, data)
     finally:
         fresh.unlink(missing_ok=True)
-
-
-def _stays(path: Path) -> bool:
-    """Whether `path` has to stay the file that it is: it is mounted, or has other names."""
-    return inplace.is_mounted(path) or path.stat().st_nlink > 1
 
 
 def _made_alike(fresh: Path, model: Path) -> bool:

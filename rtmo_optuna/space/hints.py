@@ -21,7 +21,6 @@ TOGETHER: Mapping[tuple[str, Value], tuple[str, Value]] = {
 The screening tries it alone and with that one. (A CUDA graph and its IO binding are one flat choice already.)
 """
 
-
 LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
     ({"provider": "openvino+bf16"}, {"provider": "openvino"}),
     ({"capture": "split+host"}, {"capture": "split"}, {"capture": "graph"}),

@@ -189,6 +189,10 @@ class Measurement:
         """The latency in milliseconds."""
         return None if self.latency_ns is None else self.latency_ns / 1e6
 
+    def quantile_ms(self, name: str) -> float | None:
+        """Return a quantile in milliseconds; None where there were too few calls for it."""
+        return self.quantiles_ns[name] / 1e6 if name in self.quantiles_ns else None
+
     @property
     def why(self) -> str:
         """The reason, with the stage before it where one is known."""

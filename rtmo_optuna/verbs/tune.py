@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.types.request import Settings, Value
     from rtmo_optuna.types.study import Observer
 
-
 BASELINE = 6
 QUICK_BASELINE = 3
 _LAST_WAIT_S = 10.0

@@ -93,8 +93,9 @@ def _move(tensor: TensorProto, base: Path, data: Path) -> None:
     if tensor.data_type == tensor.STRING or _size(tensor) < _SMALL_BYTES:
         _embed(tensor, base)
         return
-    _align(data)
-    start = data.stat().st_size
+    with data.open("ab") as stream:
+        stream.write(bytes(-stream.tell() % _ALIGNMENT))
+        start = stream.tell()
     if tensor.data_location == tensor.EXTERNAL:
         source, offset, length = _source(tensor, base)
         copy_bytes(source, offset, length, data)
@@ -111,11 +112,6 @@ def _move(tensor: TensorProto, base: Path, data: Path) -> None:
     del tensor.external_data[:]
     for key, value in (("location", data.name), ("offset", start), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
-
-
-def _align(data: Path) -> None:
-    with data.open("ab") as stream:
-        stream.write(bytes(-stream.tell() % _ALIGNMENT))
 
 
 def _source(tensor: TensorProto, base: Path) -> tuple[Path, int, int]:

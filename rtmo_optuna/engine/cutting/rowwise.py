@@ -79,10 +79,6 @@ def _aligned(node: NodeProto, view: View) -> bool:
     return len(places) == 1
 
 
-def _reshapes(node: NodeProto, view: View) -> bool:
-    return view.before(node.input[0]) == view.before(node.output[0])
-
-
 def _transposes(node: NodeProto, view: View) -> bool:
     rank = len(view.shape(node.input[0]))
     order = view.numbers(node, "perm", -1) or [*reversed(range(rank))]
@@ -141,13 +137,9 @@ def _gathers_tuples(node: NodeProto, view: View) -> bool:
     return data is None and places == view.axis(node.output[0])
 
 
-def _tiles(node: NodeProto, view: View) -> bool:
-    return view.axis(node.input[0]) == view.axis(node.output[0])
-
-
 RULES: Mapping[str, Callable[[NodeProto, View], bool]] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _aligned),
-    **dict.fromkeys(RESHAPING, _reshapes),
+    **dict.fromkeys(RESHAPING, lambda node, view: view.before(node.input[0]) == view.before(node.output[0])),
     **{
         f"Reduce{kind}": _elsewhere(attribute="axes", place=1, default=None)
         for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
@@ -163,7 +155,7 @@ RULES: Mapping[str, Callable[[NodeProto, View], bool]] = {
     "MatMul": _multiplies,
     "Slice": _elsewhere(attribute="axes", place=3, default=None),
     "Split": _elsewhere(attribute="axis", place=-1, default=0),
-    "Tile": _tiles,
+    "Tile": lambda node, view: view.axis(node.input[0]) == view.axis(node.output[0]),
     "Transpose": _transposes,
 }
 """Whether a node, with rows in and out, keeps each to itself; an operator that is not here is not known to."""

@@ -18,7 +18,6 @@ from rtmo_optuna.types.request import Settings
 
 Block: TypeAlias = Mapping[Settings, float | None]
 
-
 _LEAST_BLOCKS = 5
 
 

@@ -188,7 +188,8 @@ def candidates(space: SearchSpace, effects: Iterable[KnobEffect]) -> tuple[Optio
     tested, nor is one that another candidate would make meaningless.
     """
     alone = [found for found in effects if len(found.options) == 1]
-    live = {f.options[0][0] for f in alone if f.reading is Reading.FASTER or _undecided_otherwise(f)}
+    other = (Reading.UNDECIDED, False)
+    live = {f.options[0][0] for f in alone if f.reading is Reading.FASTER or (f.reading, f.equal_outputs) == other}
     default = params_of(space, space.fixed) or {}
     chosen: list[KnobEffect] = []
     for found in alone:
@@ -196,10 +197,6 @@ def candidates(space: SearchSpace, effects: Iterable[KnobEffect]) -> tuple[Optio
         if near and found.options[0][0] not in live and all(_beside(space, default, found, o) for o in chosen):
             chosen.append(found)
     return tuple(found.options[0] for found in chosen)
-
-
-def _undecided_otherwise(found: KnobEffect) -> bool:
-    return found.reading is Reading.UNDECIDED and not found.equal_outputs
 
 
 def _beside(space: SearchSpace, default: Mapping[str, Value], one: KnobEffect, other: KnobEffect) -> bool:

@@ -20,8 +20,8 @@ from rtmo_optuna.show.render.blocks import (
 )
 from rtmo_optuna.show.scores import differing
 from rtmo_optuna.show.words import number, percent
-from rtmo_optuna.types.measurement import FIGURES, Figure, GateMode, GateResult, Outcome, OutputError
-from rtmo_optuna.types.study import StudyRecord, TrialRecord
+from rtmo_optuna.types.measurement import FIGURES, Figure, GateMode, GateResult, Outcome
+from rtmo_optuna.types.study import StudyRecord
 
 MOST_WRONG = 10
 
@@ -85,15 +85,14 @@ def wrong(record: StudyRecord) -> Table | None:
         for error in trial.measurement.gate.errors
         if error.wrong
     ]
-    rows = tuple(_refused(record, trial, error) for trial, error in refused[:MOST_WRONG])
+    rows: list[tuple[Inline, ...]] = [
+        (Code(str(differing(record, trial.settings))), Code(error.name), words.sentence(error.wrong))
+        for trial, error in refused[:MOST_WRONG]
+    ]
     if len(refused) > MOST_WRONG:
-        rows = (*rows, (f"and {len(refused) - MOST_WRONG} more", "", ""))
+        rows.append((f"and {len(refused) - MOST_WRONG} more", "", ""))
     columns = (Column("Refused settings", wide=True), Column("Output"), Column("What is wrong", wide=True))
-    return Table(columns, rows) if rows else None
-
-
-def _refused(record: StudyRecord, trial: TrialRecord, error: OutputError) -> tuple[Inline, ...]:
-    return Code(str(differing(record, trial.settings))), Code(error.name), words.sentence(error.wrong)
+    return Table(columns, tuple(rows)) if rows else None
 
 
 def _worst(results: list[GateResult]) -> dict[tuple[str, str], float]:

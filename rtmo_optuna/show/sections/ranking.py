@@ -156,8 +156,8 @@ def table(record: StudyRecord) -> Table | None:
             "" if latency else number(standing.score),
             _middle(standing, OBJECTIVES["throughput"].score, number),
             _middle(standing, lambda m: m.latency_ms, number),
-            _middle(standing, _p90, number),
-            _middle(standing, OBJECTIVES["p99"].score, number),
+            _middle(standing, lambda m: m.quantile_ms("p90"), number),
+            _middle(standing, lambda m: m.quantile_ms("p99"), number),
             _middle(standing, lambda m: m.gpu_memory_bytes, words.gib),
             "" if default is None else change(standing.score / default),
             ", ".join(_notes(record, standing)),
@@ -172,11 +172,6 @@ def table(record: StudyRecord) -> Table | None:
 def _middle(standing: Standing, read: Callable[[Measurement], float | None], write: Callable[[float], str]) -> str:
     value = stats.middle(read(trial.measurement) for trial in standing.trials)
     return "" if value is None else write(value)
-
-
-def _p90(measurement: Measurement) -> float | None:
-    value = measurement.quantiles_ns.get("p90")
-    return None if value is None else value / 1e6
 
 
 def _notes(record: StudyRecord, standing: Standing) -> Iterator[str]:
