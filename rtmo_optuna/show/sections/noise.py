@@ -66,10 +66,11 @@ def table(record: StudyRecord) -> Table | None:
         rows.append(("Unsteady processes", f"{sum(found.unsteady.values())} of {found.judged}", text))
     dropped = _dropped(record)
     if rows or dropped:
-        reasons = [f"{reason}: {amount}" for reason, amount in dropped.most_common()]
-        why = f"Disturbed and measured again ({', '.join(reasons)})." if reasons else "None was disturbed."
+        reasons = ", ".join(f"{reason}: {amount}" for reason, amount in dropped.most_common())
+        why = f"Disturbed and measured again ({reasons})." if reasons else "None was disturbed."
         rows.append(("Windows dropped", str(dropped.total()), why))
-    if left_out := _left_out(record):
+    beside = sum(process.left_out for process in record.processes)
+    if left_out := beside + sum(trial.measurement.left_out for trial in record.runs):
         text = "Single calls beside which the core was slow, or shared: left out of their windows."
         rows.append(("Calls left out", str(left_out), text))
     columns = (Column("Figure"), Column("Value", number=True), Column("What it says", wide=True))
@@ -79,11 +80,6 @@ def table(record: StudyRecord) -> Table | None:
 def _ran(record: StudyRecord, *purposes: Purpose) -> tuple[ProcessRecord, ...]:
     """Return the processes beside the trials that ran for `purposes`, in order."""
     return tuple(process for process in record.processes if process.purpose in purposes)
-
-
-def _left_out(record: StudyRecord) -> int:
-    """Return how many calls of windows that count were left out, since they ran on a slow core."""
-    return sum(trial.measurement.left_out for trial in record.runs) + sum(p.left_out for p in record.processes)
 
 
 def _dropped(record: StudyRecord) -> Counter[str]:

@@ -102,7 +102,11 @@ def chart(record: StudyRecord) -> Chart | None:
         if stage.name != TRIALS
     }
     trials = [
-        (f"{outcome.value}\n{words.count(len(group), 'trial')}", _spent(group)) for outcome, group in _ended(record)
+        (
+            f"{outcome.value}\n{words.count(len(group), 'trial')}",
+            {stage: sum(one[stage] for one in group) for stage in STAGES},
+        )
+        for outcome, group in _ended(record)
     ]
     before = [bar for name, bar in whole.items() if name in BEFORE]
     bars = dict([*before, *trials, *(bar for name, bar in whole.items() if name not in BEFORE)])
@@ -135,15 +139,11 @@ def chart(record: StudyRecord) -> Chart | None:
     )
 
 
-def _ended(record: StudyRecord) -> list[tuple[Outcome, list[TrialRecord]]]:
-    groups = [
-        (o, [t for t in record.runs if t.measurement.outcome is o and sum(spent(t).values()) > 0]) for o in Outcome
-    ]
-    return [(outcome, trials) for outcome, trials in groups if trials]
-
-
-def _spent(trials: list[TrialRecord]) -> dict[Role, float]:
-    return {stage: sum(spent(trial)[stage] for trial in trials) for stage in STAGES}
+def _ended(record: StudyRecord) -> list[tuple[Outcome, list[dict[Role, float]]]]:
+    """Return what trials spent by how they ended, those that took any time."""
+    told = [(trial.measurement.outcome, spent(trial)) for trial in record.runs]
+    groups = [(o, [each for outcome, each in told if outcome is o and sum(each.values()) > 0]) for o in Outcome]
+    return [group for group in groups if group[1]]
 
 
 def study_times(record: StudyRecord) -> Table | None:
