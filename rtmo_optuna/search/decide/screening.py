@@ -188,8 +188,8 @@ def candidates(space: SearchSpace, effects: Iterable[KnobEffect]) -> tuple[Optio
     tested, nor is one that another candidate would make meaningless.
     """
     alone = [found for found in effects if len(found.options) == 1]
-    other = (Reading.UNDECIDED, False)
-    live = {f.options[0][0] for f in alone if f.reading is Reading.FASTER or (f.reading, f.equal_outputs) == other}
+    live = {f.options[0][0] for f in alone if f.reading is Reading.FASTER}
+    live |= {f.options[0][0] for f in alone if f.reading is Reading.UNDECIDED and not f.equal_outputs}
     default = params_of(space, space.fixed) or {}
     chosen: list[KnobEffect] = []
     for found in alone:
