@@ -8,19 +8,7 @@ from itertools import pairwise
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import (
-    Block,
-    Bullets,
-    Code,
-    Column,
-    Inline,
-    Paragraph,
-    Table,
-    filled,
-    numbers,
-    texts,
-    without_empty,
-)
+from rtmo_optuna.show.render.blocks import Block, Bullets, Code, Inline, Paragraph, Table, filled, numbers, texts
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.scores import objective, scored
 from rtmo_optuna.show.words import NBSP, change, percent
@@ -70,12 +58,9 @@ def _screened(record: StudyRecord) -> Iterator[Block]:
 def _flips(record: StudyRecord, effects: tuple[KnobEffect, ...]) -> Table:
     goal = objective(record)
     lower = goal.lower_is_better
-    columns = (
-        Column("Choice"),
-        *numbers(f"Change of {goal.name}", f"98{NBSP}% interval"),
-        *texts("From", "Outputs", "Reading"),
-    )
-    return without_empty(Table(columns, tuple(_flip(effect, lower_is_better=lower) for effect in effects)))
+    figures = numbers(f"Change of {goal.name}", f"98{NBSP}% interval")
+    columns = (*texts("Choice"), *figures, *texts("From", "Outputs", "Reading"))
+    return Table(columns, tuple(_flip(effect, lower_is_better=lower) for effect in effects)).without_empty()
 
 
 def _flip(effect: KnobEffect, *, lower_is_better: bool) -> tuple[Inline, ...]:
@@ -206,11 +191,8 @@ def table(record: StudyRecord, found: tuple[Effect, ...] | None = None) -> Table
         for choice in dimension.choices
         if (dimension.name, choice.label) not in seen
     ]
-    columns = (
-        *texts("Choice", "Against"),
-        *numbers(f"Change of {goal.name}", f"95{NBSP}% interval", "Runs"),
-        Column("Reading"),
-    )
+    figures = numbers(f"Change of {goal.name}", f"95{NBSP}% interval", "Runs")
+    columns = (*texts("Choice", "Against"), *figures, *texts("Reading"))
     return Table(columns, tuple(rows))
 
 

@@ -16,7 +16,6 @@ from rtmo_optuna.show.render.blocks import (
     filled,
     numbers,
     texts,
-    without_empty,
 )
 from rtmo_optuna.show.scores import differing
 from rtmo_optuna.show.words import number, percent
@@ -73,7 +72,7 @@ def table(record: StudyRecord) -> Table | None:
             _shown(worst.get((name, figure)), share=known.share),
         ))  # fmt: skip
     columns = (*texts("Output", "Compared", "Figure"), *numbers("Default's own", "Limit, at least", "Worst accepted"))
-    return without_empty(Table(columns, tuple(rows))) if rows else None
+    return Table(columns, tuple(rows)).without_empty() if rows else None
 
 
 def wrong(record: StudyRecord) -> Table | None:

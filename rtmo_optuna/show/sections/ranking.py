@@ -7,19 +7,9 @@ from dataclasses import dataclass, replace
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Block, Code, Column, Paragraph, Table, filled, numbers, without_empty
+from rtmo_optuna.show.render.blocks import Block, Code, Column, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
-from rtmo_optuna.show.scores import (
-    decided_by,
-    differing,
-    label,
-    objective,
-    role_of,
-    score,
-    scored,
-    titles,
-    with_unit,
-)
+from rtmo_optuna.show.scores import decided_by, differing, label, objective, role_of, score, scored, titles, with_unit
 from rtmo_optuna.show.sections import noise, trials
 from rtmo_optuna.show.words import NBSP, change, number
 from rtmo_optuna.space.objectives import OBJECTIVES
@@ -166,7 +156,7 @@ def table(record: StudyRecord) -> Table | None:
     ]
     best = record.verdict.best
     marked = frozenset(i for i, standing in enumerate(listed) if best and standing.settings == best.settings)
-    return without_empty(Table(columns, tuple(rows), marked))
+    return Table(columns, tuple(rows), marked).without_empty()
 
 
 def _middle(standing: Standing, read: Callable[[Measurement], float | None], write: Callable[[float], str]) -> str:

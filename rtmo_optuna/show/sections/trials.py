@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table, numbers, without_empty
+from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table, numbers
 from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Shape
 from rtmo_optuna.show.render.layout import apart, ticks
 from rtmo_optuna.show.scores import decided_by, differing, objective, score, scored, with_unit
@@ -202,7 +202,7 @@ def failures(record: StudyRecord) -> Table | None:
     )
     why, where = Column("Reason", wide=True), Column("Settings", wide=True)
     columns = (*numbers("Runs"), Column("Stage"), why, Column("In common"), where)
-    return without_empty(Table(columns, rows)) if rows else None
+    return Table(columns, rows).without_empty() if rows else None
 
 
 def _grouped(told: Iterable[tuple[T, TrialRecord]]) -> list[tuple[T, list[TrialRecord]]]:
