@@ -1,7 +1,5 @@
 """The user's cache folder, files that are put in place in one step, and hashes of what files hold."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

@@ -1,7 +1,5 @@
 """Dataclasses to JSON-ready values and back, driven by their type hints."""
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 import functools

@@ -1,7 +1,5 @@
 """Folders for files that nobody needs afterwards: locked by whoever uses them, swept where that one has died."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

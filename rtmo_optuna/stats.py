@@ -1,7 +1,5 @@
 """Statistics in plain NumPy; scipy is imported where it is used, because it takes most of a second."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Spawns a child in a process group of its own, talks to it in lock-step, times it out and kills it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

@@ -1,7 +1,5 @@
 """From a request to what a child found out; a dead child becomes a FAILED Measurement, never an exception."""
 
-from __future__ import annotations
-
 import enum
 import math
 import time

@@ -1,7 +1,5 @@
 """Calls at a fixed rate, as a camera's frames come: their schedule, and the time that it makes a process take."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

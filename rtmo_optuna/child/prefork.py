@@ -1,7 +1,5 @@
 """Children made ahead: imports and libraries are paid for by several at once, and never while a window is timed."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import time

@@ -4,8 +4,6 @@ The request goes to the child's stdin, followed by `next N` for each window, of 
 come back on a file descriptor of their own, since native libraries print to stdout.
 """
 
-from __future__ import annotations
-
 import enum
 import json
 from collections.abc import Callable, Mapping

@@ -6,8 +6,6 @@ beside the study's database, since that may be on another host; a host that lack
 differs in rounding at most, far less than what the output gate allows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Mapping

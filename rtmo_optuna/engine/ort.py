@@ -3,8 +3,6 @@
 Its only importer, and only where a session is opened: the parent never does.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Mapping, Sequence

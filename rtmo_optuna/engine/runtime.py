@@ -1,7 +1,5 @@
 """What an application needs to run exactly what was tuned: a session opened as config.yaml says."""
 
-from __future__ import annotations
-
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence

@@ -6,8 +6,6 @@ Its model is a JSON file: `base_ms`, `within` and `between` (relative spread of 
 fits).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

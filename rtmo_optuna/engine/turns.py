@@ -5,8 +5,6 @@ what it refuses breaks the capture too. Sessions of ours therefore wait for a ca
 capture waits for them.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Whether a model's files are still those that a study was made for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,8 +3,6 @@
 Part of the child, whose start is timed: standard library only, and of it only what is loaded anyway.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

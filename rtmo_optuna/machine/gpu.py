@@ -1,7 +1,5 @@
 """NVIDIA GPUs as NVML tells them: which ones CUDA programs started here see, their memory, who else is on them."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

@@ -1,7 +1,5 @@
 """The host: what it is made of, which processes live on it, and whose turn it is on a device."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import math

@@ -1,7 +1,5 @@
 """The host's processor, with the CPU provider and OpenVINO as rivals: which of them runs a model is a knob."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

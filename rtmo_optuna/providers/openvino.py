@@ -5,8 +5,6 @@ does not know it. Without a word on the precision it multiplies in bfloat16 wher
 rounding that a model's outputs always bear: here float32 is the default, and the others are choices.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Providers that a package of their own brings as a library, which ONNX Runtime loads once it is told where it lies."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Its options are those of the header that comes with 0.5.0, tensorrt_rtx_provider
 card that it takes: what is known is that an H100 is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

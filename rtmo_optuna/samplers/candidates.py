@@ -1,7 +1,5 @@
 """The combinations of a space that a sampler may still propose, and what every sampler of ours shares."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

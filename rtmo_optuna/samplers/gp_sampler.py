@@ -1,7 +1,5 @@
 """The sampler for small categorical spaces: a Gaussian process that sees every settings at once."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The table of samplers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

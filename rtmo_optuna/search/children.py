@@ -1,7 +1,5 @@
 """The runner of a tune: each process is an isolated child on this machine's device."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

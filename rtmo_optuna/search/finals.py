@@ -1,7 +1,5 @@
 """Race and confirmation run for real: fresh processes in blocks and pairs, each kept at once, so that both resume."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """What must be known of the host before the search: its noise, and how far the default's outputs are from the CPU's."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, replace
 

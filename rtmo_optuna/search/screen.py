@@ -1,7 +1,5 @@
 """The screening run for real: each knob flipped once, then the test of those that seem to do nothing. It resumes."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable

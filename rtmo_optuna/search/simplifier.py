@@ -1,7 +1,5 @@
 """The race's winner made plain for real: what nothing speaks for is put back, in fresh processes that resume."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A whole tune in order: preflight, search, race and confirmation, each within its share of the time."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from dataclasses import dataclass, field, replace

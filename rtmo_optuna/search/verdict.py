@@ -1,7 +1,5 @@
 """What a study may claim, what it exports, and its record with all that it has found."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable

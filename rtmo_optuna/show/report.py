@@ -1,7 +1,5 @@
 """The report: its sections in order, and all its files on disk."""
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The trials of a study by the study's objective: who stands where, in which unit, against what."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Numbers and settings as people read them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

@@ -3,8 +3,6 @@
 The guide, which is pure data here, was written for ONNX Runtime 1.18 and cuDNN 8.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`benchmark_info`: what a tune writes beside the settings, and what is read of it; a person may have edited it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields

@@ -1,7 +1,5 @@
 """config.yaml in and out: what it holds, and what is written into it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

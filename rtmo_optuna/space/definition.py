@@ -3,8 +3,6 @@
 The head of studies/cuda.yaml describes the format. Names that live higher up, the samplers, are handed in.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import deque
 from collections.abc import Callable, Collection, Mapping

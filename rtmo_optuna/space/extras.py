@@ -8,8 +8,6 @@ is all there is. Left out are those that write files, log, say how a model's fil
 and threads of the caller's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.util

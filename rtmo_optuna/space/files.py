@@ -1,7 +1,5 @@
 """Files that the user writes and reads: as UTF-8 text, places in it, and replaced in one step."""
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import glob

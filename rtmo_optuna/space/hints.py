@@ -4,8 +4,6 @@ Sources: recorded grids (benchmarks/data), and ONNX Runtime's CUDA provider sinc
 (onnxruntime/core/providers/cuda).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The table of objectives: what a study minimises or maximises."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """From a study definition and a machine to a search space, and between its parameters and settings."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

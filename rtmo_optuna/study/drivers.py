@@ -1,7 +1,5 @@
 """Who else works on a study: drivers on other GPUs and hosts, and which of them does what only one may do."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Mapping

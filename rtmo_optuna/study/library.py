@@ -1,7 +1,5 @@
 """The studies of a storage: create or resume one, load one, list them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import replace

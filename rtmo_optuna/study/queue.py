@@ -1,7 +1,5 @@
 """The queue of a study, and which of its trials has which settings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """A database that fails for a while is waited for; what fails for good ends in one sentence."""
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable

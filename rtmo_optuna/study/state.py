@@ -1,7 +1,5 @@
 """What is kept with a study beside its trials: processes, and what each part of a tune has found."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import optuna

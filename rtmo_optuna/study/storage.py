@@ -1,7 +1,5 @@
 """Opening the database that studies live in."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 import warnings

@@ -1,7 +1,5 @@
 """One Optuna study: create or resume, ask, report, tell, artifacts."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

@@ -1,7 +1,5 @@
 """What belongs together in the database, written in one transaction: a kill leaves all of it, or nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """What Optuna keeps of a trial: its attributes as a record, its files, and who runs it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Every type that flows through the program: frozen, slotted, units in names, no behaviour beyond derived values."""
 
-from __future__ import annotations
-
 import enum
 import json
 from collections.abc import Callable, Mapping

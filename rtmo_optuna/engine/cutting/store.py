@@ -5,8 +5,6 @@ Each file is written elsewhere and moved into place, so that whoever reads sees 
 make the same cut replace each other's files by equal ones.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ A pair is one fresh process of either settings, run one after the other. Only wh
 published: they were run after the winner was chosen, so that its luck is not in them.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping, Sequence

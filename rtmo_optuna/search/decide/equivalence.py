@@ -6,8 +6,6 @@ in a two-level factorial design with fold-over (Box, Hunter and Hunter, Statisti
 opposite effects cannot hide each other, and what dimensions do in twos falls out.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import random

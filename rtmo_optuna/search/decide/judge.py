@@ -1,7 +1,5 @@
 """Pure decisions: is a process measured well enough, is it to be pruned, which trial is best."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What won elsewhere, tried part upon part: what comes next follows from what was measured, and nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from rtmo_optuna.space.hints import LADDER

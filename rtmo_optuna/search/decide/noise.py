@@ -1,7 +1,5 @@
 """How noisy processes and their windows are, and a location that a few slow ones do not move: pure functions."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics

@@ -1,7 +1,5 @@
 """What to flip, what the flips say, and which dimensions may be frozen: pure decisions (search/screen.py runs them)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

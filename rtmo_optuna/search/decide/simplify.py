@@ -4,8 +4,6 @@ They are put back to their defaults, group by group, and each time what is left 
 that small losses cannot add up. Like the race this claims nothing: what is left is confirmed in pairs of its own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

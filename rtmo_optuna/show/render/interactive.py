@@ -1,7 +1,5 @@
 """Charts as plotly figures, for the HTML page and the dashboard."""
 
-from __future__ import annotations
-
 import math
 from itertools import accumulate, pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """Where things go on an axis, in the axis' own unit."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

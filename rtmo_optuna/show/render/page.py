@@ -1,7 +1,5 @@
 """The report as one HTML page that needs no network: text, tables, and plotly.js once."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

@@ -1,7 +1,5 @@
 """Marks as plotly's traces, in plain data: points, lines and bands."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping
 from typing import Any

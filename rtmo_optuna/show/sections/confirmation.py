@@ -1,7 +1,5 @@
 """The confirmation: the winner and its rivals in fresh pairs, and what they prove."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 
 from rtmo_optuna import stats

@@ -1,7 +1,5 @@
 """What each knob does here: flipped alone in the screening, and over all trials, all else equal."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import pairwise

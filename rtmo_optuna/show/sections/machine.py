@@ -1,7 +1,5 @@
 """What a study ran on, and which model with which input."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from rtmo_optuna.display import without_password

@@ -1,7 +1,5 @@
 """How steady the measurement was: windows of a process, processes of the default, what could be found."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """What the output gate saw: how far the outputs are from the reference, and whom it refused."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from rtmo_optuna.show import words

@@ -1,7 +1,5 @@
 """The race: fresh processes side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from rtmo_optuna.show import words

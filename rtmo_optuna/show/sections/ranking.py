@@ -1,7 +1,5 @@
 """The trials by their score: single measurements, which claim nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 

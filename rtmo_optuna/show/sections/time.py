@@ -1,7 +1,5 @@
 """Where the time went: of the study by its stages, of a trial by what its process was doing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 

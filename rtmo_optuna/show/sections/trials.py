@@ -1,7 +1,5 @@
 """The trials in order: each one's score, what failed, and what ran otherwise than asked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate

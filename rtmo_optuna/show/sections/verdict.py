@@ -1,7 +1,5 @@
 """The verdict in a sentence, how far it may be believed, the few numbers that matter, and how to apply it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 from rtmo_optuna.providers.table import PROVIDERS
