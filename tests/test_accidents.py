@@ -20,7 +20,7 @@ from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.space import configfile
 from rtmo_optuna.study.drivers import Crew
-from rtmo_optuna.study.library import has_study, list_studies, load_study, open_study
+from rtmo_optuna.study.library import has_study, load_study, open_study
 from rtmo_optuna.study.storage import open_storage
 from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.request import Settings
@@ -86,7 +86,7 @@ def test_a_driver_killed_before_any_commit_of_creating_taking_or_putting_back(tm
         folder.mkdir()
         killed = died(folder, commits)
         study = again(folder)
-        study.recover()
+        study.claims.recover()
         study.enqueue(DEFAULT, Origin.DEFAULT)
         assert TrialState.RUNNING not in states(study)
         assert states(study).count(TrialState.WAITING) == 1
@@ -135,7 +135,7 @@ def test_whatever_this_driver_has_running_is_put_back(tmp_path: Path) -> None:
     study = again(tmp_path)
     study.enqueue(DEFAULT, Origin.DEFAULT)
     assert study.ask()
-    study.release()
+    study.claims.release()
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
     assert finish(study, tmp_path) == DEFAULT
 
@@ -160,33 +160,13 @@ def test_files_of_a_trial_whose_driver_died_are_removed(tmp_path: Path, uploads:
     proposal.trial.set_user_attr("driver", {**proposal.trial.user_attrs["driver"], "pid": gone()})
     assert len(list((tmp_path / "artifacts").iterdir())) == 1 + uploads
     later = again(tmp_path)
-    assert later.recover() == 1
+    assert later.claims.recover() == 1
     assert len(list((tmp_path / "artifacts").iterdir())) == 1
     failed, waiting = later._study.get_trials()  # noqa: SLF001
     assert (failed.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)
     assert not [name for name in failed.system_attrs if name.startswith("artifacts:")]
     assert finish(later, tmp_path) == DEFAULT
     assert len(list((tmp_path / "artifacts").iterdir())) == 3
-
-
-def test_passwords_that_older_versions_kept_are_hidden(tmp_path: Path) -> None:
-    """Of every study in the database, whatever opens it; what is no study of ours stays as it is."""
-    study, url = again(tmp_path), f"sqlite:///{tmp_path}/studies.db"
-    about = study._study.user_attrs["about"]  # noqa: SLF001
-    clear = ["postgresql://me:hush@host/studies", "mysql://h/s?user=me&password=hush", "postgresql://me@host/studies"]
-    for number, storage in enumerate(clear):
-        other = optuna.create_study(study_name=f"other {number}", storage=url)
-        other.set_user_attr("about", {**about, "storage": storage})
-    optuna.create_study(study_name="theirs", storage=url).set_user_attr("about", "me:hush@h")
-    assert len(list_studies(url)) == 4
-    kept = {one.study_name: one.user_attrs["about"] for one in open_storage(url, create=False).get_all_studies()}
-    assert kept.pop("theirs") == "me:hush@h"
-    assert [kept[f"other {number}"]["storage"] for number in range(3)] == [
-        "postgresql://me:***@host/studies",
-        "mysql://h/s?user=me&password=***",
-        clear[2],
-    ]
-    assert kept["s"] == about == {**kept["other 0"], "storage": about["storage"]}
 
 
 @pytest.mark.parametrize("about", ["me", {}])
