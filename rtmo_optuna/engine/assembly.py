@@ -136,7 +136,7 @@ class _Parts:
         self._on_host = bool(spec.settings.get("split_on_host"))
         self._device = Device.captured(runtime.ort, runtime.provider, spec.device)
         self._notes: tuple[str, ...] = ()
-        products = sorted(parts.operators[self._middle].intersection(_PRODUCTS.split()))
+        products = sorted(set(_PRODUCTS.split()).intersection(parts.operators[self._middle]))
         if self._on_host and products:
             raise SettingsRefusedError(
                 f"split_on_host would run {', '.join(products)} on the host: what follows the operator that no graph "
@@ -175,7 +175,7 @@ class _Parts:
 
     def _settings(self, part: str, *, captured: bool) -> Settings:
         """Return the settings that mean something for a part."""
-        moot = set() if self._cut.operators[part] & _CONVOLUTIONS else set(_OF_CONVOLUTIONS)
+        moot = set() if _CONVOLUTIONS.intersection(self._cut.operators[part]) else set(_OF_CONVOLUTIONS)
         return _without(self._spec.settings, moot if captured else {*moot, _CAPTURED})
 
     def _open_middle(self) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
