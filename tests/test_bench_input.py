@@ -34,14 +34,15 @@ def test_json_tells_what_was_run_on_what(tmp_path: Path, capsys: pytest.CaptureF
     """Schema, date, shapes, input, machine, versions, and the latency of every process."""
     write_script(tmp_path, base_ms=1.0)
     found = json.loads(_bench(capsys, "script.json", "--engine", "scripted", "--timeout", "6s", "--json"))
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     made_of = found["made_of"]
     assert made_of["shapes"] == {"input": [1]}
     assert made_of["input"].startswith("made from the signature")
     assert made_of["machine"]["cores"] >= 1
     assert "onnxruntime" in made_of["versions"]
     assert made_of["date"].endswith("+00:00")
-    for side in (found["first"], found["second"]):
+    (pair,) = found["comparisons"]
+    for side in (pair["first"], pair["second"]):
         assert len(side["processes_ms"]) == side["processes"]
 
 

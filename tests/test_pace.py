@@ -337,6 +337,7 @@ def test_a_bench_at_a_pace(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert run("bench", "script.json", "--set", "enable_mem_pattern=0", "--rate", "100", "--pairs", "10", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["rate_hz"] == 100
-    assert found["verdict"] == "slower"
-    assert found["first"]["missed"] > 100 > found["second"]["missed"]
-    assert math.isclose(found["ratio"], 0.5, rel_tol=0.1)
+    (pair,) = found["comparisons"]
+    assert pair["verdict"] == "slower"
+    assert pair["first"]["missed"] > 100 > pair["second"]["missed"]
+    assert math.isclose(pair["ratio"], 0.5, rel_tol=0.1)

@@ -57,10 +57,10 @@ class Progress:
     there was none for ten seconds, so is where the run is.
     """
 
-    def __init__(self, *, err: bool = False) -> None:
-        """Draw on standard output, or on standard error with `err`."""
-        self._console = console(err=err)
-        self._terminal = self._console.is_terminal
+    def __init__(self, *, err: bool = False, quiet: bool = False) -> None:
+        """Draw on standard output, on standard error with `err`, or nothing at all where it is to be `quiet`."""
+        self._console = console(err=err, quiet=quiet)
+        self._terminal = self._console.is_terminal and not quiet
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._watched, daemon=True)

@@ -1,4 +1,4 @@
-"""The keys of configuration entries that the installed ONNX Runtime knows: its library holds them as strings.
+"""What the installed ONNX Runtime is, and the keys of entries that it knows: its library holds them as strings.
 
 A compiler may build a short one from pieces in the code, so that what is not found need not be unknown: `extras` has a
 table besides, which is all there is where the library cannot be read.
@@ -18,7 +18,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LIBRARY = "capi/onnxruntime_pybind11_state*"
+_BUILT = "capi/build_and_package_info.py"
+_NAMED = re.compile(r"^(\w+) = ['\"](.+)['\"]$", re.MULTILINE)
 _KEY = re.compile(rb"\0((?:session|ep|mlas|optimization)\.[a-z][\w.]{3,}[a-z0-9])(?=\0)")
+
+
+def installed_runtime() -> tuple[str, str]:
+    """Return the ONNX Runtime that would be imported, and the CUDA that it is built with, "none" where there is none.
+
+    Nothing is loaded: the package says both in a file.
+    """
+    found = importlib.util.find_spec("onnxruntime")
+    places = [Path(folder, _BUILT) for folder in (found and found.submodule_search_locations) or ()]
+    told = dict(_NAMED.findall("\n".join(place.read_text("utf-8") for place in places if place.exists())))
+    package, version = told.get("package_name", ""), told.get("__version__", "")
+    return f"{package} {version}".strip() or "none", told.get("cuda_version", "none")
 
 
 @functools.cache

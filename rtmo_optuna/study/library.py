@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -40,7 +41,7 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     name = _free(about.name, names) if new else about.name
     made = name in names and not _half_made(opened, name)
     if made:
-        _check_identity(name, _identity(opened, name) or {}, identity)
+        _check_identity(opened, name, about, identity)
     with database.quietly():
         sampler = SAMPLERS[about.definition.sampler](about.space, None)
     study = optuna.create_study(
@@ -59,11 +60,12 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     return Study(study, opened, url, replace(about, name=name))
 
 
-def foresee(url: str, name: str, identity: Mapping[str, str], *, new: bool) -> str:
+def foresee(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> str:
     """Return the name that `open_study` would give the study; nothing is made.
 
     Raises IdentityError as it would, and UsageError where the storage does not open.
     """
+    name = about.name
     file = database.sqlite_file(database.url_of(url))
     if file and not file.exists():
         return name
@@ -72,7 +74,7 @@ def foresee(url: str, name: str, identity: Mapping[str, str], *, new: bool) -> s
     if new:
         return _free(name, names)
     if name in names and not _half_made(opened, name):
-        _check_identity(name, _identity(opened, name) or {}, identity)
+        _check_identity(opened, name, about, identity)
     return name
 
 
@@ -153,14 +155,37 @@ def _identity(opened: RDBStorage, name: str) -> Mapping[str, str] | None:
     return None
 
 
-def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:
-    differences = [
-        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now"
-        for what in sorted(held.keys() | now.keys())
-        if held.get(what) != now.get(what)
-    ]
-    if differences:
-        message = f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(
-            differences
-        )
-        raise IdentityError(message)
+def _check_identity(opened: RDBStorage, name: str, about: StudyRecord, now: Mapping[str, str]) -> None:
+    held = _identity(opened, name) or {}
+    differing = [what for what in sorted(held.keys() | now.keys()) if held.get(what) != now.get(what)]
+    if not differing:
+        return
+    kept = opened.get_study_user_attrs(opened.get_study_id_from_name(name)).get("about")
+    typed = _as_it_was(kept, about, differing) if _is_ours(kept) else ""
+    what_to_do = (
+        f"give {typed}, as it was, or --new, which starts one beside it" if typed else "--new starts one beside it"
+    )
+    lines = (
+        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now" for what in differing
+    )
+    message = f"The study {name!r} was made for something else: {what_to_do}.\n" + "\n".join(lines)
+    raise IdentityError(message)
+
+
+def _as_it_was(kept: Mapping[str, Any], now: StudyRecord, differing: Collection[str]) -> str:
+    """Return the options that make a run what the study that is `kept` was made for; empty where options cannot."""
+    inputs, rate_hz = kept["inputs"], kept["definition"]["measuring"].get("rate_hz")
+    source = "" if inputs["source"] == now.inputs.source else re.split(r" \(|, letterboxed to ", inputs["source"])[0]
+    sizes = ((name, "x".join(map(str, shape))) for name, shape in inputs["shapes"].items())
+    shapes = (
+        " ".join(f"--shape {name}={size}" for name, size in sizes) if inputs.get("free_dimensions") else "no --shape"
+    )
+    options = {
+        "input": (source and f"--input {source}") if inputs["real"] else "no --input" if now.inputs.real else shapes,
+        "input shapes": shapes,
+        "fixed dimensions": shapes,
+        "calls a second": f"--rate {rate_hz:g}" if rate_hz else "no --rate",
+        "provider": f"--provider {kept['definition']['provider']}",
+    }
+    told = [options.get(what, "") for what in differing]
+    return " and ".join(dict.fromkeys(told)) if all(told) else ""

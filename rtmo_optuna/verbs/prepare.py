@@ -196,7 +196,7 @@ def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
     Raises UsageError as `plan` does, and where a study of this name was made for something else.
     """
     planned = plan(options, scratch)
-    name = foresee(options.storage, planned.about.name, planned.identity, new=options.new)
+    name = foresee(options.storage, planned.about, planned.identity, new=options.new)
     return replace(planned, about=replace(planned.about, name=name), report=checks.report_file(options.output, name))
 
 
