@@ -40,6 +40,7 @@ help: ## list the targets
 
 venv: environment-dev ## make the environment in VENV, the tools for development included
 
+tune: export THEN = the model is tuned, in ten minutes at most unless ARGS has a --timeout, and $(CONFIG) is written.
 tune: environment $(if $(MODEL),,model) ## find the fastest settings for MODEL (else for RTMO) and write them to CONFIG
 	@exec $(run) -m rtmo_optuna tune $(tuned) --config "$$CONFIG" $(ARGS)
 

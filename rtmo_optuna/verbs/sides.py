@@ -95,7 +95,8 @@ def settings_of(wanted: Sides, provider: str, config: configfile.ConfigFile) -> 
     subjects = [named(provider, config, side) for side in wanted.more]
     if wanted.changes or not wanted.more:
         subjects.insert(0, parsed(provider, held, wanted.changes))
-    if twice := next((one for i, one in enumerate(subjects) if one in {rival, *subjects[:i]}), None):
+    twice = next((one for i, one in enumerate(subjects) if one in {rival, *subjects[:i]}), None)
+    if twice is not None:
         which = "Both" if len(subjects) == 1 else "Two"
         message = f"{which} sides are the same settings ({twice}): name others with --set, --side or --against."
         raise UsageError(message)
