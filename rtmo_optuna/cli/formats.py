@@ -1,20 +1,14 @@
 """A comparison as text: for people, as Markdown, as CSV, as JSON."""
 
-from __future__ import annotations
-
 import csv
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from rtmo_optuna.cli.printed import as_json, print_table, say
-from rtmo_optuna.show.render.blocks import Code, Section, Table, numbers, texts, without_empty
+from rtmo_optuna.show.render.blocks import Code, Section, Table, numbers, texts
 from rtmo_optuna.show.render.markdown import markdown
 from rtmo_optuna.show.words import pace
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from rtmo_optuna.verbs.comparison import Bench, Comparison, Side
+from rtmo_optuna.verbs.comparison import Bench, Comparison, Side
 
 
 def _quantile(name: str) -> Callable[[Side], object]:
@@ -76,7 +70,7 @@ def _as_markdown(found: Bench) -> str:
         tuple((Code(settings), *cells) for settings, *cells in _rows(found)),
     )
     title = found.made_of.model if found.made_of else "Settings compared"
-    return markdown([Section(title, (without_empty(table),))], {}).rstrip("\n")
+    return markdown([Section(title, (table.without_empty(),))], {}).rstrip("\n")
 
 
 def _as_json(found: Bench) -> str:

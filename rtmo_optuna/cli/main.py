@@ -60,7 +60,7 @@ def _epilog(*examples: str, then: str = "") -> str:
 def _tell_version(asked: bool) -> None:
     if asked:
         from rtmo_optuna.machine.gpu import gpus
-        from rtmo_optuna.space.installed import installed_runtime
+        from rtmo_optuna.space.extras import installed_runtime
 
         runtime, cuda = installed_runtime()
         cards = ", ".join(f"{card.name} (driver {card.driver})" for card in gpus()) or "none"

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.verbs.answers import Tuned
     from rtmo_optuna.verbs.prepare import Plan
 
-
 _PLAIN_WIDTH = 160
 
 

@@ -1,10 +1,7 @@
 """What verbs answer: frozen records, for people and machines alike. Every field is in docs/json.md."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.display import without_password
 from rtmo_optuna.show.sections.verdict import sentence
@@ -13,11 +10,8 @@ from rtmo_optuna.space.resolve import size
 from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import StudyLine
 from rtmo_optuna.types.subject import Frozen, Machine
-from rtmo_optuna.verbs.tune import benchmark_of
-
-if TYPE_CHECKING:
-    from rtmo_optuna.verbs.prepare import Plan
-    from rtmo_optuna.verbs.tune import TuneResult
+from rtmo_optuna.verbs.prepare import Plan
+from rtmo_optuna.verbs.tune import TuneResult, benchmark_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,10 +157,8 @@ def _duel(duel: _Duel, outputs: Mapping[Settings, str]) -> Bench:
     try:
         duel.run()
     except (LostError, OSError) as error:
-        why = lost_file(error) if isinstance(error, OSError) else str(error)
         until_then = " ".join(_compared(duel, one, "").sentence for one in duel.subjects)
-        message = f"{why} Until then, {until_then}"
-        raise LostError(message) from error
+        raise LostError(f"{lost_file(error)} Until then, {until_then}") from error
     measured = duel.measured.items()
     notes = dict.fromkeys(f"{settings}: {note}" for settings, told in measured for one in told for note in one.notes)
     return Bench(

@@ -1,21 +1,14 @@
 """What a comparison came to, as `bench` tells it and keeps it."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show.sections.confirmation import claim_sentence
 from rtmo_optuna.types.findings import Claim, Decided
+from rtmo_optuna.types.measurement import Measurement
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.verbs.circumstances import Circumstances
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.types.measurement import Measurement
 
 UNDECIDED = Decided.UNCONFIRMED.value
 """The verdict where the time was up before enough processes had run."""

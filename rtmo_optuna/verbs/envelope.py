@@ -1,7 +1,5 @@
 """What every answer to machines begins with, whichever verb it is of."""
 
-from __future__ import annotations
-
 from importlib.metadata import version
 from typing import Any
 

@@ -1,28 +1,23 @@
 """Comparisons in files, and two of those files against each other: of other days, machines or versions."""
 
-from __future__ import annotations
-
 import json
 import math
 import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.cache import replacing
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.digits import written
 from rtmo_optuna.errors import LostError, UsageError
+from rtmo_optuna.show.words import written
 from rtmo_optuna.stats import median
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, Claim, Decided
+from rtmo_optuna.types.request import Settings
 from rtmo_optuna.verbs.checks import check_place
-from rtmo_optuna.verbs.comparison import Bench, Comparison, comparison
+from rtmo_optuna.verbs.comparison import Bench, Comparison, Side, comparison
 from rtmo_optuna.verbs.envelope import SCHEMA, answer
-
-if TYPE_CHECKING:
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.verbs.comparison import Side
 
 KIND = "bench"
 _NORMAL_99 = statistics.NormalDist().inv_cdf(0.99)
@@ -50,8 +45,7 @@ def keep(found: Bench, file: Path) -> None:
         with replacing(file) as new:
             new.write_text(json.dumps(answer(KIND, found), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        message = f"The result could not be kept in {file}: {error.strerror}."
-        raise LostError(message) from error
+        raise LostError(f"The result could not be kept in {file}: {error.strerror}.") from error
 
 
 def load(file: Path) -> Bench:
@@ -104,8 +98,9 @@ def _differences(one: Bench, other: Bench, first: str, second: str) -> tuple[str
     for name, what in _SAME.items():
         mine, its = ours.get(name), theirs.get(name)
         if mine != its:
-            message = f"{first} is of another {what} ({mine}) than {second} ({its}): give two files of the same one."
-            raise UsageError(message)
+            raise UsageError(
+                f"{first} is of another {what} ({mine}) than {second} ({its}): give two files of the same one."
+            )
     return tuple(
         f"{name.replace('_', ' ')}: {ours.get(name)} in {first}, {theirs.get(name)} in {second}"
         for name in ("provider", "input_sha256", "machine", "versions")

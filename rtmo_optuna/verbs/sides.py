@@ -1,20 +1,14 @@
 """How the settings that `bench` compares are named: by knobs, by a configuration file, as config or default."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.values import advice, parse_value
 from rtmo_optuna.types.request import Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 CONFIG, DEFAULT = "config", "default"
 _FILES = {".yaml", ".yml"}
@@ -52,8 +46,7 @@ def parsed(provider: str, base: Iterable[tuple[str, Value]], changes: Iterable[s
             else ""
         )  # fmt: skip
         if problem:
-            message = f"{change!r} cannot be set: {problem}"
-            raise UsageError(message)
+            raise UsageError(f"{change!r} cannot be set: {problem}")
         values[name] = parse_value(table[name], value)
     return canonical(provider, {**dict(base), **values})
 
@@ -71,8 +64,7 @@ def named(provider: str, config: configfile.ConfigFile, side: str) -> Settings:
     if Path(side).suffix.lower() not in _FILES:
         return parsed(provider, (), filter(None, map(str.strip, side.split(","))))
     if not Path(side).exists():
-        message = f"The side {side} does not exist: name another file, or knob=value."
-        raise UsageError(message)
+        raise UsageError(f"The side {side} does not exist: name another file, or knob=value.")
     held = configfile.read(Path(side), provider)
     configfile.check_settings(held)
     if held.extras != config.extras:
@@ -98,6 +90,5 @@ def settings_of(wanted: Sides, provider: str, config: configfile.ConfigFile) -> 
     twice = next((one for i, one in enumerate(subjects) if one in {rival, *subjects[:i]}), None)
     if twice is not None:
         which = "Both" if len(subjects) == 1 else "Two"
-        message = f"{which} sides are the same settings ({twice}): name others with --set, --side or --against."
-        raise UsageError(message)
+        raise UsageError(f"{which} sides are the same settings ({twice}): name others with --set, --side or --against.")
     return tuple(subjects), rival
