@@ -33,7 +33,20 @@ def test_help_is_the_default_and_names_every_target(make: Make) -> None:
     status, printed = make()
     assert status == 0
     listed = re.findall(r"^  (\S+) +\S", printed, re.MULTILINE)
-    assert listed == ["help", "venv", "tune", "model", "dashboard", "test", "check", "docs", "count", "lock", "clean"]
+    assert listed == [
+        "help",
+        "venv",
+        "tune",
+        "model",
+        "dashboard",
+        "test",
+        "check",
+        "docs",
+        "count",
+        "dist",
+        "lock",
+        "clean",
+    ]
     assert make.log.read_text() == ""
 
 
