@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 import scripted
 from rtmo_optuna.errors import IdentityError
 from rtmo_optuna.machine.host import host
+from rtmo_optuna.study import transaction
 from rtmo_optuna.study.library import has_study, open_study
 from rtmo_optuna.study.storage import open_storage
 from rtmo_optuna.types.measurement import Measurement, Outcome
@@ -118,7 +119,7 @@ def test_a_study_without_an_identity_is_made_now(tmp_path: Path) -> None:
     study = again(tmp_path)
     study.enqueue(DEFAULT, Origin.DEFAULT)
     assert finish(study, tmp_path) == DEFAULT
-    assert open_storage(url, create=False).get_study_user_attrs(1).keys() >= {"identity", "about"}
+    assert transaction.attributes(open_storage(url, create=False), 1).keys() >= {"identity", "about"}
 
 
 @pytest.mark.slow

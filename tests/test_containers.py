@@ -16,6 +16,7 @@ from rtmo_optuna.study.drivers import LEASE_S, Crew
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.types.subject import StudyDefinition
+from scripted import Board
 from test_finals import Planted
 
 if TYPE_CHECKING:
@@ -39,38 +40,37 @@ def entry(silent_s: float, **parts: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def study() -> optuna.Study:
-    """Return a study that nobody works on."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(storage=optuna.storages.InMemoryStorage())
+def study() -> Board:
+    """Return the attributes of a study that nobody works on."""
+    return Board()
 
 
 @pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
-def test_who_was_here_before_is_gone_after_two_minutes(study: optuna.Study) -> None:
+def test_who_was_here_before_is_gone_after_two_minutes(study: Board) -> None:
     """On another host it would be there for a quarter of an hour."""
-    study.set_user_attr("driver old", entry(110.0))
+    study.put("driver old", entry(110.0))
     crew = Crew(study)
     assert crew.others() == crew.doubtful() == (f"process 2 on {os.uname().nodename}",)
     assert not crew.has_gone(BEFORE)
-    study.set_user_attr("driver old", entry(130.0))
+    study.put("driver old", entry(130.0))
     assert (crew.others(), crew.has_gone(BEFORE)) == ((), True)
-    study.set_user_attr("driver old", {**entry(130.0), "host": "elsewhere 1"})
+    study.put("driver old", {**entry(130.0), "host": "elsewhere 1"})
     assert crew.others() == ("process 2 on elsewhere",)
     assert not crew.has_gone({**BEFORE, "host": "elsewhere 1"})
 
 
 @pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
-def test_who_is_heard_of_is_in_no_doubt(study: optuna.Study) -> None:
+def test_who_is_heard_of_is_in_no_doubt(study: Board) -> None:
     """Another container of the same host's name, at work."""
-    study.set_user_attr("driver old", entry(20.0))
+    study.put("driver old", entry(20.0))
     crew = Crew(study)
-    study.set_user_attr("driver old", entry(0.0))
+    study.put("driver old", entry(0.0))
     assert (len(crew.others()), crew.doubtful()) == (1, ())
 
 
-def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(study: optuna.Study) -> None:
+def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(study: Board) -> None:
     """That wait has an end as well."""
-    study.set_user_attr("driver zzz", {**entry(0.0, preflight="wants"), "host": "elsewhere 1"})
+    study.put("driver zzz", {**entry(0.0, preflight="wants"), "host": "elsewhere 1"})
     crew = Crew(study)
     crew.wanting_s, crew.poll_s = 0.2, 0.01
     crew.join()
@@ -88,9 +88,9 @@ def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path) ->
     killed.enqueue(Settings.of({"enable_mem_pattern": False}), Origin.SAMPLER)
     proposal = killed.ask()
     assert proposal
-    proposal.trial.set_user_attr("driver", BEFORE)
+    scripted.die(proposal, **BEFORE)
     killed.put("pin", None)
-    killed._study.set_user_attr("driver old", entry(0.0, preflight="leads", finals="leads"))  # noqa: SLF001
+    killed.put("driver old", entry(0.0, preflight="leads", finals="leads"))
     told: list[str] = []
     begun = time.monotonic()
     again = scripted.opened(tmp_path, DEFINITION, host())
@@ -109,8 +109,7 @@ def test_the_default_left_by_a_dead_driver_is_run(tmp_path: Path) -> None:
     study.enqueue(DEFAULT, Origin.DEFAULT)
     proposal = study.ask()
     assert proposal
-    held = proposal.trial.user_attrs["driver"]
-    proposal.trial.set_user_attr("driver", {**held, "started": "another boot 1"})
+    scripted.die(proposal)
     study.catch_up()
     again = study.ask()
     assert again

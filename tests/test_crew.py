@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import optuna
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
@@ -24,6 +23,7 @@ import scripted
 import simulated
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine.host import host
+from rtmo_optuna.samplers import attributes
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.study.drivers import LEASE_S, Crew, lease_s
 from rtmo_optuna.study.library import load_study
@@ -32,9 +32,10 @@ from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome, Window
 from rtmo_optuna.types.request import Limits, Measuring, SessionSpec
 from rtmo_optuna.types.subject import StudyDefinition
+from scripted import Board
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 ROOT = Path(__file__).parents[1]
 STUDY = """
@@ -70,13 +71,12 @@ open_storage(sys.argv[1], create=True)
 
 
 @pytest.fixture
-def study() -> optuna.Study:
-    """Return a study that nobody works on."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(storage=optuna.storages.InMemoryStorage())
+def study() -> Board:
+    """Return the attributes of a study that nobody works on."""
+    return Board()
 
 
-def test_each_sees_the_others_while_they_work(study: optuna.Study) -> None:
+def test_each_sees_the_others_while_they_work(study: Board) -> None:
     """From joining to leaving; one does not see itself."""
     one, other = Crew(study), Crew(study)
     one.join()
@@ -87,16 +87,16 @@ def test_each_sees_the_others_while_they_work(study: optuna.Study) -> None:
     assert other.others() == ()
 
 
-def test_who_died_or_fell_silent_is_not_at_work(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_died_or_fell_silent_is_not_at_work(study: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """On this host a process that is no more is known at once; elsewhere silence tells, which renewing breaks."""
     Crew(study).join()
-    (name,) = (key for key in study.user_attrs if key.startswith("driver "))
-    entry = study.user_attrs[name]
+    (name,) = (key for key in study.all() if key.startswith("driver "))
+    entry = study.all()[name]
     one = Crew(study)
     assert one.others()
-    study.set_user_attr(name, {**entry, "started": "another boot 1"})
+    study.put(name, {**entry, "started": "another boot 1"})
     assert not one.others()
-    study.set_user_attr(name, {**entry, "host": "elsewhere 1", "started": "another boot 1"})
+    study.put(name, {**entry, "host": "elsewhere 1", "started": "another boot 1"})
     assert one.others() == (f"process {os.getpid()} on elsewhere",)
     one.join()
     now = time.time() + 0.6 * LEASE_S
@@ -107,7 +107,7 @@ def test_who_died_or_fell_silent_is_not_at_work(study: optuna.Study, monkeypatch
     assert Crew(study).others()
 
 
-def test_one_leads_a_part_until_it_leaves(study: optuna.Study) -> None:
+def test_one_leads_a_part_until_it_leaves(study: Board) -> None:
     """Asked again it still does; then the next one may."""
     one, other = Crew(study), Crew(study)
     one.join()
@@ -143,35 +143,37 @@ class Turns:
             self._moved.notify_all()
 
 
-class InTurns(optuna.Study):
-    """The study of a driver that comes to it in its turns."""
+class InTurns(Board):
+    """The attributes of a study, to which a driver comes in its turns."""
 
-    def __init__(self, study: optuna.Study, turns: Turns, name: str) -> None:
+    def __init__(self, study: Board, turns: Turns, name: str) -> None:
         """Come to `study` as `name`."""
-        super().__init__(study.study_name, study._storage)  # noqa: SLF001 - the same one
-        self._turns, self._name = turns, name
+        self._board, self._turns, self._name = study, turns, name
 
-    @property
-    def user_attrs(self) -> dict[str, Any]:
+    def all(self) -> dict[str, Any]:
         """Return what the study has."""
         with self._turns.turn(self._name):
-            return super().user_attrs
+            return self._board.all()
 
-    def set_user_attr(self, key: str, value: Any) -> None:  # noqa: ANN401 - Optuna's signature
+    def put(self, name: str, value: object) -> None:
         """Set an attribute."""
         with self._turns.turn(self._name):
-            super().set_user_attr(key, value)
+            self._board.put(name, value)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove attributes."""
+        with self._turns.turn(self._name):
+            self._board.remove(names)
 
 
 @pytest.mark.parametrize("named", ["ab", "ba"])
 def test_two_that_want_to_lead_at_once(named: str) -> None:
     """In whatever order they read and write, from joining on, exactly one does."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     for places in itertools.combinations(range(10), 5):
         turns = Turns("".join("a" if place in places else "b" for place in range(10)))
-        study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+        study = Board()
 
-        def leads(name: str, study: optuna.Study = study, turns: Turns = turns) -> bool:
+        def leads(name: str, study: Board = study, turns: Turns = turns) -> bool:
             crew = Crew(InTurns(study, turns, name))
             crew.poll_s = 0.0
             crew._id = name if named == "ab" else {"a": "b", "b": "a"}[name]  # noqa: SLF001 - else by lot
@@ -186,7 +188,7 @@ def test_two_that_want_to_lead_at_once(named: str) -> None:
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(build_s=3600.0)])
 def test_nobody_is_taken_for_gone_while_a_process_may_be_silent(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch, limits: Limits
+    study: Board, monkeypatch: pytest.MonkeyPatch, limits: Limits
 ) -> None:
     """After a sign that was just too young to be renewed the longest silence of a process passes."""
     now = time.time()
@@ -225,7 +227,7 @@ def test_each_window_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.Monke
     assert not seen.crew.others()
 
 
-def test_who_was_taken_for_gone_leads_no_more(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_was_taken_for_gone_leads_no_more(study: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver that was silent for too long finds that another one leads."""
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
@@ -238,7 +240,7 @@ def test_who_was_taken_for_gone_leads_no_more(study: optuna.Study, monkeypatch: 
     assert not one.leads("part")
 
 
-def test_the_last_one_ends_the_study(study: optuna.Study) -> None:
+def test_the_last_one_ends_the_study(study: Board) -> None:
     """Who finds another at work leaves the end to it; who is alone has it, and is at work until it leaves."""
     one, other = Crew(study), Crew(study)
     one.join()
@@ -263,7 +265,8 @@ def test_two_drivers_share_a_study(tmp_path: Path) -> None:
     ran = Counter(trial.settings for trial in kept.trials if trial.measurement.outcome is Outcome.MEASURED)
     assert set(ran.values()) == {1}
     assert len(ran) >= 8
-    drivers = {trial.user_attrs["driver"]["pid"] for trial in kept._study.trials if "driver" in trial.user_attrs}  # noqa: SLF001
+    found = load_study(f"sqlite:///{tmp_path}/studies.db", "s")._study.trials  # noqa: SLF001
+    drivers = {driver["pid"] for trial in found if (driver := attributes.kept(trial, "driver"))}
     assert drivers == {process.pid for process in running}
     baseline = [process.index for process in kept.processes if process.purpose is Purpose.BASELINE]
     assert baseline == list(range(len(baseline)))

@@ -14,6 +14,7 @@ import optuna
 
 from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.space import configfile
+from rtmo_optuna.study.attributes import Attributes
 from rtmo_optuna.study.drivers import Crew
 from rtmo_optuna.study.storage import open_storage
 
@@ -78,15 +79,16 @@ def test_the_last_ten_backups_are_kept_and_halves_are_swept(tmp_path: Path) -> N
 def test_a_study_keeps_no_attribute_of_drivers_that_left_or_died(tmp_path: Path) -> None:
     """A hundred runs of a study leave it as one does."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(storage=open_storage(str(tmp_path / "studies.db"), create=True))
-    study.set_user_attr("driver old", {"host": "elsewhere 1", "pid": 1, "started": "x", "until": 0.0, "parts": {}})
-    study.set_user_attr("driver older", None)
+    opened = open_storage(str(tmp_path / "studies.db"), create=True)
+    study = Attributes(opened, optuna.create_study(storage=opened)._study_id)  # noqa: SLF001 - Optuna's name
+    study.put("driver old", {"host": "elsewhere 1", "pid": 1, "started": "x", "until": 0.0, "parts": {}})
+    study.put("driver older", None)
     other = Crew(study)
     other.join()
     for _ in range(5):
         crew = Crew(study)
         crew.join()
         crew.leave()
-    assert len(study.user_attrs) == 1
+    assert len(study.all()) == 1
     other.leave()
-    assert study.user_attrs == {}
+    assert study.all() == {}

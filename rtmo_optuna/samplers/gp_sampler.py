@@ -12,6 +12,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from rtmo_optuna.samplers import gp
+from rtmo_optuna.samplers.attributes import kept
 from rtmo_optuna.samplers.candidates import OverSpace
 from rtmo_optuna.space.resolve import params_of
 from rtmo_optuna.types.measurement import Measurement, Outcome
@@ -132,7 +133,7 @@ class HammingGP(OverSpace):
                 history.measured += [(codes, cost + apart) for apart in _repeats(trial)]
             elif trial.state is TrialState.PRUNED and _was_pruned(trial):
                 history.measured.append((codes, sign * math.log(_last_report(trial) * scale)))
-            elif trial.state is TrialState.PRUNED:
+            elif trial.state is TrialState.PRUNED or trial.user_attrs.get("outcome") == Outcome.FAILED.value:
                 history.failed.append(codes)
             elif not trial.state.is_finished():
                 history.pending.append(codes)
@@ -162,7 +163,7 @@ def _over_report(trials: Sequence[FrozenTrial]) -> list[float]:
 
 def _repeats(trial: FrozenTrial) -> list[float]:
     """Return the log distances of a trial's processes from its value: a leader has two, and it is their mean."""
-    told = trial.user_attrs.get("measurement", {})
+    told = kept(trial, "measurement") or {}
     found = Measurement(Outcome.MEASURED, latency_ns=told.get("latency_ns"), second_ns=told.get("second_ns"))
     costs = told.get("costs") or found.processes_ns or [1.0]
     return [math.log(cost / statistics.fmean(costs)) for cost in costs]

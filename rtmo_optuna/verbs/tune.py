@@ -17,6 +17,7 @@ from rtmo_optuna.search.finals import FinalsState, kept_finals
 from rtmo_optuna.search.preflight import first_process, keep_states
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show import notes
 from rtmo_optuna.show import report as show
 from rtmo_optuna.show.scores import exported
 from rtmo_optuna.show.sections.verdict import sentence
@@ -163,8 +164,10 @@ def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrup
         except UsageError as error:
             refused, applied = error, f"Nothing was exported: {error}"
     files = show.write(record, planned.report, applied)
-    study.attach(files[:1])
-    study.conclude(f"**{sentence(record)}**\n\n{applied}")
+    study.conclude()
+    study.attach(files[0], "text/markdown")
+    study.note(notes.of_study(record, applied, study.attach(files[1], "text/html")))
+    study.show(show.highlights(record))
     if refused:
         raise refused
     undecided = finals is not None and status not in ANSWERS

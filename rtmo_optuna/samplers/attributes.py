@@ -1,0 +1,23 @@
+"""What is kept with a trial or a study for this program alone: system attributes, which optuna-dashboard leaves out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rtmo_optuna.codec import encode
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+OURS = "rtmo_optuna:"
+"""What their names begin with."""
+
+
+def ours(**values: object) -> dict[str, Any]:
+    """Return `values` as system attributes."""
+    return {f"{OURS}{name}": encode(value) for name, value in values.items()}
+
+
+def kept(trial: FrozenTrial, name: str) -> Any:  # noqa: ANN401 - JSON
+    """Return what is kept with `trial` under `name`, None where nothing is; earlier versions kept it for all to see."""
+    return trial.system_attrs.get(f"{OURS}{name}", trial.user_attrs.get(name))
