@@ -223,7 +223,7 @@ def bench(  # noqa: PLR0917 - one parameter an option
         allow_busy=allow_busy,
         engine=EngineKind(engine),
     )
-    with Progress(quiet=as_json) as progress:
+    with Progress(err=as_json) as progress:
         found = verb.compare(options, change or [], against or [], pairs, progress, named=config is not None)
     if as_json:
         from rtmo_optuna.codec import encode

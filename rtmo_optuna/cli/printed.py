@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import textwrap
 from typing import TYPE_CHECKING
 
 import typer
@@ -26,17 +28,28 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 160
 
 
-def console(*, quiet: bool = False) -> Console:
-    """Return what prints on standard output, in lines of a fixed width where that is no terminal."""
-    made = Console(highlight=False, quiet=quiet)
+def console(*, err: bool = False) -> Console:
+    """Return what prints on standard output, or error, in lines of a fixed width where that is no terminal.
+
+    Where NO_COLOR is set there is no escape sequence at all in what it prints.
+    """
+    made = Console(highlight=False, stderr=err, color_system=None if os.environ.get("NO_COLOR") else "auto")
     if not made.is_terminal:
         made.width = _PLAIN_WIDTH
     return made
 
 
-def say(line: str, *, err: bool = False) -> None:
-    """Print a line, control characters in it shown; on standard error with `err`."""
-    typer.echo(visible(line), err=err)
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines, control characters in them shown; on standard error with `err`.
+
+    A terminal's are folded between words, so that a path stays whole.
+    """
+    terminal = console(err=err)
+    lines = visible(text).split("\n")
+    if terminal.is_terminal:
+        fold = textwrap.TextWrapper(terminal.width - 1, break_long_words=False, break_on_hyphens=False)
+        lines = [fold.fill(line) for line in lines]
+    typer.echo("\n".join(lines), err=err)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:

@@ -11,7 +11,7 @@ from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.study import Note, Origin
+from rtmo_optuna.types.study import Note, Origin, Phase, Started
 
 if TYPE_CHECKING:
     from rtmo_optuna.types.request import Settings
@@ -50,7 +50,7 @@ class Plainer:
                 )
             for side in confirm.who_first(index, (winner, candidate)):
                 if side not in costs:
-                    costs[side] = self.processes.cost(Purpose.PLAIN, index, side)
+                    costs[side] = self.processes.cost(Purpose.PLAIN, index, side, index + state.blocks_left)
             state, index = simplify.after(state, costs[winner], costs[candidate]), index + 1
         return state.settings if self._measured(state.settings) else winner
 
@@ -60,6 +60,7 @@ class Plainer:
         known = study.known(settings)
         if known is None:
             proposal = study.propose(settings, Origin.PLAIN)
+            self.processes.observer(Started(Phase.PLAIN, settings=settings, origin=Origin.PLAIN))
             known = study.run(
                 proposal,
                 lambda folder: self.processes.run(settings, Path(folder, "log.txt"), lambda *_: study.beat(proposal)),

@@ -29,9 +29,9 @@ from rtmo_optuna.space.values import as_yaml
 from rtmo_optuna.study.library import has_study, load_study, open_study
 from rtmo_optuna.types.findings import ANSWERS, Status
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.study import Note, Origin, StudyRecord
+from rtmo_optuna.types.study import Note, Origin, Phase, Started, StudyRecord
 from rtmo_optuna.verbs import checks
-from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan_tune
+from rtmo_optuna.verbs.prepare import Plan, TuneOptions, foretell, plan_tune
 from rtmo_optuna.verbs.prepare import runner_of as children_of
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def tune(
     begun = time.monotonic()
     sweep_scratch()
     with scratch() as folder, interruptions() as check:
-        observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
+        observer(foretell(options))
+        observer(Started(Phase.LOOK))
         planned = plan_tune(options, folder)
         with contextlib.closing(runner_of(planned, observer, check)) as runner:
             first = _first_process(options, planned, runner)
@@ -107,6 +108,7 @@ def tune(
                 raise _lost(study, planned, error) from error
         try:
             keep_states(study, runner.seen)
+            observer(Started(Phase.REPORT))
             result = _finish(study, planned, finals, interrupted=interrupted)
         except (LostError, OSError) as error:
             raise _lost(study, planned, error) from error
