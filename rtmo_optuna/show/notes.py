@@ -15,7 +15,9 @@ from rtmo_optuna.show.words import sentence as as_sentence
 from rtmo_optuna.types.measurement import Outcome
 
 if TYPE_CHECKING:
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
+    from datetime import datetime
+
+    from rtmo_optuna.types.study import Started, StudyRecord, TrialRecord
 
 _SHORT = 80
 """The most characters of an attribute: the dashboard does not break them into lines."""
@@ -84,6 +86,23 @@ def _figures(trial: TrialRecord) -> tuple[tuple[str, str], ...]:
 def broken_off(*, again: bool) -> str:
     """Return the note on a trial that was broken off, or left behind by a process that died."""
     return f"**Broken off.** {'Its settings wait to run again.' if again else 'Another trial has its settings.'}"
+
+
+def underway(about: StudyRecord, started: Started, best: TrialRecord | None, left_s: float, now: datetime) -> str:
+    """Return the note on a study that is under way, written at `now` with so many seconds left.
+
+    It says where the run is, and what the best trial is so far.
+    """
+    at = f" {started.place} of {started.total}" if started.total else ""
+    told = Paragraph(
+        f"{started.phase.capitalize()}{at}. Over in {seconds(max(0.0, left_s))} at the latest.", strong=True
+    )
+    found = best and (
+        f"Best so far: {with_unit(about, best.value or 0.0)}, trial {best.number}, ",
+        Code(str(differing(about, best.settings))),
+        ". A single measurement proves nothing: race and confirmation decide.",
+    )
+    return body(filled(told, Paragraph(found) if found else None, Paragraph(f"Written at {now:%H:%M:%S} UTC.")))
 
 
 def of_study(record: StudyRecord, applied: str, report: str) -> str:

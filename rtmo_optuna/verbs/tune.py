@@ -31,6 +31,7 @@ from rtmo_optuna.types.findings import ANSWERS, Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.study import Note, Origin, Phase, Started, StudyRecord
 from rtmo_optuna.verbs import checks
+from rtmo_optuna.verbs.live import Live
 from rtmo_optuna.verbs.prepare import Plan, TuneOptions, foretell, plan_tune
 from rtmo_optuna.verbs.prepare import runner_of as children_of
 
@@ -88,6 +89,7 @@ def tune(
             first = _first_process(options, planned, runner)
             study = open_study(options.storage, planned.about, planned.identity, new=options.new)
             _greet(study, observer)
+            observer = Live(study, begun + planned.about.definition.timeout_s, observer)
             incumbent = configfile.merged(
                 study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
             )
