@@ -47,7 +47,7 @@ def of_trial(about: StudyRecord, trial: TrialRecord, times: float | None) -> str
     """Return the note on a trial of the study `about`: how it ended and why, what it tried, the end of its log."""
     found = trial.measurement
     default = trial.settings == about.space.fixed
-    beside = "" if times is None or default else f", {number(times)} times as fast as the default's trial"
+    beside = "" if times is None else f", {number(times)} times as fast as the default's trial"
     figure = "no figure" if trial.value is None else with_unit(about, trial.value)
     windows = count(len(found.windows_ns), "window")
     told = {
@@ -121,7 +121,8 @@ def _best(record: StudyRecord) -> str:
     if taken is None or not measured:
         return ""
     luckiest = better(measured, key=lambda trial: trial.value or 0.0)
-    first = f"Best Trial above is number {luckiest.number}, {with_unit(record, luckiest.value or 0.0)} in its own trial"
+    alone = with_unit(record, luckiest.value or 0.0)
+    first = f"The dashboard's best trial is number {luckiest.number}, {alone} when it was tried"
     found = exported(record)
     typical = f", typically {with_unit(record, found.score)}{found.source}" if found else ""
     if luckiest.settings == taken.settings:

@@ -291,7 +291,8 @@ class Study(Kept):
         self._remember(record)
         with suppress(UpdateFinishedTrialError):  # somebody ended it meanwhile
             own, default = self.objective.cost(measurement), self.cost(self.about.space.fixed)
-            times = default / own if own and default and math.isfinite(default) else None
+            known = own and default and proposal.settings != self.about.space.fixed
+            times = default / own if own and default and known and math.isfinite(default) else None
             shown, note = notes.attributes(record, times), notes.of_trial(self.about, record, times)
             self._claims.describe(trial, shown, ours(measurement=measurement.summary()), note)
             keep_files(self._store, trial, measurement, folder)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
 from rtmo_optuna.show.render import traces
-from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Rows, Spans, Stack
+from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Row, Rows, Spans, Stack
 from rtmo_optuna.show.render.palette import Theme, ink
 from rtmo_optuna.show.render.traces import plain
 
@@ -18,21 +17,23 @@ if TYPE_CHECKING:
     from rtmo_optuna.show.render.chart import Mark
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_SMALL = 12
-_LINE_PX, _BAR_PX, _AIR_PX = 17, 15, 12
-_CHARACTER_PX = 7.1
+_SMALL = 11
+_CHARACTER_PX = 6.5
+_LABEL_CHARACTERS = 36
 _TITLE_PX, _TITLE_CHARACTERS = 16, 58
 
 
 def figure(chart: Chart, theme: Theme) -> go.Figure:
-    """Return `chart` as a plotly figure on the theme's paper, with its title; it is as wide as its place."""
+    """Return `chart` as a plotly figure on the theme's paper, with its title; it is as large as its place.
+
+    That is small in the dashboard, so that rows have a line each, and their tooltips tell the rest.
+    """
     drawing = go.Figure(layout={"template": "none"})
     names = _legend_names(chart)
     title = textwrap.wrap(chart.title, _TITLE_CHARACTERS)
     top, bottom = 24 + 1.4 * _TITLE_PX * len(title), 60 + 36 * bool(names)
     left, right = _margins(chart)
     drawing.update_layout(
-        height=_body_height(chart) + top + bottom,
         margin={"l": left, "r": right, "t": top, "b": bottom},
         title={
             "text": plain("\n".join(title)), "font": {"size": _TITLE_PX}, "pad": {"l": 12, "t": 12},
@@ -67,23 +68,13 @@ def _legend_names(chart: Chart) -> set[str]:
     return names | {part.name for mark in chart.marks if isinstance(mark, Stack) for part in mark.parts}
 
 
-def _body_height(chart: Chart) -> float:
-    """Return the height of the drawing itself in pixels."""
-    for mark in chart.marks:
-        if isinstance(mark, Rows):
-            return _places(mark)[-1]
-        if isinstance(mark, Stack):
-            return 20 + 58 * len(mark.labels)
-    return 380
-
-
 def _margins(chart: Chart) -> tuple[int, int]:
     """Return how much room the texts left and right of the axes need, in pixels."""
     left = [text for _, text in chart.y.ticks]
     right = [mark.text for mark in chart.marks if isinstance(mark, Label)]
     for mark in chart.marks:
         if isinstance(mark, Rows):
-            left += [line for row in mark.rows for line in row.label]
+            left += map(_short, mark.rows)
             right += [row.text for row in mark.rows]
         if isinstance(mark, Stack):
             left += [line for label in mark.labels for line in label.split("\n")]
@@ -137,33 +128,30 @@ def _write(drawing: go.Figure, y: float, text: str, colour: str) -> None:
     )  # fmt: skip
 
 
-def _places(marks: Rows) -> list[float]:
-    """Return where each row begins, in pixels from the top, and at last where the last one ends."""
-    return [0.0, *accumulate(_LINE_PX * len(row.label) + _AIR_PX for row in marks.rows)]
+def _short(row: Row) -> str:
+    return textwrap.shorten(" ".join(row.label), _LABEL_CHARACTERS, placeholder=" ...")
 
 
 def _draw_rows(drawing: go.Figure, marks: Rows, x: Axis, theme: Theme) -> None:
-    places = _places(marks)
-    ys = [(top + end) / 2 for top, end in pairwise(places)]
-    labels = ["<br>".join(map(plain, row.label)) for row in marks.rows]
-    drawing.update_yaxes(range=[places[-1], 0], showgrid=False, tickvals=ys, ticktext=labels, tickfont_color=theme.text)
+    ys = [*range(len(marks.rows))]
+    ends_y = [len(ys) - 0.5, -0.5]
+    labels = [plain(_short(row)) for row in marks.rows]
+    drawing.update_yaxes(range=ends_y, showgrid=False, tickvals=ys, ticktext=labels, tickfont_color=theme.text)
     if marks.origin is not None:
         ends, line = [marks.origin] * 2, {"color": theme.quiet, "width": 1}
-        drawing.add_trace(
-            go.Scatter(x=ends, y=[0, places[-1]], mode="lines", line=line, hoverinfo="skip", showlegend=False)
-        )
+        drawing.add_trace(go.Scatter(x=ends, y=ends_y, mode="lines", line=line, hoverinfo="skip", showlegend=False))
     for y, row in zip(ys, marks.rows, strict=True):
         _write(drawing, y, row.text, theme.text)
     _draw_values(drawing, marks, x, ys, theme)
 
 
-def _draw_values(drawing: go.Figure, marks: Rows, x: Axis, ys: list[float], theme: Theme) -> None:
+def _draw_values(drawing: go.Figure, marks: Rows, x: Axis, ys: list[int], theme: Theme) -> None:
     low, high = x.low or -math.inf, x.high or math.inf
     values = [min(max(row.value, low), high) for row in marks.rows]
     colours = [theme.roles[row.role] for row in marks.rows]
     shared = {"y": ys, "hovertext": [plain(row.hover) for row in marks.rows], "hoverinfo": "text", "showlegend": False}
     if marks.origin is None:
-        drawing.add_trace(go.Bar(x=values, orientation="h", width=_BAR_PX, marker={"color": colours}, **shared))
+        drawing.add_trace(go.Bar(x=values, orientation="h", width=0.6, marker={"color": colours}, **shared))
     for y, row, colour in zip(ys, marks.rows, colours, strict=True):
         if row.low is not None and row.high is not None:
             drawing.add_trace(
