@@ -1,13 +1,10 @@
 """What is kept with a trial or a study for this program alone: system attributes, which optuna-dashboard leaves out."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+from optuna.trial import FrozenTrial
 
 from rtmo_optuna.codec import encode
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
 
 OURS = "rtmo_optuna:"
 """What their names begin with."""

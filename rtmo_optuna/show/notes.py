@@ -1,9 +1,7 @@
 """What optuna-dashboard says of a study and its trials: notes in Markdown, and attributes that are short."""
 
-from __future__ import annotations
-
 import textwrap
-from typing import TYPE_CHECKING
+from datetime import datetime
 
 from rtmo_optuna.display import visible
 from rtmo_optuna.show.render.blocks import Code, Facts, Listing, Paragraph, filled
@@ -13,11 +11,7 @@ from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import NBSP, count, number, seconds
 from rtmo_optuna.show.words import sentence as as_sentence
 from rtmo_optuna.types.measurement import Outcome
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from rtmo_optuna.types.study import Started, StudyRecord, TrialRecord
+from rtmo_optuna.types.study import Started, StudyRecord, TrialRecord
 
 _SHORT = 80
 """The most characters of an attribute: the dashboard does not break them into lines."""

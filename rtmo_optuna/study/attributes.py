@@ -1,16 +1,12 @@
 """What this program keeps with a study for itself, by name."""
 
-from __future__ import annotations
+from collections.abc import Iterable
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+from optuna.storages import RDBStorage
 
 from rtmo_optuna.codec import encode
 from rtmo_optuna.study import transaction
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from optuna.storages import RDBStorage
 
 
 class Attributes:

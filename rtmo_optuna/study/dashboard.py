@@ -1,17 +1,11 @@
 """The dashboard itself, and the figures of ours that it shows among its own."""
 
-from __future__ import annotations
+from collections.abc import Iterable
 
-from typing import TYPE_CHECKING
+import optuna
 
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import optuna
-
-    from rtmo_optuna.show.render.chart import Chart
+from rtmo_optuna.show.render.chart import Chart
 
 
 def save_charts(study: optuna.Study, charts: Iterable[Chart]) -> None:
@@ -33,7 +27,6 @@ def serve(storage: str, artifacts: str, host: str, port: int) -> None:
     try:
         run_server(storage, host=host, port=port, artifact_store=FileSystemArtifactStore(artifacts))
     except OSError as error:
-        message = (
+        raise UsageError(
             f"The dashboard cannot listen on {host}:{port}: {error.strerror or error}. Name another --port or --host."
-        )
-        raise UsageError(message) from error
+        ) from error

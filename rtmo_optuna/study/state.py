@@ -1,16 +1,12 @@
 """What is kept with a study beside its trials: processes, and what each part of a tune has found."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.study.attributes import Attributes
 from rtmo_optuna.study.drivers import LEASE_S, Crew
 from rtmo_optuna.types.findings import ProcessRecord, Purpose, Screening
-
-if TYPE_CHECKING:
-    from rtmo_optuna.study.attributes import Attributes
-    from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import Settings
 
 _PROCESS = "process "
 

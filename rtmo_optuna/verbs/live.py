@@ -1,7 +1,5 @@
 """The dashboard while a run goes on: the study's note, and our figures among its graphs."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime

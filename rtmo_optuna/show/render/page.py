@@ -1,22 +1,25 @@
 """The report as one HTML page that needs no network and no script: text, tables, pictures as SVG."""
 
-from __future__ import annotations
-
 import html
 import re
+from collections.abc import Iterator, Sequence
 from string import Template
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.display import visible
-from rtmo_optuna.show.render.blocks import Bullets, Code, Facts, Listing, Paragraph, Table
+from rtmo_optuna.show.render.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Facts,
+    Inline,
+    Listing,
+    Paragraph,
+    Section,
+    Table,
+)
 from rtmo_optuna.show.render.chart import Band, Chart, Label, Points, Role, Shape, Stack
 from rtmo_optuna.show.render.palette import DARK, LIGHT, variable, variables
 from rtmo_optuna.show.render.pictures import svg
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rtmo_optuna.show.render.blocks import Block, Inline, Section
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
@@ -16,16 +17,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rtmo_optuna.show.render.chart import Band, Chart, Label, Line, Points, Role, Row, Rows, Shape, Spans, Stack
+from rtmo_optuna.show.render.chart import Band, Chart, Label, Line, Mark, Points, Role, Row, Rows, Shape, Spans, Stack
 from rtmo_optuna.show.render.palette import LIGHT, ink, variable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from matplotlib.axes import Axes
     from matplotlib.text import Text
-
-    from rtmo_optuna.show.render.chart import Mark
 
 DPI = 160
 WIDTH_IN, NARROW_IN = 9.0, 3.9
