@@ -21,7 +21,7 @@ from rtmo_optuna.show.report import write
 from rtmo_optuna.show.sections import confirmation, knobs, machine, noise, outputs, race, ranking, time, verdict
 from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import NBSP, TIMES
-from rtmo_optuna.types.findings import Claim, Decided, Noise, Purpose, Status
+from rtmo_optuna.types.findings import Claim, Decided, Noise, Purpose, Screening, Status
 from rtmo_optuna.types.measurement import GateMode, GateResult, GateRules, Outcome, OutputError
 from rtmo_optuna.types.request import Settings, Stage
 from rtmo_optuna.types.study import Origin, StudyRecord
@@ -649,3 +649,18 @@ def test_settings_that_need_our_session_say_so(bound: bool) -> None:  # noqa: FB
     best = next(trial for trial in record.trials if trial.settings == settings)
     text = markdown(replace(record, verdict=replace(record.verdict, best=best)), {})
     assert ("rtmo_optuna.open_session" in text) is ('.input_buffer("input")' in text) is bound
+
+
+def test_the_report_says_what_ten_minutes_more_could_bring() -> None:
+    """Of what is left of the space, at the pace of the trials so far; without what does nothing here."""
+    both: dict[str, None] = {"use_tf32": None, "prefer_nhwc": None}
+    runs = [(Settings(), measured(4.0)), (Settings.of({"use_tf32": False}), measured(5.0))]
+    made = study(runs, knobs=both)
+    record = replace(made, trials=tuple(replace(trial, wall_s=4.0) for trial in made.trials))
+    assert time.ten_minutes(record) == (
+        "Ten minutes more would hold about 2 trials of the 2 settings that are left, and the best is 1 trial old. "
+        "What they would find nobody knows."
+    )
+    inert = replace(record, screening=Screening(inert=(Frozen("prefer_nhwc", ""),)))
+    assert time.ten_minutes(inert).startswith("Ten minutes more would find nothing new to try")
+    assert time.ten_minutes(study()) == ""
