@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.assembly import Assembly, assemble
 from rtmo_optuna.providers.table import PROVIDERS
-from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
+from rtmo_optuna.types.request import Pixels, Scope, SessionSpec, Settings, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,11 @@ CALLED: Mapping[str, dict[str, Value]] = {
 
 
 def assembled(
-    path: str | Path, how: str, shapes: Mapping[str, tuple[int, ...]] | None = None, level: str = "ORT_ENABLE_ALL"
+    path: str | Path,
+    how: str,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    level: str = "ORT_ENABLE_ALL",
+    pixels: Pixels | None = None,
 ) -> Assembly:
     """Return what runs the model at `path`, called as CALLED says, on the CPU with a provider that takes such knobs."""
     known = {knob.name: knob for knob in PROVIDERS["cuda"].knobs}
@@ -34,4 +38,4 @@ def assembled(
     loaded = ort.load("cpu")
     runtime = replace(loaded, provider=replace(loaded.provider, knobs=(*loaded.provider.knobs, *ways)))
     settings = Settings.of({**CALLED[how], "graph_optimization_level": level})
-    return assemble(runtime, SessionSpec(str(path), "cpu", settings, shapes=shapes or {}))
+    return assemble(runtime, SessionSpec(str(path), "cpu", settings, shapes=shapes or {}, pixels=pixels))

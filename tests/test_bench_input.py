@@ -9,7 +9,7 @@ import pytest
 
 import models
 from rtmo_optuna.cli import main
-from rtmo_optuna.verbs.circumstances import with_tuned_shapes
+from rtmo_optuna.verbs.circumstances import as_tuned
 from rtmo_optuna.verbs.prepare import TuneOptions
 from scripted import write_script
 
@@ -72,7 +72,7 @@ def test_the_shapes_that_were_tuned_are_taken(
     config.write_text(f"onnx:\n  enable_mem_pattern: false\n  benchmark_info:\n    {info}\n", encoding="utf-8")
     models.dense(tmp_path / "m.onnx", ("n", 8))
     options = TuneOptions(model=tmp_path / "m.onnx", config=config, shapes=shapes)
-    assert with_tuned_shapes(options).shapes == expected
+    assert as_tuned(options).shapes == expected
 
 
 def test_a_time_limit_that_is_over_before_any_process_is_told(

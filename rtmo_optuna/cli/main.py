@@ -12,7 +12,7 @@ import typer
 
 from rtmo_optuna.cli.printed import name_files, print_table, say, show_comparison, show_plan, tell_pace
 from rtmo_optuna.cli.progress import Progress
-from rtmo_optuna.cli.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
+from rtmo_optuna.cli.spelling import DEVIATION, FACTOR, MEAN, RATE, TIME, Spelling, one_of, path, text, whole
 from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import LostError, TunerError
 from rtmo_optuna.providers.table import PROVIDERS
@@ -60,6 +60,14 @@ Rate = Annotated[
     float | None,
     _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),
 ]
+Pixels = Annotated[
+    bool, typer.Option("--pixels", help="Sessions take pictures as applications have them: uint8, height x width x 3.")
+]
+Mean = Annotated[
+    Any,  # Typer would take a tuple for so many values
+    _option("--mean", MEAN, "With --pixels: taken from each pixel, after the scale; a number a channel."),
+]
+Deviation = Annotated[Any, _option("--std", DEVIATION, "With --pixels: what each pixel is divided by at last.")]
 Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 
@@ -90,6 +98,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
     input_scale: Annotated[
         float, _option("--input-scale", FACTOR, "Factor on an image's 0-255 values, such as 0.003922.")
     ] = 1.0,
+    pixels: Pixels = False,
+    mean: Mean = None,
+    std: Deviation = None,
     shape: Annotated[
         list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="Shape of a dynamic input; may be repeated.")
     ] = None,
@@ -140,6 +151,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
         provider=provider,
         input=input,
         input_scale=input_scale,
+        pixels=pixels,
+        mean=mean or (),
+        std=std or (),
         shapes=tuple(shape or ()),
         storage=storage,
         new=new,
@@ -190,6 +204,9 @@ def bench(  # noqa: PLR0917 - one parameter an option
     provider: Provider = "auto",
     input: Annotated[Path | None, _option("--input", path("PATH"), "As for tune.")] = None,  # noqa: A002
     input_scale: Annotated[float, _option("--input-scale", FACTOR, "As for tune.")] = 1.0,
+    pixels: Pixels = False,
+    mean: Mean = None,
+    std: Deviation = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=1x3x640x640", help="As for tune. Default: what config.yaml was tuned for."),
@@ -217,6 +234,9 @@ def bench(  # noqa: PLR0917 - one parameter an option
         provider=provider,
         input=input,
         input_scale=input_scale,
+        pixels=pixels,
+        mean=mean or (),
+        std=std or (),
         shapes=tuple(shape or ()),
         gate=GateMode(gate),
         timeout_s=timeout,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rtmo_optuna.types.request import SessionSpec, TensorSpec
+    from rtmo_optuna.types.request import Pixels, SessionSpec, TensorSpec
 
 _BEHIND = {
     "split_capture": "cuts the model into several sessions",
@@ -54,7 +54,8 @@ class Session:
     without a graph, and a warning says so.
 
     Where shapes were fixed for tuning, inputs of those shapes run exactly what was tuned. Without a CUDA graph others
-    are taken as the model takes them: the first one opens a second session, with the same settings and open shapes.
+    are taken as the model takes them: the first one opens a second session, with the same settings and open shapes. A
+    session that takes pixels takes those of the one shape.
 
     All else that `InferenceSession` has (`io_binding`, `run_async`, `run_with_ort_values`, ...) is that of the one
     session behind this one; where the settings bind, capture or cut, these methods raise UsageError.
@@ -76,6 +77,11 @@ class Session:
         self._open: OnnxRuntimeEngine | None = None
         self._open_lock = threading.Lock()
         self._metadata: Any = None
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """How pictures are fed as uint8, height x width x 3; None where the session takes the model's arrays."""
+        return self._spec.pixels
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -195,11 +201,16 @@ class Session:
             message = f"The input {name!r} has the open shape {shown(wanted)}: say which one, as shape=(...)."
             raise UsageError(message)
         sizes, dtype = [size for size in wanted if isinstance(size, int)], DTYPES[spec.dtype]
+        if not takes(spec.shape, sizes):
+            message = f"The input {name!r} has the shape {shown(spec.shape)}, and shape= says {shown(wanted)}."
+            raise UsageError(message)
         return self._engine.runtime.provider.array(sizes, dtype, self._spec.device)
 
     def _engine_for(self, feed: Mapping[str, Any]) -> OnnxRuntimeEngine:
         """Return who runs `feed`: the engine that was tuned, or for other shapes one that leaves them open."""
         if all(getattr(feed.get(name), "shape", None) == shape for name, shape in self._fixed.items()):
+            return self._engine
+        if self._spec.pixels:
             return self._engine
         fed = self._fixed.keys() & feed.keys()
         other = {name for name in fed if not takes(self._fixed[name], shape_of(feed[name]))}

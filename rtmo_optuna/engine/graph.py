@@ -148,7 +148,7 @@ def _count(model: ModelProto) -> Counter[tuple[str, bool]]:
                 counts.update(called(function))
             else:
                 counts[node.op_type, node.op_type in _RANDOM or _drops(node, off)] += 1
-            for body in _bodies(node):
+            for body in bodies(node):
                 counts.update(total(body.node))
         return counts
 
@@ -195,7 +195,8 @@ def _is_false(tensor: TensorProto) -> bool:
     return stored and not any(tensor.raw_data) and not any(tensor.int32_data)
 
 
-def _bodies(node: NodeProto) -> Iterator[GraphProto]:
+def bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs inside of `node`, as If, Loop and Scan have them."""
     for attribute in node.attribute:
         yield from attribute.graphs
         if attribute.HasField("g"):
@@ -208,7 +209,7 @@ def _scopes(model: ModelProto) -> Iterator[GraphProto | FunctionProto]:
     while waiting:
         scope = waiting.pop()
         yield scope
-        waiting += [body for node in scope.node for body in _bodies(node)]
+        waiting += [body for node in scope.node for body in bodies(node)]
 
 
 def _tensors(scope: GraphProto | FunctionProto) -> Iterator[TensorProto]:

@@ -26,7 +26,7 @@ from rtmo_optuna.types.findings import Claim, Decided, Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateResult, Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Note, Observer
-from rtmo_optuna.verbs.circumstances import Circumstances, circumstances, with_tuned_shapes
+from rtmo_optuna.verbs.circumstances import Circumstances, as_tuned, circumstances
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def compare(
         if meant and not options.config.exists():
             message = f"The configuration {options.config} does not exist: name another, or leave it out."
             raise UsageError(message)
-        planned = plan(with_tuned_shapes(options), folder)
+        planned = plan(as_tuned(options), folder)
         if meant:
             configfile.check_settings(planned.config)
         provider, held = planned.about.definition.provider, planned.config.settings

@@ -232,6 +232,7 @@ def _benchmark_info(record: StudyRecord) -> BenchmarkInfo:
         provider=record.definition.provider,
         shapes=record.inputs.shapes,
         free_dimensions=record.inputs.free_dimensions,
+        pixels=record.inputs.pixels,
         model_sha256=record.model_sha256,
         study=record.name,
     )
