@@ -35,7 +35,7 @@ class _Calls:
     ) -> None:
         with self.changed:
             self.running -= 1
-            if not self.running:
+            if self.capturing and not self.running:
                 self.changed.notify_all()
 
 
