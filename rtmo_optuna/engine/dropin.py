@@ -6,18 +6,21 @@ import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from rtmo_optuna.display import visible
+from rtmo_optuna.engine.ahead import Ahead
 from rtmo_optuna.engine.feed import DTYPES, OPTIONAL, Signature, is_fixed, shape_of, shown, takes
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -77,6 +80,7 @@ class Session:
         self._open: OnnxRuntimeEngine | None = None
         self._open_lock = threading.Lock()
         self._metadata: Any = None
+        self._ahead: Ahead[list[NDArray[Any]]] | None = None
 
     @property
     def pixels(self) -> Pixels | None:
@@ -111,6 +115,29 @@ class Session:
             message = f"The model has no output {', '.join(map(str, unknown))}: it has {known}."
             raise UsageError(message)
         return self._engine_for(input_feed).run_some(names, input_feed, run_options)
+
+    def submit(
+        self,
+        frame: Any,  # noqa: ANN401 - whatever `run` takes
+        output_names: Sequence[str] | None = None,
+    ) -> Future[list[NDArray[Any]]]:
+        """Return at once, with a future of what `run` returns for `frame`: an array for the first input, or a feed.
+
+        Two frames are under way at most; before a third one this waits. Their order is that of their calls, mostly; a
+        frame belongs to the session until its future is done, so fill two buffers in turn. What `run` raises, the
+        future does.
+        """
+        feed = frame if isinstance(frame, Mapping) else {self._engine.inputs[0].name: frame}
+        with self._open_lock:
+            self._ahead = ahead = self._ahead or Ahead()
+        return ahead.submit(partial(self.run, output_names, feed))
+
+    def close(self) -> None:
+        """Wait for the frames that were submitted; the session can be used afterwards."""
+        with self._open_lock:
+            ahead, self._ahead = self._ahead, None
+        if ahead:
+            ahead.close()
 
     def warm_up(self, feed: Mapping[str, Any] | None = None) -> None:
         """Run once on `feed`, so that nothing is left to be chosen or allocated when it matters.
