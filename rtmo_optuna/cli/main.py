@@ -23,7 +23,6 @@ from rtmo_optuna.types.study import DEFAULT_STORAGE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 NO_VERDICT = 4
 INTERRUPTED = 130
 _EXIT_CODES = (

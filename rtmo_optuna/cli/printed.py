@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.verbs.bench import Comparison, Side
     from rtmo_optuna.verbs.prepare import Plan
 
-
 _PLAIN_WIDTH = 160
 
 

@@ -1,20 +1,15 @@
 """`benchmark_info`: what a tune writes beside the settings, and what is read of it; a person may have edited it."""
 
-from __future__ import annotations
-
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.request import Pixels
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
 
 _SHAPE = re.compile(r"\d{1,12}([x, ]+\d{1,12})*")
 _SIZE = re.compile(r"\d{1,12}")
@@ -125,11 +120,10 @@ def _shape(name: str, written: Any, path: Path) -> tuple[int, ...]:  # noqa: ANN
 def _mapping(info: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
     held = info.get(name) or {}
     if not isinstance(held, Mapping):
-        message = (
+        raise UsageError(
             f"benchmark_info of {path} says {name}: {held}, which is no mapping of names: write {name}: {{x: ...}}, or "
             "leave it out."
         )
-        raise UsageError(message)
     return held
 
 
