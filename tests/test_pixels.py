@@ -15,6 +15,7 @@ import models
 import rtmo_optuna
 from calling import CALLED, assembled
 from rtmo_optuna.engine import ort
+from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.front import fronted
 from rtmo_optuna.engine.inputs.inputs import load, prepare
 from rtmo_optuna.engine.inputs.pixels import picture_of
@@ -128,6 +129,26 @@ def test_every_way_of_calling_takes_pixels(tmp_path: Path, how: str) -> None:
     call = assembled(path, how, shapes, pixels=IMAGENET).call
     for one, other in zip(call.run(["early", "kept"], {"x": pixels}), wanted, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("how", CALLED)
+def test_pixels_are_captured_on_a_gpu(rtmo_t: Callable[[str], tuple[Path, NDArray[np.float32]]], how: str) -> None:
+    """From page-locked memory, one call after the other and two at once: people as from the array, to the last bit."""
+    path, image = rtmo_t("plain")
+    settings = Settings.of({**CALLED[how], "cudnn_conv_algo_search": "HEURISTIC"})
+    spec = SessionSpec(str(path), "cuda", settings, shapes={"input": image.shape})
+    wanted = Session(spec).run(None, {"input": image})
+    session = Session(replace(spec, pixels=Pixels("input")))
+    buffers = [session.input_buffer("input") for _ in range(2)]
+    for buffer in buffers:
+        buffer[...] = image[0].transpose(1, 2, 0)
+    answers = [session.run(None, {"input": buffers[0]}), *(session.submit(buffer).result() for buffer in buffers)]
+    answers += [future.result() for future in [session.submit(buffers[n % 2]) for n in range(20)]]
+    for found in answers:
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -57,8 +57,7 @@ def _check(name: str, array: Any) -> None:  # noqa: ANN401 - whatever a user pas
         return
     what = f"{array.dtype} {shown(array.shape)}" if is_array else type(array).__name__
     how = ", not contiguous (numpy.ascontiguousarray makes it so)" if fits else ""
-    message = f"The {name} must be a contiguous array of uint8, height x width x 3, and this is {what}{how}."
-    raise UsageError(message)
+    raise UsageError(f"The {name} must be a contiguous array of uint8, height x width x 3, and this is {what}{how}.")
 
 
 @functools.cache

@@ -35,11 +35,10 @@ def prepare(client: Any, session: Session) -> None:  # noqa: ANN401 - an object 
     kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(client).__mro__]
     known = next((PREPARING[kind] for kind in kinds if kind in PREPARING), None)
     if session.pixels and known is None:
-        message = (
+        raise UsageError(
             f"A {type(client).__qualname__} makes arrays of its frames, and these settings are for a session that "
             "takes pixels: tune without --pixels for it."
         )
-        raise UsageError(message)
     methods = known(client, session) if known and session.pixels else {}
     for name in _METHODS:
         client.__dict__.pop(name, None)
@@ -59,11 +58,10 @@ def _rtmlib(client: Any, session: Session) -> Methods:  # noqa: ANN401
     pixels, plain = session.pixels, client.mean is None
     wanted = ((0.0,) * 3, (1.0,) * 3) if plain else (tuple(map(float, client.mean)), tuple(map(float, client.std)))
     if pixels and (pixels.scale, pixels.mean, pixels.std) != (1.0, *wanted):
-        message = (
+        raise UsageError(
             f"This {type(client).__qualname__} normalises pictures by mean {wanted[0]} and std {wanted[1]}, and the "
             f"session by scale {pixels.scale}, mean {pixels.mean} and std {pixels.std}: tune with those of the client."
         )
-        raise UsageError(message)
     buffer = _Buffer(session, *client.model_input_size[:2])
 
     def preprocess(image: Pixels) -> tuple[Pixels, float]:

@@ -91,11 +91,10 @@ def _pixels(said: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path
     except (KeyError, TypeError, ValueError):
         found = None
     if found is None or not (said.keys() <= {"input", "scale", "mean", "std"} and _usable(found)):
-        message = (
+        raise UsageError(
             f"benchmark_info of {path} says pixels: {said}, which has to be as in {_EXAMPLE}, for one of the "
             "inputs under shapes: write it so."
         )
-        raise UsageError(message)
     return found
 
 

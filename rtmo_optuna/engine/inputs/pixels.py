@@ -32,11 +32,10 @@ def picture_of(specs: Sequence[TensorSpec]) -> TensorSpec:
     pictures = [spec for spec in specs if images.layout_of(spec)]
     if len(pictures) == 1 and images.layout_of(pictures[0]) == _WANTED and pictures[0].dtype in _FLOATS:
         return pictures[0]
-    message = (
+    raise UsageError(
         "Pixels need a model with one input of pictures, batch x 3 x height x width of floats, and this one takes "
         f"{', '.join(map(told, specs))}: leave --pixels out (input: pixels, in a study definition)."
     )
-    raise UsageError(message)
 
 
 def as_pictures(spec: TensorSpec) -> TensorSpec:
