@@ -25,6 +25,7 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import benchmark_info
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.types.request import Pixels, SessionSpec, Settings, TensorSpec
+from rtmo_optuna.verbs.circumstances import as_tuned
 from rtmo_optuna.verbs.prepare import TuneOptions, plan
 
 if TYPE_CHECKING:
@@ -276,6 +277,17 @@ def test_a_session_takes_pixels_as_it_was_tuned(tmp_path: Path) -> None:
     assert many.input_buffer("x").shape == (2, *SIZE, 3)
     with pytest.raises(UsageError, match="has the shape 12x10x3, and shape= says 8x8x3"):
         session.input_buffer("x", (8, 8, 3))
+
+
+def test_a_comparison_feeds_what_was_tuned_for(tmp_path: Path) -> None:
+    """Pixels where config.yaml says so, done with as it says unless the options do."""
+    options = TuneOptions(
+        model=conv(tmp_path / "m.onnx"), config=write(tmp_path, "{input: x, scale: 0.5, std: [1, 2, 3]}")
+    )
+    found = as_tuned(options)
+    assert (found.pixels, found.input_scale, found.mean, found.std) == (True, 0.5, (0, 0, 0), (1, 2, 3))
+    assert as_tuned(replace(options, input_scale=0.25)).input_scale == 0.25
+    assert as_tuned(replace(options, input=tmp_path / "a.npy")).pixels
 
 
 @pytest.mark.parametrize(
