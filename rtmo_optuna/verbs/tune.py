@@ -239,6 +239,7 @@ def benchmark_of(record: StudyRecord) -> BenchmarkInfo:
         provider=record.definition.provider,
         shapes=record.inputs.shapes,
         free_dimensions=record.inputs.free_dimensions,
+        pixels=record.inputs.pixels,
         model_sha256=record.model_sha256,
         study=record.name,
     )
