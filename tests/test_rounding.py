@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import models
+from models import node
 from rtmo_optuna.child import references
 from rtmo_optuna.child.protocol import RoundingRequest
 from rtmo_optuna.codec import encode
@@ -23,7 +24,7 @@ from rtmo_optuna.space import resolve
 from rtmo_optuna.space.values import parse_value
 from rtmo_optuna.types.measurement import GateRules, Rounding
 from rtmo_optuna.types.request import Limits, SessionSpec, Settings
-from test_precision import F16, F32, STUDY, node, run
+from test_precision import F16, F32, STUDY, run
 from test_space import MACHINE
 
 if TYPE_CHECKING:

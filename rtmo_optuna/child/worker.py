@@ -8,7 +8,10 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from rtmo_optuna.child import protocol
 from rtmo_optuna.child.protocol import Blame
@@ -16,18 +19,13 @@ from rtmo_optuna.child.timer import timer_for
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.gate.flat import even, flat, together
 from rtmo_optuna.engine.inputs.inputs import load
-from rtmo_optuna.engine.session import open_engine
+from rtmo_optuna.engine.session import Engine, open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
 from rtmo_optuna.providers.table import PROVIDERS
-from rtmo_optuna.types.request import MOST_TIMED, BenchmarkRequest, EngineKind, ModelFacts, Stage
+from rtmo_optuna.types.request import MOST_TIMED, BenchmarkRequest, EngineKind, ModelFacts, Pixels, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import numpy as np
     from numpy.typing import NDArray
-
-    from rtmo_optuna.engine.session import Engine
 
     Feed = dict[str, NDArray[np.generic]]
 
@@ -129,14 +127,11 @@ class Worker:
 
     def reference(self, request: protocol.ReferenceRequest) -> None:
         """Run every sample once and keep the outputs, stacked by sample where their shapes agree."""
-        import numpy as np  # noqa: PLC0415 - benchmarks load it with the engine
-
         samples = load(request.inputs)
         self.stage = Stage.BUILD
         engine = open_engine(request.session)
         self.stage = Stage.FIRST_RUN
-        runs = [flat(engine.output_names, engine.run(feed)) for feed in samples]
-        runs = even(runs)
+        runs = even([flat(engine.output_names, engine.run(feed)) for feed in samples])
         if request.gate:
             self.stage = Stage.GATE
             from rtmo_optuna.codec import decode  # noqa: PLC0415
@@ -159,11 +154,11 @@ class Worker:
         from rtmo_optuna.types.measurement import GateRules  # noqa: PLC0415
 
         self.stage = Stage.GATE
-        samples, reference = load(request.inputs), _kept(request.reference)
+        spec, reference = request.session, _kept(request.reference)
+        samples = [_as_arrays(sample, spec.pixels) for sample in load(request.inputs)]
         if len(reference) != len(samples):
             message = "the outputs of its samples differ in number"
             raise SettingsRefusedError(message)
-        spec = request.session
         found = rounding.find(
             Path(spec.model),
             samples,
@@ -223,10 +218,18 @@ def _gated(outputs: list[dict[str, NDArray[Any]]], plain: Mapping[str, Any]) -> 
     return dict(encode(result))
 
 
+def _as_arrays(sample: Feed, pixels: Pixels | None) -> Feed:
+    """Return what the model itself gets where it is fed pictures: what the nodes in front make of `pixels`."""
+    if pixels is None:
+        return sample
+    pictures = sample[pixels.input].reshape(-1, *sample[pixels.input].shape[-3:]).astype(np.float32)
+    mean, std = (np.array(values, np.float32) for values in (pixels.mean, pixels.std))
+    scaled = (pictures * np.float32(pixels.scale) - mean) / std
+    return {**sample, pixels.input: np.ascontiguousarray(np.moveaxis(scaled, 3, 1), np.float32)}
+
+
 def _kept(path: str) -> list[dict[str, NDArray[Any]]]:
     """Return the arrays of the file that `Worker.reference` wrote, one mapping a sample."""
-    import numpy as np  # noqa: PLC0415
-
     samples: dict[str, dict[str, NDArray[Any]]] = {}
     with np.load(path) as stored:
         for name, array in stored.items():
