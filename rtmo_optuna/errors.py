@@ -27,6 +27,15 @@ class LostError(TunerError):
     """What a study is kept in (its database, its files) failed for good while it was in use."""
 
 
+class HeldError(LostError):
+    """Another process had the device until the time was up; `holder` says who."""
+
+    def __init__(self, holder: str) -> None:
+        """Keep who it was beside the sentence."""
+        super().__init__(f"The time was up while {holder} measured on this device: end it, or give a longer --timeout.")
+        self.holder = holder
+
+
 class SettingsRefusedError(TunerError):
     """ONNX Runtime does not take these settings, or reads them back otherwise than they were given."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ import pytest
 import scripted
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.errors import NothingMeasuredError
+from rtmo_optuna.machine.host import PROCESSOR, device_lock
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Stage
 from rtmo_optuna.types.study import Event, Note, WindowDone
@@ -40,9 +42,24 @@ def test_one_that_hangs_within_a_pair_ends_with_the_time(tmp_path: Path) -> None
     found = compare(options, ["enable_mem_pattern=off"], [], 20, observer)
     assert time.monotonic() - begun < PAIR_S + LATE_S
     assert found.first.processes == 1
-    assert "1 sound pairs of 10" in found.sentence
+    assert "1 sound pair of 10" in found.sentence
     assert "The time was up before that, while " in found.sentence
     assert found.sentence.endswith("was in the stage window.")
+
+
+@pytest.mark.slow
+def test_a_device_that_another_program_keeps_ends_it_with_the_time(tmp_path: Path) -> None:
+    """What the first pair said is said, and who has measured since."""
+    options = scripted.tune_options(tmp_path, STUDY, script={}, timeout_s=PAIR_S)
+    with contextlib.ExitStack() as kept:
+
+        def observer(event: Event) -> None:
+            if isinstance(event, Note) and event.text.startswith("pair 1:"):
+                kept.enter_context(device_lock(PROCESSOR))
+
+        found = compare(options, ["enable_mem_pattern=off"], [], 20, observer)
+    assert found.first.processes == 1
+    assert found.sentence.endswith(f"The time was up before that, while process {os.getpid()} measured on this device.")
 
 
 @pytest.mark.slow

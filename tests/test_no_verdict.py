@@ -13,6 +13,7 @@ import pytest
 import scripted
 import simulated
 from rtmo_optuna.cli import main
+from rtmo_optuna.errors import HeldError
 from rtmo_optuna.machine.host import device_lock
 from rtmo_optuna.search.decide.budget import Budget
 from rtmo_optuna.search.runner import recorded
@@ -121,6 +122,24 @@ def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> Non
     assert found.record.verdict.status is Status.NO_GAIN
     assert "but only 2 of 8 settings were." in report
     assert "nothing to change" not in report
+
+
+def test_a_device_that_another_program_kept_is_no_verdict(tmp_path: Path, planted: Planted) -> None:
+    """The time was up meanwhile: what was measured is reported, the file is left alone, and the study goes on later."""
+    holder = "process 7"
+
+    def kept(_settings: Settings, _count: int) -> bool:
+        if planted.ran.total() > 8:
+            raise HeldError(holder)
+        return False
+
+    planted.fails = kept
+    found = tuned(tmp_path, planted)
+    assert (found.undecided, found.interrupted, found.config) == (True, False, None)
+    assert len(found.record.runs) > 1
+    assert (tmp_path / "results" / "report.md").exists()
+    planted.fails = lambda _settings, _count: False
+    assert tuned(tmp_path, planted).record.finals.over
 
 
 def test_an_interruption_right_after_the_default_compares_it_with_nothing(tmp_path: Path, planted: Planted) -> None:

@@ -103,7 +103,7 @@ class Child:
                 raise ChildGoneError(message)
             chunk = os.read(self._answers, _CHUNK)
             if not chunk:
-                raise ChildGoneError(self._epitaph(), killed=self._process.returncode in _BY_OTHERS)
+                raise self._gone()
             self._pending += chunk
             if len(self._pending) > _LONGEST_LINE:
                 message = "answered with an endless line"
@@ -124,16 +124,16 @@ class Child:
             self._process.wait(limit_s)
         self._kill()
 
-    def _epitaph(self) -> str:
+    def _gone(self) -> ChildGoneError:
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
-            return "closed its answers without ending"
+            return ChildGoneError("closed its answers without ending")
         if code >= 0:
-            return f"ended with exit code {code}"
+            return ChildGoneError(f"ended with exit code {code}")
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         hint = " (out of memory, or killed by someone)" if -code == signal.SIGKILL else ""
-        return f"was killed by {name}{hint}"
+        return ChildGoneError(f"was killed by {name}{hint}", killed=code in _BY_OTHERS)
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

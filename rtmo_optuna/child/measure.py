@@ -137,6 +137,7 @@ def measure(
             child.finish(life.left_s(limits.exit_s))
         except _ToldError as error:
             stage, reason = error.failed.stage, error.failed.text
+            accident = error.failed.blame is protocol.Blame.HOST
         except ChildGoneError as error:
             stage, reason = life.stage, f"The child {error}."
             accident = error.killed or stage is Stage.START
@@ -260,7 +261,8 @@ def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float 
                 child.finish(limits.exit_s)
             except _ToldError as error:
                 failed = error.failed
-                _give_up(failed.text, failed.stage, log, bad_input=failed.blame is protocol.Blame.INPUT)
+                theirs = failed.blame in {protocol.Blame.INPUT, protocol.Blame.HOST}
+                _give_up(failed.text, failed.stage, log, bad_input=theirs)
             except ChildGoneError as error:
                 _give_up(f"The child {error}.", life.stage, log, bad_input=False)
     return answer

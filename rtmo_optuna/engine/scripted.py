@@ -8,6 +8,7 @@ fits).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -110,7 +111,7 @@ def _print_megabytes() -> None:
 
 
 def _print_json() -> None:
-    os.write(1, b'{"protocol": 2, "kind": "timed", "body": {"samples_ns": [1]}}\n')
+    os.write(1, b'{"protocol": 3, "kind": "timed", "body": {"samples_ns": [1]}}\n')
 
 
 def _refuse() -> None:
@@ -123,11 +124,16 @@ def _raise() -> None:
     raise RuntimeError(message)
 
 
+def _fill_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 _FAULTS: Mapping[str, Mapping[str, Callable[[], None]]] = {
     "start": {"exit": lambda: sys.exit(7)},
     "build": {
         "hang in build": _hang,
         "refuse": _refuse,
+        "full disk": _fill_disk,
         "out of memory": _kill(signal.SIGKILL),
         "print megabytes": _print_megabytes,
         "print JSON": _print_json,

@@ -14,10 +14,11 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import HeldError, UsageError
 from rtmo_optuna.types.subject import Gpu, Machine
 
 if TYPE_CHECKING:
@@ -127,22 +128,30 @@ def process_space() -> str:
 
 
 @contextlib.contextmanager
-def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) -> Iterator[None]:
+def device_lock(
+    name: str, waiting: Callable[[str], None] = lambda _holder: None, until: float = math.inf
+) -> Iterator[None]:
     """Hold the device `name` (a GPU's UUID, or `PROCESSOR`) against this user's other processes while the body runs.
 
-    Where another process has it, `waiting` is called once with that process's id (None where unknown), then the lock is
-    waited for. The kernel releases it when the holder dies. It is not reentrant. Raises UsageError where no folder for
-    the lock file can be had.
+    Where another process has it, `waiting` is called once with who that is, then the lock is waited for. The kernel
+    releases it when the holder dies. It is not reentrant. Raises HeldError where it is not to be had `until` then
+    (monotonic seconds), UsageError where no folder for the lock file can be had.
     """
     path = _runtime_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock"
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if waiting:
-                holder = path.read_text()
-                waiting(int(holder) if holder.isdecimal() else None)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            held = path.read_text()
+            holder = f"process {held}" if held.isdecimal() else "another process"
+            waiting(holder)
+            turn = threading.Thread(target=_await_turn, args=(os.dup(file.fileno()),), daemon=True)
+            turn.start()
+            turn.join(min(until - time.monotonic(), threading.TIMEOUT_MAX))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HeldError(holder) from None
         try:
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -150,6 +159,14 @@ def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) 
             yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # closing would leave it to a forked child that still has the file
+
+
+def _await_turn(descriptor: int) -> None:
+    """Lock a file in the kernel's queue, in which nobody is passed over; the lock goes when nobody has it open."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -39,8 +39,9 @@ class ChildRunner:
     `fixed` are the study's default settings, the only ones whose outputs may tell how far from the reference is near.
     `check` is asked before each process, and raises where the user has interrupted the run; `unchanged` is asked before
     and after it, and raises where the model is another one now: what ran meanwhile says nothing. No process goes on
-    after `until` (seconds of `clock`). A GPU that holds itself back, as `gpu_state` tells, is waited for for
-    `cooling_s`, once and once more. `measure` makes a child's life a Measurement.
+    after `until`, and no other program's is waited for after `wait_until` (seconds of `clock`). A GPU that holds itself
+    back, as `gpu_state` tells, is waited for for `cooling_s`, once and once more. `measure` makes a child's life a
+    Measurement.
     """
 
     session: SessionSpec
@@ -51,6 +52,7 @@ class ChildRunner:
     fixed: Settings = field(default_factory=Settings)
     paced_s: float = 0.0
     until: float = math.inf
+    wait_until: float = math.inf
     pool: ChildPool | None = None
     check: Callable[[], None] = lambda: None
     unchanged: Callable[[], None] = lambda: None
@@ -75,7 +77,7 @@ class ChildRunner:
 
         A process during which the GPU held itself back says nothing and is run again after a while; where that does
         not end, that is how fast this GPU is until it recovers, and no reason to give up a trial. What may be an
-        accident is tried once more.
+        accident is tried once more. Raises HeldError where others have the device for too long.
         """
         measurement = self._cooled(settings, rules, log, prune_above_ns, on_window)
         died = measurement.accident or (settings == self.fixed and judge.died(measurement))
@@ -117,7 +119,7 @@ class ChildRunner:
             self.observer(WindowDone(statistics.median(medians), len(medians)))
 
         request = self._request(settings, rules)
-        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait):
+        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait, self.wait_until):
             begun = self.clock()
             seen.waited_s += begun - asked
             self.unchanged()
@@ -180,9 +182,9 @@ class ChildRunner:
             self.observer(Note(f"{text}: about {long_s:.0f} s at {pace}."))
         self._foretold = True
 
-    def _wait(self, holder: int | None) -> None:
+    def _wait(self, holder: str) -> None:
         if self._told_to_wait:
             return
         self._told_to_wait = True
-        who = f"process {holder}" if holder else "another process"
-        self.observer(Note(f"Waiting for {who}, which is measuring on this device."))
+        most = "" if math.isinf(self.wait_until) else f", for {self.wait_until - self.clock():.0f} s at most"
+        self.observer(Note(f"Waiting for {holder}, which is measuring on this device{most}."))

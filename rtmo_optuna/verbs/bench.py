@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rtmo_optuna import stats
 from rtmo_optuna.child import measure as bench
 from rtmo_optuna.child.protocol import ReferenceRequest
-from rtmo_optuna.errors import ChildError, LostError, NothingMeasuredError, UsageError
+from rtmo_optuna.errors import ChildError, HeldError, LostError, NothingMeasuredError, UsageError
 from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.decide import confirm
@@ -26,7 +26,7 @@ from rtmo_optuna.types.findings import Claim, Decided, Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateResult, Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Note, Observer
-from rtmo_optuna.verbs.circumstances import Circumstances, circumstances, with_tuned_shapes
+from rtmo_optuna.verbs.circumstances import Circumstances, circumstances
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def compare(
         if meant and not options.config.exists():
             message = f"The configuration {options.config} does not exist: name another, or leave it out."
             raise UsageError(message)
-        planned = plan(with_tuned_shapes(options), folder)
+        planned = plan(replace(options, output=folder), folder, exports=False)
         if meant:
             configfile.check_settings(planned.config)
         provider, held = planned.about.definition.provider, planned.config.settings
@@ -177,7 +177,11 @@ class _Duel:
         """Return the costs of a pair of processes; nothing where the time was up before both were done."""
         costs: dict[Settings, float | None] = {}
         for settings in confirm.who_first(len(self.pairs), (self.first, self.second)):
-            record, measurement = recorded(self.runner, self.rules, Purpose.CONFIRMATION, len(self.pairs), settings)
+            try:
+                record, measurement = recorded(self.runner, self.rules, Purpose.CONFIRMATION, len(self.pairs), settings)
+            except HeldError as error:
+                self.broken = f", while {error.holder} measured on this device"
+                return {}
             costs[settings] = record.cost
             if measurement.outcome is Outcome.MEASURED:
                 self.measured[settings].append(measurement)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.engine.cutting.store import content_hash
-from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.types.subject import Machine
 
 if TYPE_CHECKING:
-    from rtmo_optuna.verbs.prepare import Plan, TuneOptions
-
-_ARRAYS = {".npz", ".npy"}
+    from rtmo_optuna.verbs.prepare import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +44,3 @@ def circumstances(planned: Plan) -> Circumstances:
         machine=about.machine,
         versions=about.model.versions,
     )
-
-
-def with_tuned_shapes(options: TuneOptions) -> TuneOptions:
-    """Return `options` with the shapes that config.yaml was tuned for, where they say none and no array has its own.
-
-    A file that was tuned for another model says nothing of this one.
-    """
-    arrays = options.input is not None and options.input.suffix.lower() in _ARRAYS
-    if options.shapes or arrays or not options.config.is_file():
-        return options
-    info = benchmark_info.read(configfile.read_info(options.config, options.config_path), options.config)
-    if not info.shapes or not options.model.is_file():
-        return options
-    if info.model_sha256 and info.model_sha256 != content_hash(Path(options.model)):
-        return options
-    return replace(options, shapes=tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in info.shapes.items()))

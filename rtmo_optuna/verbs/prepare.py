@@ -89,10 +89,12 @@ class Plan:
         return Rules.of(self.about.definition, self.gate)
 
 
-def plan(options: TuneOptions, scratch: Path) -> Plan:
+def plan(options: TuneOptions, scratch: Path, *, exports: bool = True) -> Plan:
     """Return the plan of a tune; its input arrays lie in the folder `scratch`.
 
-    Raises UsageError, with one sentence, for whatever the user has to change.
+    Where it `exports` nothing, as a comparison, the configuration need not be writable, and the input has the shapes
+    that the configuration was tuned for, where the options say none. Raises UsageError, with one sentence, for whatever
+    the user has to change.
     """
     checks.check_model(options.model)
     checks.check_name(options.study_name)
@@ -111,22 +113,25 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     checks.check_runs(chosen, given=options.runs is not None)
     checks.check_rate(chosen, given=options.rate_hz is not None)
     config = configfile.read(options.config, chosen.provider, options.config_path)
-    configfile.check_writable(options.config)
-    configfile.check_layout(config, chosen.provider)
     name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
-    checks.check_length(name, given=options.study_name is not None)
+    if exports:
+        configfile.check_writable(options.config)
+        configfile.check_layout(config, chosen.provider)
+        checks.check_length(name, given=options.study_name is not None)
     report = checks.report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine, extras=config.extras)
     if not (options.allow_busy or os.environ.get(ALLOW_BUSY)):
         checks.check_idle(device)
     model = first_look.describe(session, chosen)
+    model_sha256 = hash_model(options.model, model.external_files)
+    tuned = () if exports else first_look.tuned_shapes(config, options.input, model_sha256)
     checks.check_comparable(model, chosen)
     made = functools.partial(
         engine_inputs.prepare,
         model.inputs,
         source=options.input,
-        shapes=parse_shapes(options.shapes, model.inputs),
+        shapes=parse_shapes(options.shapes or tuned, model.inputs),
         scale=options.input_scale,
         target=scratch / "inputs.npz",
         batch=chosen.batch,
@@ -136,7 +141,6 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.samples))
     session = replace(session, free_dimensions=inputs.free_dimensions, shapes=inputs.shapes if inputs.fixed else {})
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
-    model_sha256 = hash_model(options.model, model.external_files)
     content = {"model": model_sha256, "onnxruntime": model.versions["onnxruntime"]}
     inputs, told = first_look.reference(
         session, inputs, chosen, gate, content, lambda guess: made(guess=guess), model.widths
@@ -173,9 +177,16 @@ def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
 
 
 def runner_of(
-    planned: Plan, observer: Observer, check: Callable[[], None] = lambda: None, until: float = math.inf
+    planned: Plan,
+    observer: Observer,
+    check: Callable[[], None] = lambda: None,
+    wait_until: float = math.inf,
+    until: float = math.inf,
 ) -> ChildRunner:
-    """Return what runs the plan's processes, until `until` (monotonic seconds); `check` raises where that is over."""
+    """Return what runs the plan's processes, until `until`; `check` raises where that is over.
+
+    Others' processes on the device are waited for until `wait_until` (both monotonic seconds).
+    """
     about = planned.about
     least_calls = planned.rules.objective.least_calls
     return ChildRunner(
@@ -187,6 +198,7 @@ def runner_of(
         fixed=about.space.fixed,
         paced_s=least_s(about.definition.measuring, about.inputs.samples, least_calls),
         until=until,
+        wait_until=min(until, wait_until),
         pool=_pool(planned),
         check=check,
         unchanged=ModelWatch(Path(about.model_path), about.model.external_files, about.model_sha256),
