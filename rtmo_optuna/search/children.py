@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rtmo_optuna.search.runner import OnWindow, Rules
 
 _LONG_S = 10.0
+_WAIT_S = 60.0
 
 
 @dataclass
@@ -39,9 +40,9 @@ class ChildRunner:
     `fixed` are the study's default settings, the only ones whose outputs may tell how far from the reference is near.
     `check` is asked before each process, and raises where the user has interrupted the run; `unchanged` is asked before
     and after it, and raises where the model is another one now: what ran meanwhile says nothing. No process goes on
-    after `until`, and no other program's is waited for after `wait_until` (seconds of `clock`). A GPU that holds itself
-    back, as `gpu_state` tells, is waited for for `cooling_s`, once and once more. `measure` makes a child's life a
-    Measurement.
+    after `until`; other programs' are waited for until `wait_until`, a minute at least: a sound one is done by then
+    (seconds of `clock`). A GPU that holds itself back, as `gpu_state` tells, is waited for for `cooling_s`, once and
+    once more. `measure` makes a child's life a Measurement.
     """
 
     session: SessionSpec
@@ -119,7 +120,7 @@ class ChildRunner:
             self.observer(WindowDone(statistics.median(medians), len(medians)))
 
         request = self._request(settings, rules)
-        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait, self.wait_until):
+        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait, self._waits_until()):
             begun = self.clock()
             seen.waited_s += begun - asked
             self.unchanged()
@@ -182,9 +183,13 @@ class ChildRunner:
             self.observer(Note(f"{text}: about {long_s:.0f} s at {pace}."))
         self._foretold = True
 
+    def _waits_until(self) -> float:
+        return min(self.until, max(self.wait_until, self.clock() + _WAIT_S))
+
     def _wait(self, holder: str) -> None:
         if self._told_to_wait:
             return
         self._told_to_wait = True
-        most = "" if math.isinf(self.wait_until) else f", for {self.wait_until - self.clock():.0f} s at most"
+        left_s = self._waits_until() - self.clock()
+        most = "" if math.isinf(left_s) else f", for {left_s:.0f} s at most"
         self.observer(Note(f"Waiting for {holder}, which is measuring on this device{most}."))

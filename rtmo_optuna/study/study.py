@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
-from optuna.artifacts import upload_artifact
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
@@ -26,7 +25,7 @@ from rtmo_optuna.study.drivers import lease_s
 from rtmo_optuna.study.queue import Claims
 from rtmo_optuna.study.retries import patience_of
 from rtmo_optuna.study.state import Kept
-from rtmo_optuna.study.trials import RAN, keep_files, trial_record
+from rtmo_optuna.study.trials import RAN, keep_files, trial_record, upload
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Dimension, Settings
 from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord
@@ -316,7 +315,7 @@ class Study(Kept):
     def attach(self, files: Iterable[Path]) -> None:
         """Attach files (the report) to the study."""
         for file in files:
-            upload_artifact(artifact_store=self._store, file_path=str(file), study_or_trial=self._study)
+            upload(self._store, self._study, file)
 
     def record(self, **changes: Any) -> StudyRecord:  # noqa: ANN401 - fields of StudyRecord
         """Return the study as a record, with `changes`."""

@@ -183,10 +183,7 @@ def runner_of(
     wait_until: float = math.inf,
     until: float = math.inf,
 ) -> ChildRunner:
-    """Return what runs the plan's processes, until `until`; `check` raises where that is over.
-
-    Others' processes on the device are waited for until `wait_until` (both monotonic seconds).
-    """
+    """Return what runs the plan's processes, as `ChildRunner` takes `check`, `wait_until` and `until`."""
     about = planned.about
     least_calls = planned.rules.objective.least_calls
     return ChildRunner(
@@ -198,7 +195,7 @@ def runner_of(
         fixed=about.space.fixed,
         paced_s=least_s(about.definition.measuring, about.inputs.samples, least_calls),
         until=until,
-        wait_until=min(until, wait_until),
+        wait_until=wait_until,
         pool=_pool(planned),
         check=check,
         unchanged=ModelWatch(Path(about.model_path), about.model.external_files, about.model_sha256),

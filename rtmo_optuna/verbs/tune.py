@@ -48,8 +48,6 @@ BASELINE = 6
 QUICK_BASELINE = 3
 _LAST_WAIT_S = 10.0
 """How long the database is waited for after Ctrl-C."""
-_OTHERS_S = 60.0
-"""How long another program's process on the device is waited for beyond the time: a sound one is done by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def tune(
         observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
         planned = plan_tune(options, folder)
         end = begun + planned.about.definition.timeout_s
-        with contextlib.closing(runner_of(planned, observer, check, end + _OTHERS_S)) as runner:
+        with contextlib.closing(runner_of(planned, observer, check, end)) as runner:
             first = _first_process(options, planned, runner)
             study = open_study(options.storage, planned.about, planned.identity, new=options.new)
             _greet(study, observer)
