@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 DEFINITION = """
 provider: cpu
-budget: {trials: 6}
+budget: {trials: 4}
 knobs:
   enable_cpu_mem_arena: all
   enable_mem_pattern: all

@@ -74,7 +74,7 @@ class Patience:
             except (StorageInternalError, SQLAlchemyError) as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
                 said = str(getattr(cause, "orig", None) or cause).split("(Background on this error")[0]
-                reason = " ".join(said.split()).rstrip(".")
+                reason = " ".join(said.split()).rstrip(".?")
                 if not self._passes(cause, reason):
                     message = f"The database {self.shown} cannot be used any more: {reason}."
                     raise LostError(message) from error

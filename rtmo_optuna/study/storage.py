@@ -119,7 +119,7 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
     except (SQLAlchemyError, sqlite3.Error, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split("(Background on this error")[0].split())
         message = f"The storage {shown} does not open: {without_secrets(reason, storage)}"
-        raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
+        raise UsageError(message.rstrip(". ?") + ". Check --storage.") from error
     return opened
 
 
