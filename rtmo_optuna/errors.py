@@ -1,7 +1,5 @@
 """The exception tree. Every message is a full sentence: what is wrong, where, and what to do about it."""
 
-from __future__ import annotations
-
 
 class TunerError(Exception):
     """The root of all errors of this package; `exit_code` is what the command line ends with."""
@@ -28,12 +26,13 @@ class LostError(TunerError):
 
 
 class HeldError(LostError):
-    """Another process had the device until the time was up; `holder` says who."""
+    """The process `pid` (None: one that is not known) had the device until the time was up; `holder` says who."""
 
-    def __init__(self, holder: str) -> None:
+    def __init__(self, pid: int | None) -> None:
         """Keep who it was beside the sentence."""
-        super().__init__(f"The time was up while {holder} measured on this device: end it, or give a longer --timeout.")
-        self.holder = holder
+        self.holder = f"process {pid}" if pid else "another process"
+        text = f"The time was up while {self.holder} measured on this device: end it, or give a longer --timeout."
+        super().__init__(text)
 
 
 class SettingsRefusedError(TunerError):

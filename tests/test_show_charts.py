@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import random
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from program import there
 from rtmo_optuna.search.verdict import racers
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import charts
@@ -18,8 +20,8 @@ from rtmo_optuna.show.render.chart import Band, Chart, Label, Line, Points, Role
 from rtmo_optuna.show.render.interactive import figure
 from rtmo_optuna.show.render.layout import LABEL_GAP, apart, ticks
 from rtmo_optuna.show.render.markdown import markdown as rendered
-from rtmo_optuna.show.render.palette import DARK, LIGHT
-from rtmo_optuna.show.render.pictures import png
+from rtmo_optuna.show.render.palette import DARK, LIGHT, variables
+from rtmo_optuna.show.render.pictures import png, svg
 from rtmo_optuna.show.report import CHARTS, document
 from rtmo_optuna.show.sections import confirmation, knobs, noise, race, ranking, time, trials
 from rtmo_optuna.space.resolve import resolve, settings_of
@@ -29,10 +31,6 @@ from rtmo_optuna.types.request import ModelFacts, Settings, Stage, TensorSpec, V
 from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord, Verdict
 from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, SearchSpace, StudyDefinition
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-T = TypeVar("T")
 KNOBS: Mapping[str, tuple[Value, ...] | None] = {
     "cudnn_conv_algo_search": None,
     "gpu_mem_limit_gb": (None, 4, 8, 16, "90%"),
@@ -258,12 +256,6 @@ def markdown(record: StudyRecord, pictures: Mapping[str, str], applied: str = ""
     return rendered(document(record, applied), pictures)
 
 
-def there(found: T | None) -> T:
-    """Return what has to be there."""
-    assert found is not None
-    return found
-
-
 def marks(chart: Chart | None, kind: type[Points | Line | Band | Spans | Label | Rows | Stack], name: str = "") -> list:  # type: ignore[type-arg]
     """Return the marks of one kind, and of one name where it is given."""
     return [m for m in there(chart).marks if isinstance(m, kind) and (not name or getattr(m, "name", "") == name)]
@@ -322,8 +314,7 @@ def test_ranking_puts_runs_of_the_same_settings_together() -> None:
     """Three runs of the default are one bar at their median, whose interval spans all their windows."""
     runs = [measured(value, seed=i) for i, value in enumerate((4.0, 4.4, 4.1))]
     (row,) = rows_of(ranking.chart(study([(Settings(), run) for run in runs])))
-    assert row.value == runs[2].latency_ms
-    assert row.low == min(runs[0].windows_ns) / 1e6
+    assert (row.value, row.low) == (runs[2].latency_ms, min(runs[0].windows_ns) / 1e6)
     assert row.high == max(runs[1].windows_ns) / 1e6
 
 
@@ -378,8 +369,7 @@ def test_confirmation_shows_every_pair() -> None:
     costs = {default: [p.cost for p in pairs if (not len(p.settings)) is default] for default in (True, False)}
     for name, default in (("winner", False), ("default", True)):
         (dots,) = marks(chart, Points, name)
-        assert list(dots.x) == list(range(1, 11))
-        assert list(dots.y) == costs[default]
+        assert (list(dots.x), list(dots.y)) == (list(range(1, 11)), costs[default])
     (spans,) = marks(chart, Spans)
     assert list(spans.high) == costs[True]
     (band,) = marks(chart, Band)
@@ -460,14 +450,6 @@ def test_time_shows_the_processes_beside_the_trials() -> None:
     assert "went into the processes beside the trials" in chart.title
 
 
-def test_a_narrow_legend_names_each_side_once() -> None:
-    """On a phone, where lines are in the legend too, the sides of the confirmation are not listed twice."""
-    chart = there(confirmation.chart(contested(realistic())))
-    shown = [trace.name for trace in figure(chart, LIGHT, narrow=True).data if trace.showlegend]
-    assert sorted(name for name in shown if not name.startswith("where")) == ["default", "winner"]
-    assert len(shown) == 3
-
-
 def test_time_adds_up_to_the_wall_time() -> None:
     """The parts of all bars together are the wall time of all runs, the unclaimed rest among them."""
     record = realistic()
@@ -488,12 +470,13 @@ def test_time_adds_up_to_the_wall_time() -> None:
     ("startup", {"history", "ranking", "windows", "time"}),
 ])  # fmt: skip
 def test_edge_cases_draw_what_they_can(name: str, drawn: set[str]) -> None:
-    """A study that lacks something has the charts that it has data for, and both renderers take them."""
+    """A study that lacks something has the charts that it has data for, and all renderers take them."""
     made = {chart.name: chart for chart in charts(document(edge_cases()[name]))}
     assert set(made) == drawn
     for chart in made.values():
         _check_picture(png(chart))
-        assert figure(chart, DARK, narrow=True).data
+        assert figure(chart, DARK).data
+        assert "<svg" in svg(chart, narrow=True)
 
 
 @pytest.fixture(scope="module")
@@ -515,8 +498,7 @@ def test_pictures_are_whole(drawn: dict[str, Chart], name: str) -> None:
 
 def _check_picture(content: bytes) -> None:
     image = Image.open(io.BytesIO(content))
-    assert image.format == "PNG"
-    assert image.width == 1440
+    assert (image.format, image.width) == ("PNG", 1440)
     pixels = np.asarray(image.convert("RGB")).astype(int)
     body = pixels[150:-110]
     assert 0.002 < (body.min(axis=2) < 200).mean() < 0.6, "the drawing is blank, or full"
@@ -541,7 +523,19 @@ def test_figures_hold_the_same_values_as_the_chart() -> None:
     (cross,) = [trace for trace in drawn.data if trace.name == "failed"]
     assert list(cross.x) == [2]
     assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in cross.hovertext[0]
-    assert drawn.layout.title.text is None
+    assert "<b>" not in drawn.layout.title.text
+
+
+def test_svg_has_tooltips_and_only_colours_that_both_schemes_know(drawn: dict[str, Chart]) -> None:
+    """A wide one; each point says what it is, and no colour is left to the browser."""
+    for chart in drawn.values():
+        told = svg(chart)
+        colours = {f"--c{colour}" for colour in re.findall(r"var\(--c([0-9a-f]+)\)", told)}
+        assert colours <= set(re.findall(r"--c[0-9a-f]+", variables(DARK)))
+        assert not re.findall("#[0-9a-f]{6}", told)
+    points = [mark for mark in drawn["history"].marks if isinstance(mark, Points)]
+    assert svg(drawn["history"]).count("<title>") == sum(len(mark.x) for mark in points)
+    assert "<title>" not in svg(drawn["history"], narrow=True)
 
 
 def test_figures_follow_the_theme() -> None:

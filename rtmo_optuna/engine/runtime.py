@@ -1,13 +1,11 @@
 """What an application needs to run exactly what was tuned: a session opened as config.yaml says."""
 
-from __future__ import annotations
-
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.cutting import store
@@ -19,10 +17,7 @@ from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import canonical, knob_table
-from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from rtmo_optuna.types.request import Pixels, Scope, SessionSpec, Settings, Value
 
 
 def open_session(
@@ -39,7 +34,8 @@ def open_session(
 
     `config_path` names the place in the file, as `tune --config-path` does. `provider` is one of those of
     `tune --provider`; `auto` is the one that was tuned, else what it is there. `device` is the GPU's number. `shapes`
-    are the inputs' shapes by name, in place of those that the file fixed for tuning; `{}` fixes none.
+    are the model's inputs' shapes by name, in place of those that the file fixed for tuning; `{}` fixes none. Where the
+    file says so (`pixels`), the session takes pictures as uint8, height x width x 3, in place of the model's arrays.
 
     Raises UsageError where the file does not exist or holds unknown settings or none, where the model does not take the
     shapes or a CUDA graph lacks some, and where GPU, ONNX Runtime, model or provider are not those that were tuned:
@@ -48,8 +44,7 @@ def open_session(
     """
     held = _held(Path(config), config_path, provider)
     if not Path(model).is_file():
-        message = f"The model {model} does not exist or is no file; give the path of an ONNX file."
-        raise UsageError(message)
+        raise UsageError(f"The model {model} does not exist or is no file; give the path of an ONNX file.")
     if shapes is not None:
         held = _reshaped(held, Path(model), shapes)
     spec = SessionSpec(
@@ -60,12 +55,12 @@ def open_session(
         shapes=held.shapes,
         free_dimensions=held.free_dimensions,
         extras=held.extras,
+        pixels=held.pixels,
     )
     if told := _differences(held.info, spec):
         sentence = f"{config} was tuned for something else ({'; '.join(told)}): tune again here"
         if strict:
-            message = f"{sentence}, or open the session with strict=False."
-            raise UsageError(message)
+            raise UsageError(f"{sentence}, or open the session with strict=False.")
         warnings.warn(f"{sentence}.", stacklevel=2)
     return Session(spec)
 
@@ -80,11 +75,10 @@ def provider_options(
     """
     runtime, settings = _plain(_held(Path(config), config_path, provider))
     if not runtime.provider.named:
-        message = (
+        raise UsageError(
             f"{runtime.provider.ort_name} is a plugin, which InferenceSession does not know by its name: call "
             "open_session, or give InferenceSession what session_options returns."
         )
-        raise UsageError(message)
     return [(runtime.provider.ort_name, runtime.options(settings, device=device)[1])]
 
 
@@ -107,12 +101,12 @@ class _Held:
     free_dimensions: Mapping[str, int]
     info: BenchmarkInfo
     extras: Mapping[str, Value]
+    pixels: Pixels | None
 
 
 def _held(path: Path, config_path: str, provider: str) -> _Held:
     if path.is_dir():
-        message = f"The configuration {path} is a folder: give the path of a YAML file."
-        raise UsageError(message)
+        raise UsageError(f"The configuration {path} is a folder: give the path of a YAML file.")
     if not path.is_file():
         message = f"The configuration {path} does not exist: tune first (rtmo-optuna tune MODEL --config {path})."
         raise UsageError(message)
@@ -120,8 +114,7 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
     chosen = provider if provider != "auto" else info.provider or automatic(next(iter(gpu.gpus()), None))
     if chosen not in PROVIDERS:
         where = f"benchmark_info of {path} says" if provider == "auto" else "this call says"
-        message = f"There is no provider {str(chosen)!r}, which {where}: it must be {' or '.join(PROVIDERS)}."
-        raise UsageError(message)
+        raise UsageError(f"There is no provider {str(chosen)!r}, which {where}: it must be {' or '.join(PROVIDERS)}.")
     config = configfile.read(path, chosen, config_path)
     configfile.check_settings(config, config_path)
     return _Held(
@@ -131,11 +124,13 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
         free_dimensions=info.free_dimensions,
         info=info,
         extras=config.extras,
+        pixels=info.pixels,
     )
 
 
 def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> _Held:
     """Return `held` with the dimensions of `model` fixed as `shapes` says, whatever the file fixed."""
+    from rtmo_optuna.engine.inputs.pixels import settled  # noqa: PLC0415 - needed here only
     from rtmo_optuna.engine.inputs.shapes import (  # noqa: PLC0415 - needed here only, and the next one is slow
         bound,
         named,
@@ -144,17 +139,20 @@ def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> 
 
     specs = [spec for spec in read_signature(model) if spec.dtype in DTYPES]
     fixed = bound(specs, {name: _shape(name, sizes) for name, sizes in shapes.items()}, "shapes=")
+    pixels = held.pixels
+    if pixels:
+        fixed, pixels = settled(fixed, pixels)
     loose = next((spec for spec in fixed if not is_fixed(spec.shape)), None)
     if loose and held.settings.get("enable_cuda_graph"):
-        message = (
+        raise UsageError(
             f"These settings capture a CUDA graph, which needs fixed shapes, and the input {loose.name!r} has "
             f"{shown(loose.shape)}: give them all, as shapes={{{loose.name!r}: (...)}}."
         )
-        raise UsageError(message)
     return replace(
         held,
         shapes={} if loose else {s.name: tuple(size for size in s.shape if isinstance(size, int)) for s in fixed},
         free_dimensions=named(specs, fixed),
+        pixels=pixels,
     )
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine.graph import parse
 from rtmo_optuna.types.request import TensorSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from onnx import ValueInfoProto
 
 _NO_VERSION = 2**63 - 1  # what ONNX Runtime tells of a model without a version
@@ -53,11 +52,12 @@ def read_signature(path: Path) -> tuple[TensorSpec, ...]:
     weights = {tensor.name for tensor in graph.initializer}
     weights.update(sparse.values.name for sparse in graph.sparse_initializer)
     return tuple(
-        _spec(value) for value in graph.input if value.name not in weights and value.type.HasField("tensor_type")
+        spec_of(value) for value in graph.input if value.name not in weights and value.type.HasField("tensor_type")
     )
 
 
-def _spec(value: ValueInfoProto) -> TensorSpec:
+def spec_of(value: ValueInfoProto) -> TensorSpec:
+    """Return the tensor `value` as ONNX Runtime tells it: dimensions that are open by their names, None without one."""
     from onnx import TensorProto  # noqa: PLC0415 - `parse` has imported it
 
     tensor = value.type.tensor_type

@@ -1,7 +1,5 @@
 """The host: what it is made of, which processes live on it, and whose turn it is on a device."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import math
@@ -15,15 +13,12 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
 
 from rtmo_optuna.errors import HeldError, UsageError
 from rtmo_optuna.types.subject import Gpu, Machine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
 
 PROCESSOR = "cpu"
 """The name of the processor as a device that is held; a GPU's is its UUID."""
@@ -45,7 +40,7 @@ def host(gpu: Gpu | None = None) -> Machine:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
         system=_system(),
-        cpu=cpu_model(cpuinfo) or _sysctl("machdep.cpu.brand_string") or platform.machine(),
+        cpu=cpu_model(cpuinfo) or _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine(),
         cores=min([affinity, *(math.ceil(limit) for limit in core_limits(groups))]),
         memory_bytes=min([memory, *memory_limits(groups)]),
         python=platform.python_version(),
@@ -129,32 +124,37 @@ def process_space() -> str:
 
 @contextlib.contextmanager
 def device_lock(
-    name: str, waiting: Callable[[str], None] = lambda _holder: None, until: float = math.inf
+    name: str,
+    waiting: Callable[[int | None, float | None], None] | None = None,
+    until: float | None = None,
+    wait_until: float = math.inf,
 ) -> Iterator[None]:
     """Hold the device `name` (a GPU's UUID, or `PROCESSOR`) against this user's other processes while the body runs.
 
-    Where another process has it, `waiting` is called once with who that is, then the lock is waited for. The kernel
-    releases it when the holder dies. It is not reentrant. Raises HeldError where it is not to be had `until` then
-    (monotonic seconds), UsageError where no folder for the lock file can be had.
+    Where another process has it, `waiting` is called once with that process's id and the end of its run (each None
+    where unknown), then the lock is waited for. `until` is the end of this run, in seconds since the epoch, for others
+    to know. The kernel releases it when the holder dies. It is not reentrant. Raises HeldError where it is not to be
+    had before `wait_until` (monotonic seconds), UsageError where no folder for the lock file can be had.
     """
     path = _runtime_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock"
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            held = path.read_text()
-            holder = f"process {held}" if held.isdecimal() else "another process"
-            waiting(holder)
+            held, end, *_ = (*path.read_text().split(), "", "")
+            holder = int(held) if held.isdecimal() else None
+            if waiting:
+                waiting(holder, float(end) if end.isdecimal() else None)
             turn = threading.Thread(target=_await_turn, args=(os.dup(file.fileno()),), daemon=True)
             turn.start()
-            turn.join(min(until - time.monotonic(), threading.TIMEOUT_MAX))
+            turn.join(min(wait_until - time.monotonic(), threading.TIMEOUT_MAX))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise HeldError(holder) from None
         try:
             file.truncate(0)
-            file.write(str(os.getpid()))
+            file.write(f"{os.getpid()}" if until is None else f"{os.getpid()} {until:.0f}")
             file.flush()
             yield
         finally:
@@ -240,10 +240,6 @@ def _started_by_ps(pid: int) -> str | None:
     """Ask ps, as on systems without /proc: to the second only."""
     state, _, begun = _output("ps", "-o", "stat=,lstart=", "-p", str(pid)).partition(" ")
     return begun.strip() if state and state[0] not in _ENDED else None
-
-
-def _sysctl(name: str) -> str:
-    return _output("sysctl", "-n", name)
 
 
 def _output(program: str, *arguments: str) -> str:

@@ -1,15 +1,10 @@
 """Who else computes on the processor: the time that foreign processes take of it over a short while."""
 
-from __future__ import annotations
-
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BUSY = 0.25
 """The share of the cores from which others' work is told from that of a desktop at rest."""

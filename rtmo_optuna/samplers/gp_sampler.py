@@ -1,32 +1,25 @@
 """The sampler for small categorical spaces: a Gaussian process that sees every settings at once."""
 
-from __future__ import annotations
-
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from rtmo_optuna.samplers import gp
-from rtmo_optuna.samplers.candidates import OverSpace
+from rtmo_optuna.samplers.attributes import kept
+from rtmo_optuna.samplers.candidates import OverSpace, Params
+from rtmo_optuna.samplers.gp import Codes, Floats
 from rtmo_optuna.space.resolve import params_of
-from rtmo_optuna.types.measurement import Measurement, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
-
-    from rtmo_optuna.samplers.candidates import Params
-    from rtmo_optuna.samplers.gp import Codes, Floats
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.subject import SearchSpace
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.subject import SearchSpace
 
 ENUMERATED = 20_000
 _DRAWN = 4_000
@@ -132,7 +125,7 @@ class HammingGP(OverSpace):
                 history.measured += [(codes, cost + apart) for apart in _repeats(trial)]
             elif trial.state is TrialState.PRUNED and _was_pruned(trial):
                 history.measured.append((codes, sign * math.log(_last_report(trial) * scale)))
-            elif trial.state is TrialState.PRUNED:
+            elif trial.state is TrialState.PRUNED or trial.user_attrs.get("outcome") == Outcome.FAILED.value:
                 history.failed.append(codes)
             elif not trial.state.is_finished():
                 history.pending.append(codes)
@@ -162,7 +155,5 @@ def _over_report(trials: Sequence[FrozenTrial]) -> list[float]:
 
 def _repeats(trial: FrozenTrial) -> list[float]:
     """Return the log distances of a trial's processes from its value: a leader has two, and it is their mean."""
-    told = trial.user_attrs.get("measurement", {})
-    found = Measurement(Outcome.MEASURED, latency_ns=told.get("latency_ns"), second_ns=told.get("second_ns"))
-    costs = told.get("costs") or found.processes_ns or [1.0]
+    costs = (kept(trial, "measurement") or {}).get("costs") or [1.0]
     return [math.log(cost / statistics.fmean(costs)) for cost in costs]

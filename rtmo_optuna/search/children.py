@@ -1,14 +1,12 @@
 """The runner of a tune: each process is an isolated child on this machine's device."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.child.prefork import ChildPool
@@ -18,16 +16,11 @@ from rtmo_optuna.machine.host import PROCESSOR, device_lock
 from rtmo_optuna.scratch import check_kept
 from rtmo_optuna.search.decide import judge, noise
 from rtmo_optuna.search.decide.budget import Clock
-from rtmo_optuna.search.runner import Observed
+from rtmo_optuna.search.runner import Observed, OnWindow, Rules
 from rtmo_optuna.types.measurement import GateMode, Measurement, Outcome, Window
 from rtmo_optuna.types.request import BenchmarkRequest, SessionSpec, Settings
-from rtmo_optuna.types.study import Note, Observer, WindowDone
+from rtmo_optuna.types.study import Note, Observer, Waiting, WindowDone
 from rtmo_optuna.types.subject import Gpu, GpuState
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.search.runner import OnWindow, Rules
 
 _LONG_S = 10.0
 _WAIT_S = 60.0
@@ -41,8 +34,8 @@ class ChildRunner:
     `check` is asked before each process, and raises where the user has interrupted the run; `unchanged` is asked before
     and after it, and raises where the model is another one now: what ran meanwhile says nothing. No process goes on
     after `until`; other programs' are waited for until `wait_until`, a minute at least: a sound one is done by then
-    (seconds of `clock`). A GPU that holds itself back, as `gpu_state` tells, is waited for for `cooling_s`, once and
-    once more. `measure` makes a child's life a Measurement.
+    (seconds of `clock`); `run_end` (since the epoch) is what others who wait are told. A GPU that holds itself back, as
+    `gpu_state` tells, is waited for for `cooling_s`, once and once more. `measure` makes a child's life a Measurement.
     """
 
     session: SessionSpec
@@ -58,11 +51,11 @@ class ChildRunner:
     check: Callable[[], None] = lambda: None
     unchanged: Callable[[], None] = lambda: None
     clock: Clock = time.monotonic
+    run_end: float | None = None
     cooling_s: tuple[float, ...] = (2.0, 8.0)
     gpu_state: Callable[[Gpu], GpuState] = state
     measure: Callable[..., Measurement] = measure
     seen: Observed = field(default_factory=Observed)
-    _told_to_wait: bool = False
     _foretold: bool = False
 
     def run(
@@ -80,30 +73,29 @@ class ChildRunner:
         not end, that is how fast this GPU is until it recovers, and no reason to give up a trial. What may be an
         accident is tried once more. Raises HeldError where others have the device for too long.
         """
-        measurement = self._cooled(settings, rules, log, prune_above_ns, on_window)
+        once = partial(self._once, settings, rules, log, on_window)
+        measurement = self._cooled(once, prune_above_ns)
         died = measurement.accident or (settings == self.fixed and judge.died(measurement))
         if died and self.clock() < self.until:
             text = f"{measurement.why.rstrip('.')}, which need not be the settings' fault: one more try."
             self.observer(Note(text, warning=True))
-            measurement = self._cooled(settings, rules, log, prune_above_ns, on_window)
+            measurement = self._cooled(once, prune_above_ns)
         return measurement
 
-    def _cooled(
-        self, settings: Settings, rules: Rules, log: Path, prune_above_ns: float | None, on_window: OnWindow
-    ) -> Measurement:
+    def _cooled(self, once: Callable[[float | None], Measurement], prune_above_ns: float | None) -> Measurement:
         """Run one process, again where the GPU held itself back."""
         for pause_s in (0.0, *self.cooling_s):
             time.sleep(pause_s)
-            measurement = self._once(settings, rules, log, prune_above_ns, on_window)
+            measurement = once(prune_above_ns)
             if measurement.outcome is not Outcome.INTERRUPTED:
                 return measurement
         self.seen.hot = True
         text = f"{measurement.reason} Waiting did not help, so the GPU is measured as it is."
         self.observer(Note(text, warning=True))
-        return self._once(settings, rules, log, None, on_window)
+        return once(None)
 
     def _once(
-        self, settings: Settings, rules: Rules, log: Path, prune_above_ns: float | None, on_window: OnWindow
+        self, settings: Settings, rules: Rules, log: Path, on_window: OnWindow, prune_above_ns: float | None
     ) -> Measurement:
         self.check()
         asked, seen = self.clock(), self.seen
@@ -120,7 +112,8 @@ class ChildRunner:
             self.observer(WindowDone(statistics.median(medians), len(medians)))
 
         request = self._request(settings, rules)
-        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait, self._waits_until()):
+        wait_until = min(self.until, max(self.wait_until, asked + _WAIT_S))
+        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait, self.run_end, wait_until):
             begun = self.clock()
             seen.waited_s += begun - asked
             self.unchanged()
@@ -183,13 +176,6 @@ class ChildRunner:
             self.observer(Note(f"{text}: about {long_s:.0f} s at {pace}."))
         self._foretold = True
 
-    def _waits_until(self) -> float:
-        return min(self.until, max(self.wait_until, self.clock() + _WAIT_S))
-
-    def _wait(self, holder: str) -> None:
-        if self._told_to_wait:
-            return
-        self._told_to_wait = True
-        left_s = self._waits_until() - self.clock()
-        most = "" if math.isinf(left_s) else f", for {left_s:.0f} s at most"
-        self.observer(Note(f"Waiting for {holder}, which is measuring on this device{most}."))
+    def _wait(self, holder: int | None, until: float | None) -> None:
+        who = f"process {holder}" if holder else "another process"
+        self.observer(Waiting(f"{who}, with which it takes turns on this device", until))

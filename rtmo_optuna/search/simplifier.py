@@ -1,20 +1,15 @@
 """The race's winner made plain for real: what nothing speaks for is put back, in fresh processes that resume."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.search.decide import confirm, simplify
 from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.study import Note, Origin
-
-if TYPE_CHECKING:
-    from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Note, Origin, Phase, Started
 
 
 @dataclass
@@ -50,7 +45,7 @@ class Plainer:
                 )
             for side in confirm.who_first(index, (winner, candidate)):
                 if side not in costs:
-                    costs[side] = self.processes.cost(Purpose.PLAIN, index, side)
+                    costs[side] = self.processes.cost(Purpose.PLAIN, index, side, index + state.blocks_left)
             state, index = simplify.after(state, costs[winner], costs[candidate]), index + 1
         return state.settings if self._measured(state.settings) else winner
 
@@ -60,6 +55,7 @@ class Plainer:
         known = study.known(settings)
         if known is None:
             proposal = study.propose(settings, Origin.PLAIN)
+            self.processes.observer(Started(Phase.PLAIN, settings=settings, origin=Origin.PLAIN))
             known = study.run(
                 proposal,
                 lambda folder: self.processes.run(settings, Path(folder, "log.txt"), lambda *_: study.beat(proposal)),

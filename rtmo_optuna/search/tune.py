@@ -1,33 +1,26 @@
 """A whole tune in order: preflight, search, race and confirmation, each within its share of the time."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rtmo_optuna.search.decide import judge, screening
 from rtmo_optuna.search.decide.budget import Budget, Deadline, enough_minutes
 from rtmo_optuna.search.decide.ladder import next_rung
-from rtmo_optuna.search.finals import Finals, FinalsState, least_pairs, plain_settings
+from rtmo_optuna.search.finals import Finals, FinalsState, kept_finals, least_pairs, plain_settings
 from rtmo_optuna.search.preflight import Preflight, keep_own
 from rtmo_optuna.search.runner import Conditions, Processes, Rules, Runner, conditions_of
 from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.space.advice import advised
 from rtmo_optuna.space.resolve import size
-from rtmo_optuna.study.study import Study
+from rtmo_optuna.study.study import Proposal, Study
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, Observer, Origin, TrialEnded, TrialStarted
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Proposal
-    from rtmo_optuna.types.study import TrialRecord
+from rtmo_optuna.types.study import Note, Observer, Origin, Phase, Started, TrialEnded, TrialRecord, Waiting
 
 
 @dataclass
@@ -67,7 +60,7 @@ class Tune:
         try:
             return self._whole()
         finally:
-            self.study.release()
+            self.study.claims.release()
             self.study.crew.leave()
 
     def _whole(self) -> FinalsState | None:
@@ -76,7 +69,10 @@ class Tune:
         self._foretell()
         self._preflight()
         self._foretell()
-        self._search()
+        if raced := self._broken_off():
+            self.observer(Note("Race and confirmation, which were broken off, go on; the next run searches on."))
+        else:
+            self._search()
         self._doubt()
         if not self.study.crew.is_last():
             who = ", ".join(self.study.crew.others()) or "another process"
@@ -86,10 +82,20 @@ class Tune:
         if judge.best(self.study.trials, self.study.objective) is None:
             return None
         needed = least_pairs(self.study, self.incumbent) if self._pairs_come else 0
-        self._simplify(self.budget.pairs_from(self.processes.each_s, needed))
+        if not raced:
+            self._simplify(self.budget.pairs_from(self.processes.each_s, needed))
         if self.search_only:
             return None
         return Finals(self.processes, self.incumbent, self.budget.end).run()
+
+    def _broken_off(self) -> bool:
+        """Whether the last run was broken off in its race or pairs, and its search had ended for want of time.
+
+        Searching on, as there is time again, would have them begin anew.
+        """
+        kept = kept_finals(self.study)
+        begun = kept is not None and not kept.ended and kept.incumbent == self.incumbent
+        return begun and bool(self.study.get("cut_short")) and not self.search_only
 
     def _preflight(self) -> None:
         """Run the preflight, or wait for that of another driver; it holds for all of them."""
@@ -97,7 +103,7 @@ class Tune:
         while not crew.leads("preflight") and self.study.get("pin") is None and until.left_s:
             if not waits:
                 who = ", ".join(crew.others())
-                self.observer(Note(f"Waiting for the preflight of {who}, for {until.left_s:.0f} s at most."))
+                self.observer(Waiting(f"the preflight of {who}", time.time() + until.left_s))
             waits = True
             self.runner.check()
             crew.wait()
@@ -115,11 +121,11 @@ class Tune:
         crew = self.study.crew
         end = self.budget.end.before(needed_s).within(crew.doubt_s)
         if (who := crew.doubtful()) and end.left_s:
-            self.observer(Note(f"Is {', '.join(who)} still there? Waiting for {end.left_s:.0f} s at most."))
+            self.observer(Waiting(f"a sign of {', '.join(who)}, which may be gone", time.time() + end.left_s))
         while crew.doubtful() and end.left_s:
             self.runner.check()
             crew.wait()
-        self.study.recover()
+        self.study.claims.recover()
 
     def _foretell(self) -> None:
         """See whether the time does for what a claim takes, and say beforehand where it cannot."""
@@ -167,7 +173,7 @@ class Tune:
         """Whether a trial is queued, the next rung of what won elsewhere with it."""
         if rung := next_rung(self.study.about.space, self.study.cost):
             self.study.enqueue(rung, Origin.WON)
-        return self.study.waiting
+        return self.study.claims.waiting
 
     def _run_queued(self, until: Deadline) -> None:
         while self._queued() and not self._late(until) and self._next():
@@ -202,12 +208,22 @@ class Tune:
         self._queued()
         proposal = self.study.ask()
         if proposal is not None:
-            self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)
+            self._trial(proposal)
         return proposal is not None
+
+    @property
+    def _total(self) -> int:
+        """How many trials there are to be, as it looks now: those asked for, and what is tried beside them."""
+        study, about = self.study, self.study.about
+        runs: int = study.runs
+        beside = runs - study.counted
+        if study.screening is None and not screening.unfit(about.definition, about.space):
+            beside = max(beside, screening.room(about.definition, len(screening.flips(about.space))))
+        return min(about.definition.trials + beside, max(size(about.space), runs))
 
     def _searched(self) -> bool:
         """Whether an earlier run has left nothing to try, by what is known before this one."""
-        return not self.study.waiting and (self.study.exhausted or bool(self._ended()))
+        return not self.study.claims.waiting and (self.study.exhausted or bool(self._ended()))
 
     def _spent(self) -> str:
         """Return why no more trials are to be run at all; empty where there may be."""
@@ -234,10 +250,11 @@ class Tune:
         """Whether another trial would end after `until`; the first of a run is always in time."""
         return bool(self._walls_s) and until.late(statistics.median(self._walls_s))
 
-    def _trial(self, proposal: Proposal, place: int, total: int) -> TrialRecord:
-        """Run a proposal as trial `place` of `total`, tell the study and whoever watches."""
-        left_s = self._until().left_s
-        self.observer(TrialStarted(place, total, proposal.settings, proposal.origin, left_s))
+    def _trial(self, proposal: Proposal) -> TrialRecord:
+        """Run a proposal, tell the study and whoever watches."""
+        place = self.study.runs + 1
+        total = max(place, self._total)
+        self.observer(Started(Phase.SEARCH, place, total, proposal.settings, proposal.origin))
         record = self.study.run(proposal, partial(self._measure, proposal))
         self._walls_s.append(record.wall_s)
         best = judge.best(self.study.trials, self.study.objective)

@@ -1,20 +1,15 @@
 """config.yaml in and out: what it holds, and what is written into it."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import files, values
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.yamltext import Document, known_knobs
 from rtmo_optuna.types.request import Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _NEW_TARGET = "onnx"
 _SOME_INFO: Mapping[str, Any] = {"latency_ms": 1.5, "speedup_interval": [1, 2], "shapes": {"x": "1x3"}, "study": "s"}
@@ -63,11 +58,10 @@ def check_settings(config: ConfigFile, config_path: str = "") -> None:
         where, option, what = (
             (f" under {config_path}", f" --config-path {config_path}", "place") if config_path else ("", "", "file")
         )
-        message = (
+        raise UsageError(
             f"The configuration {config.path} holds no settings{where}: name another {what}, or tune first "
             f"(rtmo-optuna tune MODEL --config {config.path}{option})."
         )
-        raise UsageError(message)
 
 
 def read_info(path: Path, config_path: str = "") -> dict[str, Any]:
@@ -107,11 +101,10 @@ def check_layout(config: ConfigFile, provider: str) -> None:
     for place in (0, -1):
         settings = {name: knob.choices[place] for name, knob in knob_table(provider).items()}
         if not _is_proven(config, Document(config.path, text).written(config.target, settings, _SOME_INFO), settings):
-            message = (
+            raise UsageError(
                 f"{config.path} is laid out too unusually for settings to be written under {config.target}: write it "
                 "as a plain mapping (name: value, a line each), or name another file or --config-path."
             )
-            raise UsageError(message)
 
 
 def _prove(config: ConfigFile, text: str, settings: Mapping[str, Value]) -> None:

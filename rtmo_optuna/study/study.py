@@ -1,42 +1,43 @@
 """One Optuna study: create or resume, ask, report, tell, artifacts."""
 
-from __future__ import annotations
-
+import json
 import math
 import statistics
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import optuna
+from optuna.artifacts import upload_artifact
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from rtmo_optuna.codec import encode
-from rtmo_optuna.display import fenced, visible
+from rtmo_optuna.display import visible
+from rtmo_optuna.samplers.attributes import kept, ours
+from rtmo_optuna.samplers.candidates import OverSpace, Params
 from rtmo_optuna.scratch import scratch
+from rtmo_optuna.show import notes
+from rtmo_optuna.show.render.chart import Chart
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of
 from rtmo_optuna.study import storage as database
-from rtmo_optuna.study.dashboard import save_note
+from rtmo_optuna.study import transaction
+from rtmo_optuna.study.attributes import Attributes
+from rtmo_optuna.study.dashboard import save_charts
 from rtmo_optuna.study.drivers import lease_s
 from rtmo_optuna.study.queue import Claims
 from rtmo_optuna.study.retries import patience_of
 from rtmo_optuna.study.state import Kept
-from rtmo_optuna.study.trials import RAN, keep_files, trial_record, upload
+from rtmo_optuna.study.trials import RAN, keep_files, trial_record
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Dimension, Settings
 from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from optuna.storages import RDBStorage
-
-    from rtmo_optuna.samplers.candidates import OverSpace, Params
 
 _BEAT_S = 30.0
 _UNCOUNTED = {Origin.ADVICE, Origin.WON, Origin.PLAINER, Origin.PLAIN, Origin.SCREENING}
@@ -58,6 +59,7 @@ class Study(Kept):
     """A study of one identity: asks for settings never tried, keeps what was measured.
 
     Attributes:
+        claims: The queue, and which trial has which settings.
         clock: What tells how long trials take, in seconds.
     """
 
@@ -65,13 +67,15 @@ class Study(Kept):
         """Take over an existing study; see `open_study`."""
         self._trials: dict[int, TrialRecord] = {}
         self._known: dict[Settings, TrialRecord] = {}
-        super().__init__(study, lease_s(about.definition))
+        self._study = study
+        self._opened = opened
+        super().__init__(Attributes(opened, study._study_id), lease_s(about.definition))  # noqa: SLF001 - Optuna's name
         self._store = database.artifact_store(url)
         self.about = about
         self.clock: Callable[[], float] = time.monotonic
         self.patience = patience_of(opened)
         self.objective = OBJECTIVES[about.definition.objective]
-        self._claims = Claims(study, opened, self._store, about.space, self.crew.has_gone)
+        self.claims = Claims(study, opened, self._store, about.space, self.crew.has_gone)
         self.live = about.space
 
     def refresh(self) -> None:
@@ -83,7 +87,7 @@ class Study(Kept):
 
     def catch_up(self) -> None:
         """Take over what other drivers have found, their trials and what does nothing here, or left when they died."""
-        self.recover()
+        self.claims.recover()
         if self.crew.others():
             self.refresh()
             self.leave_out_inert()
@@ -109,12 +113,8 @@ class Study(Kept):
 
     def costs(self, trial: TrialRecord) -> list[float]:
         """Return the costs of the trial's processes: one, two where it took the lead, none where it has no figure."""
-        cost, found = self.objective.cost(trial.measurement), trial.measurement
-        if found.costs:
-            return list(found.costs)
-        if cost is None or not found.latency_ns:
-            return [] if cost is None else [cost]
-        return [cost * process_ns / found.latency_ns for process_ns in found.processes_ns]
+        cost = self.objective.cost(trial.measurement)
+        return list(trial.measurement.costs) or ([] if cost is None else [cost])
 
     def cost(self, settings: Settings) -> float | None:
         """Return what `settings` cost: None where no trial ran them, infinite where it failed or was given up."""
@@ -146,10 +146,6 @@ class Study(Kept):
         known = self._known.get(settings)
         return known is not None and known.measurement.outcome is Outcome.FAILED
 
-    def under_way(self, settings: Settings) -> bool:
-        """Whether a trial of `settings` is running, of another driver's."""
-        return self._claims.under_way(settings)
-
     def _runs(self) -> int:
         return sum(trial.run > 0 for trial in self._trials.values())
 
@@ -166,11 +162,6 @@ class Study(Kept):
         return sum(trial.run > 0 and trial.origin is not Origin.PLAIN for trial in self._trials.values())
 
     @property
-    def waiting(self) -> bool:
-        """Whether a trial is queued."""
-        return self._claims.waiting
-
-    @property
     def exhausted(self) -> bool:
         """Whether all that may be proposed was tried, or is under way."""
         return self._untried() is None
@@ -183,8 +174,8 @@ class Study(Kept):
 
     def enqueue(self, settings: Settings, origin: Origin) -> None:
         """Have `settings` tried next, unless they were tried, are under way or wait; they may lie outside the space."""
-        if settings not in self._claims.taken():
-            self._claims.enqueue(settings, origin)
+        if settings not in self.claims.taken():
+            self.claims.enqueue(settings, origin)
 
     def ask(self) -> Proposal | None:
         """Return settings that were never tried and that no other driver has under way, or None where none are left.
@@ -193,48 +184,49 @@ class Study(Kept):
         was queued is answered from the study, and what another driver had first is left to it.
         """
         self.crew.renew()
-        while self.waiting or self._untried() is not None:
+        while self.claims.waiting or self._untried() is not None:
             begun, date = self.clock(), datetime.now(UTC).isoformat(timespec="seconds")
-            trial = self._claims.take() or self._made()
+            trial = self.claims.take() or self._made()
             if trial is None:
                 continue
-            held = trial.user_attrs
-            settings, origin = Settings.from_plain(held["settings"]), Origin(held.get("origin", Origin.SAMPLER))
+            held = self.claims.frozen(trial)
+            settings = Settings.from_plain(kept(held, "settings"))
+            origin = Origin(held.user_attrs.get("origin", Origin.SAMPLER))
             proposal = Proposal(trial, settings, origin, date, begun, begun)
-            first = self._claims.taken()[settings]
+            first = self.claims.taken()[settings]
             if first == trial.number:
                 return proposal
             self.refresh()
             if known := self._known.get(settings):
                 self._answer(proposal, known)
             else:
-                self._claims.leave(trial, first)
+                self.claims.leave(trial, first)
         return None
 
     def propose(self, settings: Settings, origin: Origin) -> Proposal:
         """Return a new trial of `settings`, which lie in the space and were not tried; the queue does not matter."""
         begun, date = self.clock(), datetime.now(UTC).isoformat(timespec="seconds")
-        trial = self._claims.make(params_of(self.about.space, settings) or {}, origin=origin.value)
+        trial = self.claims.make(params_of(self.about.space, settings) or {}, origin=origin.value)
         return Proposal(trial, settings, origin, date, begun, begun)
 
     def _made(self) -> optuna.Trial | None:
         """Return a new trial of what the sampler proposes, or of the first that is left; None where nothing is."""
         proposed = cast("OverSpace", self._study.sampler).propose(self._study)
-        repeated = settings_of(self.about.space, proposed) in self._claims.taken()
+        repeated = settings_of(self.about.space, proposed) in self.claims.taken()
         params = self._untried() if repeated else proposed
-        return None if params is None else self._claims.make(params)
+        return None if params is None else self.claims.make(params)
 
     def _untried(self) -> Params | None:
         """Return the first of the live space that was not tried, does not wait and is not under way."""
-        taken, every = self._claims.taken(), every_params(self.live)
+        taken, every = self.claims.taken(), every_params(self.live)
         return next((params for params in every if settings_of(self.live, params) not in taken), None)
 
     def _answer(self, proposal: Proposal, known: TrialRecord) -> None:
         trial = proposal.trial
-        trial.set_user_attr("outcome", f"as trial {known.number}")
-        trial.set_user_attr("answered_from", known.number)
-        self._tell(proposal, known.value)
+        shown = {"outcome": f"as trial {known.number}", "answered_from": known.number}
+        self.claims.describe(trial, shown, {}, f"**As trial {known.number}**, which had the same settings.")
         record = replace(known, number=trial.number, run=0, origin=proposal.origin)
+        self._tell(record, trial)
         self._remember(record)
 
     def report(self, proposal: Proposal, step: int, latency_ms: float) -> None:
@@ -248,7 +240,7 @@ class Study(Kept):
         """Tell other drivers that this one is alive, and its trial with it."""
         self.crew.renew()
         if (now := self.clock()) - proposal.beaten > _BEAT_S:
-            self._claims.beat(proposal.trial)
+            self.claims.beat(proposal.trial)
             proposal.beaten = now
 
     def run(self, proposal: Proposal, measure: Callable[[Path], Measurement]) -> TrialRecord:
@@ -280,42 +272,58 @@ class Study(Kept):
         )
         self._remember(record)
         with suppress(UpdateFinishedTrialError):  # somebody ended it meanwhile
-            if measurement.outcome is Outcome.FAILED:
-                trial.set_user_attr("reason", visible(measurement.why))
-                save_note(trial, fenced(f"{measurement.why}\n\n{measurement.log_tail}"))
-            trial.set_user_attr("outcome", measurement.outcome.value)
-            trial.set_user_attr("measurement", encode(measurement.summary()))
+            own, default = self.objective.cost(measurement), self.cost(self.about.space.fixed)
+            known = own and default and proposal.settings != self.about.space.fixed
+            times = default / own if own and default and known and math.isfinite(default) else None
+            shown, note = notes.attributes(record, times), notes.of_trial(self.about, record, times)
+            self.claims.describe(trial, shown, ours(measurement=measurement.summary()), note)
             keep_files(self._store, trial, measurement, folder)
-            self._tell(proposal, value)
+            self._tell(record, trial)
         return record
 
-    def _tell(self, proposal: Proposal, value: float | None) -> None:
-        if value is None:
-            self._study.tell(proposal.trial, state=TrialState.PRUNED)
+    def _tell(self, record: TrialRecord, trial: optuna.Trial) -> None:
+        """Tell Optuna how `trial` ended: FAIL where it failed, unless the sampler learns from PRUNED ones only."""
+        failed = record.measurement.outcome is Outcome.FAILED
+        if record.value is not None:
+            self._study.tell(trial, record.value)
+        elif failed and cast("OverSpace", self._study.sampler).sees_failed:
+            self._study.tell(trial, state=TrialState.FAIL)
         else:
-            self._study.tell(proposal.trial, value)
+            self._study.tell(trial, state=TrialState.PRUNED)
 
     def interrupt(self, proposal: Proposal) -> None:
         """Put a trial that was broken off back into the queue."""
-        self._claims.put_back(self._claims.frozen(proposal.trial), outcome=Outcome.INTERRUPTED.value)
+        self.claims.put_back(self.claims.frozen(proposal.trial))
 
-    def recover(self) -> int:
-        """Queue again what drivers that died left running; return how many trials that were."""
-        return self._claims.recover()
+    def conclude(self) -> None:
+        """Keep what the study was about last."""
+        self._attributes.put("about", self.about)
 
-    def release(self) -> None:
-        """Put back whatever this driver has running: an interruption may come between taking a trial and running it."""
-        self._claims.release()
+    def note(self, text: str) -> None:
+        """Put the Markdown `text` on the study, in place of the note that it has."""
+        transaction.write_note(self._opened, self._study._study_id, None, visible(text))  # noqa: SLF001 - Optuna's name
 
-    def conclude(self, note: str) -> None:
-        """Keep what the study was about last and put `note` on it."""
-        self._study.set_user_attr("about", encode(self.about))
-        save_note(self._study, note)
+    def attach(self, file: Path, kind: str) -> str:
+        """Attach a file of the type `kind` to the study, in place of its last one of that name.
 
-    def attach(self, files: Iterable[Path]) -> None:
-        """Attach files (the report) to the study."""
-        for file in files:
-            upload(self._store, self._study, file)
+        Returns its path under the dashboard's address.
+        """
+        study_id = self._study._study_id  # noqa: SLF001 - Optuna's name
+        held = self._opened.get_study_system_attrs(study_id).items()
+        every = [json.loads(told) for name, told in held if name.startswith(ARTIFACTS_ATTR_PREFIX)]
+        same = [one["artifact_id"] for one in every if one and one["filename"] == file.name]  # what is deleted is null
+        if same:
+            with file.open("rb") as content:
+                self._store.write(same[-1], content)
+            return f"/artifacts/{study_id}/{same[-1]}"
+        new = upload_artifact(
+            artifact_store=self._store, file_path=str(file), study_or_trial=self._study, mimetype=kind
+        )
+        return f"/artifacts/{study_id}/{new}"
+
+    def show(self, charts: Iterable[Chart]) -> None:
+        """Show `charts` among the graphs of the dashboard, each in place of its last one."""
+        save_charts(self._study, charts)
 
     def record(self, **changes: Any) -> StudyRecord:  # noqa: ANN401 - fields of StudyRecord
         """Return the study as a record, with `changes`."""

@@ -1,31 +1,25 @@
 """What Optuna keeps of a trial: its attributes as a record, its files, and who runs it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from optuna.artifacts import upload_artifact
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.machine.host import process_space, started
+from rtmo_optuna.samplers.attributes import kept
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin, TrialRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import optuna
-    from optuna.artifacts import FileSystemArtifactStore
-    from optuna.trial import FrozenTrial
 
 RAN = {Outcome.MEASURED, Outcome.PRUNED, Outcome.FAILED}
 """The outcomes of trials that were really run."""
@@ -43,15 +37,7 @@ def keep_files(store: FileSystemArtifactStore, trial: optuna.Trial, measurement:
         _shorten(log)
     for file, kind in ((log, "text/plain"), (samples, "application/json")):
         if file.exists() and file.stat().st_size:
-            upload(store, trial, file, kind)
-
-
-def upload(
-    store: FileSystemArtifactStore, owner: optuna.Trial | optuna.Study, file: Path, kind: str | None = None
-) -> None:
-    """Upload `file` as an artifact of a trial or a study, of the MIME type `kind` (None: by its name)."""
-    Path(store._base_path).mkdir(parents=True, exist_ok=True)  # noqa: SLF001 - somebody may have cleared it away
-    upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=owner, mimetype=kind)
+            upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial, mimetype=kind)
 
 
 def drop_files(store: FileSystemArtifactStore, frozen: FrozenTrial) -> None:
@@ -63,8 +49,13 @@ def drop_files(store: FileSystemArtifactStore, frozen: FrozenTrial) -> None:
 
 
 def ran(frozen: FrozenTrial) -> bool:
-    """Return whether Optuna's trial was really run: to its end, and not answered from another one."""
-    return frozen.state in _TOLD and frozen.user_attrs.get("outcome") in RAN
+    """Return whether Optuna's trial was really run: to its end, and not answered from another one.
+
+    What is FAIL by its state may have been broken off, too.
+    """
+    outcome = frozen.user_attrs.get("outcome")
+    failed = frozen.state is TrialState.FAIL and outcome == Outcome.FAILED
+    return failed or (frozen.state in _TOLD and outcome in RAN)
 
 
 def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
@@ -72,19 +63,20 @@ def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
 
     One that is not finished is none, nor one that was left to an earlier one.
     """
-    held = frozen.user_attrs
-    if not frozen.state.is_finished() or "settings" not in held or LEFT_TO in held:
+    held, settings = frozen.user_attrs, kept(frozen, "settings")
+    if not frozen.state.is_finished() or settings is None or LEFT_TO in held:
         return None
     answered = held.get("answered_from")
-    if "measurement" in held and frozen.state in _TOLD:
-        measurement = decode(Measurement, held["measurement"])
+    measured = kept(frozen, "measurement")
+    if measured is not None and (frozen.state in _TOLD or ran(frozen)):
+        measurement = decode(Measurement, measured)
     else:
         measurement = Measurement(Outcome.INTERRUPTED if answered is None else Outcome.MEASURED)
     begun = frozen.datetime_start
     return TrialRecord(
         number=frozen.number,
         run=runs + 1 if answered is None and measurement.outcome in RAN else 0,
-        settings=Settings.from_plain(held["settings"]),
+        settings=Settings.from_plain(settings),
         origin=Origin(held.get("origin", Origin.SAMPLER)),
         measurement=measurement,
         value=frozen.value if frozen.state is TrialState.COMPLETE else None,

@@ -81,7 +81,7 @@ class Settings:
 
 
 def _shown(value: Value) -> str:
-    return {True: "1", False: "0", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+    return "none" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +114,6 @@ class ModelFacts:
     uncapturable: Mapping[str, int] = field(default_factory=dict)
     widths: tuple[int, ...] = ()
     weights: tuple[str, ...] = ()
-
-    @property
-    def suppresses(self) -> bool:
-        """Whether speed depends on how many boxes the input yields."""
-        return "NonMaxSuppression" in self.operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +149,31 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Pixels:
+    """That a session takes pictures as applications have them, uint8, in place of the model's arrays of floats.
+
+    What the model's input of that name gets is (pixel * scale - mean) / std, in float32 and in this order, each step
+    rounded; a step that changes nothing is left out. `mean` and `std` are one number for each of three channels, in the
+    model's order, in units of what the scale makes of a pixel.
+
+    One picture is fed as height x width x 3, a `batch` of more as batch x height x width x 3.
+    """
+
+    input: str
+    batch: int = 1
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSpec:
     """All that is needed to open a session in a child.
 
     `free_dimensions` fixes symbolic dimensions of the inputs by name; `shapes` are those of all inputs where every
     dimension is fixed, by that or by the model, else it is empty. `extras` are ONNX Runtime's options that are no
-    knobs; those of another provider are passed over.
+    knobs; those of another provider are passed over. `pixels` says that one input is fed pictures; its shape is the
+    model's here nevertheless.
     """
 
     model: str
@@ -170,6 +184,7 @@ class SessionSpec:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     free_dimensions: Mapping[str, int] = field(default_factory=dict)
     extras: Mapping[str, Value] = field(default_factory=dict)
+    pixels: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +192,7 @@ class BenchmarkRequest:
     """One isolated session benchmark.
 
     `pin` has the child choose a quiet core for each window, against the shortest spin that the study has seen. `gate`
-    is an encoded `records.GateRequest`, empty where outputs are not compared: a child reads it after its first run.
+    is an encoded `GateRequest`, empty where outputs are not compared: a child reads it after its first run.
     """
 
     session: SessionSpec

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.types.subject import Machine
 
 if TYPE_CHECKING:
-    from rtmo_optuna.verbs.prepare import Plan
+    from rtmo_optuna.verbs.prepare import Plan, TuneOptions
+
+_ARRAYS = {".npz", ".npy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +47,24 @@ def circumstances(planned: Plan) -> Circumstances:
         machine=about.machine,
         versions=about.model.versions,
     )
+
+
+def as_tuned(options: TuneOptions, model_sha256: str) -> TuneOptions:
+    """Return `options` with the shapes that config.yaml was tuned for, where they say none and no array has its own.
+
+    If sessions took pixels there, they do here, as they did there unless `options` say how. A file that was tuned for
+    another model than the one with this hash says nothing of it.
+    """
+    if not options.config.is_file():
+        return options
+    info = benchmark_info.read(configfile.read_info(options.config, options.config_path), options.config)
+    if info.model_sha256 and info.model_sha256 != model_sha256:
+        return options
+    if info.pixels and not options.pixels:
+        scale = info.pixels.scale if options.input_scale == 1 else options.input_scale
+        mean, std = options.mean or info.pixels.mean, options.std or info.pixels.std
+        options = replace(options, pixels=True, input_scale=scale, mean=mean, std=std)
+    arrays = options.input is not None and options.input.suffix.lower() in _ARRAYS
+    if options.shapes or arrays:
+        return options
+    return replace(options, shapes=tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in info.shapes.items()))

@@ -17,13 +17,11 @@ from rtmo_optuna.engine.feed import shown
 from rtmo_optuna.engine.inputs import guesses
 from rtmo_optuna.errors import ChildError, UsageError
 from rtmo_optuna.providers.table import REFERENCE
-from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.types.measurement import GateMode, GateRequest
 from rtmo_optuna.types.request import Limits, ModelFacts, SessionSpec, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from rtmo_optuna.engine.inputs.guesses import Guess
     from rtmo_optuna.types.subject import InputFacts, StudyDefinition
@@ -37,7 +35,6 @@ _VARIABLES = (
     "NVIDIA_TF32_OVERRIDE CUDA_MODULE_LOADING CUDA_LAUNCH_BLOCKING CUBLAS_WORKSPACE_CONFIG "
     "ORT_DISABLE_FLASH_ATTENTION ORT_DISABLE_MEMORY_EFFICIENT_ATTENTION ORT_DISABLE_FUSED_ATTENTION"
 )
-_ARRAYS = {".npz", ".npy"}
 _INTEGERS = re.compile(r"int(16|32|64)")
 
 
@@ -57,19 +54,6 @@ def _patience(chosen: StudyDefinition, least_s: float = _LEAST_LOOK_S) -> Limits
     most_s = max(least_s, chosen.timeout_s)
     limits = chosen.limits
     return replace(limits, build_s=min(limits.build_s, most_s), first_run_s=min(limits.first_run_s, most_s))
-
-
-def tuned_shapes(config: configfile.ConfigFile, source: Path | None, model_sha256: str) -> tuple[str, ...]:
-    """Return the shapes that `config` was tuned for, as `--shape` has them: none where an array `source` has its own.
-
-    A file that was tuned for another model says nothing of this one.
-    """
-    if source is not None and source.suffix.lower() in _ARRAYS:
-        return ()
-    info = benchmark_info.read(configfile.read_info(config.path, config.target), config.path)
-    if info.model_sha256 and info.model_sha256 != model_sha256:
-        return ()
-    return tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in info.shapes.items())
 
 
 def reference(  # noqa: PLR0917 - what a plan has at hand

@@ -1,7 +1,5 @@
 """What a chart is made of, before anybody draws it: plain values, units in the axes' labels, colours by role."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -66,10 +64,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line through points in order of `x`; `stepped` holds each value until the next one, `dotted` marks each.
-
-    A legend names it where there is no room for a label beside it, unless points of its name are there.
-    """
+    """A line through points in order of `x`; `stepped` holds each value until the next one, `dotted` marks each."""
 
     name: str
     x: tuple[float, ...]
@@ -79,7 +74,6 @@ class Line:
     dashed: bool = False
     thin: bool = False
     dotted: bool = False
-    legend: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,17 @@
 """The confirmation: the winner and its rivals in fresh pairs, and what they prove."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
 
 from rtmo_optuna import stats
-from rtmo_optuna.digits import written
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled, numbers
+from rtmo_optuna.show.render.blocks import Block, Code, Column, Inline, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Role, Shape, Spans
 from rtmo_optuna.show.render.layout import FAR, apart, spaced, ticks
 from rtmo_optuna.show.scores import axis_name, differing
-from rtmo_optuna.show.words import NBSP, number
+from rtmo_optuna.show.words import NBSP, number, written
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, Claim, Decided, Purpose
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.study import StudyRecord
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import StudyRecord
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
@@ -111,7 +103,7 @@ def chart(record: StudyRecord) -> Chart | None:
     low, high = spaced(min([*inside, *([band.low] if band else [])]), max([*inside, *([band.high] if band else [])]))
     rounds = max(pair for values in sides.values() for pair in values)
     ends = (0.5, rounds + 0.5)
-    lines = [Line(names[s], ends, (medians[s],) * 2, roles[s], dashed=True, thin=True, legend=False) for s in sides]
+    lines = [Line(names[s], ends, (medians[s],) * 2, roles[s], dashed=True, thin=True) for s in sides]
     labels = [Label(medians[s], f"{names[s]} {number(medians[s])}", roles[s]) for s in sides]
     points = [_points(names[s], roles[s], sides[s], cap, high) for s in sides]
     beyond = sum(value > cap for values in sides.values() for value in values.values())

@@ -1,24 +1,19 @@
 """Where the time went: of the study by its stages, of a trial by what its process was doing."""
 
-from __future__ import annotations
-
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Column, Paragraph, Table, filled, numbers
+from rtmo_optuna.show.render.blocks import Block, Column, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Chart, Part, Role, Stack
-from rtmo_optuna.types.findings import Purpose
-from rtmo_optuna.types.measurement import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.measurement import StageTimes
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
-
+from rtmo_optuna.show.scores import objective
+from rtmo_optuna.show.sections.noise import findable
+from rtmo_optuna.space.resolve import params_of
+from rtmo_optuna.types.findings import LEAST_GAIN, Purpose
+from rtmo_optuna.types.measurement import Outcome, StageTimes
+from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
     Role.START: lambda times: times.start_ns,
@@ -30,6 +25,8 @@ _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
     Role.WINDOWS: lambda times: times.windows_ns,
 }
 
+_MORE_S, _SEARCH_SHARE = 600.0, 0.6
+"""Ten minutes, and the share of them that a search has."""
 STAGES = (*_TIMES, Role.REST)
 
 TRIALS = "trials"
@@ -42,7 +39,7 @@ _ROLES = (*STAGES, Role.WHOLE)
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
-    """Yield the chart, the tables, and what pruning saved."""
+    """Yield the chart, the tables, what pruning saved, and what more time could bring."""
     yield from filled(chart(record), study_times(record), times(record))
     if saved := saved_by_pruning(record):
         count = sum(trial.measurement.outcome is Outcome.PRUNED for trial in record.runs)
@@ -50,6 +47,45 @@ def blocks(record: StudyRecord) -> Iterator[Block]:
             f"Pruning saved about {words.seconds(saved)}: {words.count(count, 'trial')} ended after a few windows, and "
             "would have taken as many as the others."
         )
+    if more := ten_minutes(record):
+        yield Paragraph(more)
+
+
+def ten_minutes(record: StudyRecord) -> str:
+    """Return what ten minutes more could bring, by what is known, which promises nothing; empty before any trial."""
+    walls_s = [trial.wall_s for trial in record.runs if trial.wall_s]
+    if not walls_s:
+        return ""
+    room, left = int(_MORE_S * _SEARCH_SHARE / stats.median(walls_s)), untried(record)
+    gain = findable(record)
+    proof = f" On this host a gain under {words.percent(gain)} would mostly stay unproven." if gain else ""
+    if not left:
+        return f"Ten minutes more would find nothing new to try: they would buy pairs for the confirmation only.{proof}"
+    since = since_gain(record)
+    best = f"the best is {words.count(since, 'trial')} old" if since else "the latest trial was the best"
+    trials = f"{words.count(min(room, left), 'trial')} of the {left:,} settings that are left"
+    return f"Ten minutes more would hold about {trials}, and {best}.{proof} What they would find nobody knows."
+
+
+def untried(record: StudyRecord) -> int:
+    """Return how many settings of the space are left to try, what was found to do nothing at its default."""
+    space = record.space
+    default = params_of(space, space.fixed) or {}
+    inert = {one.name for one in record.screening.inert} if record.screening else set()
+    live = math.prod(len(one.choices) for one in space.dimensions if one.name not in inert)
+    every = (params_of(space, settings) for settings in {trial.settings for trial in record.runs})
+    tried = [params for params in every if params and all(params[name] == default.get(name) for name in inert)]
+    return max(0, live - len(tried))
+
+
+def since_gain(record: StudyRecord) -> int:
+    """Return how many trials ran since the last one that was better by LEAST_GAIN than all before it."""
+    goal, best, last = objective(record), math.inf, 0
+    for trial in record.runs:
+        cost = goal.cost(trial.measurement) if trial.measurement.outcome is Outcome.MEASURED else None
+        if cost is not None and cost < best * (1 - LEAST_GAIN):
+            best, last = cost, trial.run
+    return max((trial.run for trial in record.runs), default=0) - last
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +145,11 @@ def chart(record: StudyRecord) -> Chart | None:
         if stage.name != TRIALS
     }
     trials = [
-        (f"{outcome.value}\n{words.count(len(group), 'trial')}", _spent(group)) for outcome, group in _ended(record)
+        (
+            f"{outcome.value}\n{words.count(len(group), 'trial')}",
+            {stage: sum(one[stage] for one in group) for stage in STAGES},
+        )
+        for outcome, group in _ended(record)
     ]
     before = [bar for name, bar in whole.items() if name in BEFORE]
     bars = dict([*before, *trials, *(bar for name, bar in whole.items() if name not in BEFORE)])
@@ -142,15 +182,11 @@ def chart(record: StudyRecord) -> Chart | None:
     )
 
 
-def _ended(record: StudyRecord) -> list[tuple[Outcome, list[TrialRecord]]]:
-    groups = [
-        (o, [t for t in record.runs if t.measurement.outcome is o and sum(spent(t).values()) > 0]) for o in Outcome
-    ]
-    return [(outcome, trials) for outcome, trials in groups if trials]
-
-
-def _spent(trials: list[TrialRecord]) -> dict[Role, float]:
-    return {stage: sum(spent(trial)[stage] for trial in trials) for stage in STAGES}
+def _ended(record: StudyRecord) -> list[tuple[Outcome, list[dict[Role, float]]]]:
+    """Return what trials spent by how they ended, those that took any time."""
+    told = [(trial.measurement.outcome, spent(trial)) for trial in record.runs]
+    groups = [(o, [each for outcome, each in told if outcome is o and sum(each.values()) > 0]) for o in Outcome]
+    return [group for group in groups if group[1]]
 
 
 def study_times(record: StudyRecord) -> Table | None:

@@ -1,12 +1,10 @@
 """The verdict in a sentence, how far it may be believed, the few numbers that matter, and how to apply it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Facts, Listing, Paragraph
+from rtmo_optuna.show.render.blocks import Block, Facts, Listing, Paragraph
 from rtmo_optuna.show.scores import objective, typical, with_unit
 from rtmo_optuna.show.sections.confirmation import called, claim_sentence, estimate, whom
 from rtmo_optuna.show.sections.noise import findable
@@ -17,17 +15,11 @@ from rtmo_optuna.space.resolve import size
 from rtmo_optuna.space.values import as_yaml
 from rtmo_optuna.types.findings import LEAST_PAIRS, FinalsRecord, Status
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.request import Scope
+from rtmo_optuna.types.request import Scope, Settings
 from rtmo_optuna.types.study import ENOUGH_TRIED, StudyRecord
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.request import Settings
-
-
 _TIME_UP = "The time was up before all pairs were run; the same command goes on."
+_OPENED = 'session = rtmo_optuna.open_session("model.onnx", "config.yaml")'
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
@@ -54,16 +46,27 @@ def application(record: StudyRecord, applied: str) -> Iterator[Block]:
     table = knob_table(record.space.provider)
     if any(knob in table and table[knob].scope is Scope.CALL for knob, _ in best.settings):
         yield from _opened(record)
+    if record.inputs.pixels:
+        yield from _pixels(record.inputs.pixels.input)
+
+
+def _pixels(name: str) -> Iterator[Block]:
+    """Yield how a session is opened and called that takes pixels for the input `name`."""
+    yield Paragraph("The session takes pixels: a frame of any size is written into its buffer.")
+    yield Listing(
+        f'{_OPENED}\nbuffer = session.input_buffer("{name}")\nratio = rtmo_optuna.letterbox(frame, buffer)\n'
+        f'outputs = session.run(None, {{"{name}": buffer}})',
+        "python",
+    )
 
 
 def _opened(record: StudyRecord) -> Iterator[Block]:
     """Yield how a session with settings that are no options of ONNX Runtime's is opened."""
-    opened = 'session = rtmo_optuna.open_session("model.onnx", "config.yaml")'
     if not PROVIDERS[record.space.provider].on_gpu:
         yield Paragraph(
             "They need a session that is opened as the trials' were: not all are ONNX Runtime's own options."
         )
-        yield Listing(opened, "python")
+        yield Listing(_OPENED, "python")
         return
     yield Paragraph(
         "They need a session that is called as the trials were: bound buffers, CUDA graphs, cut models and another "
@@ -71,7 +74,7 @@ def _opened(record: StudyRecord) -> Iterator[Block]:
         "to the GPU faster than any other array."
     )
     name = next(iter(record.inputs.shapes), "input")
-    yield Listing(f'{opened}\nbuffer = session.input_buffer("{name}")', "python")
+    yield Listing(f'{_OPENED}\nbuffer = session.input_buffer("{name}")', "python")
 
 
 def sentence(record: StudyRecord) -> str:
