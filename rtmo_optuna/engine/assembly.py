@@ -54,8 +54,9 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
         from rtmo_optuna.engine.cutting.cut import cut  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
         parts = cut(spec.model, spec.shapes)
-        return _Parts(runtime, spec, replace(parts, head=_computing(spec.settings, parts.head))).assembly()
-    model = _computing(spec.settings, spec.model)
+        head = _computing(spec.settings, parts.head)
+        return _Parts(runtime, spec, _fed(spec, replace(parts, head=head))).assembly()
+    model = _fronted(spec, _computing(spec.settings, spec.model))
     if spec.settings.get(_CAPTURED):
         device = Device.captured(runtime.ort, runtime.provider, spec.device)
         session = _captured(runtime, spec, model, spec.settings, device, free_dimensions=spec.free_dimensions)
@@ -80,6 +81,24 @@ def _computing(settings: Settings, model: str) -> str:
     from rtmo_optuna.engine.precision import half  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
     return half(model)
+
+
+def _fronted(spec: SessionSpec, model: str) -> str:
+    """Return the file of `model` that is fed as `spec` says: pixels are made into its input by nodes in front."""
+    if spec.pixels is None:
+        return model
+    from rtmo_optuna.engine.front import fronted  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
+
+    return fronted(model, spec.pixels)
+
+
+def _fed(spec: SessionSpec, parts: Cut) -> Cut:
+    """Return `parts` fed as `spec` says: the head, and what else takes the model's inputs."""
+    parts = replace(parts, head=_fronted(spec, parts.head))
+    if not parts.fed:
+        return parts
+    tail, select, finish = (path and _fronted(spec, path) for path in (parts.tail, parts.select, parts.finish))
+    return replace(parts, tail=tail, select=select, finish=finish)
 
 
 def _whole(session: Any, call: Call, notes: tuple[str, ...] = ()) -> Assembly:  # noqa: ANN401

@@ -140,4 +140,5 @@ Finish: TypeAlias = FixedFinish | LooseSession
 
 
 def _by_rows(array: NDArray[Any], axis: int | None) -> NDArray[Any]:
-    return array if axis is None else np.moveaxis(array, axis, 0)
+    """Return `array` with its rows in front, in place of what was there; a call of np.moveaxis takes longer."""
+    return array.swapaxes(0, axis) if axis else array

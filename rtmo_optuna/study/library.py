@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import optuna
@@ -17,6 +18,7 @@ from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.study import storage as database
+from rtmo_optuna.study import transaction
 from rtmo_optuna.study.study import Study
 from rtmo_optuna.study.trials import ran
 from rtmo_optuna.types.study import StudyLine, StudyRecord
@@ -39,9 +41,24 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
         )
         if not made:
             study.set_metric_names([f"{objective.name} [{objective.unit}]"])
-            study.set_user_attr("about", encode(about))
-            study.set_user_attr("identity", dict(identity))
+            held = {"about": encode(about), "identity": dict(identity)}
+            transaction.keep(opened, study._study_id, held, _shown(about))  # noqa: SLF001 - Optuna's name
+        else:
+            transaction.hide(opened, study._study_id)  # noqa: SLF001
     return Study(study, opened, url, about)
+
+
+def _shown(about: StudyRecord) -> dict[str, str]:
+    """Return what everybody is shown of a study."""
+    objective, machine = OBJECTIVES[about.definition.objective], about.machine
+    return {
+        "model": Path(about.model_path).name,
+        "input": about.inputs.source or "made up",
+        "machine": machine.gpu.name if machine.gpu else machine.cpu,
+        "provider": about.definition.provider,
+        "ONNX Runtime": about.model.versions.get("onnxruntime", ""),
+        "objective": f"{objective.name} [{objective.unit}]",
+    }
 
 
 def foresee(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> str:
@@ -82,12 +99,13 @@ def has_study(url: str, name: str) -> bool:
 def load_study(url: str, name: str) -> Study:
     """Return an existing study; raises UsageError where there is none of that name."""
     opened = database.open_storage(url, create=False)
-    studies = {study.study_name: study for study in opened.get_all_studies()}
-    if name not in studies or not _is_ours(studies[name].user_attrs.get("about")):
-        known = ", ".join(sorted(studies)) or "none"
+    names = {study.study_name for study in opened.get_all_studies()}
+    held = _held(opened, name).get("about") if name in names else None
+    if not _is_ours(held):
+        known = ", ".join(sorted(names)) or "none"
         raise UsageError(f"There is no study {name!r} in {without_password(url)}; there are: {known}.")
     try:
-        about = decode(StudyRecord, studies[name].user_attrs["about"])
+        about = decode(StudyRecord, held)
     except (TypeError, ValueError, KeyError) as error:
         message = f"The study {name!r} was kept by another version of this program ({error}): begin a new one (--new)."
         raise UsageError(message) from error
@@ -104,7 +122,7 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
     opened = database.open_storage(url, create=False)
     lines = []
     for summary in optuna.study.get_all_study_summaries(opened):
-        about = summary.user_attrs.get("about")
+        about = _held(opened, summary.study_name).get("about")
         if _is_ours(about):
             begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
             provider, model = about["definition"]["provider"], about["model_path"]
@@ -121,15 +139,18 @@ def _half_made(opened: RDBStorage, name: str) -> bool:
     """Return whether whoever made this study died before it was complete: its identity comes last, its trials after."""
     if _identity(opened, name) is not None:
         return False
-    study_id = opened.get_study_id_from_name(name)
-    ours = {"about"} >= opened.get_study_user_attrs(study_id).keys()
-    return ours and not opened.get_n_trials(study_id)
+    ours = {"about"} >= _held(opened, name).keys()
+    return ours and not opened.get_n_trials(opened.get_study_id_from_name(name))
+
+
+def _held(opened: RDBStorage, name: str) -> dict[str, Any]:
+    return transaction.attributes(opened, opened.get_study_id_from_name(name))
 
 
 def _identity(opened: RDBStorage, name: str) -> Mapping[str, str] | None:
     """Return the identity of an existing study, which another driver may be about to write; None where nobody is."""
     for _ in range(_TRIES):
-        held = opened.get_study_user_attrs(opened.get_study_id_from_name(name))
+        held = _held(opened, name)
         if "identity" in held:
             return dict(held["identity"])
         time.sleep(_PAUSE_S)
