@@ -278,10 +278,10 @@ def test_a_comparison_feeds_what_was_tuned_for(tmp_path: Path) -> None:
     options = TuneOptions(
         model=conv(tmp_path / "m.onnx"), config=write(tmp_path, "{input: x, scale: 0.5, std: [1, 2, 3]}")
     )
-    found = as_tuned(options)
+    found = as_tuned(options, "")
     assert (found.pixels, found.input_scale, found.mean, found.std) == (True, 0.5, (0, 0, 0), (1, 2, 3))
-    assert as_tuned(replace(options, input_scale=0.25)).input_scale == 0.25
-    assert as_tuned(replace(options, input=tmp_path / "a.npy")).pixels
+    assert as_tuned(replace(options, input_scale=0.25), "").input_scale == 0.25
+    assert as_tuned(replace(options, input=tmp_path / "a.npy"), "").pixels
 
 
 @pytest.mark.parametrize(("given", "told"), [
