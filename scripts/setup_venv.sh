@@ -68,7 +68,7 @@ tick() { # says every few seconds what pip is at: in place on a terminal, else a
     waited=0
     while sleep "$1" >/dev/null 2>&1; do
         waited=$((waited + $1))
-        line=$(awk 'NF { last = $0 } END { print last }' "$log")
+        line=$(awk 'NF && !/^WARNING/ { last = $0 } END { print last }' "$log")
         printf "$2" "$waited" "$line"
     done
 }

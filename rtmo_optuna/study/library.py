@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, TypeGuard
 
 import optuna
@@ -16,6 +17,7 @@ from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.space.values import nearest
 from rtmo_optuna.study import storage as database
 from rtmo_optuna.study.study import Study
 from rtmo_optuna.study.trials import ran
@@ -82,15 +84,19 @@ def has_study(url: str, name: str) -> bool:
 def load_study(url: str, name: str) -> Study:
     """Return an existing study; raises UsageError where there is none of that name."""
     opened = database.open_storage(url, create=False)
-    studies = {study.study_name: study for study in opened.get_all_studies()}
-    if name not in studies or not _is_ours(studies[name].user_attrs.get("about")):
-        known = ", ".join(sorted(studies)) or "none"
-        raise UsageError(f"There is no study {name!r} in {without_password(url)}; there are: {known}.")
+    told = {study.study_name: study.user_attrs.get("about") for study in opened.get_all_studies()}
+    ours = {one: about for one, about in told.items() if _is_ours(about)}
+    if name not in ours:
+        near = nearest(name, ours)
+        known = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(ours)) or 'none'}."
+        raise UsageError(f"There is no study {name!r} in {without_password(url)}; {known}")
     try:
-        about = decode(StudyRecord, studies[name].user_attrs["about"])
+        about = decode(StudyRecord, ours[name])
     except (TypeError, ValueError, KeyError) as error:
-        message = f"The study {name!r} was kept by another version of this program ({error}): begin a new one (--new)."
-        raise UsageError(message) from error
+        raise UsageError(
+            f"The study {name!r} was kept by a version of rtmo-optuna that is newer, or much older, than this one "
+            f"({version('rtmo-optuna')}): use that version, or begin a new study (--new)."
+        ) from error
     return Study(optuna.load_study(study_name=name, storage=opened), opened, url, about)
 
 
