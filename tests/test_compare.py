@@ -19,7 +19,7 @@ from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Stage
 from rtmo_optuna.types.study import Event, Note, WindowDone
 from rtmo_optuna.verbs.bench import compare
-from rtmo_optuna.verbs.circumstances import with_tuned_shapes
+from rtmo_optuna.verbs.circumstances import as_tuned
 from rtmo_optuna.verbs.prepare import TuneOptions
 from scripted import write_script
 from test_killed_children import OTHER, children, needs_proc
@@ -143,7 +143,7 @@ def test_the_shapes_that_were_tuned_are_taken(
     config.write_text(f"onnx:\n  enable_mem_pattern: false\n  benchmark_info:\n    {info}\n", encoding="utf-8")
     models.dense(tmp_path / "m.onnx", ("n", 8))
     options = TuneOptions(model=tmp_path / "m.onnx", config=config, shapes=shapes)
-    assert with_tuned_shapes(options).shapes == expected
+    assert as_tuned(options).shapes == expected
 
 
 def test_a_time_limit_that_is_over_before_any_process_is_told(tmp_path: Path, program: Program) -> None:

@@ -13,7 +13,7 @@ import typer
 from rtmo_optuna.cli import printed
 from rtmo_optuna.cli.printed import say
 from rtmo_optuna.cli.progress import Progress
-from rtmo_optuna.cli.spelling import FACTOR, RATE, SLOWER_BY, TIME, Spelling, one_of, path, text, whole
+from rtmo_optuna.cli.spelling import DEVIATION, FACTOR, MEAN, RATE, SLOWER_BY, TIME, Spelling, one_of, path, text, whole
 from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import LostError, TunerError, UsageError
 from rtmo_optuna.providers.table import PROVIDERS
@@ -99,6 +99,14 @@ Rate = Annotated[
     _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md); the rest on stderr.")]
+Pixels = Annotated[
+    bool, typer.Option("--pixels", help="Sessions take pictures as applications have them: uint8, height x width x 3.")
+]
+Mean = Annotated[
+    Any,  # Typer would take a tuple for so many values
+    _option("--mean", MEAN, "With --pixels: taken from each pixel, after the scale; a number a channel."),
+]
+Deviation = Annotated[Any, _option("--std", DEVIATION, "With --pixels: what each pixel is divided by at last.")]
 Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 
@@ -145,6 +153,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
     input_scale: Annotated[
         float, _option("--input-scale", FACTOR, "Factor on an image's 0-255 values, such as 0.003922.")
     ] = 1.0,
+    pixels: Pixels = False,
+    mean: Mean = None,
+    std: Deviation = None,
     shape: Annotated[
         list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="Shape of a dynamic input; may be repeated.")
     ] = None,
@@ -195,6 +206,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
         provider=provider,
         input=input,
         input_scale=input_scale,
+        pixels=pixels,
+        mean=mean or (),
+        std=std or (),
         shapes=tuple(shape or ()),
         storage=storage,
         new=new,
@@ -258,6 +272,9 @@ def bench(  # noqa: PLR0917 - one parameter an option
     provider: Provider = "auto",
     input: Annotated[Path | None, _option("--input", path("PATH"), "As for tune.")] = None,  # noqa: A002
     input_scale: Annotated[float, _option("--input-scale", FACTOR, "As for tune.")] = 1.0,
+    pixels: Pixels = False,
+    mean: Mean = None,
+    std: Deviation = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=1x3x640x640", help="As for tune. Default: what config.yaml was tuned for."),
@@ -309,6 +326,9 @@ def bench(  # noqa: PLR0917 - one parameter an option
             provider=provider,
             input=input,
             input_scale=input_scale,
+            pixels=pixels,
+            mean=mean or (),
+            std=std or (),
             shapes=tuple(shape or ()),
             gate=GateMode(gate),
             timeout_s=timeout,

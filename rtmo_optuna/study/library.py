@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import optuna
@@ -19,6 +20,7 @@ from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.values import nearest
 from rtmo_optuna.study import storage as database
+from rtmo_optuna.study import transaction
 from rtmo_optuna.study.study import Study
 from rtmo_optuna.study.trials import ran
 from rtmo_optuna.types.study import StudyLine, StudyRecord
@@ -41,9 +43,24 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
         )
         if not made:
             study.set_metric_names([f"{objective.name} [{objective.unit}]"])
-            study.set_user_attr("about", encode(about))
-            study.set_user_attr("identity", dict(identity))
+            held = {"about": encode(about), "identity": dict(identity)}
+            transaction.keep(opened, study._study_id, held, _shown(about))  # noqa: SLF001 - Optuna's name
+        else:
+            transaction.hide(opened, study._study_id)  # noqa: SLF001
     return Study(study, opened, url, about)
+
+
+def _shown(about: StudyRecord) -> dict[str, str]:
+    """Return what everybody is shown of a study."""
+    objective, machine = OBJECTIVES[about.definition.objective], about.machine
+    return {
+        "model": Path(about.model_path).name,
+        "input": about.inputs.source or "made up",
+        "machine": machine.gpu.name if machine.gpu else machine.cpu,
+        "provider": about.definition.provider,
+        "ONNX Runtime": about.model.versions.get("onnxruntime", ""),
+        "objective": f"{objective.name} [{objective.unit}]",
+    }
 
 
 def foresee(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> str:
@@ -84,7 +101,7 @@ def has_study(url: str, name: str) -> bool:
 def load_study(url: str, name: str) -> Study:
     """Return an existing study; raises UsageError where there is none of that name."""
     opened = database.open_storage(url, create=False)
-    told = {study.study_name: study.user_attrs.get("about") for study in opened.get_all_studies()}
+    told = {study.study_name: _held(opened, study.study_name).get("about") for study in opened.get_all_studies()}
     ours = {one: about for one, about in told.items() if _is_ours(about)}
     if name not in ours:
         near = nearest(name, ours)
@@ -110,7 +127,7 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
     opened = database.open_storage(url, create=False)
     lines = []
     for summary in optuna.study.get_all_study_summaries(opened):
-        about = summary.user_attrs.get("about")
+        about = _held(opened, summary.study_name).get("about")
         if _is_ours(about):
             begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
             provider, model = about["definition"]["provider"], about["model_path"]
@@ -127,15 +144,18 @@ def _half_made(opened: RDBStorage, name: str) -> bool:
     """Return whether whoever made this study died before it was complete: its identity comes last, its trials after."""
     if _identity(opened, name) is not None:
         return False
-    study_id = opened.get_study_id_from_name(name)
-    ours = {"about"} >= opened.get_study_user_attrs(study_id).keys()
-    return ours and not opened.get_n_trials(study_id)
+    ours = {"about"} >= _held(opened, name).keys()
+    return ours and not opened.get_n_trials(opened.get_study_id_from_name(name))
+
+
+def _held(opened: RDBStorage, name: str) -> dict[str, Any]:
+    return transaction.attributes(opened, opened.get_study_id_from_name(name))
 
 
 def _identity(opened: RDBStorage, name: str) -> Mapping[str, str] | None:
     """Return the identity of an existing study, which another driver may be about to write; None where nobody is."""
     for _ in range(_TRIES):
-        held = opened.get_study_user_attrs(opened.get_study_id_from_name(name))
+        held = _held(opened, name)
         if "identity" in held:
             return dict(held["identity"])
         time.sleep(_PAUSE_S)
@@ -147,7 +167,7 @@ def _check_identity(opened: RDBStorage, name: str, about: StudyRecord, now: Mapp
     differing = [what for what in sorted(held.keys() | now.keys()) if held.get(what) != now.get(what)]
     if not differing:
         return
-    kept = opened.get_study_user_attrs(opened.get_study_id_from_name(name)).get("about")
+    kept = _held(opened, name).get("about")
     typed = _as_it_was(kept, about, differing) if _is_ours(kept) else ""
     what_to_do = (
         f"give {typed}, as it was, or --new, which starts one beside it" if typed else "--new starts one beside it"

@@ -21,7 +21,7 @@ from rtmo_optuna.types.findings import Claim, Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateResult, Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Observer, Phase, RunStarted, Started
-from rtmo_optuna.verbs.circumstances import circumstances, with_tuned_shapes
+from rtmo_optuna.verbs.circumstances import as_tuned, circumstances
 from rtmo_optuna.verbs.comparison import Bench, Comparison, comparison, side
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 from rtmo_optuna.verbs.sides import Sides, settings_of
@@ -75,7 +75,7 @@ def compare_all(
         if meant and not options.config.exists():
             message = f"The configuration {options.config} does not exist: name another, or leave it out."
             raise UsageError(message)
-        planned = plan(with_tuned_shapes(options), folder)
+        planned = plan(as_tuned(options), folder)
         if meant:
             configfile.check_settings(planned.config)
         subjects, rival = settings_of(wanted, planned.about.definition.provider, planned.config)

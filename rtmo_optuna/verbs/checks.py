@@ -15,6 +15,8 @@ from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.types.measurement import GateMode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rtmo_optuna.types.request import ModelFacts
     from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
@@ -84,6 +86,14 @@ def check_time(chosen: StudyDefinition, samples: int) -> None:
             f"At {chosen.measuring.rate_hz:g} calls a second each process takes {each_s:.0f} s at least, more than the "
             f"{chosen.timeout_s:g} s that all of the study may take: give a higher rate or more time."
         )
+        raise UsageError(message)
+
+
+def check_normalised(chosen: StudyDefinition, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse a mean or deviation where no session takes pixels: arrays are used as they are."""
+    if (mean or std) and not chosen.pixels:
+        option = "--mean" if mean else "--std"
+        message = f"{option} is a part of what a session does with pixels: say --pixels too, or leave it out."
         raise UsageError(message)
 
 

@@ -16,6 +16,7 @@ from rtmo_optuna.search.finals import FinalsState, kept_finals
 from rtmo_optuna.search.preflight import first_process, keep_states
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show import notes
 from rtmo_optuna.show import report as show
 from rtmo_optuna.show.scores import exported
 from rtmo_optuna.show.sections.verdict import sentence
@@ -29,6 +30,7 @@ from rtmo_optuna.types.findings import ANSWERS, Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.study import Note, Origin, Phase, Started, StudyRecord
 from rtmo_optuna.verbs import checks
+from rtmo_optuna.verbs.live import Live
 from rtmo_optuna.verbs.prepare import Plan, TuneOptions, foretell, plan_tune
 from rtmo_optuna.verbs.prepare import runner_of as children_of
 
@@ -85,6 +87,7 @@ def tune(
             first = _first_process(options, planned, runner)
             study = open_study(options.storage, planned.about, planned.identity, new=options.new)
             _greet(study, observer)
+            observer = Live(study, begun + planned.about.definition.timeout_s, observer)
             incumbent = configfile.merged(
                 study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
             )
@@ -164,8 +167,10 @@ def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrup
         except UsageError as error:
             refused, applied = error, f"Nothing was exported: {error}"
     files = show.write(record, planned.report, applied)
-    study.attach(files[:1])
-    study.conclude(f"**{sentence(record)}**\n\n{applied}")
+    study.conclude()
+    study.attach(files[0], "text/markdown")
+    study.note(notes.of_study(record, applied, study.attach(files[1], "text/html")))
+    study.show(show.highlights(record))
     if refused:
         raise refused
     undecided = finals is not None and status not in ANSWERS
@@ -234,6 +239,7 @@ def benchmark_of(record: StudyRecord) -> BenchmarkInfo:
         provider=record.definition.provider,
         shapes=record.inputs.shapes,
         free_dimensions=record.inputs.free_dimensions,
+        pixels=record.inputs.pixels,
         model_sha256=record.model_sha256,
         study=record.name,
     )
