@@ -37,7 +37,7 @@ fi
 takes="about a minute"
 [ "$extra" = cpu ] || takes="a few minutes: CUDA's libraries are over 1 GB"
 foretell() { # says once what is to come
-    [ -z "${THEN:-}" ] || echo "First an environment is made, once ($takes). Then $THEN"
+    [ -z "${THEN:-}" ] || printf "First an environment is made, once (%s). Then\n%s\n" "$takes" "$THEN"
     THEN=
 }
 if ! version=$(version_of "$venv/bin/python"); then
