@@ -27,7 +27,7 @@ from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
-from rtmo_optuna.show.words import seconds
+from rtmo_optuna.show.words import count, seconds
 from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
@@ -107,7 +107,7 @@ def foretell(options: TuneOptions) -> RunStarted:
     then = "" if options.search_only else f", and {options.config} with the settings"
     report = options.output or f"results/{_name(options, chosen)}/"
     text = (
-        f"Tuning {options.model.name} on {where}: baseline, {stages}, {chosen.trials} trials and "
+        f"Tuning {options.model.name} on {where}: baseline, {stages}, {count(chosen.trials, 'trial')} and "
         f"{seconds(chosen.timeout_s)} at most. Then there is a report in {report}{then}."
     )
     return RunStarted(text, chosen.timeout_s)
