@@ -23,7 +23,7 @@ from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.show.words import NBSP, TIMES
 from rtmo_optuna.types.findings import Claim, Decided, Noise, Purpose, Screening, Status
 from rtmo_optuna.types.measurement import GateMode, GateResult, GateRules, Outcome, OutputError
-from rtmo_optuna.types.request import Settings, Stage
+from rtmo_optuna.types.request import Pixels, Settings, Stage
 from rtmo_optuna.types.study import Origin, StudyRecord
 from rtmo_optuna.types.subject import Frozen, GpuState
 from test_show_charts import (
@@ -649,6 +649,9 @@ def test_settings_that_need_our_session_say_so(bound: bool) -> None:  # noqa: FB
     best = next(trial for trial in record.trials if trial.settings == settings)
     text = markdown(replace(record, verdict=replace(record.verdict, best=best)), {})
     assert ("rtmo_optuna.open_session" in text) is ('.input_buffer("input")' in text) is bound
+    fed = replace(record.inputs, pixels=Pixels("input"))
+    text = markdown(replace(record, inputs=fed, verdict=replace(record.verdict, best=best)), {})
+    assert "ratio = rtmo_optuna.letterbox(frame, buffer)" in text
 
 
 def test_the_report_says_what_ten_minutes_more_could_bring() -> None:

@@ -56,10 +56,14 @@ class Progress:
     there was none for ten seconds, so is where the run is.
     """
 
-    def __init__(self, *, err: bool = False) -> None:
-        """Draw on standard output, or on standard error with `err`."""
-        self._console = console(err=err)
-        self._terminal = self._console.is_terminal
+    def __init__(self, *, err: bool = False, quiet: bool = False, silence_s: float | None = None) -> None:
+        """Draw on standard output, on standard error with `err`, or nothing at all where it is to be `quiet`.
+
+        `silence_s` is the longest silence; None are four seconds on a terminal and ten elsewhere.
+        """
+        self._console = console(err=err, quiet=quiet)
+        self._terminal = self._console.is_terminal and not quiet
+        self._silence_s = silence_s or (_REDRAWN_S if self._terminal else _TOLD_S)
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._watched, daemon=True)
@@ -177,14 +181,13 @@ class Progress:
         self._drawn = time.monotonic()
         if cut and self._terminal:
             line.truncate(self._console.width - 1, overflow="ellipsis")
-        self._console.print(line, soft_wrap=not self._terminal)
+        self._console.print(line, soft_wrap=not self._terminal, width=self._console.width - 1)
 
     def _watched(self) -> None:
         """Never be silent for long."""
-        most_s = _REDRAWN_S if self._terminal else _TOLD_S
-        while not self._over.wait(max(0.1, self._drawn + most_s - time.monotonic())):
+        while not self._over.wait(max(0.1, self._drawn + self._silence_s - time.monotonic())):
             with self._lock:
-                if time.monotonic() - self._drawn < most_s:
+                if time.monotonic() - self._drawn < self._silence_s:
                     continue
                 if self._terminal:
                     self._draw()

@@ -17,7 +17,7 @@ from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import canonical, knob_table
-from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
+from rtmo_optuna.types.request import Pixels, Scope, SessionSpec, Settings, Value
 
 
 def open_session(
@@ -34,7 +34,8 @@ def open_session(
 
     `config_path` names the place in the file, as `tune --config-path` does. `provider` is one of those of
     `tune --provider`; `auto` is the one that was tuned, else what it is there. `device` is the GPU's number. `shapes`
-    are the inputs' shapes by name, in place of those that the file fixed for tuning; `{}` fixes none.
+    are the model's inputs' shapes by name, in place of those that the file fixed for tuning; `{}` fixes none. Where the
+    file says so (`pixels`), the session takes pictures as uint8, height x width x 3, in place of the model's arrays.
 
     Raises UsageError where the file does not exist or holds unknown settings or none, where the model does not take the
     shapes or a CUDA graph lacks some, and where GPU, ONNX Runtime, model or provider are not those that were tuned:
@@ -54,6 +55,7 @@ def open_session(
         shapes=held.shapes,
         free_dimensions=held.free_dimensions,
         extras=held.extras,
+        pixels=held.pixels,
     )
     if told := _differences(held.info, spec):
         sentence = f"{config} was tuned for something else ({'; '.join(told)}): tune again here"
@@ -99,6 +101,7 @@ class _Held:
     free_dimensions: Mapping[str, int]
     info: BenchmarkInfo
     extras: Mapping[str, Value]
+    pixels: Pixels | None
 
 
 def _held(path: Path, config_path: str, provider: str) -> _Held:
@@ -121,11 +124,13 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
         free_dimensions=info.free_dimensions,
         info=info,
         extras=config.extras,
+        pixels=info.pixels,
     )
 
 
 def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> _Held:
     """Return `held` with the dimensions of `model` fixed as `shapes` says, whatever the file fixed."""
+    from rtmo_optuna.engine.inputs.pixels import settled  # noqa: PLC0415 - needed here only
     from rtmo_optuna.engine.inputs.shapes import (  # noqa: PLC0415 - needed here only, and the next one is slow
         bound,
         named,
@@ -134,6 +139,9 @@ def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> 
 
     specs = [spec for spec in read_signature(model) if spec.dtype in DTYPES]
     fixed = bound(specs, {name: _shape(name, sizes) for name, sizes in shapes.items()}, "shapes=")
+    pixels = held.pixels
+    if pixels:
+        fixed, pixels = settled(fixed, pixels)
     loose = next((spec for spec in fixed if not is_fixed(spec.shape)), None)
     if loose and held.settings.get("enable_cuda_graph"):
         raise UsageError(
@@ -144,6 +152,7 @@ def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> 
         held,
         shapes={} if loose else {s.name: tuple(size for size in s.shape if isinstance(size, int)) for s in fixed},
         free_dimensions=named(specs, fixed),
+        pixels=pixels,
     )
 
 

@@ -20,16 +20,7 @@ from rtmo_optuna.study.study import Proposal, Study
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import (
-    Note,
-    Observer,
-    Origin,
-    Phase,
-    Started,
-    TrialEnded,
-    TrialRecord,
-    Waiting,
-)
+from rtmo_optuna.types.study import Note, Observer, Origin, Phase, Started, TrialEnded, TrialRecord, Waiting
 
 
 @dataclass

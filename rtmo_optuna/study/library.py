@@ -1,7 +1,8 @@
 """The studies of a storage: create or resume one, load one, list them."""
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -31,7 +32,7 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     Raises IdentityError with the differences where it is not. `new` starts one beside it, with a number in its name.
     """
     opened = database.open_storage(url, create=True)
-    name, made = _place(opened, about.name, identity, new=new)
+    name, made = _place(opened, about, identity, new=new)
     about, objective = replace(about, name=name), OBJECTIVES[about.definition.objective]
     with database.quietly():
         sampler = SAMPLERS[about.definition.sampler](about.space, None)
@@ -60,24 +61,25 @@ def _shown(about: StudyRecord) -> dict[str, str]:
     }
 
 
-def foresee(url: str, name: str, identity: Mapping[str, str], *, new: bool) -> str:
+def foresee(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> str:
     """Return the name that `open_study` would give the study; nothing is made.
 
     Raises IdentityError as it would, and UsageError where the storage does not open.
     """
     opened = _existing(url)
-    return _place(opened, name, identity, new=new)[0] if opened else name
+    return _place(opened, about, identity, new=new)[0] if opened else about.name
 
 
-def _place(opened: RDBStorage, name: str, identity: Mapping[str, str], *, new: bool) -> tuple[str, bool]:
+def _place(opened: RDBStorage, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> tuple[str, bool]:
     """Return the name of the study, with a number where a `new` one has to have one, and whether it is there, whole."""
+    name = about.name
     names = {study.study_name for study in opened.get_all_studies()}
     if new:
         free = (name, *(f"{name}-{number}" for number in range(2, len(names) + 3)))
         return next(one for one in free if one not in names), False
     made = name in names and not _half_made(opened, name)
     if made:
-        _check_identity(name, _identity(opened, name) or {}, identity)
+        _check_identity(opened, name, about, identity)
     return name, made
 
 
@@ -155,13 +157,36 @@ def _identity(opened: RDBStorage, name: str) -> Mapping[str, str] | None:
     return None
 
 
-def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:
-    differences = [
-        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now"
-        for what in sorted(held.keys() | now.keys())
-        if held.get(what) != now.get(what)
-    ]
-    if differences:
-        raise IdentityError(
-            f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(differences)
-        )
+def _check_identity(opened: RDBStorage, name: str, about: StudyRecord, now: Mapping[str, str]) -> None:
+    held = _identity(opened, name) or {}
+    differing = [what for what in sorted(held.keys() | now.keys()) if held.get(what) != now.get(what)]
+    if not differing:
+        return
+    kept = opened.get_study_user_attrs(opened.get_study_id_from_name(name)).get("about")
+    typed = _as_it_was(kept, about, differing) if _is_ours(kept) else ""
+    what_to_do = (
+        f"give {typed}, as it was, or --new, which starts one beside it" if typed else "--new starts one beside it"
+    )
+    lines = (
+        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now" for what in differing
+    )
+    raise IdentityError(f"The study {name!r} was made for something else: {what_to_do}.\n" + "\n".join(lines))
+
+
+def _as_it_was(kept: Mapping[str, Any], now: StudyRecord, differing: Collection[str]) -> str:
+    """Return the options that make a run what the study that is `kept` was made for; empty where options cannot."""
+    inputs, rate_hz = kept["inputs"], kept["definition"]["measuring"].get("rate_hz")
+    source = "" if inputs["source"] == now.inputs.source else re.split(r" \(|, letterboxed to ", inputs["source"])[0]
+    sizes = ((name, "x".join(map(str, shape))) for name, shape in inputs["shapes"].items())
+    shapes = (
+        " ".join(f"--shape {name}={size}" for name, size in sizes) if inputs.get("free_dimensions") else "no --shape"
+    )
+    options = {
+        "input": (source and f"--input {source}") if inputs["real"] else "no --input" if now.inputs.real else shapes,
+        "input shapes": shapes,
+        "fixed dimensions": shapes,
+        "calls a second": f"--rate {rate_hz:g}" if rate_hz else "no --rate",
+        "provider": f"--provider {kept['definition']['provider']}",
+    }
+    told = [options.get(what, "") for what in differing]
+    return " and ".join(dict.fromkeys(told)) if all(told) else ""

@@ -151,6 +151,8 @@ class Phase(enum.StrEnum):
     RACE = "race"
     PLAIN = "made plain"
     CONFIRMATION = "confirmation"
+    OUTPUTS = "outputs"
+    PAIRS = "pair"
     REPORT = "report"
 
 

@@ -17,6 +17,7 @@ from rtmo_optuna.codec import encode
 from rtmo_optuna.display import without_password
 from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.inputs import inputs as engine_inputs
+from rtmo_optuna.engine.inputs.pixels import picture_of
 from rtmo_optuna.engine.inputs.shapes import parse_shapes
 from rtmo_optuna.engine.watch import ModelWatch
 from rtmo_optuna.errors import UsageError
@@ -31,13 +32,14 @@ from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
 from rtmo_optuna.types.measurement import GateMode, GateRequest
-from rtmo_optuna.types.request import EngineKind, SessionSpec
+from rtmo_optuna.types.request import EngineKind, Pixels, SessionSpec
 from rtmo_optuna.types.study import DEFAULT_STORAGE, Observer, RunStarted, StudyRecord, key
 from rtmo_optuna.verbs import checks, first_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rtmo_optuna.types.request import ModelFacts
     from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
 ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
@@ -65,6 +67,9 @@ class TuneOptions:
     provider: str = "auto"
     input: Path | None = None
     input_scale: float = 1.0
+    pixels: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     shapes: tuple[str, ...] = ()
     storage: str = DEFAULT_STORAGE
     new: bool = False
@@ -138,6 +143,7 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     chosen, device = _chosen(options)
     checks.check_runs(chosen, given=options.runs is not None)
     checks.check_rate(chosen, given=options.rate_hz is not None)
+    checks.check_normalised(chosen, mean=options.mean, std=options.std)
     config = configfile.read(options.config, chosen.provider, options.config_path)
     configfile.check_writable(options.config)
     configfile.check_layout(config, chosen.provider)
@@ -158,11 +164,17 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         scale=options.input_scale,
         target=scratch / "inputs.npz",
         batch=chosen.batch,
+        pixels=_pixels(options, model) if chosen.pixels else None,
     )
     inputs = made()
     checks.check_time(chosen, inputs.samples)
     chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.samples))
-    session = replace(session, free_dimensions=inputs.free_dimensions, shapes=inputs.shapes if inputs.fixed else {})
+    session = replace(
+        session,
+        free_dimensions=inputs.free_dimensions,
+        shapes=inputs.shapes if inputs.fixed else {},
+        pixels=inputs.pixels,
+    )
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
     model_sha256 = hash_model(options.model, model.external_files)
     content = {"model": model_sha256, "onnxruntime": model.versions["onnxruntime"]}
@@ -196,7 +208,7 @@ def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
     Raises UsageError as `plan` does, and where a study of this name was made for something else.
     """
     planned = plan(options, scratch)
-    name = foresee(options.storage, planned.about.name, planned.identity, new=options.new)
+    name = foresee(options.storage, planned.about, planned.identity, new=options.new)
     return replace(planned, about=replace(planned.about, name=name), report=checks.report_file(options.output, name))
 
 
@@ -246,6 +258,7 @@ def identity(about: StudyRecord) -> dict[str, str]:
         "input shapes": key({name: list(shape) for name, shape in about.inputs.shapes.items()}),
         "input": about.inputs.sha256,
         "fixed dimensions": key(about.inputs.free_dimensions),
+        **({"pixels": key(encode(about.inputs.pixels))} if about.inputs.pixels else {}),
         "provider": definition_.provider,
         "objective": definition_.objective,
         "measuring": key(measuring),
@@ -280,4 +293,11 @@ def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
         trials=options.trials or trials,
         timeout_s=options.timeout_s or timeout_s,
         gate=replace(found.gate, mode=options.gate or found.gate.mode),
+        pixels=options.pixels or found.pixels,
     )
+
+
+def _pixels(options: TuneOptions, model: ModelFacts) -> Pixels:
+    """Return how pictures are fed to `model`; raise UsageError where it has no input for them."""
+    plain = Pixels(picture_of(model.inputs).name, scale=options.input_scale)
+    return replace(plain, mean=options.mean or plain.mean, std=options.std or plain.std)

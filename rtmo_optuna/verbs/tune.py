@@ -59,10 +59,10 @@ class TuneResult:
 
     record: StudyRecord
     files: tuple[Path, ...]
-    config: Path | None
-    backup: Path | None
-    interrupted: bool
-    undecided: bool
+    config: Path | None = None
+    backup: Path | None = None
+    interrupted: bool = False
+    undecided: bool = False
 
 
 def tune(
@@ -124,10 +124,11 @@ def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple
     return first_process(runner, planned.rules, about.space.fixed)
 
 
-def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
-    """Render the report of an existing study again; return the files written. Runs nothing."""
+def report(name: str, storage: str, output: Path | None) -> TuneResult:
+    """Render the report of an existing study again; return what is known, and the files written. Runs nothing."""
     study = load_study(storage, name)
-    return show.write(judged(study, kept_finals(study)), checks.report_file(output, name))
+    record = judged(study, kept_finals(study))
+    return TuneResult(record, show.write(record, checks.report_file(output, name)))
 
 
 def _greet(study: Study, observer: Observer) -> None:
@@ -160,7 +161,7 @@ def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrup
         knobs = _written(study, planned.config, winner.settings)
         try:
             held = configfile.read_info(planned.config.path, planned.config.target)
-            backup = configfile.write(planned.config, knobs, _benchmark_info(record).written(held))
+            backup = configfile.write(planned.config, knobs, benchmark_of(record).written(held))
             config = planned.config.path
             applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
         except UsageError as error:
@@ -213,7 +214,8 @@ def _ratio(claim: Claim | None) -> tuple[float | None, tuple[float, ...] | None]
     return ratio, tuple(interval)
 
 
-def _benchmark_info(record: StudyRecord) -> BenchmarkInfo:
+def benchmark_of(record: StudyRecord) -> BenchmarkInfo:
+    """Return what is written beside the settings of a study."""
     machine, default, status = record.machine, record.space.fixed, record.verdict.status
     held, rate_hz = record.finals.incumbent, record.definition.measuring.rate_hz
     found = exported(record)
@@ -237,6 +239,7 @@ def _benchmark_info(record: StudyRecord) -> BenchmarkInfo:
         provider=record.definition.provider,
         shapes=record.inputs.shapes,
         free_dimensions=record.inputs.free_dimensions,
+        pixels=record.inputs.pixels,
         model_sha256=record.model_sha256,
         study=record.name,
     )
