@@ -36,8 +36,9 @@ def bench(program: Program, *more: str) -> int:
 def test_a_planted_difference_is_proven(tmp_path: Path, program: Program) -> None:
     """Half the latency: faster, with an interval around two; equal outputs; the file that is not there stays away."""
     write_script(tmp_path, base_ms=4.0, effects={"enable_mem_pattern=False": 0.5})
-    assert bench(program, "--set", "enable_mem_pattern=off", "--json") == 0
-    found = json.loads(program.out)
+    assert bench(program, "--set", "enable_mem_pattern=off", "--json", "--output", "kept.json") == 0
+    assert program.out == Path("kept.json").read_text(encoding="utf-8")
+    (found,) = json.loads(program.out)["comparisons"]
     assert (found["verdict"], found["outputs"]) == ("faster", "equal")
     assert found["low"] <= found["ratio"] <= found["high"]
     assert 1.6 < found["ratio"] < 2.5
@@ -110,12 +111,13 @@ def test_json_tells_what_was_run_on_what(tmp_path: Path, program: Program) -> No
     assert not program(*LIMITED, "--timeout", "6s", "--json")
     found = json.loads(program.out)
     made_of = found["made_of"]
-    assert (found["schema"], made_of["shapes"]) == (1, {"input": [1]})
+    assert (found["schema"], made_of["shapes"]) == (2, {"input": [1]})
     assert made_of["input"].startswith("made from the signature")
     assert made_of["machine"]["cores"] >= 1
     assert "onnxruntime" in made_of["versions"]
     assert made_of["date"].endswith("+00:00")
-    for side in (found["first"], found["second"]):
+    (pair,) = found["comparisons"]
+    for side in (pair["first"], pair["second"]):
         assert len(side["processes_ms"]) == side["processes"]
 
 

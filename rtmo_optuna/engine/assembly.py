@@ -11,15 +11,7 @@ from rtmo_optuna.engine.calls import BoundCall, Call, GraphCall, PlainCall
 from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.ort import Runtime
-from rtmo_optuna.engine.split import (
-    DeviceSelection,
-    Finish,
-    FixedFinish,
-    HostSelection,
-    LooseFinish,
-    Selection,
-    SplitCall,
-)
+from rtmo_optuna.engine.split import Finish, FixedFinish, HostSelection, LooseSession, Selection, SplitCall
 from rtmo_optuna.errors import SettingsRefusedError
 from rtmo_optuna.providers.table import REFERENCE
 from rtmo_optuna.types.request import SessionSpec, Settings, TensorSpec, Value
@@ -163,7 +155,7 @@ class _Parts:
         self._on_host = bool(spec.settings.get("split_on_host"))
         self._device = Device.captured(runtime.ort, runtime.provider, spec.device)
         self._notes: tuple[str, ...] = ()
-        products = sorted(parts.operators[self._middle].intersection(_PRODUCTS.split()))
+        products = sorted(set(_PRODUCTS.split()).intersection(parts.operators[self._middle]))
         if self._on_host and products:
             raise SettingsRefusedError(
                 f"split_on_host would run {', '.join(products)} on the host: what follows the operator that no graph "
@@ -187,7 +179,7 @@ class _Parts:
         self._notes += _told("The head", first.capture())
         values = {**inputs.values, **first.values}
         selection: Selection = (
-            HostSelection(middle, device, first) if self._on_host else DeviceSelection(middle, values)
+            HostSelection(middle, device, first) if self._on_host else LooseSession(middle, device, values)
         )
         last = self._finish(finish, values, graph=graph) if parts.finish else None
         gives = {end.name: end for end in (*self._ends(finish), *self._ends(middle), *self._ends(head))}
@@ -202,7 +194,7 @@ class _Parts:
 
     def _settings(self, part: str, *, captured: bool) -> Settings:
         """Return the settings that mean something for a part."""
-        moot = set() if self._cut.operators[part] & _CONVOLUTIONS else set(_OF_CONVOLUTIONS)
+        moot = set() if _CONVOLUTIONS.intersection(self._cut.operators[part]) else set(_OF_CONVOLUTIONS)
         return _without(self._spec.settings, moot if captured else {*moot, _CAPTURED})
 
     def _open_middle(self) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
@@ -229,7 +221,7 @@ class _Parts:
     def _finish(self, session: Any, values: Mapping[str, Any], *, graph: bool) -> Finish:  # noqa: ANN401
         parts, device = self._cut, self._device
         if not parts.rows:
-            return LooseFinish(session, device, values)
+            return LooseSession(session, device, values, device.run_options(synchronize=True))
         outputs = [end.name for end in session.get_outputs()]
         handed = [end.name for end in session.get_inputs() if end.name in parts.selected]
         fixed = FixedSession(session, device, values, sent=handed, brought=outputs)

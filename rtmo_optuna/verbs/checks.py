@@ -128,16 +128,21 @@ def report_file(output: Path | None, study: str) -> Path:
     """Return where the report of a study of this name goes; refuse a place that cannot be written."""
     given = output or Path("results", study)
     report = given if given.suffix.lower() in {".md", ".markdown"} else given / "report.md"
-    standing = next(folder for folder in (report.parent, *report.parent.parents, Path()) if folder.exists())
+    check_place(report)
+    return report
+
+
+def check_place(file: Path) -> None:
+    """Refuse a file that could not be written, be it there or not."""
+    standing = next(folder for folder in (file.parent, *file.parent.parents, Path()) if folder.exists())
     try:
         if not standing.is_dir():
             raise NotADirectoryError(None, "it is a file")
         with tempfile.TemporaryFile(dir=standing):
             pass
     except OSError as error:
-        message = f"The output folder {report.parent} cannot be written: {error.strerror} ({standing}). Name --output."
+        message = f"The output folder {file.parent} cannot be written: {error.strerror} ({standing}). Name --output."
         raise UsageError(message) from error
-    if report.is_dir():
-        message = f"The report {report} is a folder. Name another --output."
+    if file.is_dir():
+        message = f"The output {file} is a folder. Name another --output."
         raise UsageError(message)
-    return report

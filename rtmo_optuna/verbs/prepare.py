@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,19 +27,19 @@ from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
+from rtmo_optuna.show.words import seconds
 from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
 from rtmo_optuna.types.measurement import GateMode, GateRequest
-from rtmo_optuna.types.request import EngineKind, Pixels, SessionSpec
-from rtmo_optuna.types.study import DEFAULT_STORAGE, Observer, StudyRecord, key
+from rtmo_optuna.types.request import EngineKind, ModelFacts, Pixels, SessionSpec
+from rtmo_optuna.types.study import DEFAULT_STORAGE, Observer, RunStarted, StudyRecord, key
 from rtmo_optuna.verbs import checks, first_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rtmo_optuna.types.request import ModelFacts
-    from rtmo_optuna.types.subject import StudyDefinition
+    from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
 ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
 """The environment variable that stands for `--allow-busy`, for hosts that never are idle."""
@@ -94,11 +95,25 @@ class Plan:
         return Rules.of(self.about.definition, self.gate)
 
 
-def plan(options: TuneOptions, scratch: Path) -> Plan:
-    """Return the plan of a tune; its input arrays lie in the folder `scratch`.
+def foretell(options: TuneOptions) -> RunStarted:
+    """Return what a tune is going to do, and for how long at most, as far as is known without a look at the model.
 
-    Raises UsageError, with one sentence, for whatever the user has to change.
+    Raises UsageError as `plan` does.
     """
+    chosen, device = _chosen(options)
+    where = device.name if device else "the processor"
+    stages = "search" if options.search_only else "search, race and confirmation"
+    then = "" if options.search_only else f", and {options.config} with the settings"
+    report = options.output or f"results/{_name(options, chosen)}/"
+    text = (
+        f"Tuning {options.model.name} on {where}: baseline, {stages}, {chosen.trials} trials and "
+        f"{seconds(chosen.timeout_s)} at most. Then there is a report in {report}{then}."
+    )
+    return RunStarted(text, chosen.timeout_s)
+
+
+def _chosen(options: TuneOptions) -> tuple[StudyDefinition, Gpu | None]:
+    """Return the study definition as the options change it, and the GPU that it is run on."""
     checks.check_model(options.model)
     checks.check_name(options.study_name)
     device = next(iter(gpus.gpus()), None)
@@ -112,14 +127,26 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
             f"{options.provider!r}: leave one of them out."
         )
         raise UsageError(message)
-    device = device if PROVIDERS[chosen.provider].on_gpu else None
+    return chosen, device if PROVIDERS[chosen.provider].on_gpu else None
+
+
+def _name(options: TuneOptions, chosen: StudyDefinition) -> str:
+    return options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
+
+
+def plan(options: TuneOptions, scratch: Path) -> Plan:
+    """Return the plan of a tune; its input arrays lie in the folder `scratch`.
+
+    Raises UsageError, with one sentence, for whatever the user has to change.
+    """
+    chosen, device = _chosen(options)
     checks.check_runs(chosen, given=options.runs is not None)
     checks.check_rate(chosen, given=options.rate_hz is not None)
     checks.check_normalised(chosen, mean=options.mean, std=options.std)
     config = configfile.read(options.config, chosen.provider, options.config_path)
     configfile.check_writable(options.config)
     configfile.check_layout(config, chosen.provider)
-    name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
+    name = _name(options, chosen)
     checks.check_length(name, given=options.study_name is not None)
     report = checks.report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
@@ -180,7 +207,7 @@ def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
     Raises UsageError as `plan` does, and where a study of this name was made for something else.
     """
     planned = plan(options, scratch)
-    name = foresee(options.storage, planned.about.name, planned.identity, new=options.new)
+    name = foresee(options.storage, planned.about, planned.identity, new=options.new)
     return replace(planned, about=replace(planned.about, name=name), report=checks.report_file(options.output, name))
 
 
@@ -199,6 +226,7 @@ def runner_of(
         fixed=about.space.fixed,
         paced_s=least_s(about.definition.measuring, about.inputs.samples, least_calls),
         until=until,
+        run_end=time.time() + min(until - time.monotonic(), about.definition.timeout_s),
         pool=_pool(planned),
         check=check,
         unchanged=ModelWatch(Path(about.model_path), about.model.external_files, about.model_sha256),
