@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 import models
 import rtmo_optuna
 from calling import CALLED, assembled
+from rtmo_optuna.cli.spelling import DEVIATION, MEAN
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.front import fronted
@@ -28,6 +29,8 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import benchmark_info
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.types.request import Pixels, SessionSpec, Settings, TensorSpec
+from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.verbs.checks import check_normalised
 from rtmo_optuna.verbs.circumstances import as_tuned
 from rtmo_optuna.verbs.prepare import TuneOptions, plan
 
@@ -232,18 +235,33 @@ def test_arrays_that_are_no_pixels_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_tune_measures_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its processes are fed them, its study is another one than that of arrays, and the model must have a picture."""
+    """Its processes are fed them, and its study is another one than that of arrays; a definition may say so as well."""
     monkeypatch.chdir(tmp_path)
-    options = TuneOptions(model=conv(tmp_path / "m.onnx"), provider="cpu", pixels=True, input_scale=0.5, std=(2.0,) * 3)
-    planned, arrays = plan(options, tmp_path), plan(replace(options, pixels=False, std=()), tmp_path)
-    assert planned.session.pixels == Pixels("x", 1, 0.5, std=(2.0,) * 3)
-    assert "pixels" in planned.identity.keys() - arrays.identity.keys()
-    with pytest.raises(UsageError, match="--std is a part of what a session does with pixels"):
-        plan(replace(options, pixels=False), tmp_path)
     study = tmp_path / "s.yaml"
     study.write_text("provider: cpu\ninput: pixels\nknobs: {intra_op_num_threads: all}\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="leave --pixels out"):
-        plan(TuneOptions(model=models.dense(tmp_path / "d.onnx"), provider="cpu", study=str(study)), tmp_path)
+    model = conv(tmp_path / "m.onnx")
+    planned = plan(TuneOptions(model=model, study=str(study), input_scale=0.5, std=(2.0,) * 3), tmp_path)
+    assert planned.session.pixels == Pixels("x", 1, 0.5, std=(2.0,) * 3)
+    assert "pixels" in planned.identity
+
+
+def test_a_mean_or_a_deviation_needs_pixels() -> None:
+    """Arrays are used as they are."""
+    chosen = StudyDefinition("s", "cpu", {})
+    for option in ("mean", "std"):
+        given = {"mean": (), "std": (), option: (1.0,) * 3}
+        check_normalised(replace(chosen, pixels=True), **given)
+        with pytest.raises(UsageError, match=f"--{option} is a part of what a session does with pixels"):
+            check_normalised(chosen, **given)
+
+
+@pytest.mark.parametrize("given", ["0", "1,2", "1,2,3,4", "1,2,0", "-1", "a", "inf", ""])
+def test_what_is_no_deviation_is_told(given: str) -> None:
+    """One number above 0 for all channels, or one for each of three."""
+    with pytest.raises(UsageError, match="--std must be a number above 0 for each of 3 channels, or one for all, not"):
+        DEVIATION.read("--std", given)
+    assert DEVIATION.read("--std", "2") == (2, 2, 2)
+    assert MEAN.read("--mean", "0,-1,2.5") == (0, -1, 2.5)
 
 
 def write(folder: Path, pixels: str = "{input: x, scale: 0.5}") -> Path:

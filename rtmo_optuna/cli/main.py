@@ -98,7 +98,6 @@ Rate = Annotated[
     float | None,
     _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md); the rest on stderr.")]
 Pixels = Annotated[
     bool, typer.Option("--pixels", help="Sessions take pictures as applications have them: uint8, height x width x 3.")
 ]
@@ -107,6 +106,7 @@ Mean = Annotated[
     _option("--mean", MEAN, "With --pixels: taken from each pixel, after the scale; a number a channel."),
 ]
 Deviation = Annotated[Any, _option("--std", DEVIATION, "With --pixels: what each pixel is divided by at last.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md); the rest on stderr.")]
 Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 

@@ -32,14 +32,13 @@ from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
 from rtmo_optuna.types.measurement import GateMode, GateRequest
-from rtmo_optuna.types.request import EngineKind, Pixels, SessionSpec
+from rtmo_optuna.types.request import EngineKind, ModelFacts, Pixels, SessionSpec
 from rtmo_optuna.types.study import DEFAULT_STORAGE, Observer, RunStarted, StudyRecord, key
 from rtmo_optuna.verbs import checks, first_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rtmo_optuna.types.request import ModelFacts
     from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
 ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
