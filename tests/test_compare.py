@@ -166,8 +166,8 @@ def test_a_time_limit_that_is_over_before_any_process_is_told(tmp_path: Path, pr
 
 
 STUDY = "provider: cpu\nknobs: {enable_mem_pattern: all}\n"
-PAIR_S, EARLY_S, LATE_S = (12.0, 48.0, 192.0), 6.0, 30.0
-"""Times that are given: for a pair more where a machine is too busy to end one; and how much later it may end."""
+PAIR_S, EARLY_S, LATE_S = (12.0, 48.0, 192.0), (6.0, 24.0, 96.0), 30.0
+"""Times that are given, more where a machine is too busy to come that far in them; and how much later it may end."""
 
 
 @pytest.mark.slow
@@ -200,12 +200,15 @@ def test_one_that_hangs_within_a_pair_ends_with_the_time(tmp_path: Path) -> None
 def test_one_that_hangs_before_the_pairs_ends_with_the_time(tmp_path: Path) -> None:
     """While outputs are compared: nothing was measured, which is said with the stage."""
     faults = [{"when": {"enable_mem_pattern": False}, "fault": "hang in build"}]
-    options = scripted.tune_options(tmp_path, STUDY, script={"faults": faults}, timeout_s=EARLY_S)
-    begun = time.monotonic()
-    told = "enable_mem_pattern=0 cannot be run: session build: The child took longer"
-    with pytest.raises(NothingMeasuredError, match=told):
-        compare(options, ["enable_mem_pattern=off"], [], 20, lambda _: None)
-    assert time.monotonic() - begun < EARLY_S + LATE_S
+    for given_s in EARLY_S:
+        options = scripted.tune_options(tmp_path, STUDY, script={"faults": faults}, timeout_s=given_s)
+        begun = time.monotonic()
+        with pytest.raises(NothingMeasuredError) as told:
+            compare(options, ["enable_mem_pattern=off"], [], 20, lambda _: None)
+        if "session build" in str(told.value):
+            break
+    assert time.monotonic() - begun < given_s + LATE_S
+    assert "enable_mem_pattern=0 cannot be run: session build: The child took longer" in str(told.value)
 
 
 @pytest.mark.parametrize(("fault", "stage"), [("hang in build", Stage.BUILD), ("hang in run", Stage.WARMUP)])

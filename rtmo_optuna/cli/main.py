@@ -98,7 +98,6 @@ Rate = Annotated[
     float | None,
     _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md); the rest on stderr.")]
 Pixels = Annotated[
     bool, typer.Option("--pixels", help="Sessions take pictures as applications have them: uint8, height x width x 3.")
 ]
@@ -107,6 +106,7 @@ Mean = Annotated[
     _option("--mean", MEAN, "With --pixels: taken from each pixel, after the scale; a number a channel."),
 ]
 Deviation = Annotated[Any, _option("--std", DEVIATION, "With --pixels: what each pixel is divided by at last.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md); the rest on stderr.")]
 Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 
@@ -414,7 +414,8 @@ def dashboard(
 
 def _set_logging(*, verbose: bool = False) -> None:
     """Set levels; to be called once Optuna is imported, which sets its own."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    level, form = (logging.INFO, "%(name)s: %(message)s") if verbose else (logging.WARNING, "%(message)s")
+    logging.basicConfig(level=level, format=form)
     logging.getLogger("optuna").setLevel(logging.INFO if verbose else logging.ERROR)
 
 

@@ -1,10 +1,11 @@
 """Opening the database that studies live in."""
 
+import logging
 import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,8 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mariadb")
 _BUSY_MS = 5_000
 """How long SQLite waits by itself, deaf to Ctrl-C; `patience` goes on from there."""
 _PAUSES_S = (0.2, 0.5, 1.0)
+_LOCKED = "database is locked"
+"""What SQLite says where another program keeps it waiting for too long."""
 
 
 @contextmanager
@@ -110,6 +113,8 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         raise UsageError(message) from error
     except (SQLAlchemyError, sqlite3.Error, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split("(Background on this error")[0].split())
+        if _LOCKED in reason:
+            reason = f"another program has locked it: end that ({reason})"
         message = f"The storage {shown} does not open: {without_secrets(reason, storage)}"
         raise UsageError(message.rstrip(". ?") + ". Check --storage.") from error
     return opened
@@ -119,8 +124,11 @@ def _opened(url: str) -> PatientStorage:
     """Return Optuna's storage; its tables may be made by another driver at this very moment, so try again."""
     with quietly():
         for pause_s in _PAUSES_S:
-            with suppress(IntegrityError, OperationalError, ProgrammingError):
+            try:
                 return PatientStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+            except (IntegrityError, OperationalError, ProgrammingError) as error:
+                if _LOCKED in str(error):
+                    logging.getLogger(__name__).warning("The database is locked by another program: trying again.")
             time.sleep(pause_s)
         return PatientStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
 

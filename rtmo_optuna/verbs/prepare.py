@@ -27,19 +27,18 @@ from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
-from rtmo_optuna.show.words import seconds
+from rtmo_optuna.show.words import count, seconds
 from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
 from rtmo_optuna.types.measurement import GateMode, GateRequest
-from rtmo_optuna.types.request import EngineKind, Pixels, SessionSpec
+from rtmo_optuna.types.request import EngineKind, ModelFacts, Pixels, SessionSpec
 from rtmo_optuna.types.study import DEFAULT_STORAGE, Observer, RunStarted, StudyRecord, key
 from rtmo_optuna.verbs import checks, first_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rtmo_optuna.types.request import ModelFacts
     from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
 ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
@@ -107,7 +106,7 @@ def foretell(options: TuneOptions) -> RunStarted:
     then = "" if options.search_only else f", and {options.config} with the settings"
     report = options.output or f"results/{_name(options, chosen)}/"
     text = (
-        f"Tuning {options.model.name} on {where}: baseline, {stages}, {chosen.trials} trials and "
+        f"Tuning {options.model.name} on {where}: baseline, {stages}, {count(chosen.trials, 'trial')} and "
         f"{seconds(chosen.timeout_s)} at most. Then there is a report in {report}{then}."
     )
     return RunStarted(text, chosen.timeout_s)
