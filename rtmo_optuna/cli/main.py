@@ -60,6 +60,10 @@ Rate = Annotated[
     float | None,
     _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),
 ]
+Profile = Annotated[
+    str | None,
+    _option("--profile", text("NAME|auto"), "Profile in the YAML file, by GPU. Default: this GPU's, if it is there."),
+]
 Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 
@@ -108,6 +112,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     config_path: Annotated[
         str | None, _option("--config-path", text("A.B.C"), "Where in the YAML file the settings go.")
     ] = None,
+    profile: Profile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False,
     engine: Engine = "onnxruntime",
@@ -128,6 +133,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         model=model,
         config=config,
         config_path=config_path or "",
+        profile=profile or "",
         output=output,
         study=study,
         study_name=study_name,

@@ -11,6 +11,7 @@ from rtmo_optuna.child.pace import least_s
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host, load
+from rtmo_optuna.space import configfile
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.types.measurement import GateMode
 
@@ -39,6 +40,16 @@ def check_name(study: str | None) -> None:
     """Refuse a study's name that would lead out of the results' folder, or that nobody could call it by."""
     if study is not None and (not study.strip() or study in {".", ".."} or set(study) & set("/\\\0")):
         message = f"{study!r} is no name for a study: give one without slashes, which stands for a folder of results."
+        raise UsageError(message)
+
+
+def check_profile(profile: str, device: str) -> None:
+    """Refuse a profile that is not that of the device at hand: what is measured here says nothing of another one."""
+    if profile not in {"", configfile.AUTO, device}:
+        message = (
+            f"The profile {profile!r} is for another device than the one at hand, {device}: tune it there, or say "
+            "--profile auto here."
+        )
         raise UsageError(message)
 
 

@@ -6,9 +6,11 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.engine.cutting.store import content_hash
+from rtmo_optuna.machine import gpu, host
+from rtmo_optuna.providers.table import device_of
 from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.types.subject import Machine
 
@@ -51,6 +53,14 @@ def circumstances(planned: Plan) -> Circumstances:
     )
 
 
+def held_info(options: TuneOptions) -> dict[str, Any]:
+    """Return `benchmark_info` of the settings that the configuration holds for the device at hand, as text."""
+    machine = host.host(device_of(options.provider, next(iter(gpu.gpus()), None)))
+    return configfile.read_info(
+        options.config, options.config_path, profile=options.profile, device=machine.device_name
+    )
+
+
 def with_tuned_shapes(options: TuneOptions) -> TuneOptions:
     """Return `options` with the shapes that config.yaml was tuned for, where they say none and no array has its own.
 
@@ -59,7 +69,7 @@ def with_tuned_shapes(options: TuneOptions) -> TuneOptions:
     arrays = options.input is not None and options.input.suffix.lower() in _ARRAYS
     if options.shapes or arrays or not options.config.is_file():
         return options
-    info = benchmark_info.read(configfile.read_info(options.config, options.config_path), options.config)
+    info = benchmark_info.read(held_info(options), options.config)
     if not info.shapes or not options.model.is_file():
         return options
     if info.model_sha256 and info.model_sha256 != content_hash(Path(options.model)):

@@ -51,6 +51,7 @@ class TuneOptions:
     model: Path
     config: Path = Path("config.yaml")
     config_path: str = ""
+    profile: str = ""
     output: Path | None = None
     study: str | None = None
     study_name: str | None = None
@@ -89,10 +90,11 @@ class Plan:
         return Rules.of(self.about.definition, self.gate)
 
 
-def plan(options: TuneOptions, scratch: Path) -> Plan:
+def plan(options: TuneOptions, scratch: Path, *, writes: bool = True) -> Plan:
     """Return the plan of a tune; its input arrays lie in the folder `scratch`.
 
-    Raises UsageError, with one sentence, for whatever the user has to change.
+    A run that is to leave nothing behind, neither settings nor a report, says so by `writes`. Raises UsageError, with
+    one sentence, for whatever the user has to change.
     """
     checks.check_model(options.model)
     checks.check_name(options.study_name)
@@ -110,12 +112,17 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     device = device if PROVIDERS[chosen.provider].on_gpu else None
     checks.check_runs(chosen, given=options.runs is not None)
     checks.check_rate(chosen, given=options.rate_hz is not None)
-    config = configfile.read(options.config, chosen.provider, options.config_path)
-    configfile.check_writable(options.config)
-    configfile.check_layout(config, chosen.provider)
+    machine = host.host(device)
+    checks.check_profile(options.profile, machine.device_name)
+    config = configfile.read(
+        options.config, chosen.provider, options.config_path, profile=options.profile, device=machine.device_name
+    )
+    if writes:
+        configfile.check_writable(options.config)
+        configfile.check_layout(config, chosen.provider)
     name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
     checks.check_length(name, given=options.study_name is not None)
-    report = checks.report_file(options.output, name)
+    report = checks.report_file(options.output, name) if writes else Path()
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine, extras=config.extras)
     if not (options.allow_busy or os.environ.get(ALLOW_BUSY)):
@@ -144,7 +151,6 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
     warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session, config.left_out), *told)
-    machine = host.host(device)
     about = StudyRecord(
         name=name,
         definition=chosen,
