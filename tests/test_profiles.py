@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +13,9 @@ from rtmo_optuna.cli import main
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.space import configfile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HERE = host().cpu
 FILE = """\
