@@ -15,7 +15,7 @@ export PYTHON VENV MODEL CONFIG
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv tune model dashboard test check count lock clean environment environment-dev
+.PHONY: help venv tune model dashboard test check docs count lock clean environment environment-dev
 
 # Asked once, and only by targets that need to know.
 gpu = $(eval gpu := $$(shell nvidia-smi -L 2>/dev/null | grep '^GPU '))$(gpu)
@@ -62,11 +62,16 @@ dashboard: environment ## show the studies in a browser
 test: environment-dev ## run the tests, in a process for each core and one more
 	@exec $(run) -m pytest -n auto --dist loadgroup $(ARGS)
 
-check: environment-dev ## lint, check the format, the types and who imports whom
+check: environment-dev ## lint, check the format, the types, who imports whom, and the links of the documents
 	@$(run) -m ruff check
 	@$(run) -m ruff format --check
 	@$(run) -m mypy
 	@$(run) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --site-dir .cache/site
+
+docs: environment-dev ## build the documents as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build
+	@echo "Open site/index.html."
 
 count: environment ## count modules, lines, floors and arrows (ARGS='603e12a': of a commit beside them)
 	@$(run) benchmarks/count_code.py $(ARGS)
@@ -76,7 +81,7 @@ lock: environment ## pin all dependencies anew in requirements.lock (ARGS=--upgr
 
 clean: ## remove the environment and caches; models, studies and results stay
 	@test ! -e "$$VENV/pyvenv.cfg" || rm -rf "$$VENV"
-	@rm -rf .cache .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	@rm -rf .cache .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist site
 	@find rtmo_optuna scripts benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
 
 environment:

@@ -8,6 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from rtmo_optuna.providers.table import PROVIDERS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -79,3 +83,18 @@ def test_the_table_of_floors_names_every_module_on_its_floor() -> None:
     wanted = {name: floors[name.split("/")[0]] for name in modules if not name.endswith("__init__")}
     rest = {name: floor for name, floor in wanted.items() if f"{Path(name).parent}/*" in named and name not in named}
     assert {name: floor for name, floor in named.items() if not name.endswith("*")} | rest == wanted
+
+
+@pytest.mark.parametrize("page", ["docs/guide/knobs.md", "docs/ko/knobs.md"])
+def test_the_guide_has_a_paragraph_on_every_knob(page: str) -> None:
+    """And on none that is not there."""
+    told = re.findall(r"^### (.*)$", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+    assert sorted(told) == sorted({knob.name for one in PROVIDERS for knob in PROVIDERS[one].knobs})
+
+
+def test_every_page_of_the_guide_is_in_korean_too() -> None:
+    """Under the same name, with as many headings of each depth."""
+    for page in (ROOT / "docs/guide").glob("*.md"):
+        twin = ROOT / "docs/ko" / page.name
+        outline = [re.findall(r"^(#+) ", text.read_text("utf-8"), re.MULTILINE) for text in (page, twin)]
+        assert outline[0] == outline[1], page.name

@@ -34,7 +34,7 @@ def test_help_is_the_default_and_names_every_target(make: Make) -> None:
     status, printed = make()
     assert status == 0
     listed = re.findall(r"^  (\S+) +\S", printed, re.MULTILINE)
-    assert listed == ["help", "venv", "tune", "model", "dashboard", "test", "check", "count", "lock", "clean"]
+    assert listed == ["help", "venv", "tune", "model", "dashboard", "test", "check", "docs", "count", "lock", "clean"]
     assert make.log.read_text() == ""
 
 
@@ -77,12 +77,13 @@ def test_tools_are_added_for_tests_and_suffice_for_tune(make: Make) -> None:
 
 
 def test_check_runs_every_tool_and_stops_at_the_first_complaint(make: Make) -> None:
-    """Ruff twice, mypy, import-linter; a tool's failure is make's."""
+    """Ruff twice, mypy, import-linter, the site's links; a tool's failure is make's."""
     assert make("check")[0] == 0
     assert [call[2:] for call in make.calls() if "pip" not in call and "venv" not in call] == [
         ["ruff", "check"],
         ["ruff", "format", "--check"],
         ["mypy"],
+        ["mkdocs", "build", "--site-dir", ".cache/site"],
     ]
     assert "lint_imports" in make.calls("-c")[-1][2]
     assert make("check", STATUS="1")[0] == 2
