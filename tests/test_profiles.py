@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_profile_is_written_beside_the_others(path: Path) -> None:
-    """A name with dots in it is one key; comments and the other settings stay; the next run reads it, and changes it."""
+    """A name with dots in it is one key; comments and other settings stay; the next run reads it, and changes it."""
     name = "AMD EPYC @ 2.70GHz"
     found = configfile.read(path, "cpu", profile="auto", device=name)
     assert (found.profile, found.profiles, found.empty) == (name, ("NVIDIA T4",), True)
