@@ -44,8 +44,11 @@ def test_a_profile_is_written_beside_the_others(path: Path) -> None:
     assert (found.profile, found.profiles, found.empty) == (name, ("NVIDIA T4",), True)
     configfile.check_layout(found, "cpu")
     configfile.write(found, {"intra_op_num_threads": 4}, {"latency_ms": 1.5})
-    new = "      AMD EPYC @ 2.70GHz:\n        intra_op_num_threads: 4\n        benchmark_info:\n          latency_ms: 1.5\n"
-    assert path.read_text(encoding="utf-8") == FILE.replace("      # the last", f"{new}      # the last")
+    indent = "\n" + 6 * " "
+    new = indent.join(
+        (f"{name}:", "  intra_op_num_threads: 4", "  benchmark_info:", "    latency_ms: 1.5", "# the last")
+    )
+    assert path.read_text(encoding="utf-8") == FILE.replace("# the last", new)
     again = configfile.read(path, "cpu", device=name)
     assert again.held == {"intra_op_num_threads": 4}
     configfile.write(again, {"intra_op_num_threads": 8}, {"latency_ms": 1.25})

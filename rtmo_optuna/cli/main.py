@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -12,9 +13,9 @@ import typer
 
 from rtmo_optuna.cli.printed import name_files, print_table, say, show_comparison, show_plan, tell_pace
 from rtmo_optuna.cli.progress import Progress
-from rtmo_optuna.cli.spelling import FACTOR, RATE, TIME, Spelling, one_of, path, text, whole
+from rtmo_optuna.cli.spelling import FACTOR, RATE, SHARE, TIME, Spelling, one_of, path, text, whole
 from rtmo_optuna.display import without_password
-from rtmo_optuna.errors import LostError, TunerError
+from rtmo_optuna.errors import LostError, TunerError, UsageError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.show.words import number
@@ -23,13 +24,18 @@ from rtmo_optuna.types.study import DEFAULT_STORAGE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rtmo_optuna.verbs.monitor import Health
+    from rtmo_optuna.verbs.prepare import TuneOptions
 
+
+SLOWER = 3
 NO_VERDICT = 4
 INTERRUPTED = 130
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 nothing could be measured; 2 bad usage or input, nothing was written; 4 no verdict (too "
     "little was tried, or not confirmed), the YAML file was left alone; 130 interrupted, after the report."
 )
+_MONITORED = "Exit codes: 0 as promised; 3 proven to be slower; 1 and 2 as for tune."
 _CONFIG = Path("config.yaml")
 _GATES = one_of("auto", "elementwise", "detections", "off")
 
@@ -237,6 +243,81 @@ def bench(  # noqa: PLR0917 - one parameter an option
         typer.echo(json.dumps(encode(found), indent=2))
         return
     show_comparison(found)
+
+
+@app.command(epilog=_MONITORED)
+def monitor(  # noqa: PLR0917 - one parameter an option
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    config: Annotated[Path, _option("--config", path("FILE"), "YAML file with the shipped settings.")] = _CONFIG,
+    config_path: Annotated[str | None, _option("--config-path", text("A.B.C"), "As for tune.")] = None,
+    profile: Profile = None,
+    once: Annotated[bool, typer.Option("--once", help="Check once. This is the default.")] = False,
+    every: Annotated[float | None, _option("--every", TIME, "Check again and again, such as every 15m.")] = None,
+    threshold: Annotated[float, _option("--threshold", SHARE, "What slower means.", show_default="10%")] = 0.1,
+    retune: Annotated[bool, typer.Option("--retune", help="Tune anew where it is proven to be slower.")] = False,
+    study: Annotated[str | None, _option("--study", text("NAME"), "As for tune: what --retune searches.")] = None,
+    provider: Provider = "auto",
+    input: Annotated[Path | None, _option("--input", path("PATH"), "As for tune.")] = None,  # noqa: A002
+    input_scale: Annotated[float, _option("--input-scale", FACTOR, "As for tune.")] = 1.0,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=1x3x640x640", help="As for tune. Default: what config.yaml was tuned for."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object, each check's on a line.")] = False,
+    engine: Engine = "onnxruntime",
+) -> None:
+    """Check whether what config.yaml holds is still as fast as its benchmark_info promises, in fresh processes."""
+    from rtmo_optuna.types.request import EngineKind
+    from rtmo_optuna.verbs import monitor as verb
+    from rtmo_optuna.verbs import prepare
+
+    _set_logging()
+    if once and every is not None:
+        message = "--once and --every exclude each other: leave out one."
+        raise UsageError(message)
+    options = prepare.TuneOptions(
+        model=model,
+        config=config,
+        config_path=config_path or "",
+        profile=profile or "",
+        provider=provider,
+        input=input,
+        input_scale=input_scale,
+        shapes=tuple(shape or ()),
+        engine=EngineKind(engine),
+    )
+    if every is not None:
+        with Progress(quiet=True) as progress:
+            for found in verb.checks(options, progress, threshold, every, lambda why: say(why, err=True)):
+                _tell_health(found, as_json=as_json)
+                if found.slower and retune:
+                    _tuned_anew(replace(options, study=study, new=True), progress)
+    with Progress(quiet=as_json) as progress:
+        found = verb.check(options, progress, threshold)
+        _tell_health(found, as_json=as_json)
+        undecided = found.slower and retune and _tuned_anew(replace(options, study=study, new=True), progress)
+    if undecided or (found.slower and not retune):
+        raise typer.Exit(NO_VERDICT if undecided else SLOWER)
+
+
+def _tell_health(found: Health, *, as_json: bool) -> None:
+    from rtmo_optuna.codec import encode
+    from rtmo_optuna.verbs.monitor import sentence
+
+    if as_json:
+        typer.echo(json.dumps(encode(found)))
+    else:
+        say(f"{found.date}  {sentence(found)}")
+
+
+def _tuned_anew(options: TuneOptions, progress: Progress) -> bool:
+    """Tune, and return whether there was no verdict."""
+    from rtmo_optuna.show.sections.verdict import sentence
+    from rtmo_optuna.verbs import tune as verb
+
+    result = verb.tune(options, progress)
+    say(sentence(result.record), err=True)
+    return result.undecided or result.interrupted
 
 
 @app.command()
