@@ -35,7 +35,8 @@ def claimed(above: float) -> float:
 
     Every way that a check may go is followed through the decision itself.
     """
-    said, ways = 0.0, {(): 1.0}
+    said = 0.0
+    ways: dict[tuple[float, ...], float] = {(): 1.0}
     while ways:
         longer: dict[tuple[float, ...], float] = {}
         for latencies, chance in ways.items():
@@ -174,8 +175,8 @@ def test_slow_calls_are_logged_once_they_last(caplog: pytest.LogCaptureFixture) 
         assert not caplog.records
         for _ in range(4 * 1024):
             monitor.add(2_500_000)
-    assert [record.getMessage() for record in caplog.records] == [
-        "The last 1024 calls took 2.5 ms (median), 1.25 times as long as the 2 ms that tuning promised: "
-        "rtmo-optuna monitor tells why."
-    ]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(
+        "The last 1024 calls took 2.5 ms (median), 1.25 times as long as the 2 ms that tuning promised"
+    )
     assert (monitor.summary().slower, monitor.summary().p99_ms) == (True, 2.5)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rtmo_optuna.child.prefork import ChildPool
+    from rtmo_optuna.types.placement import Placement
     from rtmo_optuna.types.request import BenchmarkRequest, Measuring, ModelFacts
 
     Decide = Callable[[Sequence[Window]], "Decision"]
@@ -248,21 +249,37 @@ def reference(request: protocol.ReferenceRequest, limits: Limits, until: float =
     return _ask(request, protocol.ReferenceMade, limits, until)
 
 
-def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float = math.inf) -> A:
+def placement(request: protocol.PlacementRequest, limits: Limits) -> tuple[Placement, str]:
+    """Return where a child says that the nodes went, and its log; raises ChildError where it cannot be opened."""
     with scratch() as folder:
         log = folder / "log.txt"
-        with Child(log) as child:
-            life = _Life(child, limits, until)
-            try:
-                life.expect(protocol.Hello, Stage.START, limits.start_s)
-                child.send(protocol.dump(request))
-                answer = life.expect(kind, Stage.BUILD, limits.build_s + limits.first_run_s)
-                child.finish(limits.exit_s)
-            except _ToldError as error:
-                failed = error.failed
-                _give_up(failed.text, failed.stage, log, bad_input=failed.blame is protocol.Blame.INPUT)
-            except ChildGoneError as error:
-                _give_up(f"The child {error}.", life.stage, log, bad_input=False)
+        found = _asked(request, protocol.PlacementFound, limits, log)
+        return found.placement, log.read_text(errors="replace")
+
+
+def installed(request: protocol.InstalledRequest, limits: Limits) -> protocol.InstalledFound:
+    """Return what a child finds of a provider's libraries; raises ChildError where ONNX Runtime does not load it."""
+    return _ask(request, protocol.InstalledFound, limits)
+
+
+def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float = math.inf) -> A:
+    with scratch() as folder:
+        return _asked(request, kind, limits, folder / "log.txt", until)
+
+
+def _asked(request: protocol.Request, kind: type[A], limits: Limits, log: Path, until: float = math.inf) -> A:
+    with Child(log) as child:
+        life = _Life(child, limits, until)
+        try:
+            life.expect(protocol.Hello, Stage.START, limits.start_s)
+            child.send(protocol.dump(request))
+            answer = life.expect(kind, Stage.BUILD, limits.build_s + limits.first_run_s)
+            child.finish(limits.exit_s)
+        except _ToldError as error:
+            failed = error.failed
+            _give_up(failed.text, failed.stage, log, bad_input=failed.blame is protocol.Blame.INPUT)
+        except ChildGoneError as error:
+            _give_up(f"The child {error}.", life.stage, log, bad_input=False)
     return answer
 
 

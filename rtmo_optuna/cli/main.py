@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from rtmo_optuna.cli.printed import name_files, print_table, say, show_comparison, show_plan, tell_pace
+from rtmo_optuna.cli.printed import (
+    name_files,
+    print_table,
+    say,
+    show_comparison,
+    show_examination,
+    show_plan,
+    tell_pace,
+)
 from rtmo_optuna.cli.progress import Progress
 from rtmo_optuna.cli.spelling import FACTOR, RATE, SHARE, TIME, Spelling, one_of, path, text, whole
 from rtmo_optuna.display import without_password
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from rtmo_optuna.verbs.prepare import TuneOptions
 
 
+FAILED = 1
 SLOWER = 3
 NO_VERDICT = 4
 INTERRUPTED = 130
@@ -243,6 +252,30 @@ def bench(  # noqa: PLR0917 - one parameter an option
         typer.echo(json.dumps(encode(found), indent=2))
         return
     show_comparison(found)
+
+
+@app.command(epilog="Exit codes: 0 nothing failed; 1 something did; 2 bad usage or input.")
+def doctor(
+    model: Annotated[
+        Path | None, typer.Argument(help="ONNX file, to see which nodes a GPU leaves to the host.")
+    ] = None,
+    provider: Provider = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check whether this machine is fit: driver, libraries, GPU, cores, disk, and the nodes of a model."""
+    from rtmo_optuna.verbs import doctor as verb
+
+    _set_logging()
+    with Progress(quiet=as_json) as progress:
+        found = verb.examine(model, provider, progress)
+    if as_json:
+        from rtmo_optuna.codec import encode
+
+        typer.echo(json.dumps(encode(found), indent=2))
+    else:
+        show_examination(found)
+    if found.failed:
+        raise typer.Exit(FAILED)
 
 
 @app.command(epilog=_MONITORED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtmo_optuna.display import visible
+from rtmo_optuna.doctor.facts import Level
 from rtmo_optuna.show.words import count, pace
 from rtmo_optuna.space.resolve import size
 
@@ -20,10 +23,12 @@ if TYPE_CHECKING:
     from rtmo_optuna.types.request import Dimension
     from rtmo_optuna.types.subject import StudyDefinition
     from rtmo_optuna.verbs.bench import Comparison, Side
+    from rtmo_optuna.verbs.doctor import Examination
     from rtmo_optuna.verbs.prepare import Plan
 
 
 _PLAIN_WIDTH = 160
+_WIDEST = 80
 
 
 def console(*, quiet: bool = False) -> Console:
@@ -84,6 +89,34 @@ def show_comparison(found: Comparison) -> None:
         say(f"pace:     {pace(found.rate_hz)}")
     for note in found.notes:
         say(f"note:     {note}")
+
+
+def show_examination(found: Examination) -> None:
+    """Print what the checks found, the worst first, and how many of each kind there are."""
+    width = min(console().width, _WIDEST)
+    skipped: dict[str, list[str]] = {}
+    for level in Level:
+        for finding in (one for one in found.findings if one.level is level):
+            if level is Level.SKIPPED:
+                skipped.setdefault(finding.seen, []).append(finding.check)
+                continue
+            head = f"{level.value:<6}{finding.check:<13}"
+            _say_filled(head, finding.seen, width)
+            if finding.todo:
+                _say_filled(" " * (len(head) - 3) + "-> ", finding.todo, width)
+    for seen, names in skipped.items():
+        _say_filled("skip  ", f"{', '.join(names)}: {seen}", width)
+    levels = Counter(finding.level for finding in found.findings)
+    say(", ".join(f"{levels[level]} {level.value}" for level in Level if levels[level]))
+
+
+def _say_filled(head: str, text: str, width: int) -> None:
+    """Print a text in lines of `width` columns, below each other after `head`."""
+    say(
+        textwrap.fill(
+            visible(text), width, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+        )
+    )
 
 
 def show_plan(plan: Plan) -> None:
