@@ -264,7 +264,7 @@ def test_this_machine_is_examined(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.slow
 def test_a_broken_environment_is_told(tmp_path: Path, gpu_package: Path) -> None:
-    """Both packages, no library of CUDA's and, without a GPU, no driver: each is a failure; at 80 columns; exit code 1."""
+    """Both packages, no library of CUDA's and no driver: each is a failure; 80 columns at most, and exit code 1."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     (site / "both.pth").write_text(f"{gpu_package}\n{sysconfig.get_path('purelib')}\n")
