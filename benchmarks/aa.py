@@ -200,7 +200,9 @@ def argmin(study: StudyRecord) -> float | None:
 def _single_ns(trial: TrialRecord) -> float | None:
     """Return the latency of a trial's first process: a leader's is the mean of two."""
     measured = trial.measurement
-    return next(iter(measured.processes_ns), None) if measured.outcome is Outcome.MEASURED else None
+    if measured.outcome is not Outcome.MEASURED or measured.latency_ns is None:
+        return None
+    return measured.latency_ns if measured.second_ns is None else 2 * measured.latency_ns - measured.second_ns
 
 
 def _summary(done: Sequence[Live]) -> str:

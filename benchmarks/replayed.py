@@ -130,7 +130,7 @@ class _Search:
         drawn = [self.draw(self.grid.fixed) for _ in range(count)]
         self.spent_s += sum(process.wall_s for process in drawn)
         values = [process.latency_ms for process in drawn if process.latency_ms]
-        self.spread = noise.between({self.grid.fixed: values})
+        self.spread = noise.spread([values])
         self.known_ms += [statistics.median(values)] if len(values) > 1 else []
 
     def again(self) -> None:
@@ -226,7 +226,8 @@ def _tell(
     if value is None:
         study.tell(trial, state=TrialState.PRUNED)
         return
-    told = Measurement(outcome, latency_ns=value * 1e6, second_ns=second and second * 1e6)
+    costs = (2 * value - second, second) if second else ()
+    told = Measurement(outcome, latency_ns=value * 1e6, second_ns=second and second * 1e6, costs=costs)
     trial.set_user_attr("measurement", encode(told))
     study.tell(trial, value)
 

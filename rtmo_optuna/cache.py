@@ -1,17 +1,12 @@
 """The user's cache folder, files that are put in place in one step, and hashes of what files hold."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def folder(name: str) -> Path:

@@ -1,7 +1,5 @@
 """Dataclasses to JSON-ready values and back, driven by their type hints."""
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 import functools
@@ -29,8 +27,7 @@ def encode(value: object) -> Any:  # noqa: ANN401 - JSON has no better type
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
-    message = f"JSON cannot hold a {type(value).__name__}."
-    raise TypeError(message)
+    raise TypeError(f"JSON cannot hold a {type(value).__name__}.")
 
 
 def decode(kind: type[T], plain: object) -> T:
@@ -52,13 +49,11 @@ def _decode(kind: Any, plain: Any) -> Any:  # noqa: ANN401, C901, PLR0911 - a ca
     if dataclasses.is_dataclass(kind):
         hints = _hints(typing.cast("type", kind))
         if not isinstance(plain, dict) or not plain.keys() <= hints.keys():
-            message = f"{plain!r} is no {typing.cast('type', kind).__name__}."
-            raise TypeError(message)
+            raise TypeError(f"{plain!r} is no {typing.cast('type', kind).__name__}.")
         return typing.cast("Any", kind)(**{name: _decode(hints[name], item) for name, item in plain.items()})
     if origin is tuple:
         if not isinstance(plain, list | tuple):
-            message = f"{plain!r} is no list."
-            raise TypeError(message)
+            raise TypeError(f"{plain!r} is no list.")
         if arguments[-1] is Ellipsis:
             return tuple(_decode(arguments[0], item) for item in plain)
         return tuple(_decode(one, item) for one, item in zip(arguments, plain, strict=True))
@@ -68,8 +63,7 @@ def _decode(kind: Any, plain: Any) -> Any:  # noqa: ANN401, C901, PLR0911 - a ca
         return kind(plain)
     fits = isinstance(plain, kind) or (kind is float and isinstance(plain, int))
     if not fits or (isinstance(plain, bool) and kind is not bool):
-        message = f"{plain!r} is no {kind.__name__}."
-        raise TypeError(message)
+        raise TypeError(f"{plain!r} is no {kind.__name__}.")
     return plain
 
 
@@ -85,8 +79,7 @@ def _decode_union(kinds: tuple[Any, ...], plain: object) -> object:
                 return _decode(kind, plain)
             except (TypeError, ValueError, KeyError, AttributeError):
                 continue
-    message = f"{plain!r} fits none of {kinds}."
-    raise TypeError(message)
+    raise TypeError(f"{plain!r} fits none of {kinds}.")
 
 
 @functools.cache

@@ -1,7 +1,5 @@
 """What others wrote, as it may be shown: database URLs without their passwords, names without control characters."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import unquote
 

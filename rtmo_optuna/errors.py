@@ -1,7 +1,5 @@
 """The exception tree. Every message is a full sentence: what is wrong, where, and what to do about it."""
 
-from __future__ import annotations
-
 
 class TunerError(Exception):
     """The root of all errors of this package; `exit_code` is what the command line ends with."""

@@ -1,18 +1,13 @@
 """Folders for files that nobody needs afterwards: locked by whoever uses them, swept where that one has died."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PREFIX = "rtmo_optuna-scratch-"
 _PROBE = 4096
@@ -47,8 +42,13 @@ def check_kept(folder: Path, *files: Path) -> None:
         probe.write(bytes(_PROBE))
 
 
-def lost_file(error: OSError) -> str:
-    """Return in a sentence or two what the system says of a file or folder, and what to do where it is temporary."""
+def lost_file(error: Exception) -> str:
+    """Return in a sentence or two what the system says of a file or folder, and what to do where it is temporary.
+
+    An error that is none of the system's is a sentence already.
+    """
+    if not isinstance(error, OSError):
+        return str(error)
     where, why = error.filename, (error.strerror or str(error)).rstrip(".")
     held = tempfile.tempdir
     said = f"{where} cannot be used any more: {why}." if where else f"A file could not be written: {why}."

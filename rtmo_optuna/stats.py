@@ -1,14 +1,11 @@
 """Statistics in plain NumPy; scipy is imported where it is used, because it takes most of a second."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 Level: TypeAlias = bool | int | float | str | None
 
@@ -28,10 +25,10 @@ class Effect:
     knob: str
     choice: Level
     against: Level
-    ratio: float | None
-    low: float | None
-    high: float | None
     trials: int
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def proven(self) -> bool:
@@ -41,10 +38,7 @@ class Effect:
 
 def median(values: Sequence[float]) -> float:
     """Return the median of `values`, in their unit. Raises ValueError where there are none."""
-    if not len(values):
-        message = "The median of no values is undefined: pass at least one."
-        raise ValueError(message)
-    return float(np.median(np.asarray(values, dtype=float)))
+    return float(statistics.median(values))
 
 
 def middle(values: Iterable[float | None]) -> float | None:
@@ -55,8 +49,7 @@ def middle(values: Iterable[float | None]) -> float | None:
 
 def reach(values: Sequence[float]) -> float:
     """Return how far `values` lie apart, as a share of their median. Raises ValueError where there are none."""
-    middle = median(values)
-    return (max(values) - min(values)) / middle
+    return (max(values) - min(values)) / median(values)
 
 
 def t_quantile(probability: float, freedom: int) -> float:
@@ -82,8 +75,7 @@ def main_effects(
     """
     target = np.asarray(values, dtype=float)
     if (target <= 0).any():
-        message = "Effects are ratios: every value must be positive."
-        raise ValueError(message)
+        raise ValueError("Effects are ratios: every value must be positive.")
     tried = {knob: dict.fromkeys(row[knob] for row in design if row[knob] != reference[knob]) for knob in reference}
     columns = [(knob, choice) for knob, choices in tried.items() for choice in choices]
     if not columns:
@@ -96,24 +88,17 @@ def main_effects(
     rank = int((singular > singular[0] * max(matrix.shape) * np.finfo(float).eps).sum())
     estimable = np.linalg.norm(directions[rank:], axis=0) < _NULL
     freedom = len(target) - rank
+    blank = [Effect(*column, reference[column[0]], count) for column, count in zip(columns, counts, strict=True)]
     if freedom < MIN_FREEDOM:
-        return tuple(
-            Effect(knob, choice, reference[knob], None, None, None, count)
-            for (knob, choice), count in zip(columns, counts, strict=True)
-        )
-
-    from scipy.special import stdtrit  # noqa: PLC0415 - scipy takes most of a second to import
-
+        return tuple(blank)
     inverse = np.linalg.pinv(matrix)
     logs = np.log(target) - np.log(target[0])  # moves the intercept only; equal values give effects of exactly 1
     coefficients = inverse @ logs
     residual = logs - matrix @ coefficients
     errors = np.sqrt((inverse**2).sum(axis=1) * (residual @ residual) / freedom)
-    reach = stdtrit(freedom, 0.975) * errors
+    reach = t_quantile(0.975, freedom) * errors
     ratios, lows, highs = np.exp([coefficients, coefficients - reach, coefficients + reach]).tolist()
     return tuple(
-        Effect(knob, choice, reference[knob], ratios[i], lows[i], highs[i], count)
-        if estimable[i]
-        else Effect(knob, choice, reference[knob], None, None, None, count)
-        for i, ((knob, choice), count) in enumerate(zip(columns, counts, strict=True), start=1)
+        replace(effect, ratio=ratios[i], low=lows[i], high=highs[i]) if estimable[i] else effect
+        for i, effect in enumerate(blank, start=1)
     )

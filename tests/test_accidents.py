@@ -98,7 +98,7 @@ def test_a_driver_killed_before_any_commit_of_creating_taking_or_putting_back(tm
         folder.mkdir()
         killed = died(folder, commits)
         study = again(folder)
-        study.recover()
+        study.claims.recover()
         study.enqueue(DEFAULT, Origin.DEFAULT)
         assert TrialState.RUNNING not in states(study)
         assert states(study).count(TrialState.WAITING) == 1
@@ -148,6 +148,6 @@ def test_whatever_this_driver_has_running_is_put_back(tmp_path: Path) -> None:
     study = again(tmp_path)
     study.enqueue(DEFAULT, Origin.DEFAULT)
     assert study.ask()
-    study.release()
+    study.claims.release()
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
     assert finish(study, tmp_path) == DEFAULT

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rtmo_optuna.machine.canary import Mode, QuietCore, beat, queued, spin
+from rtmo_optuna.machine.canary import QuietCore, beat, queued, spin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -132,7 +132,6 @@ def test_one_core_during_windows_and_all_of_them_afterwards() -> None:
     allowed = os.sched_getaffinity(0)
     canary = QuietCore()
     core, spun = canary.before()
-    assert canary.mode is Mode.PINNED
     assert core in allowed
     assert os.sched_getaffinity(0) == {core}
     assert spun >= canary.best_ns > 0
@@ -175,10 +174,10 @@ def test_a_process_limited_to_one_core_stays_on_it() -> None:
         "inside = os.sched_getaffinity(0)\n"
         "told = canary.quiet()\n"
         "canary.close()\n"
-        "print(canary.mode, core, spun > 0, told in {True, False}, inside, os.sched_getaffinity(0))"
+        "print(core, spun > 0, told in {True, False}, inside, os.sched_getaffinity(0))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"flagging: one core None True True {{{core}}} {{{core}}}"
+    assert done.stdout.strip() == f"None True True {{{core}}} {{{core}}}"
 
 
 def test_cores_outside_the_mask_are_never_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +194,6 @@ def test_no_affinity_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     canary = QuietCore(0, lambda: QUICK, lambda: 0, _series(QUICK, 2 * QUICK))
-    assert canary.mode == "flagging: no affinity call"
     assert canary.before() == (None, QUICK)
     assert [canary.quiet(), canary.quiet()] == [True, False]
     canary.close()
@@ -209,23 +207,20 @@ def test_affinity_refused_from_the_start(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
     canary = QuietCore(QUICK, lambda: 2 * QUICK, lambda: 0, lambda: QUICK)
-    assert canary.mode == "flagging: refused"
     assert canary.before() == (None, 2 * QUICK)
     assert not any(canary.quiet() for _ in range(5))
     canary.close()
 
 
 def test_cores_that_are_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A core that can no longer be had is given up; when none is left, the mode says that windows are only flagged."""
+    """A core that can no longer be had is given up; when none is left, windows are only flagged."""
     cores = Cores(monkeypatch, {0: QUICK, 1: 2 * QUICK})
     canary = cores.canary()
     assert canary.before() == (0, QUICK)
     cores.gone = {0}
     assert canary.before() == (1, 2 * QUICK)
-    modes = [canary.mode]
     cores.gone = {0, 1}
     assert canary.before() == (None, 2 * QUICK)
-    assert [*modes, canary.mode] == [Mode.PINNED, Mode.REFUSED]
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def meet(studies: tuple[Study, Study], name: str) -> None:
     """Have both drivers' first call of a method `name` of Optuna's study return when both have come to it."""
     barrier = threading.Barrier(len(studies))
     for study in studies:
-        study._study = study._claims._study = cast("optuna.Study", Meeting(study._study, name, barrier))  # noqa: SLF001
+        study._study = study.claims._study = cast("optuna.Study", Meeting(study._study, name, barrier))  # noqa: SLF001
 
 
 @pytest.mark.parametrize("sampler", ["auto", "exhaustive"])
@@ -163,13 +163,13 @@ def test_a_driver_that_dies_as_it_takes_a_trial_leaves_it_to_the_others(
         "driver",
         {**frozen.user_attrs["driver"], "started": "another boot 1"},
     )
-    assert other.recover() == 1
+    assert other.claims.recover() == 1
     assert finish(other, other.ask(), tmp_path) == DEFAULT
     nobodys = create_trial(state=TrialState.RUNNING, params={}, distributions={})
     for age, recovered in ((timedelta(), 0), (timedelta(seconds=GRACE_S + 60), 1)):
         nobodys.datetime_start = datetime.now() - age  # noqa: DTZ005 - as Optuna keeps it
         other._study._storage.create_new_trial(other._study._study_id, template_trial=nobodys)  # noqa: SLF001
-        assert other.recover() == recovered
+        assert other.claims.recover() == recovered
 
 
 def stop(*_arguments: object, **_more: object) -> NoReturn:
@@ -195,7 +195,7 @@ def test_two_that_find_the_same_dead_trial(tmp_path: Path) -> None:
     left = die(both[0].ask())
     meet(both, "get_trials")
     with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(lambda study: study.recover(), both)) == [0, 1]
+        assert sorted(pool.map(lambda study: study.claims.recover(), both)) == [0, 1]
     states = [trial.state for trial in both[0]._study.trials]  # noqa: SLF001
     assert states == [TrialState.FAIL, TrialState.WAITING]
     again = both[1].ask()

@@ -268,7 +268,7 @@ def test_a_broken_environment_is_told(tmp_path: Path, gpu_package: Path) -> None
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     (site / "both.pth").write_text(f"{gpu_package}\n{sysconfig.get_path('purelib')}\n")
-    command = [tmp_path / "venv/bin/python", "-m", "rtmo_optuna", "doctor"]
+    command = [str(tmp_path / "venv/bin/python"), "-m", "rtmo_optuna", "doctor"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "LD_LIBRARY_PATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 1, done.stderr

@@ -13,8 +13,7 @@ from rtmo_optuna.engine.assembly import open_on_host
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import configfile
-from rtmo_optuna.space.extras import EXTRAS
-from rtmo_optuna.space.installed import entries_in, installed_entries
+from rtmo_optuna.space.extras import EXTRAS, entries_in, installed_entries
 from rtmo_optuna.types.request import Scope
 from rtmo_optuna.verbs.prepare import TuneOptions, plan
 

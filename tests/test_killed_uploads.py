@@ -14,8 +14,7 @@ from optuna.trial import TrialState
 import scripted
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine.host import host
-from rtmo_optuna.study.library import list_studies, load_study
-from rtmo_optuna.study.storage import open_storage
+from rtmo_optuna.study.library import load_study
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin
@@ -56,7 +55,7 @@ def test_files_of_a_trial_whose_driver_died_are_removed(tmp_path: Path, uploads:
     proposal.trial.set_user_attr("driver", {**proposal.trial.user_attrs["driver"], "pid": gone()})
     assert len(list((tmp_path / "artifacts").iterdir())) == 1 + uploads
     again = opened(tmp_path)
-    assert again.recover() == 1
+    assert again.claims.recover() == 1
     assert len(list((tmp_path / "artifacts").iterdir())) == 1
     failed, waiting = again._study.get_trials()  # noqa: SLF001
     assert (failed.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)
@@ -66,26 +65,6 @@ def test_files_of_a_trial_whose_driver_died_are_removed(tmp_path: Path, uploads:
     assert proposal.settings == Settings()
     again.tell(proposal, Measurement(Outcome.MEASURED, latency_ns=5e6, windows_ns=(5e6,) * 4, calls=40), tmp_path)
     assert len(list((tmp_path / "artifacts").iterdir())) == 3
-
-
-def test_passwords_that_older_versions_kept_are_hidden(tmp_path: Path) -> None:
-    """Of every study in the database, whatever opens it; what is no study of ours stays as it is."""
-    study, url = opened(tmp_path), f"sqlite:///{tmp_path}/studies.db"
-    about = study._study.user_attrs["about"]  # noqa: SLF001
-    clear = ["postgresql://me:hush@host/studies", "mysql://h/s?user=me&password=hush", "postgresql://me@host/studies"]
-    for number, storage in enumerate(clear):
-        other = optuna.create_study(study_name=f"other {number}", storage=url)
-        other.set_user_attr("about", {**about, "storage": storage})
-    optuna.create_study(study_name="theirs", storage=url).set_user_attr("about", "me:hush@h")
-    assert len(list_studies(url)) == 4
-    kept = {one.study_name: one.user_attrs["about"] for one in open_storage(url, create=False).get_all_studies()}
-    assert kept.pop("theirs") == "me:hush@h"
-    assert [kept[f"other {number}"]["storage"] for number in range(3)] == [
-        "postgresql://me:***@host/studies",
-        "mysql://h/s?user=me&password=***",
-        clear[2],
-    ]
-    assert kept["s"] == about == {**kept["other 0"], "storage": about["storage"]}
 
 
 @pytest.mark.parametrize(("about", "why"), [("me", "There is no study 'theirs'"), ({}, "There is no study 'theirs'")])

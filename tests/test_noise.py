@@ -42,8 +42,7 @@ def test_spread_is_pooled_by_degrees_of_freedom() -> None:
         B: [9.0, 9.0 * math.exp(0.02), 9.0 * math.exp(0.04)],
         C: [100.0],
     }
-    assert noise.between(values) == pytest.approx(math.sqrt(0.001 / 3))
-    assert noise.within(values.values()) == pytest.approx(math.sqrt(0.001 / 3))
+    assert noise.spread(values.values()) == pytest.approx(math.sqrt(0.001 / 3))
     assert noise.pooled(values.values())[1] == 3
 
 
@@ -53,17 +52,17 @@ def test_spread_is_found_in_many_small_groups() -> None:
         Settings.of({"knob": place}): [value * (1 + place) for value in lognormal(0.02, 3, seed=place)]
         for place in range(40)
     }
-    assert noise.between(values) == pytest.approx(0.02, rel=0.2)
+    assert noise.spread(values.values()) == pytest.approx(0.02, rel=0.2)
 
 
 def test_spread_of_single_values_is_unknown_and_of_equal_ones_zero() -> None:
     """One process of each settings says nothing of the spread, which is then no reason for a banner."""
-    assert noise.between({A: [5.0], B: [6.0]}) is None
-    assert noise.between({}) is None
-    assert noise.within([[], [3.0]]) is None
-    assert noise.between({A: [5.0, 5.0]}) == 0.0
+    assert noise.spread([[5.0], [6.0]]) is None
+    assert noise.spread([]) is None
+    assert noise.spread([[], [3.0]]) is None
+    assert noise.spread([[5.0, 5.0]]) == 0.0
     with pytest.raises(ValueError, match=r"math domain|positive"):
-        noise.between({A: [5.0, 0.0]})
+        noise.spread([[5.0, 0.0]])
 
 
 @pytest.mark.parametrize(("spread", "banner"), [(None, False), (0.0, False), (0.02, False), (0.021, True)])

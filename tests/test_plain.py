@@ -192,7 +192,7 @@ def searched(folder: Path, planted: Planted) -> Study:
     for settings, origin in ((Settings(), Origin.DEFAULT), (LUCKY, Origin.SAMPLER), (PATTERN, Origin.SAMPLER)):
         study.enqueue(settings, origin)
     processes = simulated.processes(study, planted.runner())
-    while study.waiting and (proposal := study.ask()):
+    while study.claims.waiting and (proposal := study.ask()):
         study.run(proposal, partial(processes.run, proposal.settings, on_window=lambda *_: None))
     return study
 

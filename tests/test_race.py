@@ -405,13 +405,10 @@ def test_looks_fit_the_time(pairs_left: int, most: int) -> None:
 
 
 def test_what_can_be_found_grows_with_the_spread() -> None:
-    """Twice the spread, twice the log gain; a quiet host finds little over 1 %; more certainty takes more gain."""
+    """Twice the spread, twice the log gain; a quiet host finds little over 1 %."""
     assert math.log1p(confirm.detectable(0.10)) == pytest.approx(2 * math.log1p(confirm.detectable(0.05)))
     assert confirm.detectable(0.0) == pytest.approx(0.01)
     assert 0.01 < confirm.detectable(0.002) < 0.012
-    assert confirm.detectable(0.02, 0.5) < confirm.detectable(0.02) < confirm.detectable(0.02, 0.95)
-    with pytest.raises(ValueError, match=r"powers from 0\.5 to 0\.95, not for 0\.99"):
-        confirm.detectable(0.02, 0.99)
 
 
 # --- whole studies ---

@@ -313,7 +313,7 @@ def test_a_noisy_host_has_a_banner() -> None:
 
 def test_at_a_spread_of_five_percent_the_report_says_what_is_found() -> None:
     """In the banner and in the table: what a study finds with 80 % where processes differ by 5 %."""
-    found = confirm.detectable(0.05, power=0.8)
+    found = confirm.detectable(0.05)
     assert found == pytest.approx(0.05, abs=0.001)
     text = markdown(replace(contested(realistic()), noise=Noise(0.05, 0.01, noisy=True, found=found)), {})
     percent = f"{100 * found:.1f}\N{NO-BREAK SPACE}%"

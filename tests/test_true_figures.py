@@ -10,9 +10,8 @@ import pytest
 import yaml
 
 from rtmo_optuna.cli.progress import Progress
-from rtmo_optuna.digits import written
 from rtmo_optuna.show.sections import knobs, noise, verdict
-from rtmo_optuna.show.words import NBSP, percent
+from rtmo_optuna.show.words import NBSP, percent, written
 from rtmo_optuna.types.findings import Noise, Purpose, Screening
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import TrialEnded

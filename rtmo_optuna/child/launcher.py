@@ -1,7 +1,5 @@
 """Spawns a child in a process group of its own, talks to it in lock-step, times it out and kills it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select
@@ -9,14 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
 from rtmo_optuna.child import protocol
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 32 << 20
@@ -36,7 +30,7 @@ class ChildGoneError(Exception):
         self.killed = killed
 
 
-class Child:
+class Child(contextlib.AbstractContextManager["Child"]):
     """A running child. Use it as a context manager: its process group never outlives the block."""
 
     def __init__(self, log: Path, provider: str = "") -> None:
@@ -99,15 +93,13 @@ class Child:
         while (cut := self._pending.find(b"\n")) < 0:
             left = end - time.monotonic()
             if left <= 0 or not select.select([self._answers], [], [], left)[0]:
-                message = f"took longer than {round(limit_s, 1):g} s and was killed"
-                raise ChildGoneError(message)
+                raise ChildGoneError(f"took longer than {round(limit_s, 1):g} s and was killed")
             chunk = os.read(self._answers, _CHUNK)
             if not chunk:
                 raise ChildGoneError(self._epitaph(), killed=self._process.returncode in _BY_OTHERS)
             self._pending += chunk
             if len(self._pending) > _LONGEST_LINE:
-                message = "answered with an endless line"
-                raise ChildGoneError(message)
+                raise ChildGoneError("answered with an endless line")
         line = bytes(self._pending[:cut])
         del self._pending[: cut + 1]
         try:
@@ -141,13 +133,7 @@ class Child:
         self._process.wait()
         self.ended_ns = self.ended_ns or time.perf_counter_ns()
 
-    def __enter__(self) -> Self:
-        """Return the child."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Kill the whole process group, whatever happened."""
         self._kill()
         with contextlib.suppress(BrokenPipeError):

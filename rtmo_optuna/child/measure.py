@@ -1,33 +1,27 @@
 """From a request to what a child found out; a dead child becomes a FAILED Measurement, never an exception."""
 
-from __future__ import annotations
-
 import enum
 import math
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from rtmo_optuna.child import protocol
 from rtmo_optuna.child.launcher import Child, ChildGoneError
+from rtmo_optuna.child.prefork import ChildPool
 from rtmo_optuna.codec import decode
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.scratch import scratch
 from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, StageTimes, Window
-from rtmo_optuna.types.request import Limits, Stage
+from rtmo_optuna.types.placement import Placement
+from rtmo_optuna.types.request import BenchmarkRequest, Limits, Measuring, ModelFacts, Stage
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from rtmo_optuna.child.prefork import ChildPool
-    from rtmo_optuna.types.placement import Placement
-    from rtmo_optuna.types.request import BenchmarkRequest, Measuring, ModelFacts
-
-    Decide = Callable[[Sequence[Window]], "Decision"]
-    OnWindow = Callable[[Window], None]
-    MemoryOf = Callable[[int], int | None]
+Decide = Callable[[Sequence[Window]], "Decision"]
+OnWindow = Callable[[Window], None]
+MemoryOf = Callable[[int], int | None]
 
 _TAIL = 4000
 _THROTTLED_MOST = 3
@@ -68,8 +62,7 @@ class _Life:
         if isinstance(answer, protocol.Failed):
             raise _ToldError(answer)
         if not isinstance(answer, kind):
-            message = f"answered {type(answer).__name__} where {kind.__name__} was due"
-            raise ChildGoneError(message)
+            raise ChildGoneError(f"answered {type(answer).__name__} where {kind.__name__} was due")
         return answer
 
 
@@ -179,11 +172,9 @@ def _gate(life: _Life) -> GateResult:
     try:
         gate = decode(GateResult, told.result)
     except protocol.MISFITS as error:
-        message = f"told no result of the output gate: {told.result!s:.200}"
-        raise ChildGoneError(message) from error
+        raise ChildGoneError(f"told no result of the output gate: {told.result!s:.200}") from error
     if not all(figure.split() for output in gate.errors for figure in output.figures):
-        message = "told a figure without a name"
-        raise ChildGoneError(message)
+        raise ChildGoneError("told a figure without a name")
     return gate
 
 
@@ -206,8 +197,7 @@ def _windows(
         hot = throttled()
         in_a_row = in_a_row + 1 if hot else 0
         if in_a_row == _THROTTLED_MOST:
-            message = f"The GPU was throttled in {in_a_row} windows in a row."
-            raise _ThrottledError(message)
+            raise _ThrottledError(f"The GPU was throttled in {in_a_row} windows in a row.")
         disturbed = "throttled GPU" if hot else "slow core" if timed.slow else ""
         if disturbed:
             life.dropped[disturbed] += 1
@@ -277,14 +267,11 @@ def _asked(request: protocol.Request, kind: type[A], limits: Limits, log: Path, 
             child.finish(limits.exit_s)
         except _ToldError as error:
             failed = error.failed
-            _give_up(failed.text, failed.stage, log, bad_input=failed.blame is protocol.Blame.INPUT)
+            bad_input = failed.blame is protocol.Blame.INPUT
+            raise ChildError(failed.text, stage=failed.stage, log=tail(log), bad_input=bad_input) from None
         except ChildGoneError as error:
-            _give_up(f"The child {error}.", life.stage, log, bad_input=False)
+            raise ChildError(f"The child {error}.", stage=life.stage, log=tail(log)) from None
     return answer
-
-
-def _give_up(text: str, stage: Stage, log: Path, *, bad_input: bool) -> NoReturn:
-    raise ChildError(text, stage=stage, log=tail(log), bad_input=bad_input) from None
 
 
 def tail(log: Path) -> str:

@@ -1,16 +1,11 @@
 """Calls at a fixed rate, as a camera's frames come: their schedule, and the time that it makes a process take."""
 
-from __future__ import annotations
-
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rtmo_optuna.types.request import Limits, Measuring
+from rtmo_optuna.types.request import Limits, Measuring
 
 LEAD_IN = 1
 """Calls before each window that do not count: what precedes them is no pause (docs/design.md, Measuring)."""

@@ -1,19 +1,12 @@
 """Children made ahead: imports and libraries are paid for by several at once, and never while a window is timed."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rtmo_optuna.child.launcher import Child
 from rtmo_optuna.scratch import scratch
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
-    from typing import Self
 
 _MOST = 16
 _NAP_S = 0.005
@@ -24,7 +17,7 @@ def size_for(cores: int) -> int:
     return max(1, min(_MOST, cores // 2))
 
 
-class ChildPool:
+class ChildPool(contextlib.AbstractContextManager["ChildPool"]):
     """Children that have imported ONNX Runtime and loaded a provider's libraries, but hold no CUDA context.
 
     They are made several at a time, when one is asked for and none is left: between trials, never during one. Each
@@ -74,12 +67,6 @@ class ChildPool:
         self._ready.clear()
         self._holding.close()
 
-    def __enter__(self) -> Self:
-        """Return the pool."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         """Close the pool, whatever happened."""
         self.close()

@@ -4,8 +4,6 @@ The request goes to the child's stdin, followed by `next N` for each window, of 
 come back on a file descriptor of their own, since native libraries print to stdout.
 """
 
-from __future__ import annotations
-
 import enum
 import json
 from collections.abc import Callable, Mapping
@@ -49,7 +47,7 @@ class DescribeRequest:
 class ReferenceRequest:
     """Run the model once on every sample and keep the outputs in the file `target` (.npz).
 
-    `gate` are encoded `records.GateRules` that must fit the outputs, empty where they will not be compared.
+    `gate` are encoded `GateRules` that must fit the outputs, empty where they will not be compared.
     """
 
     session: SessionSpec
@@ -129,7 +127,7 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """What the output gate says: an encoded `records.GateResult`, which a child's start need not know."""
+    """What the output gate says: an encoded `GateResult`, which a child's start need not know."""
 
     result: Mapping[str, Any]
 
@@ -198,7 +196,6 @@ ANSWERS: Mapping[str, type[Answer]] = {
 }
 _KINDS = {kind: name for table in (REQUESTS, ANSWERS) for name, kind in table.items()}
 
-
 M = TypeVar("M")
 
 
@@ -230,9 +227,9 @@ def load_answer(line: bytes) -> Answer:
     A child has run a stranger's model, so its words are believed no further than they can be.
     """
     answer = _read(_stranger, line, ANSWERS)
-    if not _FITS.get(type(answer), _anything)(answer):
-        message = f"This is no answer that a child can give: {line[:200]!r}."
-        raise ProtocolError(message)
+    fits = _FITS.get(type(answer))
+    if fits and not fits(answer):
+        raise ProtocolError(f"This is no answer that a child can give: {line[:200]!r}.")
     return answer
 
 
@@ -245,8 +242,7 @@ def _read(parse: Callable[[bytes], Any], line: bytes, table: Mapping[str, type[M
             raise ProtocolError(message)
         return decode(table[plain["kind"]], plain["body"])
     except MISFITS as error:
-        message = f"This is no line of protocol {VERSION}: {line[:200]!r}."
-        raise ProtocolError(message) from error
+        raise ProtocolError(f"This is no line of protocol {VERSION}: {line[:200]!r}.") from error
 
 
 def _stranger(line: bytes) -> Any:  # noqa: ANN401 - JSON has no better type
@@ -265,30 +261,10 @@ def _whole(digits: str) -> int:
     return number
 
 
-def _anything(_answer: object) -> bool:
-    return True
-
-
-def _took(answer: Opened) -> bool:
-    return min(answer.import_ns, answer.preload_ns, answer.build_ns) >= 0
-
-
-def _warmed(answer: Warm) -> bool:
-    return min(answer.warmup_ns, *answer.samples_ns, 0) >= 0
-
-
-def _timed(answer: Timed) -> bool:
-    return min(answer.samples_ns, default=0) > 0 and min(answer.spin_ns, answer.left_out, answer.missed) >= 0
-
-
-def _described(answer: Described) -> bool:
-    return "onnxruntime" in answer.facts.versions
-
-
 _FITS: Mapping[type[Answer], Callable[[Any], bool]] = {
-    Opened: _took,
-    Ran: lambda answer: answer.first_run_ns >= 0,
-    Warm: _warmed,
-    Timed: _timed,
-    Described: _described,
+    Opened: lambda told: min(told.import_ns, told.preload_ns, told.build_ns) >= 0,
+    Ran: lambda told: told.first_run_ns >= 0,
+    Warm: lambda told: min(told.warmup_ns, *told.samples_ns, 0) >= 0,
+    Timed: lambda told: min(told.samples_ns, default=0) > 0 and min(told.spin_ns, told.left_out, told.missed) >= 0,
+    Described: lambda told: "onnxruntime" in told.facts.versions,
 }

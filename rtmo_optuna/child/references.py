@@ -6,26 +6,20 @@ beside the study's database, since that may be on another host; a host that lack
 differs in rounding at most, far less than what the output gate allows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import cache
 from rtmo_optuna.cache import file_hash, replacing
 from rtmo_optuna.child import measure, protocol
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.types.request import Limits
 from rtmo_optuna.types.study import key
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from rtmo_optuna.types.request import Limits
 
 _VERSION = 1
 _FOLDER = "references"

@@ -5,19 +5,18 @@ from __future__ import annotations
 import gc
 import math
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.child import protocol
 from rtmo_optuna.child.pace import LEAD_IN, SETTLING_S, Schedule
 from rtmo_optuna.machine.canary import QuietCore, spin
+from rtmo_optuna.types.request import Measuring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from rtmo_optuna.engine.session import Engine
-    from rtmo_optuna.types.request import Measuring
 
-    Feed = Mapping[str, Any]
+Feed = Mapping[str, Any]
 
 _DISTURBED = 0.25
 _LONGEST = 3

@@ -8,7 +8,10 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from rtmo_optuna.child import protocol
 from rtmo_optuna.child.protocol import Blame
@@ -16,18 +19,13 @@ from rtmo_optuna.child.timer import timer_for
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.gate.flat import even, flat, together
 from rtmo_optuna.engine.inputs.inputs import load
-from rtmo_optuna.engine.session import open_engine
+from rtmo_optuna.engine.session import Engine, open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, ModelFacts, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import numpy as np
     from numpy.typing import NDArray
-
-    from rtmo_optuna.engine.session import Engine
 
     Feed = dict[str, NDArray[np.generic]]
 
@@ -127,14 +125,11 @@ class Worker:
 
     def reference(self, request: protocol.ReferenceRequest) -> None:
         """Run every sample once and keep the outputs, stacked by sample where their shapes agree."""
-        import numpy as np  # noqa: PLC0415 - benchmarks load it with the engine
-
         samples = load(request.inputs)
         self.stage = Stage.BUILD
         engine = open_engine(request.session)
         self.stage = Stage.FIRST_RUN
-        runs = [flat(engine.output_names, engine.run(feed)) for feed in samples]
-        runs = even(runs)
+        runs = even([flat(engine.output_names, engine.run(feed)) for feed in samples])
         if request.gate:
             self.stage = Stage.GATE
             from rtmo_optuna.codec import decode  # noqa: PLC0415
@@ -196,8 +191,6 @@ def _settled(engine: Engine, samples: list[Feed]) -> list[dict[str, NDArray[Any]
 def _gated(outputs: list[dict[str, NDArray[Any]]], plain: Mapping[str, Any]) -> dict[str, Any]:
     """Compare the outputs of every sample with the reference; what that takes is loaded here, after the first run."""
     from dataclasses import replace  # noqa: PLC0415
-
-    import numpy as np  # noqa: PLC0415
 
     from rtmo_optuna.codec import decode, encode  # noqa: PLC0415
     from rtmo_optuna.engine.gate.outputs import judge  # noqa: PLC0415

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.verbs.monitor import Health
     from rtmo_optuna.verbs.prepare import TuneOptions
 
-
 FAILED = 1
 SLOWER = 3
 NO_VERDICT = 4

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.verbs.doctor import Examination
     from rtmo_optuna.verbs.prepare import Plan
 
-
 _PLAIN_WIDTH = 160
 _WIDEST = 80
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
-
 _STYLES: Mapping[Outcome, str] = {
     Outcome.MEASURED: "green",
     Outcome.PRUNED: "yellow",

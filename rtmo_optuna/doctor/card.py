@@ -1,16 +1,11 @@
 """Checks of the GPU: what it has left, who else is on it, and what holds it back."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from rtmo_optuna.doctor.facts import Facts, Finding, Level
 from rtmo_optuna.show.sections.machine import held_down
 from rtmo_optuna.show.words import count, gib, listed, share
 from rtmo_optuna.types.subject import ClockReason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _LITTLE_FREE = 0.25
 _HELD_BACK = (

@@ -1,7 +1,5 @@
 """What the checks judge, gathered once: by looking here, and by children that load, run and open things."""
 
-from __future__ import annotations
-
 import enum
 import importlib.metadata
 import os

@@ -1,17 +1,12 @@
 """Checks of a model: which of its nodes a GPU's provider leaves to the host, why, and what that costs in copies."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
 
 from rtmo_optuna.doctor.facts import Facts, Finding, Level
 from rtmo_optuna.show.words import count, gib
 from rtmo_optuna.types.placement import Alone, HostNode, Placement
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 _LOGGED: Mapping[str, re.Pattern[str]] = {
     "shapes": re.compile(r"[Ff]orce fallback to CPU execution for node: (.*?) because"),

@@ -1,16 +1,11 @@
 """Checks of the host: its cores, who else is on them, and where files go."""
 
-from __future__ import annotations
-
 import statistics
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from rtmo_optuna.doctor.facts import Facts, Finding, Level
 from rtmo_optuna.machine.canary import BUSY
 from rtmo_optuna.show.words import count, gib, listed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SELDOM = 0.2
 """The share of its spins that may be slow before a core is called noisy: one of five is a neighbour's burst."""

@@ -1,16 +1,11 @@
 """Checks of what is installed: packages, driver, libraries, and whether a convolution really runs."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from rtmo_optuna.doctor.facts import Facts, Finding, Level
 from rtmo_optuna.providers.cudalibs import DRIVER
 from rtmo_optuna.show.words import count, listed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _EXTRA = {True: "rtmo-optuna[gpu]", False: "rtmo-optuna[cpu]"}
 _FOR_CUDA = re.compile(r"-cu(\d+)$")

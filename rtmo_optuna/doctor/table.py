@@ -1,15 +1,9 @@
 """The table of checks: each judges the facts, and yields what it finds."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 from rtmo_optuna.doctor import card, model, processor, software
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from rtmo_optuna.doctor.facts import Facts, Finding
+from rtmo_optuna.doctor.facts import Facts, Finding
 
 CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     software.packages,

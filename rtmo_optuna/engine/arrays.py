@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 MOST_BYTES = 2**30
@@ -35,8 +34,7 @@ def read_npz(source: Path) -> dict[str, NDArray[Any]]:
         members = archive.infolist()
         packed = {member.compress_type for member in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
         if packed or len(members) > _MOST_MEMBERS:
-            message = "it is packed as numpy packs nothing" if packed else f"it has {len(members)} members"
-            raise ValueError(message)
+            raise ValueError("it is packed as numpy packs nothing" if packed else f"it has {len(members)} members")
         claimed, arrays = 0, {}
         for member in members:
             with archive.open(member) as stream:
@@ -56,15 +54,12 @@ def _claimed(stream: IO[bytes], size: int) -> int:
     shape, _, dtype = read(head)
     claimed, held = dtype.itemsize * math.prod(shape), size - head.tell()
     if dtype.hasobject:
-        message = "it holds Python objects"
-        raise ValueError(message)
+        raise ValueError("it holds Python objects")
     if min(shape, default=0) < 0 or claimed > held:
-        message = f"it claims {dtype} {list(shape)}, which is {claimed} bytes, and holds {held}"
-        raise ValueError(message)
+        raise ValueError(f"it claims {dtype} {list(shape)}, which is {claimed} bytes, and holds {held}")
     return claimed
 
 
 def _check(claimed: int) -> None:
     if claimed > MOST_BYTES:
-        message = f"it takes {claimed / 2**30:.1f} GB, and may take {MOST_BYTES / 2**30:g}"
-        raise ValueError(message)
+        raise ValueError(f"it takes {claimed / 2**30:.1f} GB, and may take {MOST_BYTES / 2**30:g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +10,22 @@ from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.calls import BoundCall, Call, GraphCall, PlainCall
 from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
-from rtmo_optuna.engine.split import DeviceSelection, FixedFinish, HostSelection, LooseFinish, SplitCall
+from rtmo_optuna.engine.ort import Runtime
+from rtmo_optuna.engine.split import (
+    DeviceSelection,
+    Finish,
+    FixedFinish,
+    HostSelection,
+    LooseFinish,
+    Selection,
+    SplitCall,
+)
 from rtmo_optuna.errors import SettingsRefusedError
 from rtmo_optuna.providers.table import REFERENCE
-from rtmo_optuna.types.request import Settings, TensorSpec, Value
+from rtmo_optuna.types.request import SessionSpec, Settings, TensorSpec, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
     from rtmo_optuna.engine.cutting.cut import Cut
-    from rtmo_optuna.engine.ort import Runtime
-    from rtmo_optuna.engine.split import Finish, Selection
-    from rtmo_optuna.types.request import SessionSpec
 
 _CAPTURED = "enable_cuda_graph"
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -103,8 +108,7 @@ def _captured(
         return runtime.open(path, settings, device=spec.device, stream=device.stream.handle, **more)
     except SettingsRefusedError as error:
         told = _in_the_way(runtime, spec, path, settings, **more)
-        message = f"{error} {told}" if told else str(error)
-        raise SettingsRefusedError(message) from error
+        raise SettingsRefusedError(f"{error} {told}" if told else str(error)) from error
 
 
 def _in_the_way(runtime: Runtime, spec: SessionSpec, path: str, settings: Settings, **more: Any) -> str:  # noqa: ANN401
@@ -142,11 +146,10 @@ class _Parts:
         self._notes: tuple[str, ...] = ()
         products = sorted(parts.operators[self._middle].intersection(_PRODUCTS.split()))
         if self._on_host and products:
-            message = (
+            raise SettingsRefusedError(
                 f"split_on_host would run {', '.join(products)} on the host: what follows the operator that no graph "
                 "can hold cannot be told from it in this model. Take split_capture without it."
             )
-            raise SettingsRefusedError(message)
 
     def assembly(self) -> Assembly:
         """Open everything and capture it."""

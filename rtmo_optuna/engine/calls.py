@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rtmo_optuna.engine import turns
+from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.ort import specs
@@ -13,11 +15,7 @@ from rtmo_optuna.errors import SettingsRefusedError
 from rtmo_optuna.providers.base import HOST_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
-
-    from rtmo_optuna.engine.device import Device
 
     Arrays = Mapping[str, NDArray[Any]]
 
@@ -56,8 +54,7 @@ class BoundCall:
         """Call `session`; raise SettingsRefusedError where a tensor cannot be bound, as one of strings cannot."""
         outputs = specs(session.get_outputs())
         if odd := next((s for s in (*specs(session.get_inputs()), *outputs) if s.dtype not in DTYPES), None):
-            message = f"The model cannot have bound buffers: {odd.name} is a {odd.dtype}."
-            raise SettingsRefusedError(message)
+            raise SettingsRefusedError(f"The model cannot have bound buffers: {odd.name} is a {odd.dtype}.")
         self._session, self._device = session, device
         self._lock = threading.Lock()
         self._binding = session.io_binding()

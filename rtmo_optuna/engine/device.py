@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rtmo_optuna.providers.cudart import HostStream, Stream
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.providers.base import Provider
+from rtmo_optuna.providers.base import Provider
+from rtmo_optuna.providers.cudart import HostStream
 
 _NO_GRAPH = ("gpu_graph_id", "-1")  # ONNX Runtime captures nothing in a run with this number
 _NO_WAIT = ("disable_synchronize_execution_providers", "1")
@@ -23,7 +20,7 @@ class Device:
     ort: Any
     kind: str
     index: int
-    stream: Stream = field(default_factory=HostStream)
+    stream: HostStream = field(default_factory=HostStream)
 
     @classmethod
     def captured(cls, ort: Any, provider: Provider, index: int) -> Device:  # noqa: ANN401 - ONNX Runtime ships no types

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.engine import turns
+from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.engine.ort import specs
 from rtmo_optuna.errors import SettingsRefusedError
+from rtmo_optuna.types.request import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-
     from numpy.typing import NDArray
-
-    from rtmo_optuna.engine.device import Device
-    from rtmo_optuna.types.request import TensorSpec
 
 _WARM_RUNS = 2
 """Before a capture: the first run allocates and chooses algorithms, which a capture would not survive."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -13,8 +13,6 @@ from rtmo_optuna.cache import file_hash
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 1
@@ -109,26 +107,22 @@ def parse(path: Path) -> ModelProto:
 
 def _content(path: Path) -> bytes:
     if not path.exists():
-        message = f"There is no model {path}: check the path."
-        raise UsageError(message)
+        raise UsageError(f"There is no model {path}: check the path.")
     if not path.is_file():
         message = f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}: name the .onnx file itself."
         raise UsageError(message)
     size = path.stat().st_size
     if size == 0:
-        message = f"{path} is empty: export or copy the model again."
-        raise UsageError(message)
+        raise UsageError(f"{path} is empty: export or copy the model again.")
     if size > _PROTOBUF_LIMIT_BYTES:
-        message = (
+        raise UsageError(
             f"{path} has {size / 2**30:.1f} GB, and an ONNX file cannot hold more than 2 GB: "
             "export it again with its weights in an external data file."
         )
-        raise UsageError(message)
     try:
         return path.read_bytes()
     except OSError as error:
-        message = f"{path} cannot be read ({error.strerror}): check its permissions."
-        raise UsageError(message) from error
+        raise UsageError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
 
 
 def _count(model: ModelProto) -> Counter[tuple[str, bool]]:
@@ -148,7 +142,7 @@ def _count(model: ModelProto) -> Counter[tuple[str, bool]]:
                 counts.update(called(function))
             else:
                 counts[node.op_type, node.op_type in _RANDOM or _drops(node, off)] += 1
-            for body in _bodies(node):
+            for body in bodies(node):
                 counts.update(total(body.node))
         return counts
 
@@ -195,7 +189,8 @@ def _is_false(tensor: TensorProto) -> bool:
     return stored and not any(tensor.raw_data) and not any(tensor.int32_data)
 
 
-def _bodies(node: NodeProto) -> Iterator[GraphProto]:
+def bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs that `node` runs, those of If, Loop and Scan."""
     for attribute in node.attribute:
         yield from attribute.graphs
         if attribute.HasField("g"):
@@ -208,7 +203,7 @@ def _scopes(model: ModelProto) -> Iterator[GraphProto | FunctionProto]:
     while waiting:
         scope = waiting.pop()
         yield scope
-        waiting += [body for node in scope.node for body in _bodies(node)]
+        waiting += [body for node in scope.node for body in bodies(node)]
 
 
 def _tensors(scope: GraphProto | FunctionProto) -> Iterator[TensorProto]:
@@ -232,17 +227,15 @@ def _external_files(model: ModelProto, path: Path) -> tuple[str, ...]:
     for location, end in ends.items():
         file = path.parent / location
         if not file.is_file():
-            message = (
+            raise UsageError(
                 f"{path} keeps weights in {location!r}, which is not in {file.parent.absolute()}: "
                 "put that file there, or export the model again as one file."
             )
-            raise UsageError(message)
         if (size := file.stat().st_size) < end:
-            message = (
+            raise UsageError(
                 f"{path} keeps weights up to byte {end} of {location!r}, but {file.absolute()} has {size}: "
                 "copy that file again."
             )
-            raise UsageError(message)
     return tuple(ends)
 
 
@@ -252,11 +245,10 @@ def _place(tensor: TensorProto, path: Path) -> tuple[str, int]:
     location = str(entries.get("location", ""))
     parts = PureWindowsPath(location)  # takes both kinds of slashes and drive letters
     if parts.anchor or ".." in parts.parts or not parts.parts:
-        message = (
+        raise UsageError(
             f"{path} keeps the weight {tensor.name!r} in {location!r}, which is not a file within the model's own "
             "folder: export the model again with its weights beside it."
         )
-        raise UsageError(message)
     try:
         offset, length = (int(entries.get(key, "0")) for key in ("offset", "length"))
     except ValueError:

@@ -1,20 +1,14 @@
 """What an application's own calls take, against what tuning promised: a ring of latencies, and one warning."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.space.benchmark_info import promised_ms
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.space.benchmark_info import BenchmarkInfo
+from rtmo_optuna.space.benchmark_info import BenchmarkInfo, promised_ms
 
 THRESHOLD = 0.10
 _BLOCK = 128

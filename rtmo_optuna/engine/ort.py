@@ -3,21 +3,16 @@
 Its only importer, and only where a session is opened: the parent never does.
 """
 
-from __future__ import annotations
-
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
 from rtmo_optuna.providers.base import Extra, Provider, text
 from rtmo_optuna.providers.table import PROVIDERS, REFERENCE
 from rtmo_optuna.types.request import Scope, Settings, TensorSpec, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _RECORD_NODES = "session.record_ep_graph_assignment_info"
 _STREAM = "user_compute_stream"
@@ -87,12 +82,26 @@ class Runtime:
         given = self.provider.given(device)
         for name, value in settings:
             knob = table[name]
-            _APPLY[knob.scope](self.ort, options, given, knob.option or name, knob.spell(value, device), value)
+            self._apply(options, given, knob.scope, (knob.option or name, knob.spell(value, device)), value)
         for extra, value in self._extras():
-            _APPLY[extra.scope](self.ort, options, given, extra.name, text(value), value)
+            self._apply(options, given, extra.scope, (extra.name, text(value)), value)
         for name, size in (free_dimensions or {}).items():
             options.add_free_dimension_override_by_name(name, size)
         return options, given
+
+    def _apply(self, options: Any, given: dict[str, str], scope: Scope, spelt: tuple[str, str], value: Value) -> None:  # noqa: ANN401
+        """Put an option, `spelt` as a name and a text, where `scope` says; those of calls go nowhere here."""
+        name, text = spelt
+        if scope is Scope.PROVIDER:
+            given[name] = text
+        elif scope is Scope.ENTRY:
+            options.add_session_config_entry(name, text)
+        elif scope is Scope.SESSION:
+            enums = {
+                "graph_optimization_level": self.ort.GraphOptimizationLevel,
+                "execution_mode": self.ort.ExecutionMode,
+            }
+            setattr(options, name, getattr(enums[name], str(value)) if name in enums else value)
 
     def _extras(self) -> list[tuple[Extra, Value]]:
         """Return the options that are no knobs, without those of another provider."""
@@ -157,36 +166,13 @@ def _import() -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
     try:
         import onnxruntime  # noqa: PLC0415 - the parent imports this module without ONNX Runtime
     except ImportError as error:
-        message = f"Neither onnxruntime nor onnxruntime-gpu can be imported ({error}); {_INSTALL}."
-        raise UsageError(message) from error
+        raise UsageError(f"Neither onnxruntime nor onnxruntime-gpu can be imported ({error}); {_INSTALL}.") from error
     if not hasattr(onnxruntime, "InferenceSession"):
-        message = (
+        raise UsageError(
             "The installed onnxruntime is broken, as it is after onnxruntime and onnxruntime-gpu were installed into "
             f"one environment: uninstall both, then {_INSTALL}."
         )
-        raise UsageError(message)
     return onnxruntime
-
-
-def _set_provider_option(_ort: Any, _options: Any, given: dict[str, str], name: str, text: str, _value: Value) -> None:  # noqa: ANN401
-    given[name] = text
-
-
-def _set_attribute(ort: Any, options: Any, _given: dict[str, str], name: str, _text: str, value: Value) -> None:  # noqa: ANN401
-    enums = {"graph_optimization_level": ort.GraphOptimizationLevel, "execution_mode": ort.ExecutionMode}
-    setattr(options, name, getattr(enums[name], str(value)) if name in enums else value)
-
-
-def _set_entry(_ort: Any, options: Any, _given: dict[str, str], name: str, text: str, _value: Value) -> None:  # noqa: ANN401
-    options.add_session_config_entry(name, text)
-
-
-_APPLY: Mapping[Scope, Callable[[Any, Any, dict[str, str], str, str, Value], None]] = {
-    Scope.PROVIDER: _set_provider_option,
-    Scope.SESSION: _set_attribute,
-    Scope.ENTRY: _set_entry,
-    Scope.CALL: lambda *_: None,
-}
 
 
 def _spelled(text: str) -> str:

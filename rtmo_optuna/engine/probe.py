@@ -1,15 +1,10 @@
 """A model that is one convolution: what a provider must be able to run."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 TOLERANCE = 1e-2
 """How far, relative to the largest output, a convolution may be from the CPU's: TensorFloat-32 has ten bits."""

@@ -1,14 +1,12 @@
 """What an application needs to run exactly what was tuned: a session opened as config.yaml says."""
 
-from __future__ import annotations
-
 import logging
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.cutting import store
@@ -22,9 +20,6 @@ from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _LOG = logging.getLogger("rtmo_optuna")
 
@@ -58,8 +53,7 @@ def open_session(
     held = _held(Path(config), config_path, provider, profile, device)
     watching = None if monitor is False else Monitor.of(held.info, Path(config), monitor)
     if not Path(model).is_file():
-        message = f"The model {model} does not exist or is no file; give the path of an ONNX file."
-        raise UsageError(message)
+        raise UsageError(f"The model {model} does not exist or is no file; give the path of an ONNX file.")
     if shapes is not None:
         held = _reshaped(held, Path(model), shapes)
     spec = SessionSpec(
@@ -74,8 +68,7 @@ def open_session(
     if told := _differences(held.info, spec):
         sentence = f"{config} was tuned for something else ({'; '.join(told)}): tune again here"
         if strict:
-            message = f"{sentence}, or open the session with strict=False."
-            raise UsageError(message)
+            raise UsageError(f"{sentence}, or open the session with strict=False.")
         warnings.warn(f"{sentence}.", stacklevel=2)
     _LOG.info("%s: %s of %s.", model, f"profile {held.profile!r}" if held.profile else "the settings", config)
     return Session(spec, profile=held.profile, monitor=watching)
@@ -96,11 +89,10 @@ def provider_options(
     """
     runtime, settings = _plain(_held(Path(config), config_path, provider, profile, device))
     if not runtime.provider.named:
-        message = (
+        raise UsageError(
             f"{runtime.provider.ort_name} is a plugin, which InferenceSession does not know by its name: call "
             "open_session, or give InferenceSession what session_options returns."
         )
-        raise UsageError(message)
     return [(runtime.provider.ort_name, runtime.options(settings, device=device)[1])]
 
 
@@ -135,8 +127,7 @@ class _Held:
 
 def _held(path: Path, config_path: str, provider: str, profile: str, device: int) -> _Held:
     if path.is_dir():
-        message = f"The configuration {path} is a folder: give the path of a YAML file."
-        raise UsageError(message)
+        raise UsageError(f"The configuration {path} is a folder: give the path of a YAML file.")
     if not path.is_file():
         message = f"The configuration {path} does not exist: tune first (rtmo-optuna tune MODEL --config {path})."
         raise UsageError(message)
@@ -148,8 +139,7 @@ def _held(path: Path, config_path: str, provider: str, profile: str, device: int
     chosen = provider if provider != "auto" else info.provider or automatic(next(iter(gpus), None))
     if chosen not in PROVIDERS:
         where = f"benchmark_info of {path} says" if provider == "auto" else "this call says"
-        message = f"There is no provider {str(chosen)!r}, which {where}: it must be {' or '.join(PROVIDERS)}."
-        raise UsageError(message)
+        raise UsageError(f"There is no provider {str(chosen)!r}, which {where}: it must be {' or '.join(PROVIDERS)}.")
     config = configfile.read(path, chosen, config_path, **wanted)
     configfile.check_settings(config, config_path)
     return _Held(
@@ -175,11 +165,10 @@ def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> 
     fixed = bound(specs, {name: _shape(name, sizes) for name, sizes in shapes.items()}, "shapes=")
     loose = next((spec for spec in fixed if not is_fixed(spec.shape)), None)
     if loose and held.settings.get("enable_cuda_graph"):
-        message = (
+        raise UsageError(
             f"These settings capture a CUDA graph, which needs fixed shapes, and the input {loose.name!r} has "
             f"{shown(loose.shape)}: give them all, as shapes={{{loose.name!r}: (...)}}."
         )
-        raise UsageError(message)
     return replace(
         held,
         shapes={} if loose else {s.name: tuple(size for size in s.shape if isinstance(size, int)) for s in fixed},

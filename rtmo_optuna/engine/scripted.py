@@ -6,27 +6,20 @@ Its model is a JSON file: `base_ms`, `within` and `between` (relative spread of 
 fits).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtmo_optuna.errors import SettingsRefusedError, UsageError
-from rtmo_optuna.types.request import TensorSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
-
-    from rtmo_optuna.types.request import SessionSpec
+from rtmo_optuna.types.request import SessionSpec, TensorSpec
 
 _FOR_EVER_S = 3600.0
 _SPIN_S = 0.0005
@@ -40,8 +33,7 @@ class ScriptedEngine:
         try:
             self._script: dict[str, Any] = json.loads(Path(spec.model).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            message = f"The script {spec.model} cannot be read: {error}."
-            raise UsageError(message) from error
+            raise UsageError(f"The script {spec.model} cannot be read: {error}.") from error
         held = spec.settings.to_plain()
         faults = [f["fault"] for f in self._script.get("faults", ()) if f["when"].items() <= held.items()]
         self._faults = {stage: [act for name in faults if (act := acts.get(name))] for stage, acts in _FAULTS.items()}
@@ -105,32 +97,22 @@ def _hang() -> None:
     time.sleep(_FOR_EVER_S)
 
 
-def _print_megabytes() -> None:
-    os.write(1, b"noise " * 2_000_000)
-
-
-def _print_json() -> None:
-    os.write(1, b'{"protocol": 2, "kind": "timed", "body": {"samples_ns": [1]}}\n')
-
-
 def _refuse() -> None:
-    message = "The script refuses these settings."
-    raise SettingsRefusedError(message)
+    raise SettingsRefusedError("The script refuses these settings.")
 
 
 def _raise() -> None:
-    message = "The script raises here."
-    raise RuntimeError(message)
+    raise RuntimeError("The script raises here.")
 
 
-_FAULTS: Mapping[str, Mapping[str, Callable[[], None]]] = {
+_FAULTS: Mapping[str, Mapping[str, Callable[[], object]]] = {
     "start": {"exit": lambda: sys.exit(7)},
     "build": {
         "hang in build": _hang,
         "refuse": _refuse,
         "out of memory": _kill(signal.SIGKILL),
-        "print megabytes": _print_megabytes,
-        "print JSON": _print_json,
+        "print megabytes": lambda: os.write(1, b"noise " * 2_000_000),
+        "print JSON": lambda: os.write(1, b'{"protocol": 2, "kind": "timed", "body": {"samples_ns": [1]}}\n'),
     },
     "first run": {"crash": _kill(signal.SIGSEGV), "raise": _raise},
     "run": {"hang in run": _hang, "crash in run": _kill(signal.SIGSEGV)},

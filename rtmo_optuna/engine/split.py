@@ -8,39 +8,21 @@ are captured when the session is opened.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.feed import DTYPES
+from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.ort import specs
 from rtmo_optuna.providers.base import HOST_MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
 
-    from rtmo_optuna.engine.device import Device
-    from rtmo_optuna.engine.fixed import FixedSession, Inputs
-
     Arrays = Mapping[str, NDArray[Any]]
-
-
-class Selection(Protocol):
-    """What runs between the head and what follows."""
-
-    def run(self, feed: Arrays, options: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401 - ONNX Runtime ships no types
-        """Return the outputs by name; `feed` are the model's inputs."""
-        ...
-
-
-class Finish(Protocol):
-    """What follows the selection."""
-
-    def run(self, made: Arrays) -> dict[str, NDArray[Any]]:
-        """Return the outputs by name for what the selection `made`, which may be more than it takes."""
-        ...
 
 
 class SplitCall:
@@ -120,7 +102,10 @@ class FixedFinish:
         parts = [
             self._part(given, start, min(self._rows, count - start)) for start in range(0, max(count, 1), self._rows)
         ]
-        return {name: _joined([part[name] for part in parts], self._axes.get(name)) for name in self._fixed.brought}
+        if len(parts) == 1:
+            return parts[0]
+        axes, first = self._axes, parts[0]
+        return {n: np.concatenate([p[n] for p in parts], axes[n]) if n in axes else first[n] for n in first}
 
     def _part(self, given: Arrays, start: int, count: int) -> dict[str, NDArray[Any]]:
         """Return the outputs for `count` rows from `start` on."""
@@ -166,9 +151,11 @@ class LooseFinish:
         return dict(zip(self._gives, self._binding.copy_outputs_to_cpu(), strict=True))
 
 
+Selection: TypeAlias = HostSelection | DeviceSelection
+"""What runs between the head and what follows: `run` returns its outputs by name, for the model's inputs."""
+Finish: TypeAlias = FixedFinish | LooseFinish
+"""What follows the selection: `run` returns its outputs by name, for what the selection made or more."""
+
+
 def _by_rows(array: NDArray[Any], axis: int | None) -> NDArray[Any]:
     return array if axis is None else np.moveaxis(array, axis, 0)
-
-
-def _joined(parts: Sequence[NDArray[Any]], axis: int | None) -> NDArray[Any]:
-    return parts[0] if axis is None or len(parts) == 1 else np.concatenate(parts, axis)

@@ -5,15 +5,9 @@ what it refuses breaks the capture too. Sessions of ours therefore wait for a ca
 capture waits for them.
 """
 
-from __future__ import annotations
-
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import TracebackType
 
 
 class _Calls:
@@ -30,9 +24,7 @@ class _Calls:
                 self.changed.wait()
             self.running += 1
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         with self.changed:
             self.running -= 1
             if not self.running:

@@ -1,7 +1,5 @@
 """Whether a model's files are still those that a study was made for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,11 +35,10 @@ class ModelWatch:
             return
         if None in stamps or hash_model(self.model, self.external_files) != self.sha256:
             what = "is gone" if None in stamps else "changed"
-            message = (
+            raise LostError(
                 f"The model {self.model} {what} while the study ran, so the study stops here; what was measured before "
                 "is kept. Put it back and run the same command again, or start a study of the new one with --new."
             )
-            raise LostError(message)
         self._stamps = stamps
 
     def _look(self) -> list[Stamp]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.engine.graph import parse
 from rtmo_optuna.types.request import TensorSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from onnx import ValueInfoProto
 
 _NO_VERSION = 2**63 - 1  # what ONNX Runtime tells of a model without a version

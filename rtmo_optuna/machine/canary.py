@@ -3,17 +3,11 @@
 Part of the child, whose start is timed: standard library only, and of it only what is loaded anyway.
 """
 
-from __future__ import annotations
-
 import contextlib
-import enum
 import json
 import os
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 REPEATS = 3
 STEPS = 10_000
@@ -36,15 +30,6 @@ WAITED = 0.1
 """A call was disturbed where the thread stood in its core's queue for more than this share of the time."""
 PATIENCE = 3
 """After so many disturbed calls in a row another core is looked for."""
-
-
-class Mode(enum.StrEnum):
-    """Whether windows run on a core that was chosen, or are only judged afterwards, and why."""
-
-    PINNED = "pinned"
-    ONE_CORE = "flagging: one core"
-    NO_CALL = "flagging: no affinity call"
-    REFUSED = "flagging: refused"
 
 
 def spin() -> int:
@@ -88,7 +73,6 @@ class QuietCore:
     slow core, but not one shared with another process, which takes turns of several beats' length.
 
     Attributes:
-        mode: What this machine allows.
         best_ns: The shortest spin known, in ns: the one given, or one seen since; 0 before any.
         least_ns: The shortest beat known beside such calls, in ns, likewise.
     """
@@ -117,9 +101,9 @@ class QuietCore:
         self._busy = False
         self._disturbed = 0
         self._core: int | None = None
-        self.mode, self._allowed = _permission()
+        self._allowed = _settable()
         # In the order to try them; shuffled, since neighbours may be twins and the first ones serve most interrupts.
-        cores = self._allowed if self.mode is Mode.PINNED else ()
+        cores = self._allowed if len(self._allowed) > 1 else ()
         self._cores = sorted(cores, key=lambda _: os.urandom(4))
 
     def before(self) -> tuple[int | None, int]:
@@ -203,22 +187,18 @@ class QuietCore:
             os.sched_setaffinity(0, {core})
         except OSError:
             self._cores.remove(core)
-            if not self._cores:
-                self.mode = Mode.REFUSED
             return False
         return True
 
 
-def _permission() -> tuple[Mode, frozenset[int]]:
-    """Return what this machine allows, and the calling thread's cores where they are known and may be set."""
-    if not hasattr(os, "sched_setaffinity"):
-        return Mode.NO_CALL, frozenset()
+def _settable() -> frozenset[int]:
+    """Return the calling thread's cores; none where they are not known, or may not be set."""
     try:
         cores = frozenset(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores)
-    except OSError:
-        return Mode.REFUSED, frozenset()
-    return (Mode.PINNED if len(cores) > 1 else Mode.ONE_CORE), cores
+    except (AttributeError, OSError):  # there is no such call on macOS, and a sandbox may forbid it
+        return frozenset()
+    return cores
 
 
 def _work() -> int:

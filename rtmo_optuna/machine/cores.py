@@ -1,15 +1,10 @@
 """The cores of this machine: how fast each one is now, how the kernel sets their clocks, and which may be used."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.machine.canary import spin
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ROUNDS = 8
 _SYSTEM = Path("/sys/devices/system/cpu")

@@ -1,21 +1,16 @@
 """NVIDIA GPUs as NVML tells them: which ones CUDA programs started here see, their memory, who else is on them."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.subject import Gpu, GpuState
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
 
 _NVIDIA, _DISPLAY = "0x10de", "0x03"
 
@@ -58,8 +53,7 @@ def free_bytes(device: int | str) -> int:
     found = next((gpu for gpu in here if device in {gpu.index, gpu.uuid}), None)
     if found is None:
         there = ", ".join(f"{gpu.index} ({gpu.name}, {gpu.uuid})" for gpu in here) or "none at all"
-        message = f"There is no GPU {device} here; visible to CUDA are: {there}."
-        raise UsageError(message)
+        raise UsageError(f"There is no GPU {device} here; visible to CUDA are: {there}.")
     nvml = _nvml()
     memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlDeviceGetHandleByUUID(found.uuid))
     if memory is None:
@@ -74,13 +68,9 @@ def processes(gpu: Gpu) -> tuple[GpuProcess, ...]:
     Programs that only draw on it (a desktop) are left out. In a container NVML may tell the host's process ids, or no
     process at all.
     """
-    nvml = _nvml()
-    if nvml is None:
-        return ()
-    handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, gpu.uuid)
-    running = (_ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) if handle else None) or ()
-    found = ((process.pid, process.usedGpuMemory) for process in running)
-    return tuple(GpuProcess(pid, _process_name(nvml, pid), used) for pid, used in sorted(found, key=lambda one: one[0]))
+    running = _told(gpu, "nvmlDeviceGetComputeRunningProcesses") or ()
+    found = sorted(((process.pid, process.usedGpuMemory) for process in running), key=lambda one: one[0])
+    return tuple(GpuProcess(pid, _process_name(_nvml(), pid), used) for pid, used in found)
 
 
 def process_memory(gpu: Gpu, pid: int) -> int | None:
@@ -94,21 +84,14 @@ def process_memory(gpu: Gpu, pid: int) -> int | None:
 
 def state(gpu: Gpu) -> GpuState:
     """Return clock, temperature and the reasons why clocks are held down, now; None and 0 where the driver is mute."""
-    nvml = _nvml()
-    handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, gpu.uuid) if nvml else None
-    if handle is None:
-        return GpuState(None, 0)
-    clock = _ask(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM)
-    reasons = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle)
-    celsius = _ask(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
-    return GpuState(clock, int(reasons or 0), celsius)
+    clock = _told(gpu, "nvmlDeviceGetClockInfo", "NVML_CLOCK_SM")
+    reasons = _told(gpu, "nvmlDeviceGetCurrentClocksThrottleReasons")
+    return GpuState(clock, int(reasons or 0), _told(gpu, "nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU"))
 
 
 def power_w(gpu: Gpu) -> float | None:
     """Return the power that `gpu` draws now, in watts; None where the driver is mute."""
-    nvml = _nvml()
-    handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, gpu.uuid) if nvml else None
-    drawn = _ask(nvml, nvml.nvmlDeviceGetPowerUsage, handle) if handle else None
+    drawn = _told(gpu, "nvmlDeviceGetPowerUsage")
     return None if drawn is None else drawn / 1e3
 
 
@@ -217,6 +200,14 @@ def _ask(nvml: Any, question: Callable[..., Any], *arguments: Any) -> Any:  # no
         return question(*arguments)
     except nvml.NVMLError:
         return None
+
+
+def _told(gpu: Gpu, question: str, *constants: str) -> Any:  # noqa: ANN401
+    """Return what the driver says of `gpu`, asked by the names of a function and of what it takes; None where mute."""
+    nvml = _nvml()
+    handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, gpu.uuid) if nvml else None
+    given = (getattr(nvml, name) for name in constants)
+    return None if handle is None else _ask(nvml, getattr(nvml, question), handle, *given)
 
 
 def _gpu(nvml: Any, handle: Any, index: int, uuid: str, driver: str) -> Gpu:  # noqa: ANN401

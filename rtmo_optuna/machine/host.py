@@ -1,7 +1,5 @@
 """The host: what it is made of, which processes live on it, and whose turn it is on a device."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import math
@@ -14,15 +12,12 @@ import stat
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.subject import Gpu, Machine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
 
 PROCESSOR = "cpu"
 """The name of the processor as a device that is held; a GPU's is its UUID."""
@@ -44,7 +39,7 @@ def host(gpu: Gpu | None = None) -> Machine:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
         system=_system(),
-        cpu=cpu_model(cpuinfo) or _sysctl("machdep.cpu.brand_string") or platform.machine(),
+        cpu=cpu_model(cpuinfo) or _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine(),
         cores=min([affinity, *(math.ceil(limit) for limit in core_limits(groups))]),
         memory_bytes=min([memory, *memory_limits(groups)]),
         python=platform.python_version(),
@@ -223,10 +218,6 @@ def _started_by_ps(pid: int) -> str | None:
     """Ask ps, as on systems without /proc: to the second only."""
     state, _, begun = _output("ps", "-o", "stat=,lstart=", "-p", str(pid)).partition(" ")
     return begun.strip() if state and state[0] not in _ENDED else None
-
-
-def _sysctl(name: str) -> str:
-    return _output("sysctl", "-n", name)
 
 
 def _output(program: str, *arguments: str) -> str:

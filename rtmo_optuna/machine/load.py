@@ -1,7 +1,5 @@
 """Who else computes on the processor: the time that foreign processes take of it over a short while."""
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import dataclass

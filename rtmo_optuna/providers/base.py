@@ -6,7 +6,7 @@ onnxruntime_session_options_config_keys.h, and options read back from 1.31. `sin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,12 +14,10 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.request import Choice, Dimension, Scope, Settings, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from rtmo_optuna.providers.cudart import Stream
+    from rtmo_optuna.providers.cudart import HostStream
     from rtmo_optuna.types.subject import Gpu
 
 Untyped: TypeAlias = Any
@@ -112,11 +110,10 @@ class Provider:
         """Load its libraries, once; raise UsageError, which says what to install, where they are missing."""
         available = ort.get_available_providers()
         if self.ort_name not in available:
-            message = (
+            raise UsageError(
                 f"The installed ONNX Runtime {ort.__version__} has no {self.ort_name} (it has {', '.join(available)}): "
                 "for an NVIDIA GPU uninstall onnxruntime and install rtmo-optuna[gpu], or choose --provider cpu."
             )
-            raise UsageError(message)
 
     def start(self) -> None:
         """Start its driver, where it has one, without a context on a device.
@@ -156,7 +153,7 @@ class Provider:
         del ort
         return f"{self.ort_name} does not load: ONNX Runtime does not say why."
 
-    def stream(self, device: int) -> Stream:
+    def stream(self, device: int) -> HostStream:
         """Return a stream for captures on the device of that number."""
         del device
         from rtmo_optuna.providers.cudart import HostStream  # noqa: PLC0415 - NumPy is loaded with the engine only

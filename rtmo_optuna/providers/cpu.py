@@ -1,7 +1,5 @@
 """The CPU provider, which every ONNX Runtime has."""
 
-from __future__ import annotations
-
 from rtmo_optuna.providers.base import CPU_ARENA, EXECUTION, GRAPH, Knob, Provider, combined, flag
 from rtmo_optuna.types.request import Scope
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.providers import base
 from rtmo_optuna.providers.base import CPU_ARENA, EXECUTION, GRAPH, MEM_PATTERN, Knob, Provider, Untyped, flag
 from rtmo_optuna.types.request import Scope, Value
+from rtmo_optuna.types.subject import Gpu
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
     from rtmo_optuna.providers.cudart import CudaStream
-    from rtmo_optuna.types.subject import Gpu
 
 FREE_SHARE = "90%"
 _SPLIT: dict[str, Value] = {"io_binding": True, "enable_cuda_graph": True, "split_capture": True}

@@ -1,18 +1,13 @@
 """The libraries of CUDA and cuDNN that an ONNX Runtime was built for, by what its file and its package ask for."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import importlib.metadata
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.providers.elf import needed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 DRIVER = "libcuda.so.1"
 """What the driver brings; all others come in packages."""

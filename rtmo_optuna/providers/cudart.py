@@ -11,15 +11,14 @@ import contextlib
 import ctypes
 import math
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from numpy.typing import NDArray
 
 _MAPS = "/proc/self/maps"
@@ -31,58 +30,33 @@ _THREAD_LOCAL = 1  # cudaStreamCaptureModeThreadLocal
 _WHEREVER = 4  # cudaMemcpyDefault: the addresses tell the direction
 
 
-class Stream(Protocol):
-    """Where copies and sessions take their turns, in order."""
-
-    handle: int
-
-    def copy(self, target: int, source: int, size: int) -> None:
-        """Copy `size` bytes from one address to another; with memory that is not page-locked it has left `source`."""
-        ...
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """Return what does again all that `work` put on the stream; None where there are no graphs."""
-        ...
-
-    def synchronize(self) -> None:
-        """Wait until everything is done."""
-        ...
-
-    def another(self) -> Stream:
-        """Return a new stream of the same device, on which work goes on beside that on this one."""
-        ...
-
-    def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return a zeroed array in memory that copies are fast to and from."""
-        ...
-
-
 class HostStream:
-    """The host's: everything is done at once, nothing is captured."""
+    """Where copies and sessions take their turns, in order; as it stands the host's: all is done at once."""
 
     handle = 0
 
     def copy(self, target: int, source: int, size: int) -> None:
-        """Copy `size` bytes."""
+        """Copy `size` bytes from one address to another; with memory that is not page-locked it has left `source`."""
         ctypes.memmove(target, source, size)
 
-    def capture(self, _work: Callable[[], None]) -> Callable[[], None] | None:
-        """Return None: there are no graphs here."""
+    def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """Return what does again all that `work` put on the stream; None where there are no graphs, as on the host."""
+        del work
         return None
 
     def synchronize(self) -> None:
-        """Return at once."""
+        """Wait until everything is done."""
 
     def another(self) -> HostStream:
-        """Return one more."""
+        """Return a new stream of the same device, on which work goes on beside that on this one."""
         return HostStream()
 
     def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return an ordinary array."""
+        """Return a zeroed array in memory that copies are fast to and from."""
         return np.zeros(shape, dtype)
 
 
-class CudaStream:
+class CudaStream(HostStream):
     """A CUDA stream of the GPU `device`, which is never destroyed: a session may outlive whoever asked for it."""
 
     def __init__(self, device: int) -> None:
@@ -149,8 +123,7 @@ class CudaStream:
         if code:
             self._prompt.cudaGetLastError()  # else the next call of anybody in this thread would be told of it
             self._prompt.cudaGetErrorString.restype = ctypes.c_char_p
-            message = f"CUDA says: {self._prompt.cudaGetErrorString(code).decode()}"
-            raise RuntimeError(message)
+            raise RuntimeError(f"CUDA says: {self._prompt.cudaGetErrorString(code).decode()}")
 
 
 def page_locked_or_not(shape: Sequence[int], dtype: np.dtype[Any], device: int) -> NDArray[Any]:

@@ -3,13 +3,8 @@
 The layout is that of the System V ABI (elf(5)); of its kinds only the one of today's Linux machines is read.
 """
 
-from __future__ import annotations
-
 import struct
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 _MAGIC = b"\x7fELF\x02\x01"
 """64 bits, the lower byte first."""

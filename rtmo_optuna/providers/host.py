@@ -1,18 +1,12 @@
 """The host's processor, with the CPU provider and OpenVINO as rivals: which of them runs a model is a knob."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.providers import cpu, openvino
 from rtmo_optuna.providers.base import Knob, Provider, Untyped, combined
 from rtmo_optuna.types.request import Choice, Dimension, Scope, Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rtmo_optuna.types.subject import Gpu
+from rtmo_optuna.types.subject import Gpu
 
 _RIVALS = {one.name: one for one in (cpu.PROVIDER, openvino.PROVIDER)}
 _WHO = Knob("host_provider", Scope.CALL, tuple(_RIVALS), "who runs the model")

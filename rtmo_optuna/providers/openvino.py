@@ -5,19 +5,13 @@ does not know it. Without a word on the precision it multiplies in bfloat16 wher
 rounding that a model's outputs always bear: here float32 is the default, and the others are choices.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.providers.base import Knob
 from rtmo_optuna.providers.plugin import Plugin
 from rtmo_optuna.types.request import Scope
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 _DEVICE = "CPU"
 

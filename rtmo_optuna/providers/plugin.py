@@ -1,7 +1,5 @@
 """Providers that a package of their own brings as a library, which ONNX Runtime loads once it is told where it lies."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -33,15 +31,13 @@ class Plugin(Provider):
     def load(self, ort: Untyped) -> None:
         """Register the library, once a process; raise UsageError where it is missing or finds no device."""
         if why := self.missing():
-            message = f"The provider {self.name} cannot be used: {why}."
-            raise UsageError(message)
+            raise UsageError(f"The provider {self.name} cannot be used: {why}.")
         if self._devices(ort):
             return
         try:
             ort.register_execution_provider_library(self.name, importlib.import_module(self.module).get_library_path())
         except Exception as error:
-            message = f"ONNX Runtime {ort.__version__} does not load {self.package}: {error}."
-            raise UsageError(message) from error
+            raise UsageError(f"ONNX Runtime {ort.__version__} does not load {self.package}: {error}.") from error
         if not self._devices(ort):
             raise UsageError(self.why_missing(ort))
 

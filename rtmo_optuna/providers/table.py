@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rtmo_optuna.providers.base import Provider
     from rtmo_optuna.types.subject import Gpu
 

@@ -4,20 +4,14 @@ Its options are those of the header that comes with 0.5.0, tensorrt_rtx_provider
 card that it takes: what is known is that an H100 is refused.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.providers import base
 from rtmo_optuna.providers.base import Provider, Untyped, flag
 from rtmo_optuna.providers.plugin import Plugin
 from rtmo_optuna.types.request import Scope
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rtmo_optuna.types.subject import Gpu
+from rtmo_optuna.types.subject import Gpu
 
 _CAPABILITIES = ("8.6", "8.9")
 _NEWEST_LISTED = 12.0

@@ -1,32 +1,23 @@
 """The combinations of a space that a sampler may still propose, and what every sampler of ours shares."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from rtmo_optuna.samplers.gp import Codes
 from rtmo_optuna.space.resolve import settings_of
-from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import Settings, Value
+from rtmo_optuna.types.subject import SearchSpace
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
-
-    from rtmo_optuna.samplers.gp import Codes
-    from rtmo_optuna.types.request import Value
-    from rtmo_optuna.types.subject import SearchSpace
-
-    Params: TypeAlias = dict[str, Value]
+Params: TypeAlias = dict[str, Value]
 
 _TRIES = 50
 
@@ -54,8 +45,7 @@ class Pool:
         """Propose only what has these labels; replaces what was frozen before. Raises ValueError for unknown ones."""
         unknown = [f"{name}={label}" for name, label in params.items() if label not in self.labels.get(name, ())]
         if unknown:
-            message = f"Not of the study's space: {', '.join(unknown)}."
-            raise ValueError(message)
+            raise ValueError(f"Not of the study's space: {', '.join(unknown)}.")
         self.live = {name: [params[name]] if name in params else labels for name, labels in self.labels.items()}
 
     def settings(self, params: Params) -> Settings:
@@ -175,8 +165,7 @@ class OverSpace(BaseSampler):
     ) -> Any:  # noqa: ANN401 - Optuna's signature
         """Refuse: every dimension of the space is sampled jointly."""
         del study, trial, param_distribution
-        message = f"{param_name} is not of the study's space."
-        raise ValueError(message)
+        raise ValueError(f"{param_name} is not of the study's space.")
 
     def taken(self, study: optuna.Study) -> set[Settings]:
         """Return the settings of all trials, running and waiting ones too."""

@@ -1,32 +1,24 @@
 """The sampler for small categorical spaces: a Gaussian process that sees every settings at once."""
 
-from __future__ import annotations
-
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from rtmo_optuna.samplers import gp
-from rtmo_optuna.samplers.candidates import OverSpace
+from rtmo_optuna.samplers.candidates import OverSpace, Params
+from rtmo_optuna.samplers.gp import Codes, Floats
 from rtmo_optuna.space.resolve import params_of
-from rtmo_optuna.types.measurement import Measurement, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
-
-    from rtmo_optuna.samplers.candidates import Params
-    from rtmo_optuna.samplers.gp import Codes, Floats
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.subject import SearchSpace
+from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.subject import SearchSpace
 
 ENUMERATED = 20_000
 _DRAWN = 4_000
@@ -162,7 +154,5 @@ def _over_report(trials: Sequence[FrozenTrial]) -> list[float]:
 
 def _repeats(trial: FrozenTrial) -> list[float]:
     """Return the log distances of a trial's processes from its value: a leader has two, and it is their mean."""
-    told = trial.user_attrs.get("measurement", {})
-    found = Measurement(Outcome.MEASURED, latency_ns=told.get("latency_ns"), second_ns=told.get("second_ns"))
-    costs = told.get("costs") or found.processes_ns or [1.0]
+    costs = trial.user_attrs.get("measurement", {}).get("costs") or [1.0]
     return [math.log(cost / statistics.fmean(costs)) for cost in costs]

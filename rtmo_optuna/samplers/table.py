@@ -1,24 +1,17 @@
 """The table of samplers."""
 
-from __future__ import annotations
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial
 
-from rtmo_optuna.samplers.candidates import OverSpace, Pool, distributions
+from rtmo_optuna.samplers.candidates import OverSpace, Params, Pool, distributions
 from rtmo_optuna.samplers.gp_sampler import HammingGP
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import optuna
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
-
-    from rtmo_optuna.samplers.candidates import Params
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.subject import SearchSpace
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.subject import SearchSpace
 
 __all__ = ["SAMPLERS", "NewTPE", "OverSpace", "distributions"]
 

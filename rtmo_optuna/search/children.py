@@ -1,14 +1,12 @@
 """The runner of a tune: each process is an isolated child on this machine's device."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.child.prefork import ChildPool
@@ -18,16 +16,11 @@ from rtmo_optuna.machine.host import PROCESSOR, device_lock
 from rtmo_optuna.scratch import check_kept
 from rtmo_optuna.search.decide import judge, noise
 from rtmo_optuna.search.decide.budget import Clock
-from rtmo_optuna.search.runner import Observed
+from rtmo_optuna.search.runner import Observed, OnWindow, Rules
 from rtmo_optuna.types.measurement import GateMode, Measurement, Outcome, Window
 from rtmo_optuna.types.request import BenchmarkRequest, SessionSpec, Settings
 from rtmo_optuna.types.study import Note, Observer, WindowDone
 from rtmo_optuna.types.subject import Gpu, GpuState
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.search.runner import OnWindow, Rules
 
 _LONG_S = 10.0
 
@@ -77,30 +70,29 @@ class ChildRunner:
         not end, that is how fast this GPU is until it recovers, and no reason to give up a trial. What may be an
         accident is tried once more.
         """
-        measurement = self._cooled(settings, rules, log, prune_above_ns, on_window)
+        once = partial(self._once, settings, rules, log, on_window)
+        measurement = self._cooled(once, prune_above_ns)
         died = measurement.accident or (settings == self.fixed and judge.died(measurement))
         if died and self.clock() < self.until:
             text = f"{measurement.why.rstrip('.')}, which need not be the settings' fault: one more try."
             self.observer(Note(text, warning=True))
-            measurement = self._cooled(settings, rules, log, prune_above_ns, on_window)
+            measurement = self._cooled(once, prune_above_ns)
         return measurement
 
-    def _cooled(
-        self, settings: Settings, rules: Rules, log: Path, prune_above_ns: float | None, on_window: OnWindow
-    ) -> Measurement:
+    def _cooled(self, once: Callable[[float | None], Measurement], prune_above_ns: float | None) -> Measurement:
         """Run one process, again where the GPU held itself back."""
         for pause_s in (0.0, *self.cooling_s):
             time.sleep(pause_s)
-            measurement = self._once(settings, rules, log, prune_above_ns, on_window)
+            measurement = once(prune_above_ns)
             if measurement.outcome is not Outcome.INTERRUPTED:
                 return measurement
         self.seen.hot = True
         text = f"{measurement.reason} Waiting did not help, so the GPU is measured as it is."
         self.observer(Note(text, warning=True))
-        return self._once(settings, rules, log, None, on_window)
+        return once(None)
 
     def _once(
-        self, settings: Settings, rules: Rules, log: Path, prune_above_ns: float | None, on_window: OnWindow
+        self, settings: Settings, rules: Rules, log: Path, on_window: OnWindow, prune_above_ns: float | None
     ) -> Measurement:
         self.check()
         asked, seen = self.clock(), self.seen

@@ -1,10 +1,8 @@
 """Race and confirmation run for real: fresh processes in blocks and pairs, each kept at once, so that both resume."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.search.decide import confirm, judge, noise, race, screening
@@ -12,16 +10,11 @@ from rtmo_optuna.search.decide.budget import Deadline, least_processes, pairs_sh
 from rtmo_optuna.search.decide.race import RaceRules
 from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.search.simplifier import Plainer
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import LEAST_PAIRS, Claim, Decided, FinalsRecord, Noise, Purpose, Reading
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, Origin
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.study import TrialRecord
+from rtmo_optuna.types.study import Note, Origin, TrialRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +33,9 @@ class FinalsState(FinalsRecord):
 
 
 def held_finals(study: Study) -> FinalsState | None:
-    """Return what race and confirmation left; None before them, or where an older version of this program kept them."""
+    """Return what race and confirmation left; None before them."""
     held = study.get("finals")
-    try:
-        kept = decode(FinalsState, held) if held else None
-    except (TypeError, ValueError, KeyError):
-        return None
-    return None if kept and kept.over and not kept.ended else kept
+    return decode(FinalsState, held) if held else None
 
 
 def kept_finals(study: Study) -> FinalsState | None:
@@ -65,12 +54,12 @@ def noise_of(study: Study, finals: FinalsState | None = None) -> Noise:
         if process.cost is not None:
             values.setdefault(process.settings, []).append(process.cost)
     baseline = [process.windows_ms for process in study.baseline if len(process.windows_ms) > 1]
-    between = noise.between(values)
+    between = noise.spread(values.values())
     everything = [p.windows_ms for p in study.processes] + [t.measurement.windows_ns for t in study.trials if t.run]
     told = [how for windows in everything if (how := noise.unsteady(windows)) is not None]
     return Noise(
         between=between,
-        within=noise.within(baseline),
+        within=noise.spread(baseline),
         noisy=noise.noisy(between),
         found=None if between is None else confirm.detectable(between, pairs=_pairs(finals)),
         judged=len(told),
@@ -131,7 +120,7 @@ class Finals:
         rivals = tuple(rival for rival in dict.fromkeys((default, kept.incumbent)) if not self.study.failed(rival))
         state = self._race(kept.rules, least_pairs(self.study, self.incumbent, searched=True))
         winner = self._plain(kept, state)
-        if kept.winner not in {None, winner}:  # another version's race, or a screening that went on: no pair fits
+        if kept.winner not in {None, winner}:  # after a screening that went on: no pair fits
             self.study.forget(Purpose.CONFIRMATION)
             kept = replace(kept, pairs=None, claims=())
         kept = replace(kept, blocks=state.blocks, raced=state.winner, winner=winner)

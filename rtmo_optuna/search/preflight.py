@@ -1,25 +1,18 @@
 """What must be known of the host before the search: its noise, and how far the default's outputs are from the CPU's."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.search.decide import judge, noise
 from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.finals import noise_of
-from rtmo_optuna.search.runner import Conditions, Processes, Rules, conditions_of, recorded
+from rtmo_optuna.search.runner import Conditions, Observed, Processes, Rules, Runner, conditions_of, recorded
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import ProcessRecord, Purpose
 from rtmo_optuna.types.measurement import Measurement
-from rtmo_optuna.types.study import Note
-
-if TYPE_CHECKING:
-    from rtmo_optuna.search.runner import Observed, Runner
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.study import Observer
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Note, Observer
 
 CLEARLY = 0.05
 """Where plain processes differ by more, three of them tell that the host is noisy: more of them would tell no more."""
@@ -52,11 +45,10 @@ def first_process(runner: Runner, rules: Rules, default: Settings) -> tuple[Proc
     found = recorded(runner, replace(rules, measuring=longer), Purpose.BASELINE, 0, default, prune_above_ns=slot_ns)
     latency_ns = found[1].latency_ns or 0.0
     if latency_ns > slot_ns:
-        message = (
+        raise UsageError(
             f"The model cannot keep {measuring.rate_hz:g} calls a second: with the default settings a call takes "
             f"{latency_ns / 1e6:.3g} ms, so that it reaches {1e9 / latency_ns:.3g}. Give a lower rate, or none."
         )
-        raise UsageError(message)
     return found
 
 
@@ -98,7 +90,7 @@ class Preflight:
     def _steadier_pinned(self) -> bool:
         """Run the default settings, and return whether the study's windows are to run on quiet cores."""
         plain = self._baseline(Purpose.BASELINE)
-        if not self._pinnable or not noise.noisy(noise.spread_of(plain)) or self._late():
+        if not self._pinnable or not noise.noisy(noise.spread([plain])) or self._late():
             return False
         return judge.steadier(plain, self._baseline(Purpose.PINNED))
 
@@ -129,7 +121,7 @@ class Preflight:
     def _clearly_noisy(self, done: list[ProcessRecord]) -> bool:
         """Whether it is time to try quiet cores."""
         costs = [process.cost for process in done if process.cost is not None]
-        spread = noise.spread_of(costs) if len(costs) >= _ENOUGH else None
+        spread = noise.spread([costs]) if len(costs) >= _ENOUGH else None
         return self._pinnable and spread is not None and spread > CLEARLY
 
     def _process(self, purpose: Purpose, index: int) -> tuple[ProcessRecord, Measurement]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.scratch import scratch
+from rtmo_optuna.search.decide.budget import Clock
 from rtmo_optuna.space.objectives import OBJECTIVES, Objective
 from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import ProcessRecord, Purpose
@@ -16,11 +18,6 @@ from rtmo_optuna.types.measurement import GateRequest, GateResult, Measurement, 
 from rtmo_optuna.types.request import Limits, Measuring, Settings
 from rtmo_optuna.types.study import Observer
 from rtmo_optuna.types.subject import GpuState, StudyDefinition
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.search.decide.budget import Clock
 
 OnWindow: TypeAlias = Callable[[float, int], None]
 """What gets the running median in ms, and the number of windows so far."""

@@ -1,26 +1,20 @@
 """The screening run for real: each knob flipped once, then the test of those that seem to do nothing. It resumes."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.search.decide import equivalence, judge, noise, screening
 from rtmo_optuna.search.decide.budget import Deadline
-from rtmo_optuna.search.decide.equivalence import InertRules, InertTest
+from rtmo_optuna.search.decide.equivalence import InertRules, InertTest, Option
 from rtmo_optuna.search.decide.screening import Level
 from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.space.resolve import params_of, settings_of
 from rtmo_optuna.study.study import Proposal
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Screening
+from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin, TrialRecord
-
-if TYPE_CHECKING:
-    from rtmo_optuna.search.decide.equivalence import Option
-    from rtmo_optuna.types.request import Settings
 
 _APART = 3
 """So far apart are the numbers of blocks of two runs of the program: no default process is beside both."""
@@ -96,7 +90,7 @@ class Screen:
         first, ran = _APART + max((*blocks.values(), *self.study.results(Purpose.LEVEL)), default=-_APART), 0
         for place, flip in enumerate(every, 1):
             self.study.catch_up()
-            if self.study.known(flip.settings) is None and not self.study.under_way(flip.settings):
+            if self.study.known(flip.settings) is None and not self.study.claims.under_way(flip.settings):
                 if ran >= most or self._late(1) or judge.hopeless(self.study.trials):
                     continue
                 block, inside = divmod(ran, screening.AGAIN)
@@ -128,7 +122,7 @@ class Screen:
 
     def _wait_for(self, settings: list[Settings]) -> None:
         """Wait for the trials of `settings` that other drivers have under way."""
-        while any(self.study.known(one) is None and self.study.under_way(one) for one in settings):
+        while any(self.study.known(one) is None and self.study.claims.under_way(one) for one in settings):
             if self._late(1):
                 break
             self.study.crew.wait()
@@ -141,7 +135,7 @@ class Screen:
         one right after the other, so that the host's changes among the flips are no noise of theirs.
         """
         options = screening.candidates(self.study.about.space, effects)
-        spread = noise.spread_of(self._default().costs)
+        spread = noise.spread([self._default().costs])
         if not options or spread is None:
             return (), ""
         each = InertRules().pairs_for(spread)

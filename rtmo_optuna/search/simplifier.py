@@ -1,20 +1,15 @@
 """The race's winner made plain for real: what nothing speaks for is put back, in fresh processes that resume."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.search.decide import confirm, simplify
 from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Origin
-
-if TYPE_CHECKING:
-    from rtmo_optuna.types.request import Settings
 
 
 @dataclass

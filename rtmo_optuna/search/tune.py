@@ -1,12 +1,10 @@
 """A whole tune in order: preflight, search, race and confirmation, each within its share of the time."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rtmo_optuna.search.decide import judge, screening
 from rtmo_optuna.search.decide.budget import Budget, Deadline, enough_minutes
@@ -17,17 +15,11 @@ from rtmo_optuna.search.runner import Conditions, Processes, Rules, Runner, cond
 from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.space.advice import advised
 from rtmo_optuna.space.resolve import size
-from rtmo_optuna.study.study import Study
+from rtmo_optuna.study.study import Proposal, Study
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, Observer, Origin, TrialEnded, TrialStarted
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Proposal
-    from rtmo_optuna.types.study import TrialRecord
+from rtmo_optuna.types.study import Note, Observer, Origin, TrialEnded, TrialRecord, TrialStarted
 
 
 @dataclass
@@ -67,7 +59,7 @@ class Tune:
         try:
             return self._whole()
         finally:
-            self.study.release()
+            self.study.claims.release()
             self.study.crew.leave()
 
     def _whole(self) -> FinalsState | None:
@@ -119,7 +111,7 @@ class Tune:
         while crew.doubtful() and end.left_s:
             self.runner.check()
             crew.wait()
-        self.study.recover()
+        self.study.claims.recover()
 
     def _foretell(self) -> None:
         """See whether the time does for what a claim takes, and say beforehand where it cannot."""
@@ -167,7 +159,7 @@ class Tune:
         """Whether a trial is queued, the next rung of what won elsewhere with it."""
         if rung := next_rung(self.study.about.space, self.study.cost):
             self.study.enqueue(rung, Origin.WON)
-        return self.study.waiting
+        return self.study.claims.waiting
 
     def _run_queued(self, until: Deadline) -> None:
         while self._queued() and not self._late(until) and self._next():
@@ -207,7 +199,7 @@ class Tune:
 
     def _searched(self) -> bool:
         """Whether an earlier run has left nothing to try, by what is known before this one."""
-        return not self.study.waiting and (self.study.exhausted or bool(self._ended()))
+        return not self.study.claims.waiting and (self.study.exhausted or bool(self._ended()))
 
     def _spent(self) -> str:
         """Return why no more trials are to be run at all; empty where there may be."""

@@ -1,26 +1,20 @@
 """What a study may claim, what it exports, and its record with all that it has found."""
 
-from __future__ import annotations
-
 import math
 import statistics
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.codec import decode
 from rtmo_optuna.search.decide import judge
 from rtmo_optuna.search.decide.budget import enough_minutes
 from rtmo_optuna.search.finals import FinalsState, held_finals, noise_of
 from rtmo_optuna.space.resolve import size
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, ProcessRecord, Purpose, Racer, Status
+from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import ENOUGH_TRIED, StudyRecord, Verdict
 from rtmo_optuna.types.subject import GpuState
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.request import Settings
 
 
 def judged(study: Study, finals: FinalsState | None) -> StudyRecord:

@@ -1,26 +1,18 @@
 """The report: its sections in order, and all its files on disk."""
 
-from __future__ import annotations
-
 import glob
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from rtmo_optuna.cache import replacing
 from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.scratch import sweep
-from rtmo_optuna.show.render.blocks import Bullets, Code, Paragraph, Section, charts, filled
+from rtmo_optuna.show.render.blocks import Block, Bullets, Code, Paragraph, Section, charts, filled
 from rtmo_optuna.show.render.chart import Chart
 from rtmo_optuna.show.render.markdown import markdown
 from rtmo_optuna.show.sections import confirmation, knobs, machine, noise, outputs, race, ranking, time, trials, verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.study import StudyRecord
-
+from rtmo_optuna.types.study import StudyRecord
 
 PLOTS = "plots"
 CHARTS = ("confirmation", "race", "history", "ranking", "windows", "knobs", "baseline", "time")

@@ -1,30 +1,20 @@
 """The trials of a study by the study's objective: who stands where, in which unit, against what."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.chart import Role
 from rtmo_optuna.show.words import NBSP, number
-from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.types.findings import Purpose, Status
+from rtmo_optuna.space.objectives import OBJECTIVES, Objective
+from rtmo_optuna.types.findings import ProcessRecord, Purpose, Status
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Origin, TrialRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from rtmo_optuna.space.objectives import Objective
-    from rtmo_optuna.types.findings import ProcessRecord
-    from rtmo_optuna.types.study import StudyRecord
+from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord
 
 _COUNTED = (Outcome.MEASURED, Outcome.PRUNED)
 """Outcomes whose latency tells what the settings do; a pruned run's value rests on fewer windows."""
-
 
 _SOURCES = (
     ("", (Purpose.CONFIRMATION,)),

@@ -1,14 +1,9 @@
 """Numbers and settings as people read them."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from rtmo_optuna.types.request import Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -19,6 +14,8 @@ ROUND_FROM = 9.95
 """The percentage from which decimals are noise."""
 PRECISE_S = 10.0
 """The duration from which decimals are noise."""
+_MOST = 3
+"""Decimals of a ratio at the most: nobody claims less than 1 %."""
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -28,6 +25,23 @@ def number(value: float, digits: int = 3) -> str:
     rounded = float(f"{value:.{digits - 1}e}")
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
     return f"{value:.{decimals}f}".replace("-", MINUS)
+
+
+def _decimals(low: float, high: float) -> int:
+    """Return with how many decimals a ratio with the interval `low` to `high` is to be written.
+
+    That is two significant digits of its uncertainty, half the interval's width; more where an end would else be
+    written as 1 and is not: whether the interval holds 1 is what it is read for.
+    """
+    half = (high - low) / 2
+    wanted = _MOST if half <= 0 else min(_MOST, max(0, 1 - math.floor(math.log10(half))))
+    return next((n for n in range(wanted, _MOST) if all(end == 1 or round(end, n) != 1 for end in (low, high))), _MOST)
+
+
+def written(ratio: float, low: float, high: float) -> tuple[str, str, str]:
+    """Return a ratio and the ends of its interval as text, with the digits that mean something."""
+    places = _decimals(low, high)
+    return f"{ratio:.{places}f}", f"{low:.{places}f}", f"{high:.{places}f}"
 
 
 def change(ratio: float) -> str:

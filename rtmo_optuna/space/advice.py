@@ -3,20 +3,14 @@
 The guide, which is pure data here, was written for ONNX Runtime 1.18 and cuDNN 8.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.providers.cuda import FREE_SHARE
 from rtmo_optuna.space.resolve import params_of, settings_of
-from rtmo_optuna.types.request import Value
-
-if TYPE_CHECKING:
-    from rtmo_optuna.types.request import Choice, Dimension, Settings
-    from rtmo_optuna.types.subject import Gpu, SearchSpace
+from rtmo_optuna.types.request import Choice, Dimension, Settings, Value
+from rtmo_optuna.types.subject import Gpu, SearchSpace
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,13 @@
 """`benchmark_info`: what a tune writes beside the settings, and what is read of it; a person may have edited it."""
 
-from __future__ import annotations
-
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
 
 _SHAPE = re.compile(r"\d{1,12}([x, ]+\d{1,12})*")
 _SIZE = re.compile(r"\d{1,12}")
@@ -92,11 +87,10 @@ def read(held: Mapping[str, Any], path: Path) -> BenchmarkInfo:
 def promised_ms(info: BenchmarkInfo, path: Path) -> float:
     """Return the latency that `info`, in the file `path`, promises; UsageError where it promises none."""
     if info.latency_ms is None:
-        message = (
+        raise UsageError(
             f"The configuration {path} does not say what was promised (benchmark_info with latency_ms beside the "
             f"settings): tune first (rtmo-optuna tune MODEL --config {path})."
         )
-        raise UsageError(message)
     return info.latency_ms
 
 
@@ -119,11 +113,10 @@ def _shape(name: str, written: Any, path: Path) -> tuple[int, ...]:  # noqa: ANN
 def _mapping(info: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
     held = info.get(name) or {}
     if not isinstance(held, Mapping):
-        message = (
+        raise UsageError(
             f"benchmark_info of {path} says {name}: {held}, which is no mapping of names: write {name}: {{x: ...}}, or "
             "leave it out."
         )
-        raise UsageError(message)
     return held
 
 

@@ -1,20 +1,15 @@
 """config.yaml in and out: what it holds, and what is written into it."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import files, values
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.space.yamltext import PROFILES, Document, known_knobs
 from rtmo_optuna.types.request import Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 AUTO = "auto"
 """What stands for the profile of the device at hand."""
@@ -80,20 +75,18 @@ def check_settings(config: ConfigFile, config_path: str = "") -> None:
     """Raise UsageError where `config` holds no settings, since ONNX Runtime's default would run in their place."""
     if config.empty and config.profiles:
         asked = f"no profile {config.profile!r}" if config.profile else "none for this machine, and none beside them"
-        message = (
+        raise UsageError(
             f"The configuration {config.path} holds settings for {', '.join(config.profiles)}, {asked}: name one of "
             f"these as the profile, or tune here (rtmo-optuna tune MODEL --config {config.path} --profile auto)."
         )
-        raise UsageError(message)
     if config.empty:
         where, option, what = (
             (f" under {config_path}", f" --config-path {config_path}", "place") if config_path else ("", "", "file")
         )
-        message = (
+        raise UsageError(
             f"The configuration {config.path} holds no settings{where}: name another {what}, or tune first "
             f"(rtmo-optuna tune MODEL --config {config.path}{option})."
         )
-        raise UsageError(message)
 
 
 def read_info(path: Path, config_path: str = "", *, profile: str = "", device: str = "") -> dict[str, Any]:
@@ -133,11 +126,10 @@ def check_layout(config: ConfigFile, provider: str) -> None:
         settings = {name: knob.choices[place] for name, knob in knob_table(provider).items()}
         written = Document(config.path, text).written(config.target, settings, _SOME_INFO, config.profile)
         if not _is_proven(config, written, settings):
-            message = (
+            raise UsageError(
                 f"{config.path} is laid out too unusually for settings to be written under {config.target}: write it "
                 "as a plain mapping (name: value, a line each), or name another file or --config-path."
             )
-            raise UsageError(message)
 
 
 def _prove(config: ConfigFile, text: str, settings: Mapping[str, Value]) -> None:

@@ -3,15 +3,13 @@
 The head of studies/cuda.yaml describes the format. Names that live higher up, the samplers, are handed in.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -22,13 +20,8 @@ from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.values import advice, nearest, parse_choice, parse_value, shown
 from rtmo_optuna.types.measurement import GateMode, GateRules
-from rtmo_optuna.types.request import Limits, Measuring, Value
+from rtmo_optuna.types.request import Dimension, Limits, Measuring, Value
 from rtmo_optuna.types.subject import StudyDefinition
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from rtmo_optuna.types.request import Dimension
 
 _ALL = "all"
 _CORE = "tag:yaml.org,2002:"
@@ -139,11 +132,10 @@ def find(name_or_path: str) -> Path:
         if path.exists():
             return path
     near = nearest(path.stem, ships)
-    message = (
+    raise UsageError(
         f"There is no study definition {name_or_path!r}: no file can be read there, and those that ship are "
         f"{', '.join(ships)}.{f' Did you mean {near!r}?' if near else ''}"
     )
-    raise UsageError(message)
 
 
 def shipped() -> tuple[Path, ...]:
@@ -161,8 +153,7 @@ class _Reader:
         try:
             data = read_all(path)
         except OSError as error:
-            message = f"The study definition {path} cannot be read: {error.strerror}."
-            raise UsageError(message) from error
+            raise UsageError(f"The study definition {path} cannot be read: {error.strerror}.") from error
         text = decode(path, data)
         try:
             deque(bounded(path, yaml.parse(text, yaml.SafeLoader)), maxlen=0)
@@ -240,8 +231,7 @@ class _Reader:
             try:
                 return field.read(text or "")
             except (ValueError, KeyError) as error:
-                message = f"{name} must be {field.words}, not {shown(text)!r}"
-                raise UsageError(message) from error
+                raise UsageError(f"{name} must be {field.words}, not {shown(text)!r}") from error
 
         return self._value(node, parse)
 

@@ -2,27 +2,29 @@
 
 They are part of every session that the file speaks for, those of trials too. Names are those of 1.31: attributes of
 SessionOptions, keys of onnxruntime_session_options_config_keys.h, and the providers' own. Other keys that the installed
-version knows (see `installed`) are taken as they are written. Left out are those that write files, log, say
-how a model's file is read, or hand over memory, streams and threads of the caller's.
+version knows are taken as they are written: its library holds them as strings. A compiler may build a short one from
+pieces in the code, so that what is not found there need not be unknown; and where the library cannot be read, the table
+is all there is. Left out are those that write files, log, say how a model's file is read, or hand over memory, streams
+and threads of the caller's.
 """
 
-from __future__ import annotations
-
+import contextlib
+import functools
+import importlib.util
+import mmap
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.providers.base import Extra, options
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import Scope, Value
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _NUMBER = re.compile(r"\d{1,19}")
-
-
+_LIBRARY = "capi/onnxruntime_pybind11_state*"
+_KEY = re.compile(rb"\0((?:session|ep|mlas|optimization)\.[a-z][\w.]{3,}[a-z0-9])(?=\0)")
 _PREFIXES = ("session.", "ep.", "mlas.", "optimization.")
 _LEFT_OUT = (
     "ep.context_", "session.collect_", "session.compile_only", "session.debug_", "session.enable_moe_",
@@ -89,5 +91,24 @@ def extra_value(extra: Extra, raw: str) -> Value:
     if extra.kind in {"any", "text"} and raw:
         return raw
     wanted = {"flag": "true or false", "number": "a whole number"}.get(extra.kind, "a text")
-    message = f"{extra.name} cannot be {raw!r}: it must be {wanted}"
-    raise UsageError(message)
+    raise UsageError(f"{extra.name} cannot be {raw!r}: it must be {wanted}")
+
+
+@functools.cache
+def installed_entries() -> frozenset[str]:
+    """Return the keys that are in the library of the ONNX Runtime that would be imported; none where there is none."""
+    found = importlib.util.find_spec("onnxruntime")
+    return entries_in(Path(folder) for folder in (found.submodule_search_locations or ())) if found else frozenset()
+
+
+def entries_in(folders: Iterable[Path]) -> frozenset[str]:
+    """Return the keys in the libraries of the packages in `folders`; nothing is loaded."""
+    keys = set[str]()
+    for library in (path for folder in folders for path in folder.glob(_LIBRARY)):
+        with (
+            contextlib.suppress(OSError, ValueError),
+            library.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            keys.update(key.decode() for key in _KEY.findall(content))
+    return frozenset(keys)

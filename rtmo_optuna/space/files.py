@@ -1,7 +1,5 @@
 """Files that the user writes and reads: as UTF-8 text, places in it, and replaced in one step."""
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import glob
@@ -11,16 +9,14 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.scratch import sweep
 from rtmo_optuna.space import inplace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
     RecursionError: "it is nested too deeply",
@@ -30,7 +26,6 @@ NOT_YAML = {  # what PyYAML and ruamel.yaml let through, and why
 
 _BACKUPS = 10
 _STAMP = "%Y%m%d-%H%M%S"
-
 
 _MOST_BYTES = 1 << 20
 _MOST_EVENTS = 20_000
@@ -48,14 +43,12 @@ def read_bytes(path: Path) -> bytes | None:
     """Return what the file `path` holds, None where there is none; raise UsageError where it cannot be read."""
     try:
         if path.exists() and not path.is_file():
-            message = f"{path} is not a file."
-            raise UsageError(message)
+            raise UsageError(f"{path} is not a file.")
         return read_all(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}."
-        raise UsageError(message) from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_all(path: Path) -> bytes:
@@ -63,8 +56,7 @@ def read_all(path: Path) -> bytes:
     with path.open("rb") as file:
         data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        message = f"{path} is larger than {_MOST_BYTES >> 20} MB, too much for settings: name another file."
-        raise UsageError(message)
+        raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MB, too much for settings: name another file.")
     return data
 
 
@@ -89,8 +81,7 @@ def check_writable(path: Path) -> None:
     with _as_usage_error(path):
         real = path.resolve()
         if real.exists() and not os.access(real, os.W_OK):
-            message = f"{path} is read-only: allow writing to it, or name another file."
-            raise UsageError(message)
+            raise UsageError(f"{path} is read-only: allow writing to it, or name another file.")
         _check_name(path, real)
         with tempfile.TemporaryFile(dir=real.parent):
             pass
@@ -125,21 +116,20 @@ def replace(path: Path, old: bytes | None, text: str) -> Path | None:
 
 
 def _put(path: Path, data: bytes, old: bytes | None) -> None:
-    """Put `data` into the file `path`, by a new file that takes its name where such a one can be all that it was."""
+    """Put `data` into the file `path`, by a new file that takes its name where such a one can be all that it was.
+
+    A file that is mounted, or has other names, stays the file that it is.
+    """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         _write_new(fresh, data, private=old is not None)
-        if old is None or (not _stays(path) and _made_alike(fresh, path)):
+        stays = old is not None and (inplace.is_mounted(path) or path.stat().st_nlink > 1)
+        if old is None or (not stays and _made_alike(fresh, path)):
             fresh.replace(path)
         else:
             inplace.rewrite(path, old, data)
     finally:
         fresh.unlink(missing_ok=True)
-
-
-def _stays(path: Path) -> bool:
-    """Whether `path` has to stay the file that it is: it is mounted, or has other names."""
-    return inplace.is_mounted(path) or path.stat().st_nlink > 1
 
 
 def _made_alike(fresh: Path, model: Path) -> bool:
@@ -170,8 +160,7 @@ def _check_name(path: Path, real: Path) -> None:
     """Raise UsageError where the name leaves no room for that of a backup."""
     most = os.pathconf(real.parent, "PC_NAME_MAX") - len(f".bak-{datetime.now(UTC):{_STAMP}}-99")
     if len(os.fsencode(real.name)) > most:
-        message = f"The name of {path} is too long for a backup beside it: give one of at most {most} bytes."
-        raise UsageError(message)
+        raise UsageError(f"The name of {path} is too long for a backup beside it: give one of at most {most} bytes.")
 
 
 @contextlib.contextmanager
@@ -179,8 +168,7 @@ def _as_usage_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{path} cannot be written: {error.strerror}. Name a file in a folder that can be."
-        raise UsageError(message) from error
+        raise UsageError(f"{path} cannot be written: {error.strerror}. Name a file in a folder that can be.") from error
 
 
 def _copy(path: Path, data: bytes) -> Path:

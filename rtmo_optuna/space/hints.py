@@ -4,15 +4,10 @@ Sources: recorded grids (benchmarks/data), and ONNX Runtime's CUDA provider sinc
 (onnxruntime/core/providers/cuda).
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from rtmo_optuna.types.request import ModelFacts, Value
+from rtmo_optuna.types.request import ModelFacts, Value
 
 ANY = "any"
 
@@ -23,7 +18,6 @@ TOGETHER: Mapping[tuple[str, Value], tuple[str, Value]] = {
 
 The screening tries it alone and with that one. (A CUDA graph and its IO binding are one flat choice already.)
 """
-
 
 LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
     ({"provider": "openvino+bf16"}, {"provider": "openvino"}),

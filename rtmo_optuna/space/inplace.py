@@ -1,7 +1,5 @@
 """Files that no other one can take the place of: mounted by themselves, as containers have them, or locked."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import Choice, Dimension, Settings, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rtmo_optuna.providers.base import Knob
 
 

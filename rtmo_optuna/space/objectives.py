@@ -1,7 +1,5 @@
 """The table of objectives: what a study minimises or maximises."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -44,10 +42,6 @@ class Objective:
         return value if self.lower_is_better else 1e3 / value
 
 
-def _milliseconds(value_ns: float | None) -> float | None:
-    return None if value_ns is None else value_ns / 1e6
-
-
 def _startup(measurement: Measurement) -> float | None:
     stages = measurement.stages
     if stages.build_ns is None or stages.first_run_ns is None:
@@ -71,16 +65,8 @@ def _latency_itself(latency_ms: float, _batch: int) -> float:
 OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
-        Objective("latency", "ms", "minimize", lambda m: _milliseconds(m.latency_ns), _latency_itself, paced=True),
-        Objective(
-            "p99",
-            "ms",
-            "minimize",
-            lambda m: _milliseconds(m.quantiles_ns.get("p99")),
-            _latency_itself,
-            662,
-            paced=True,
-        ),
+        Objective("latency", "ms", "minimize", lambda m: m.latency_ms, _latency_itself, paced=True),
+        Objective("p99", "ms", "minimize", lambda m: m.quantile_ms("p99"), _latency_itself, 662, paced=True),
         Objective("throughput", "items/s", "maximize", _throughput, lambda ms, batch: batch * 1e3 / ms),
         Objective("startup", "ms", "minimize", _startup),
         Objective("amortized", "ms", "minimize", _amortized),

@@ -1,24 +1,16 @@
 """From a study definition and a machine to a search space, and between its parameters and settings."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
-from rtmo_optuna.types.request import Dimension, Scope, Settings, Value
-from rtmo_optuna.types.subject import Frozen, SearchSpace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from rtmo_optuna.types.request import ModelFacts
-    from rtmo_optuna.types.subject import Machine, StudyDefinition
+from rtmo_optuna.types.request import Choice, Dimension, ModelFacts, Scope, Settings, Value
+from rtmo_optuna.types.subject import Frozen, Machine, SearchSpace, StudyDefinition
 
 
 def resolve(
@@ -33,7 +25,7 @@ def resolve(
     definition fixes what cannot be had.
     """
     table = dimension_table(definition.provider)
-    obstacle = _Obstacles(definition.provider, machine, model, fixed_shapes=fixed_shapes, real=real)
+    obstacle = _Obstacles(definition.provider, machine, model, fixed_shapes, real)
     left_out: list[Frozen] = []
     dimensions: list[Dimension] = []
     fixed = dict(definition.fixed)
@@ -42,9 +34,9 @@ def resolve(
         raise UsageError(message)
     for name, labels in definition.knobs.items():
         whole = table[name]
+        known = [choice.label for choice in whole.choices]
         wanted = [choice for choice in whole.choices if labels is None or choice.label in labels]
-        if labels is not None:
-            wanted += [replace(whole.choices[0], label=v, values=((name, v),)) for v in labels if not _has(whole, v)]
+        wanted += [Choice(label, ((name, label),)) for label in labels or () if label not in known]
         told = [(choice, obstacle(choice.values)) for choice in wanted]
         possible = [choice for choice, why in told if not why]
         left_out += [Frozen(f"{name}={choice.label}", why) for choice, why in told if why]
@@ -55,11 +47,10 @@ def resolve(
     if not dimensions:
         why = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
         reasons = f" ({why})" if why else ""
-        message = (
+        raise UsageError(
             f"The study definition {definition.name!r} leaves nothing to search on this machine{reasons}: name at "
             "least one knob with two choices that it can hold."
         )
-        raise UsageError(message)
     return SearchSpace(
         provider=definition.provider,
         dimensions=tuple(dimensions),
@@ -72,71 +63,58 @@ _QUANTIZED = re.compile("[Qq]uantize|Integer|^QLinear|NBits$")
 _AMOUNTS = {"cores": "cores ({:g})", "gpu_memory_gb": "GPU memory ({:.1f} GiB)"}
 
 
+@dataclass(frozen=True, slots=True)
 class _Obstacles:
     """Says why this machine or this ONNX Runtime cannot have some values; nothing where it can."""
 
-    def __init__(self, provider: str, machine: Machine, model: ModelFacts, *, fixed_shapes: bool, real: bool) -> None:
-        self._knobs, self._provider = knob_table(provider), PROVIDERS[provider]
-        self._version = model.versions["onnxruntime"]
-        self._installed = tuple(int(part) for part in self._version.split(".")[:2])
-        self._amounts, self._instructions = _amounts(machine), set(machine.instructions)
-        self._options = model.provider_options
-        self._uncapturable = ", ".join(model.uncapturable)
-        self._fixed_shapes = fixed_shapes
-        self._unconvertible = (
-            _unconvertible(model) if real else "never taken on an input that was made up: give --input"
-        )
-
-    def _capture(self, values: Mapping[str, Value]) -> str:
-        """Say why the model cannot be captured in this way."""
-        if not values.get("enable_cuda_graph"):
-            return ""
-        if not self._fixed_shapes:
-            return "a CUDA graph needs fixed shapes: give --shape for every input"
-        if values.get("split_capture"):
-            return "" if self._uncapturable else "all of the model can be captured"
-        return f"a CUDA graph cannot hold {self._uncapturable}" if self._uncapturable else ""
+    provider: str
+    machine: Machine
+    model: ModelFacts
+    fixed_shapes: bool
+    real: bool
 
     def __call__(self, values: Iterable[tuple[str, Value]]) -> str:
         values = tuple(values)
         return self._capture(dict(values)) or next(filter(None, (self._one(*value) for value in values)), "")
 
+    def _capture(self, values: Mapping[str, Value]) -> str:
+        """Say why the model cannot be captured in this way."""
+        uncapturable = ", ".join(self.model.uncapturable)
+        if not values.get("enable_cuda_graph"):
+            return ""
+        if not self.fixed_shapes:
+            return "a CUDA graph needs fixed shapes: give --shape for every input"
+        if values.get("split_capture"):
+            return "" if uncapturable else "all of the model can be captured"
+        return f"a CUDA graph cannot hold {uncapturable}" if uncapturable else ""
+
     def _one(self, name: str, value: Value) -> str:
         """Say why one knob cannot have its value."""
-        knob = self._knobs[name]
-        if (name, value) == ("precision", "float16") and self._unconvertible:
-            return self._unconvertible
-        if knob.since > self._installed:
-            return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {self._version}"
-        if knob.scope is Scope.PROVIDER and self._options and (knob.option or name) not in self._options:
-            return f"ONNX Runtime {self._version} has no such option"
-        if (any_of := knob.instructions.get(value)) and not self._instructions.intersection(any_of):
+        knob, version, gpu = knob_table(self.provider)[name], self.model.versions["onnxruntime"], self.machine.gpu
+        if (name, value) == ("precision", "float16") and (why := self._unconvertible()):
+            return why
+        if knob.since > tuple(int(part) for part in version.split(".")[:2]):
+            return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {version}"
+        options = self.model.provider_options
+        if knob.scope is Scope.PROVIDER and options and (knob.option or name) not in options:
+            return f"ONNX Runtime {version} has no such option"
+        if (any_of := knob.instructions.get(value)) and not set(any_of).intersection(self.machine.instructions):
             return f"needs a processor that has {' or '.join(any_of)}"
-        most = self._amounts.get(knob.ceiling or "", math.inf)
+        amounts = {"cores": self.machine.cores, "gpu_memory_gb": gpu.memory_bytes / 2**30 if gpu else math.inf}
+        most = amounts.get(knob.ceiling or "", math.inf)
         if isinstance(value, int | float) and value > most:
             return f"more than this machine's {_AMOUNTS[knob.ceiling or ''].format(most)}"
-        return self._provider.lacks(name, value)
+        return PROVIDERS[self.provider].lacks(name, value)
 
-
-def _unconvertible(model: ModelFacts) -> str:
-    """Say why a model is left in the types that it has; nothing where it can be converted to float16."""
-    quantized = sorted(filter(_QUANTIZED.search, model.operators))
-    if quantized:
-        return f"the model is quantized ({', '.join(quantized)})"
-    if model.weights and "float32" not in model.weights:
-        return f"the model's weights are {', '.join(model.weights)}, not float32"
-    return ""
-
-
-def _has(dimension: Dimension, label: Value) -> bool:
-    return any(choice.label == label for choice in dimension.choices)
-
-
-def _amounts(machine: Machine) -> dict[str, float]:
-    amounts: dict[str, float] = {"cores": machine.cores}
-    if machine.gpu:
-        amounts["gpu_memory_gb"] = machine.gpu.memory_bytes / 2**30
-    return amounts
+    def _unconvertible(self) -> str:
+        """Say why a model is left in the types that it has; nothing where it can be converted to float16."""
+        if not self.real:
+            return "never taken on an input that was made up: give --input"
+        if quantized := sorted(filter(_QUANTIZED.search, self.model.operators)):
+            return f"the model is quantized ({', '.join(quantized)})"
+        if self.model.weights and "float32" not in self.model.weights:
+            return f"the model's weights are {', '.join(self.model.weights)}, not float32"
+        return ""
 
 
 def settings_of(space: SearchSpace, params: Mapping[str, Value]) -> Settings:

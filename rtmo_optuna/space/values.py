@@ -5,16 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.types.request import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rtmo_optuna.providers.base import Knob
-    from rtmo_optuna.types.request import Value
 
 _WORDS: dict[Value, set[str]] = {
     None: {"none", "null", "0"},
@@ -63,8 +61,7 @@ def parse_choice(name: str, choices: Iterable[Value], raw: object, other: str = 
     for choice in known:
         if text in _spellings(choice):
             return choice
-    message = f"{name} cannot be {shown(raw)!r}. {advice(text, known, other)}"
-    raise UsageError(message)
+    raise UsageError(f"{name} cannot be {shown(raw)!r}. {advice(text, known, other)}")
 
 
 def advice(given: str, known: Iterable[Value], other: str = "") -> str:

@@ -6,25 +6,20 @@ import difflib
 import re
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from ruamel.yaml import YAML, events
 from ruamel.yaml.error import YAMLError
 
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.providers.base import Extra, Knob
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space import files, values
-from rtmo_optuna.space.extras import EXTRAS, extra_of, extra_value, is_entry, is_left_out
-from rtmo_optuna.space.installed import installed_entries
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-    from pathlib import Path
-
-    from rtmo_optuna.providers.base import Extra, Knob
-    from rtmo_optuna.types.request import Value
+from rtmo_optuna.space.extras import EXTRAS, extra_of, extra_value, installed_entries, is_entry, is_left_out
+from rtmo_optuna.types.request import Value
 
 INFO = "benchmark_info"
 PROFILES = "profiles"

@@ -26,7 +26,6 @@ def serve(storage: str, artifacts: str, host: str, port: int) -> None:
     try:
         run_server(storage, host=host, port=port, artifact_store=FileSystemArtifactStore(artifacts))
     except OSError as error:
-        message = (
+        raise UsageError(
             f"The dashboard cannot listen on {host}:{port}: {error.strerror or error}. Name another --port or --host."
-        )
-        raise UsageError(message) from error
+        ) from error

@@ -1,20 +1,15 @@
 """Who else works on a study: drivers on other GPUs and hosts, and which of them does what only one may do."""
 
-from __future__ import annotations
-
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
 
 from rtmo_optuna.study.transaction import forget
 from rtmo_optuna.study.trials import driver, is_dead, is_doubtful
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import optuna
-
-    from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.types.subject import StudyDefinition
 
 LEASE_S = 900.0
 """A driver that was not heard of for so long is gone; see `lease_s`."""

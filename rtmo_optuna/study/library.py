@@ -1,12 +1,12 @@
 """The studies of a storage: create or resume one, load one, list them."""
 
-from __future__ import annotations
-
 import time
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -20,14 +20,7 @@ from rtmo_optuna.study.study import Study
 from rtmo_optuna.study.trials import ran
 from rtmo_optuna.types.study import StudyLine, StudyRecord
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from optuna.storages import RDBStorage
-
 _TRIES, _PAUSE_S = 20, 0.1
-_GONE = ("verdict", "complete", "hostname")
-"""What older versions kept of a study, and of its machine."""
 
 
 def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> Study:
@@ -36,27 +29,18 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     Raises IdentityError with the differences where it is not. `new` starts one beside it, with a number in its name.
     """
     opened = database.open_storage(url, create=True)
-    names = {study.study_name for study in opened.get_all_studies()}
-    name = _free(about.name, names) if new else about.name
-    made = name in names and not _half_made(opened, name)
-    if made:
-        _check_identity(name, _identity(opened, name) or {}, identity)
+    name, made = _place(opened, about.name, identity, new=new)
+    about, objective = replace(about, name=name), OBJECTIVES[about.definition.objective]
     with database.quietly():
         sampler = SAMPLERS[about.definition.sampler](about.space, None)
-    study = optuna.create_study(
-        study_name=name,
-        storage=opened,
-        sampler=sampler,
-        direction=OBJECTIVES[about.definition.objective].direction,
-        load_if_exists=True,
-    )
-    if not made:
-        objective = OBJECTIVES[about.definition.objective]
-        with database.quietly():
+        study = optuna.create_study(
+            study_name=name, storage=opened, sampler=sampler, direction=objective.direction, load_if_exists=True
+        )
+        if not made:
             study.set_metric_names([f"{objective.name} [{objective.unit}]"])
-        study.set_user_attr("about", encode(replace(about, name=name)))
-        study.set_user_attr("identity", dict(identity))
-    return Study(study, opened, url, replace(about, name=name))
+            study.set_user_attr("about", encode(about))
+            study.set_user_attr("identity", dict(identity))
+    return Study(study, opened, url, about)
 
 
 def foresee(url: str, name: str, identity: Mapping[str, str], *, new: bool) -> str:
@@ -64,30 +48,33 @@ def foresee(url: str, name: str, identity: Mapping[str, str], *, new: bool) -> s
 
     Raises IdentityError as it would, and UsageError where the storage does not open.
     """
-    file = database.sqlite_file(database.url_of(url))
-    if file and not file.exists():
-        return name
-    opened = database.open_storage(url, create=False)
+    opened = _existing(url)
+    return _place(opened, name, identity, new=new)[0] if opened else name
+
+
+def _place(opened: RDBStorage, name: str, identity: Mapping[str, str], *, new: bool) -> tuple[str, bool]:
+    """Return the name of the study, with a number where a `new` one has to have one, and whether it is there, whole."""
     names = {study.study_name for study in opened.get_all_studies()}
     if new:
-        return _free(name, names)
-    if name in names and not _half_made(opened, name):
+        free = (name, *(f"{name}-{number}" for number in range(2, len(names) + 3)))
+        return next(one for one in free if one not in names), False
+    made = name in names and not _half_made(opened, name)
+    if made:
         _check_identity(name, _identity(opened, name) or {}, identity)
-    return name
+    return name, made
 
 
-def _free(name: str, names: Collection[str]) -> str:
-    """Return `name`, with a number where it is one of `names`."""
-    return next(n for n in (name, *(f"{name}-{k}" for k in range(2, len(names) + 3))) if n not in names)
+def _existing(url: str) -> RDBStorage | None:
+    """Return the open storage; None where it is a file that is not there yet."""
+    file = database.sqlite_file(database.url_of(url))
+    return None if file and not file.exists() else database.open_storage(url, create=False)
 
 
 def has_study(url: str, name: str) -> bool:
     """Whether the storage holds a study of that name; nothing is made where there is no storage yet."""
-    file = database.sqlite_file(database.url_of(url))
-    if file and not file.exists():
-        return False
-    opened = database.open_storage(url, create=False)
-    return name in {study.study_name for study in opened.get_all_studies()} and not _half_made(opened, name)
+    opened = _existing(url)
+    names = {study.study_name for study in opened.get_all_studies()} if opened else set()
+    return opened is not None and name in names and not _half_made(opened, name)
 
 
 def load_study(url: str, name: str) -> Study:
@@ -96,10 +83,9 @@ def load_study(url: str, name: str) -> Study:
     studies = {study.study_name: study for study in opened.get_all_studies()}
     if name not in studies or not _is_ours(studies[name].user_attrs.get("about")):
         known = ", ".join(sorted(studies)) or "none"
-        message = f"There is no study {name!r} in {without_password(url)}; there are: {known}."
-        raise UsageError(message)
+        raise UsageError(f"There is no study {name!r} in {without_password(url)}; there are: {known}.")
     try:
-        about = decode(StudyRecord, _without_gone(studies[name].user_attrs["about"]))
+        about = decode(StudyRecord, studies[name].user_attrs["about"])
     except (TypeError, ValueError, KeyError) as error:
         message = f"The study {name!r} was kept by another version of this program ({error}): begin a new one (--new)."
         raise UsageError(message) from error
@@ -109,11 +95,6 @@ def load_study(url: str, name: str) -> Study:
 def _is_ours(about: object) -> TypeGuard[dict[str, Any]]:
     """Whether that is what a study of this program says of itself: others keep studies in the same database."""
     return isinstance(about, dict) and about.keys() >= {"definition", "machine", "model_path"}
-
-
-def _without_gone(held: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {what: value for what, value in held.items() if what not in _GONE}
-    return plain | {"machine": {what: value for what, value in plain["machine"].items() if what not in _GONE}}
 
 
 def list_studies(url: str) -> tuple[StudyLine, ...]:
@@ -160,7 +141,6 @@ def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) 
         if held.get(what) != now.get(what)
     ]
     if differences:
-        message = f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(
-            differences
+        raise IdentityError(
+            f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(differences)
         )
-        raise IdentityError(message)

@@ -1,14 +1,16 @@
 """The queue of a study, and which of its trials has which settings."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from optuna.trial import Trial, TrialState, create_trial
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from rtmo_optuna.codec import encode
-from rtmo_optuna.samplers.candidates import ToldSettings
+from rtmo_optuna.samplers.candidates import Params, ToldSettings
 from rtmo_optuna.samplers.table import distributions
 from rtmo_optuna.space.resolve import params_of, settings_of
 from rtmo_optuna.study import transaction
@@ -16,20 +18,10 @@ from rtmo_optuna.study.storage import GRACE_S
 from rtmo_optuna.study.trials import LEFT_TO, driver, drop_files
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.subject import SearchSpace
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import optuna
-    from optuna.artifacts import FileSystemArtifactStore
-    from optuna.storages import RDBStorage
-    from optuna.trial import FrozenTrial
-
-    from rtmo_optuna.samplers.candidates import Params
-    from rtmo_optuna.types.study import Origin
-    from rtmo_optuna.types.subject import SearchSpace
-
-    HasGone = Callable[[Mapping[str, Any]], bool]
+HasGone = Callable[[Mapping[str, Any]], bool]
 
 
 class Claims:

@@ -1,7 +1,5 @@
 """A database that fails for a while is waited for; what fails for good ends in one sentence."""
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable
@@ -64,23 +62,19 @@ class Patience:
         pause_s, told = FIRST_S, False
         while True:
             if self._file_id != _file_id(self.file):
-                message = f"The database {self.file} was removed or replaced while it was in use."
-                raise LostError(message)
+                raise LostError(f"The database {self.file} was removed or replaced while it was in use.")
             try:
                 return attempt()
             except KeyError as error:
-                message = f"The study was deleted from {self.shown} while it was in use."
-                raise LostError(message) from error
+                raise LostError(f"The study was deleted from {self.shown} while it was in use.") from error
             except (StorageInternalError, SQLAlchemyError) as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
                 said = str(getattr(cause, "orig", None) or cause).split("(Background on this error")[0]
                 reason = " ".join(said.split()).rstrip(".")
                 if not self._passes(cause, reason):
-                    message = f"The database {self.shown} cannot be used any more: {reason}."
-                    raise LostError(message) from error
+                    raise LostError(f"The database {self.shown} cannot be used any more: {reason}.") from error
                 if time.monotonic() + pause_s > self.until:
-                    message = f"The database {self.shown} did not come back in time: {reason}."
-                    raise LostError(message) from error
+                    raise LostError(f"The database {self.shown} did not come back in time: {reason}.") from error
             if not told:
                 self.tell(f"Waiting for the database, up to {self.until - time.monotonic():.0f} s: {reason}.")
             told = True

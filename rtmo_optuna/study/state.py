@@ -1,18 +1,14 @@
 """What is kept with a study beside its trials: processes, and what each part of a tune has found."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+import optuna
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.study import transaction
 from rtmo_optuna.study.drivers import LEASE_S, Crew
 from rtmo_optuna.types.findings import ProcessRecord, Purpose, Screening
-
-if TYPE_CHECKING:
-    import optuna
-
-    from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import Settings
 
 _PROCESS = "process "
 

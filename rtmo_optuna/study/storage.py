@@ -1,13 +1,12 @@
 """Opening the database that studies live in."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
@@ -18,12 +17,8 @@ from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, 
 from rtmo_optuna.display import without_password, without_secrets
 from rtmo_optuna.errors import LostError, UsageError
 from rtmo_optuna.space.values import advice, nearest
-from rtmo_optuna.study import transaction
 from rtmo_optuna.study.retries import Patience, PatientStorage
 from rtmo_optuna.types.study import DEFAULT_STORAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HEARTBEAT_S = 60
 GRACE_S = 1800
@@ -74,10 +69,9 @@ def sqlite_file(url: str) -> Path | None:
     if parsed.get_backend_name() != "sqlite":
         return None
     if parsed.database in {None, "", ":memory:"}:
-        message = (
+        raise UsageError(
             f"--storage cannot be {without_password(url)!r}, which names no file: give one, as in {DEFAULT_STORAGE}."
         )
-        raise UsageError(message)
     return Path(str(parsed.database).removeprefix("file:"))
 
 
@@ -108,10 +102,8 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         if file:
             _lock_early(opened)
         opened.patience = Patience(shown, file)
-        _hide_passwords(opened)
     except LostError as error:
-        message = f"{error} Check --storage."
-        raise UsageError(message) from error
+        raise UsageError(f"{error} Check --storage.") from error
     except ImportError as error:
         missing = getattr(error.__cause__, "name", None) or "for its database"
         message = f"The storage {shown} needs the Python package {missing}, which is not installed; pip install it."
@@ -121,16 +113,6 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         message = f"The storage {shown} does not open: {without_secrets(reason, storage)}"
         raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
     return opened
-
-
-def _hide_passwords(opened: PatientStorage) -> None:
-    """Hide the passwords of storages' URLs that older versions of this program kept with their studies."""
-
-    def hidden(about: Any) -> Any:  # noqa: ANN401 - JSON
-        told = isinstance(about, dict) and isinstance(about.get("storage"), str)
-        return {**about, "storage": without_password(about["storage"])} if told else about
-
-    transaction.rewrite(opened, "about", hidden)
 
 
 def _opened(url: str) -> PatientStorage:

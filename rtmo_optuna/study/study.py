@@ -1,22 +1,24 @@
 """One Optuna study: create or resume, ask, report, tell, artifacts."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import optuna
 from optuna.artifacts import upload_artifact
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from rtmo_optuna.codec import encode
 from rtmo_optuna.display import fenced, visible
+from rtmo_optuna.samplers.candidates import OverSpace, Params
 from rtmo_optuna.scratch import scratch
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of
@@ -30,14 +32,6 @@ from rtmo_optuna.study.trials import RAN, keep_files, trial_record
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Dimension, Settings
 from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from optuna.storages import RDBStorage
-
-    from rtmo_optuna.samplers.candidates import OverSpace, Params
 
 _BEAT_S = 30.0
 _UNCOUNTED = {Origin.ADVICE, Origin.WON, Origin.PLAINER, Origin.PLAIN, Origin.SCREENING}
@@ -59,6 +53,7 @@ class Study(Kept):
     """A study of one identity: asks for settings never tried, keeps what was measured.
 
     Attributes:
+        claims: The queue, and which trial has which settings.
         clock: What tells how long trials take, in seconds.
     """
 
@@ -72,7 +67,7 @@ class Study(Kept):
         self.clock: Callable[[], float] = time.monotonic
         self.patience = patience_of(opened)
         self.objective = OBJECTIVES[about.definition.objective]
-        self._claims = Claims(study, opened, self._store, about.space, self.crew.has_gone)
+        self.claims = Claims(study, opened, self._store, about.space, self.crew.has_gone)
         self.live = about.space
 
     def refresh(self) -> None:
@@ -84,7 +79,7 @@ class Study(Kept):
 
     def catch_up(self) -> None:
         """Take over what other drivers have found, their trials and what does nothing here, or left when they died."""
-        self.recover()
+        self.claims.recover()
         if self.crew.others():
             self.refresh()
             self.leave_out_inert()
@@ -110,12 +105,8 @@ class Study(Kept):
 
     def costs(self, trial: TrialRecord) -> list[float]:
         """Return the costs of the trial's processes: one, two where it took the lead, none where it has no figure."""
-        cost, found = self.objective.cost(trial.measurement), trial.measurement
-        if found.costs:
-            return list(found.costs)
-        if cost is None or not found.latency_ns:
-            return [] if cost is None else [cost]
-        return [cost * process_ns / found.latency_ns for process_ns in found.processes_ns]
+        cost = self.objective.cost(trial.measurement)
+        return list(trial.measurement.costs) or ([] if cost is None else [cost])
 
     def cost(self, settings: Settings) -> float | None:
         """Return what `settings` cost: None where no trial ran them, infinite where it failed or was given up."""
@@ -147,10 +138,6 @@ class Study(Kept):
         known = self._known.get(settings)
         return known is not None and known.measurement.outcome is Outcome.FAILED
 
-    def under_way(self, settings: Settings) -> bool:
-        """Whether a trial of `settings` is running, of another driver's."""
-        return self._claims.under_way(settings)
-
     def _runs(self) -> int:
         return sum(trial.run > 0 for trial in self._trials.values())
 
@@ -167,11 +154,6 @@ class Study(Kept):
         return sum(trial.run > 0 and trial.origin is not Origin.PLAIN for trial in self._trials.values())
 
     @property
-    def waiting(self) -> bool:
-        """Whether a trial is queued."""
-        return self._claims.waiting
-
-    @property
     def exhausted(self) -> bool:
         """Whether all that may be proposed was tried, or is under way."""
         return self._untried() is None
@@ -184,8 +166,8 @@ class Study(Kept):
 
     def enqueue(self, settings: Settings, origin: Origin) -> None:
         """Have `settings` tried next, unless they were tried, are under way or wait; they may lie outside the space."""
-        if settings not in self._claims.taken():
-            self._claims.enqueue(settings, origin)
+        if settings not in self.claims.taken():
+            self.claims.enqueue(settings, origin)
 
     def ask(self) -> Proposal | None:
         """Return settings that were never tried and that no other driver has under way, or None where none are left.
@@ -194,40 +176,40 @@ class Study(Kept):
         was queued is answered from the study, and what another driver had first is left to it.
         """
         self.crew.renew()
-        while self.waiting or self._untried() is not None:
+        while self.claims.waiting or self._untried() is not None:
             begun, date = self.clock(), datetime.now(UTC).isoformat(timespec="seconds")
-            trial = self._claims.take() or self._made()
+            trial = self.claims.take() or self._made()
             if trial is None:
                 continue
             held = trial.user_attrs
             settings, origin = Settings.from_plain(held["settings"]), Origin(held.get("origin", Origin.SAMPLER))
             proposal = Proposal(trial, settings, origin, date, begun, begun)
-            first = self._claims.taken()[settings]
+            first = self.claims.taken()[settings]
             if first == trial.number:
                 return proposal
             self.refresh()
             if known := self._known.get(settings):
                 self._answer(proposal, known)
             else:
-                self._claims.leave(trial, first)
+                self.claims.leave(trial, first)
         return None
 
     def propose(self, settings: Settings, origin: Origin) -> Proposal:
         """Return a new trial of `settings`, which lie in the space and were not tried; the queue does not matter."""
         begun, date = self.clock(), datetime.now(UTC).isoformat(timespec="seconds")
-        trial = self._claims.make(params_of(self.about.space, settings) or {}, origin=origin.value)
+        trial = self.claims.make(params_of(self.about.space, settings) or {}, origin=origin.value)
         return Proposal(trial, settings, origin, date, begun, begun)
 
     def _made(self) -> optuna.Trial | None:
         """Return a new trial of what the sampler proposes, or of the first that is left; None where nothing is."""
         proposed = cast("OverSpace", self._study.sampler).propose(self._study)
-        repeated = settings_of(self.about.space, proposed) in self._claims.taken()
+        repeated = settings_of(self.about.space, proposed) in self.claims.taken()
         params = self._untried() if repeated else proposed
-        return None if params is None else self._claims.make(params)
+        return None if params is None else self.claims.make(params)
 
     def _untried(self) -> Params | None:
         """Return the first of the live space that was not tried, does not wait and is not under way."""
-        taken, every = self._claims.taken(), every_params(self.live)
+        taken, every = self.claims.taken(), every_params(self.live)
         return next((params for params in every if settings_of(self.live, params) not in taken), None)
 
     def _answer(self, proposal: Proposal, known: TrialRecord) -> None:
@@ -249,7 +231,7 @@ class Study(Kept):
         """Tell other drivers that this one is alive, and its trial with it."""
         self.crew.renew()
         if (now := self.clock()) - proposal.beaten > _BEAT_S:
-            self._claims.beat(proposal.trial)
+            self.claims.beat(proposal.trial)
             proposal.beaten = now
 
     def run(self, proposal: Proposal, measure: Callable[[Path], Measurement]) -> TrialRecord:
@@ -298,15 +280,7 @@ class Study(Kept):
 
     def interrupt(self, proposal: Proposal) -> None:
         """Put a trial that was broken off back into the queue."""
-        self._claims.put_back(self._claims.frozen(proposal.trial), outcome=Outcome.INTERRUPTED.value)
-
-    def recover(self) -> int:
-        """Queue again what drivers that died left running; return how many trials that were."""
-        return self._claims.recover()
-
-    def release(self) -> None:
-        """Put back whatever this driver has running: an interruption may come between taking a trial and running it."""
-        self._claims.release()
+        self.claims.put_back(self.claims.frozen(proposal.trial), outcome=Outcome.INTERRUPTED.value)
 
     def conclude(self, note: str) -> None:
         """Keep what the study was about last and put `note` on it."""

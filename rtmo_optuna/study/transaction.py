@@ -1,24 +1,17 @@
 """What belongs together in the database, written in one transaction: a kill leaves all of it, or nothing."""
 
-from __future__ import annotations
-
-import json
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from rtmo_optuna.study.retries import patient
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    import optuna
-    from optuna.trial import FrozenTrial
 
 
 def take(opened: RDBStorage, study_id: int, driver: Mapping[str, Any]) -> int | None:
@@ -60,17 +53,6 @@ def _forget(opened: RDBStorage, study_id: int, names: Iterable[str]) -> None:
     with _create_scoped_session(opened.scoped_session) as session:
         for name in names:
             session.query(models.StudyUserAttributeModel).filter_by(study_id=study_id, key=name).delete()
-
-
-@patient
-def rewrite(opened: RDBStorage, name: str, change: Callable[[Any], Any]) -> None:
-    """Put what `change` makes of it in place of the attribute `name` of all studies, where that differs."""
-    with _create_scoped_session(opened.scoped_session) as session:
-        row: Any
-        for row in session.query(models.StudyUserAttributeModel).filter_by(key=name):
-            held = json.loads(row.value_json)
-            if (changed := change(held)) != held:
-                row.value_json = json.dumps(changed)
 
 
 @patient

@@ -1,31 +1,24 @@
 """What Optuna keeps of a trial: its attributes as a record, its files, and who runs it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from optuna.artifacts import upload_artifact
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.machine.host import process_space, started
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin, TrialRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import optuna
-    from optuna.artifacts import FileSystemArtifactStore
-    from optuna.trial import FrozenTrial
 
 RAN = {Outcome.MEASURED, Outcome.PRUNED, Outcome.FAILED}
 """The outcomes of trials that were really run."""

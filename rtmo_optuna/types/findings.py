@@ -1,7 +1,5 @@
 """What runs beside the trials, and what may be concluded from it: noise, claims, what each knob does."""
 
-from __future__ import annotations
-
 import enum
 import statistics
 from collections.abc import Mapping

@@ -154,7 +154,7 @@ class Measurement:
     windows that were repeated, by reason, `left_out` the calls of the others that ran on a slow core, `missed` the
     slots of a fixed rate that passed while a call ran; `spin_ns` is the shortest spin of the canary. Where there was a
     second process, `latency_ns` and `quantiles_ns` are the mean of both, `second_ns` is the latency in the second and
-    `costs` are what either cost by the study's objective (empty in studies of earlier versions). `notes` say what did
+    `costs` are what either cost by the study's objective. `notes` say what did
     not run as the settings ask. `accident` says that its settings need not be at fault: it was killed from outside, or
     lost before it knew them. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
     """
@@ -189,12 +189,9 @@ class Measurement:
         """The latency in milliseconds."""
         return None if self.latency_ns is None else self.latency_ns / 1e6
 
-    @property
-    def processes_ns(self) -> tuple[float, ...]:
-        """The latency of each process: one, two where there was a second one, none where nothing was measured."""
-        if self.latency_ns is None or self.second_ns is None:
-            return () if self.latency_ns is None else (self.latency_ns,)
-        return 2 * self.latency_ns - self.second_ns, self.second_ns
+    def quantile_ms(self, name: str) -> float | None:
+        """Return a quantile in milliseconds; None where there were too few calls for it."""
+        return self.quantiles_ns[name] / 1e6 if name in self.quantiles_ns else None
 
     @property
     def why(self) -> str:

@@ -1,7 +1,5 @@
 """Which nodes of a model a provider leaves to the host, and what an older opset or another type would change."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field

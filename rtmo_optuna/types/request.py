@@ -81,7 +81,7 @@ class Settings:
 
 
 def _shown(value: Value) -> str:
-    return {True: "1", False: "0", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+    return "none" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +114,6 @@ class ModelFacts:
     uncapturable: Mapping[str, int] = field(default_factory=dict)
     widths: tuple[int, ...] = ()
     weights: tuple[str, ...] = ()
-
-    @property
-    def suppresses(self) -> bool:
-        """Whether speed depends on how many boxes the input yields."""
-        return "NonMaxSuppression" in self.operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +172,7 @@ class BenchmarkRequest:
     """One isolated session benchmark.
 
     `pin` has the child choose a quiet core for each window, against the shortest spin that the study has seen. `gate`
-    is an encoded `records.GateRequest`, empty where outputs are not compared: a child reads it after its first run.
+    is an encoded `GateRequest`, empty where outputs are not compared: a child reads it after its first run.
     """
 
     session: SessionSpec

@@ -1,30 +1,14 @@
 """Every type that flows through the program: frozen, slotted, units in names, no behaviour beyond derived values."""
 
-from __future__ import annotations
-
 import enum
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from rtmo_optuna.types.findings import (
-    Claim,
-    Decided,
-    FinalsRecord,
-    Noise,
-    ProcessRecord,
-    Purpose,
-    Screening,
-    Status,
-)
-from rtmo_optuna.types.measurement import (
-    Measurement,
-)
-from rtmo_optuna.types.request import (
-    ModelFacts,
-    Settings,
-)
+from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, Noise, ProcessRecord, Purpose, Screening, Status
+from rtmo_optuna.types.measurement import Measurement
+from rtmo_optuna.types.request import ModelFacts, Settings
 from rtmo_optuna.types.subject import GpuState, InputFacts, Machine, SearchSpace, StudyDefinition
 
 DEFAULT_STORAGE = "sqlite:///studies/studies.db"

@@ -1,7 +1,5 @@
 """What a study is about: its inputs, the machine, what is searched and by which rules."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field

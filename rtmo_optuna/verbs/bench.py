@@ -195,9 +195,7 @@ def _duel(duel: _Duel, outputs: str) -> Comparison:
     try:
         duel.run()
     except (LostError, OSError) as error:
-        why = lost_file(error) if isinstance(error, OSError) else str(error)
-        message = f"{why} Until then, {first}: {_sentence(duel.told)}"
-        raise LostError(message) from error
+        raise LostError(f"{lost_file(error)} Until then, {first}: {_sentence(duel.told)}") from error
     told, (low, high) = duel.told, duel.told.interval or (None, None)
     verdict = "no proven difference" if told.decided is Decided.UNPROVEN else told.decided.value
     return Comparison(

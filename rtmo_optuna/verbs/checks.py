@@ -46,11 +46,10 @@ def check_name(study: str | None) -> None:
 def check_profile(profile: str, device: str) -> None:
     """Refuse a profile that is not that of the device at hand: what is measured here says nothing of another one."""
     if profile not in {"", configfile.AUTO, device}:
-        message = (
+        raise UsageError(
             f"The profile {profile!r} is for another device than the one at hand, {device}: tune it there, or say "
             "--profile auto here."
         )
-        raise UsageError(message)
 
 
 def check_length(name: str, *, given: bool) -> None:

@@ -1,10 +1,8 @@
 """Is this machine fit to run and measure a model: the verb `doctor`."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rtmo_optuna.child import measure
 from rtmo_optuna.child.protocol import InstalledRequest, PlacementRequest, ReferenceRequest
@@ -17,13 +15,8 @@ from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.providers.table import PROVIDERS, REFERENCE, automatic
 from rtmo_optuna.scratch import scratch
 from rtmo_optuna.types.request import Limits, SessionSpec
-from rtmo_optuna.types.study import Note
+from rtmo_optuna.types.study import Note, Observer
 from rtmo_optuna.verbs.checks import check_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.types.study import Observer
 
 _CUDA = "cuda"
 _COLOURS = re.compile("\\x1b\\[[0-9;]*m")

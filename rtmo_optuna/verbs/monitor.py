@@ -1,14 +1,11 @@
 """Is what was shipped still as fast as promised: the verb `monitor`."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.errors import NothingMeasuredError, UsageError
 from rtmo_optuna.machine import gpu as gpus
@@ -16,31 +13,24 @@ from rtmo_optuna.machine import load
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.scratch import scratch
 from rtmo_optuna.search.decide import noise, slower
-from rtmo_optuna.search.runner import recorded
+from rtmo_optuna.search.runner import Observed, Runner, recorded
 from rtmo_optuna.show.sections.machine import held_down
 from rtmo_optuna.show.words import percent
 from rtmo_optuna.space import benchmark_info, configfile
+from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import GateMode
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note
+from rtmo_optuna.types.study import Note, Observer
 from rtmo_optuna.types.subject import GpuState
 from rtmo_optuna.verbs.circumstances import held_info, with_tuned_shapes
-from rtmo_optuna.verbs.prepare import plan, runner_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rtmo_optuna.search.runner import Observed, Runner
-    from rtmo_optuna.space.benchmark_info import BenchmarkInfo
-    from rtmo_optuna.types.study import Observer
-    from rtmo_optuna.verbs.prepare import Plan, TuneOptions
+from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan, runner_of
 
 THRESHOLD = 0.10
 _FAILURES = 3
 _NAMED = 3
 _SLOWER_CLOCK = 0.97
-"""A clock under this share of the promised one is a cause: quiet GPUs repeat theirs within 1 %."""
+"""A clock under this share of the promised one is told as a cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +78,7 @@ def check(options: TuneOptions, observer: Observer, threshold: float = THRESHOLD
     settings cannot be run.
     """
     if not options.config.exists():
-        message = f"The configuration {options.config} does not exist: name another, or tune first."
-        raise UsageError(message)
+        raise UsageError(f"The configuration {options.config} does not exist: name another, or tune first.")
     info = benchmark_info.read(held_info(options), options.config)
     promised_ms = benchmark_info.promised_ms(info, options.config)
     wanted = replace(
@@ -154,8 +143,7 @@ def _latencies(
         if record.cost is None or record.latency_ms is None:
             failed += 1
             if failed == _FAILURES or not latencies:
-                message = f"{settings} cannot be run: {measurement.why}"
-                raise NothingMeasuredError(message)
+                raise NothingMeasuredError(f"{settings} cannot be run: {measurement.why}")
             continue
         latencies.append(record.latency_ms)
         observer(Note(f"process {len(latencies)}: {record.latency_ms:.3f} ms, {promised_ms:.3f} ms promised"))

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.digits import written
 from rtmo_optuna.errors import LostError, NothingMeasuredError, TunerError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.scratch import lost_file, scratch, sweep_scratch
@@ -20,7 +19,7 @@ from rtmo_optuna.search.verdict import judged
 from rtmo_optuna.show import report as show
 from rtmo_optuna.show.scores import exported
 from rtmo_optuna.show.sections.verdict import sentence
-from rtmo_optuna.show.words import count
+from rtmo_optuna.show.words import count, written
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import knob_table
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from rtmo_optuna.types.measurement import Measurement
     from rtmo_optuna.types.request import Settings, Value
     from rtmo_optuna.types.study import Observer
-
 
 BASELINE = 6
 QUICK_BASELINE = 3
@@ -128,7 +126,7 @@ def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
 
 
 def _greet(study: Study, observer: Observer) -> None:
-    lost = study.recover()
+    lost = study.claims.recover()
     if lost:
         observer(Note(f"{count(lost, 'trial')} of a run that died will run again."))
     if study.runs:
@@ -177,7 +175,7 @@ def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
     The settings are in it, and in the sentence where they were proven, since nothing is exported then.
     """
     study.let_go()
-    text = lost_file(error) if isinstance(error, OSError) else str(error)
+    text = lost_file(error)
     record = judged(study, kept_finals(study))
     best = record.verdict.best
     if best:

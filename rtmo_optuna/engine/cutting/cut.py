@@ -10,6 +10,7 @@ is handed over that a dynamic one does not need as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,16 +19,13 @@ from typing import TYPE_CHECKING
 from rtmo_optuna.engine.cutting import store
 from rtmo_optuna.engine.cutting.pieces import INLINE_BYTES, Piece, make_piece, save_piece
 from rtmo_optuna.engine.cutting.rows import fix_rows
-from rtmo_optuna.engine.cutting.static import Analysis, analyse, reads
+from rtmo_optuna.engine.cutting.static import Analysis, analyse, needed, reads
+from rtmo_optuna.engine.cutting.store import Parts
 from rtmo_optuna.engine.cutting.tail import divide
 from rtmo_optuna.errors import SettingsRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: TC004 - no codec reads Cut
-
     from onnx import ModelProto, NodeProto, TypeProto
-
-    from rtmo_optuna.engine.cutting.store import Parts
 
 _VERSION = 4
 """Weights of more bytes go to a file beside the piece: an ONNX file cannot hold more than 2 GB."""
@@ -135,27 +133,26 @@ def _divided(path: Path, analysis: Analysis, outputs: Sequence[str]) -> tuple[Pi
     """Return head and tail, and what is handed over."""
     made = {name for node in analysis.static for name in node.output}
     late = [name for name in outputs if name not in made]
-    tail = _needed(analysis.dynamic, late)
+    tail = needed(analysis.dynamic, late)
     if not tail:
         message = f"There is nothing to cut in {path}: at these shapes, nothing forbids capturing it as a whole."
         raise SettingsRefusedError(message)
     used = dict.fromkeys(name for node in tail for name in reads(node))
     used.update(dict.fromkeys(late))
-    used.update(_uses(_needed(analysis.constant, used)))
+    used.update(_uses(needed(analysis.constant, used)))
     passed = [name for node in analysis.static for name in node.output if name in used]
     direct = [name for name in outputs if name in made]
     given = list(dict.fromkeys([*passed, *direct]))
-    head = _needed(analysis.static, given)
+    head = needed(analysis.static, given)
     if not head:
         first = tail[0]
-        message = (
+        raise SettingsRefusedError(
             f"There is nothing to capture in {path}: everything depends on {first.op_type} "
             f"{first.name or first.output[0]!r}, which a CUDA graph cannot hold."
         )
-        raise SettingsRefusedError(message)
-    needed = _uses(head)
+    wanted = _uses(head)
     fed = [name for name in analysis.inputs if name in used]
-    taken = [name for name in analysis.inputs if name in needed]
+    taken = [name for name in analysis.inputs if name in wanted]
     return (
         Piece(head, tuple(taken), tuple(given)),
         Piece(tail, (*passed, *fed), tuple(late)),
@@ -198,7 +195,7 @@ def _divided_again(
 
 def _end(whole: ModelProto, analysis: Analysis, piece: Piece, handed: tuple[str, ...]) -> ModelProto:
     """Return `piece` as a model that takes what it is `handed`, and those of its inputs that it needs."""
-    used = _uses(piece.nodes) | _uses(_needed(analysis.constant, _uses(piece.nodes)))
+    used = _uses(piece.nodes) | _uses(needed(analysis.constant, _uses(piece.nodes)))
     taken = (*handed, *(name for name in piece.inputs if name in used))
     return make_piece(whole, analysis, replace(piece, inputs=taken))
 
@@ -209,16 +206,6 @@ def _inferred(model: ModelProto) -> dict[str, TypeProto]:
 
     graph = shape_inference.infer_shapes(model, data_prop=True).graph
     return {value.name: value.type for value in (*graph.value_info, *graph.output)}
-
-
-def _needed(nodes: Sequence[NodeProto], names: Iterable[str]) -> tuple[NodeProto, ...]:
-    """Return those of `nodes` that `names` are computed with, in order."""
-    wanted, kept = set(names), []
-    for node in reversed(nodes):
-        if not wanted.isdisjoint(node.output):
-            kept.append(node)
-            wanted.update(reads(node))
-    return tuple(reversed(kept))
 
 
 def _uses(nodes: Iterable[NodeProto]) -> dict[str, None]:

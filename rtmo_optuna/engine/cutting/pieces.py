@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.engine.cutting.static import Analysis, reads
+from rtmo_optuna.engine.cutting.static import Analysis, needed, reads
 from rtmo_optuna.engine.cutting.store import copy_bytes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from onnx import ModelProto, NodeProto, TensorProto  # noqa: TC004 - no codec reads Piece
+    from onnx import ModelProto, NodeProto, TensorProto
 
 INLINE_BYTES = 2**30  # a file of protobuf holds at most twice as many
 _SMALL_BYTES = 1024  # such tensors stay in the model, since shapes are computed from them
@@ -34,22 +33,19 @@ def make_piece(model: ModelProto, analysis: Analysis, piece: Piece) -> ModelProt
     from onnx import helper  # noqa: PLC0415 - takes 0.2 s, and benchmarks never need it
 
     declared = {value.name: value for value in model.graph.output}
-    needed = {name for node in piece.nodes for name in reads(node)}.union(piece.outputs)
-    before = []
-    for node in reversed(analysis.constant):
-        if not needed.isdisjoint(node.output):
-            before.append(node)
-            needed.update(reads(node))
+    used = {name for node in piece.nodes for name in reads(node)}.union(piece.outputs)
+    nodes = (*needed(analysis.constant, used), *piece.nodes)
+    used.update(name for node in nodes for name in reads(node))
     graph = helper.make_graph(
-        [*reversed(before), *piece.nodes],
+        nodes,
         model.graph.name,
         [helper.make_value_info(name, analysis.types[name]) for name in piece.inputs],
         [
             helper.make_value_info(name, analysis.types[name]) if name in analysis.types else declared[name]
             for name in piece.outputs
         ],
-        [tensor for name, tensor in analysis.constants.items() if name in needed],
-        sparse_initializer=[sparse for sparse in model.graph.sparse_initializer if sparse.values.name in needed],
+        [tensor for name, tensor in analysis.constants.items() if name in used],
+        sparse_initializer=[sparse for sparse in model.graph.sparse_initializer if sparse.values.name in used],
     )
     result: ModelProto = helper.make_model(
         graph, ir_version=max(model.ir_version, _OLDEST_IR), opset_imports=model.opset_import
@@ -97,8 +93,9 @@ def _move(tensor: TensorProto, base: Path, data: Path) -> None:
     if tensor.data_type == tensor.STRING or _size(tensor) < _SMALL_BYTES:
         _embed(tensor, base)
         return
-    _align(data)
-    start = data.stat().st_size
+    with data.open("ab") as stream:
+        stream.write(bytes(-stream.tell() % _ALIGNMENT))
+        start = stream.tell()
     if tensor.data_location == tensor.EXTERNAL:
         source, offset, length = _source(tensor, base)
         copy_bytes(source, offset, length, data)
@@ -115,11 +112,6 @@ def _move(tensor: TensorProto, base: Path, data: Path) -> None:
     del tensor.external_data[:]
     for key, value in (("location", data.name), ("offset", start), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
-
-
-def _align(data: Path) -> None:
-    with data.open("ab") as stream:
-        stream.write(bytes(-stream.tell() % _ALIGNMENT))
 
 
 def _source(tensor: TensorProto, base: Path) -> tuple[Path, int, int]:

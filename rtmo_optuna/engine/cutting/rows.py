@@ -8,6 +8,7 @@ behind the others and what becomes of them left away: then one number of rows se
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -16,14 +17,11 @@ from typing import TYPE_CHECKING, Any
 from rtmo_optuna.engine.cutting.folding import dimensions
 from rtmo_optuna.engine.cutting.rowwise import RESHAPING, RULES, UNCLEAR, Place, View
 from rtmo_optuna.engine.cutting.static import Analysis, hosted, reads
+from rtmo_optuna.engine.cutting.tail import Division
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence  # noqa: TC004 - no codec reads Rows
-
     from numpy.typing import NDArray
-    from onnx import NodeProto  # noqa: TC004 - as above
-
-    from rtmo_optuna.engine.cutting.tail import Division
+    from onnx import NodeProto
 
 _MOST = 64
 """Rows of one graph: more are done in several turns. As many fit into the small kernels of a tail at no cost."""
@@ -128,8 +126,7 @@ def _axes(few: Sequence[Analysis], handed: Iterable[str]) -> dict[str, Place]:
     one, two = (analysis.types for analysis in few)
     sizes = {_sizes(one[name], two[name]) for name in handed if name in one and name in two} - {None}
     if len(sizes) > 1:
-        message = "what is handed over has different numbers of rows"
-        raise _MixedError(message)
+        raise _MixedError("what is handed over has different numbers of rows")
     rows = next(iter(sizes), None)
     axes = {}
     for name in one.keys() & two.keys():
@@ -137,8 +134,7 @@ def _axes(few: Sequence[Analysis], handed: Iterable[str]) -> dict[str, Place]:
         if before is not None and after is not None and before != after:
             axes[name] = _place(before, after, rows)
     if unclear := next((name for name in handed if axes.get(name, Place(0, 1)).times != 1), None):
-        message = f"the shape of {unclear}, which is handed over, does not follow the number of rows"
-        raise _MixedError(message)
+        raise _MixedError(f"the shape of {unclear}, which is handed over, does not follow the number of rows")
     return axes
 
 
@@ -163,13 +159,11 @@ def _count(analysis: Analysis, handed: Iterable[str], axes: Mapping[str, Place])
     for name in handed:
         shape = dimensions(analysis.types.get(name))
         if shape is None:
-            message = f"the shape of {name}, which is handed over, does not follow from a number of boxes"
-            raise _MixedError(message)
+            raise _MixedError(f"the shape of {name}, which is handed over, does not follow from a number of boxes")
         if name in axes:
             counts.add(shape[axes[name].axis])
     if len(counts) > 1:
-        message = "what is handed over has different numbers of rows"
-        raise _MixedError(message)
+        raise _MixedError("what is handed over has different numbers of rows")
     return max(1, *counts) if counts else 1
 
 
@@ -177,13 +171,11 @@ def _nodes(analysis: Analysis, division: Division, outputs: Sequence[str]) -> tu
     """Return the nodes of `division.finish` that are not computed ahead once the number of rows is fixed."""
     wanted = {name for node in division.finish for name in node.output}
     if late := next((node for node in analysis.dynamic if not wanted.isdisjoint(node.output)), None):
-        message = f"the shapes of {_named(late)} do not follow from the number of rows"
-        raise _MixedError(message)
+        raise _MixedError(f"the shapes of {_named(late)} do not follow from the number of rows")
     nodes = tuple(node for node in analysis.static if not wanted.isdisjoint(node.output))
     made = {name for node in nodes for name in node.output}
     if constant := next((name for name in outputs if name not in made), None):
-        message = f"the output {constant} follows from the number of rows alone"
-        raise _MixedError(message)
+        raise _MixedError(f"the output {constant} follows from the number of rows alone")
     return nodes
 
 
@@ -202,8 +194,7 @@ def _check(nodes: Iterable[NodeProto], few: Sequence[Analysis], most: Analysis, 
         torn = UNCLEAR in rows or (node.op_type not in RESHAPING and len({place.times for place in rows}) > 1)
         rule = RULES.get(node.op_type)
         if lost or torn or rule is None or not rule(node, view):
-            message = f"{_named(node)} brings rows together, or is not known not to"
-            raise _MixedError(message)
+            raise _MixedError(f"{_named(node)} brings rows together, or is not known not to")
 
 
 def _check_constant(node: NodeProto, name: str, analyses: Sequence[Analysis], axes: Mapping[str, Place]) -> None:
@@ -214,8 +205,7 @@ def _check_constant(node: NodeProto, name: str, analyses: Sequence[Analysis], ax
     else:
         alike = all(a is None or b is None or bool((a == b).all()) for a, b in pairwise(values))
     if not alike:
-        message = f"{_named(node)} is told how many rows there are"
-        raise _MixedError(message)
+        raise _MixedError(f"{_named(node)} is told how many rows there are")
 
 
 def _value(analysis: Analysis, name: str) -> NDArray[Any] | None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from rtmo_optuna.engine.cutting.folding import dimensions
+from rtmo_optuna.engine.cutting.static import Analysis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping  # noqa: TC004 - no codec reads View
-
     from onnx import NodeProto
-
-    from rtmo_optuna.engine.cutting.static import Analysis  # noqa: TC004 - as above
 
 _ELEMENTWISE = (
     "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr Cast CastLike Ceil Celu Clip Cos "
@@ -81,10 +79,6 @@ def _aligned(node: NodeProto, view: View) -> bool:
     return len(places) == 1
 
 
-def _reshapes(node: NodeProto, view: View) -> bool:
-    return view.before(node.input[0]) == view.before(node.output[0])
-
-
 def _transposes(node: NodeProto, view: View) -> bool:
     rank = len(view.shape(node.input[0]))
     order = view.numbers(node, "perm", -1) or [*reversed(range(rank))]
@@ -143,13 +137,9 @@ def _gathers_tuples(node: NodeProto, view: View) -> bool:
     return data is None and places == view.axis(node.output[0])
 
 
-def _tiles(node: NodeProto, view: View) -> bool:
-    return view.axis(node.input[0]) == view.axis(node.output[0])
-
-
 RULES: Mapping[str, Callable[[NodeProto, View], bool]] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _aligned),
-    **dict.fromkeys(RESHAPING, _reshapes),
+    **dict.fromkeys(RESHAPING, lambda node, view: view.before(node.input[0]) == view.before(node.output[0])),
     **{
         f"Reduce{kind}": _elsewhere(attribute="axes", place=1, default=None)
         for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
@@ -165,7 +155,7 @@ RULES: Mapping[str, Callable[[NodeProto, View], bool]] = {
     "MatMul": _multiplies,
     "Slice": _elsewhere(attribute="axes", place=3, default=None),
     "Split": _elsewhere(attribute="axis", place=-1, default=0),
-    "Tile": _tiles,
+    "Tile": lambda node, view: view.axis(node.input[0]) == view.axis(node.output[0]),
     "Transpose": _transposes,
 }
 """Whether a node, with rows in and out, keeps each to itself; an operator that is not here is not known to."""

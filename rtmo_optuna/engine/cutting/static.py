@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.engine.cutting.folding import FOLDED_BYTES, dimensions, fold, sizes, unwrapped
+from rtmo_optuna.engine.graph import bodies
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence  # noqa: TC004 - no codec reads Analysis
-    from pathlib import Path
-
     from numpy.typing import NDArray
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto  # noqa: TC004 - as above
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 
 _DATA_DEPENDENT = "NonMaxSuppression NonZero Unique Compress TfIdfVectorizer StringSplit"
 _CONTROL_FLOW = "If Loop Scan SequenceMap"
@@ -94,8 +94,7 @@ def analyse(
     inputs = {value.name: value.type for value in model.graph.input if value.name not in walk.constants}
     for name in shapes:
         if name not in inputs:
-            message = f"A shape is given for {name!r}, but the model's inputs are {', '.join(inputs)}."
-            raise UsageError(message)
+            raise UsageError(f"A shape is given for {name!r}, but the model's inputs are {', '.join(inputs)}.")
     walk.types.update({name: _fixed(name, kind, shapes.get(name)) for name, kind in inputs.items()})
     kinds: dict[str, list[NodeProto]] = {"static": [], "dynamic": [], "constant": [], "folded": []}
     waiting = [*reversed(model.graph.node)]
@@ -119,9 +118,19 @@ def forbidding(operators: Mapping[str, int]) -> dict[str, int]:
 def reads(node: NodeProto) -> tuple[str, ...]:
     """Return the names that `node` needs from its graph, those inside its bodies included."""
     names = dict.fromkeys(name for name in node.input if name)
-    for body in _bodies(node):
+    for body in bodies(node):
         names.update(dict.fromkeys(_free(body)))
     return tuple(names)
+
+
+def needed(nodes: Sequence[NodeProto], names: Iterable[str]) -> tuple[NodeProto, ...]:
+    """Return those of `nodes` that `names` are computed with, in order."""
+    wanted, kept = set(names), []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted.update(reads(node))
+    return tuple(reversed(kept))
 
 
 def hosted(node: NodeProto) -> list[str]:
@@ -131,7 +140,7 @@ def hosted(node: NodeProto) -> list[str]:
 
 def has_bodies(node: NodeProto) -> bool:
     """Whether `node` runs graphs of its own."""
-    return next(_bodies(node), None) is not None
+    return next(bodies(node), None) is not None
 
 
 class _Walk:
@@ -150,13 +159,13 @@ class _Walk:
 
     def visit(self, node: NodeProto) -> str:
         """Return which of the kinds of Analysis `node` is, or "folded" where its outputs have become constants."""
-        needed = reads(node)
+        read = reads(node)
         obstacle = node.op_type in OBSTACLES or has_bodies(node)
-        if obstacle or any(dimensions(self.types.get(name)) is None for name in needed):
+        if obstacle or any(dimensions(self.types.get(name)) is None for name in read):
             self._suppose(node)
             return "dynamic"
         inferred = self._inferred(node)
-        values = {name: self._value(name) for name in needed}
+        values = {name: self._value(name) for name in read}
         folded = fold(node, {**self.types, **inferred}, values, self._opsets)
         if folded is not None:
             for tensor in folded:
@@ -168,7 +177,7 @@ class _Walk:
         ):
             return "dynamic"
         self.types.update(inferred)
-        if not self._without_inputs.issuperset(needed):
+        if not self._without_inputs.issuperset(read):
             return "static"
         self._without_inputs.update(outputs)
         return "constant"
@@ -255,8 +264,7 @@ def _fixed(name: str, kind: TypeProto, shape: Sequence[int] | None) -> TypeProto
             if free
             else "the shape (" + ", ".join("free" if size is None else str(size) for size in declared) + ")"
         )
-        message = f"The model's input {name!r} takes {wanted}, {given}: give one number for each dimension."
-        raise UsageError(message)
+        raise UsageError(f"The model's input {name!r} takes {wanted}, {given}: give one number for each dimension.")
     fixed: TypeProto = helper.make_tensor_type_proto(kind.tensor_type.elem_type, shape)
     return fixed
 
@@ -265,13 +273,6 @@ def _agree(declared: Sequence[int | None], shape: Sequence[int]) -> bool:
     return len(declared) == len(shape) and all(
         size >= 0 and known in (None, size) for known, size in zip(declared, shape, strict=True)
     )
-
-
-def _bodies(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        yield from attribute.graphs
-        if attribute.HasField("g"):
-            yield attribute.g
 
 
 def _free(body: GraphProto) -> Iterator[str]:

@@ -5,26 +5,21 @@ Each file is written elsewhere and moved into place, so that whoever reads sees 
 make the same cut replace each other's files by equal ones.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rtmo_optuna.cache import file_hash, folder, replacing
 from rtmo_optuna.engine.graph import hash_model, read_graph
 from rtmo_optuna.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
-
-    Parts = Mapping[str, Any]
+Parts = Mapping[str, Any]
 
 _ABOUT = "cut.json"
 _SETTLED_NS = 2 * 10**9  # a file that changed later may change again without its times telling
@@ -93,11 +88,10 @@ def store(place: Path, parts: Parts, write: Callable[[Path], None]) -> None:
                 file.replace(place / file.name)
         _write(place / _ABOUT, {"parts": parts, "files": files})
     except OSError as error:
-        message = (
+        raise UsageError(
             f"What is made of the model cannot be kept in {place.parent} ({error.strerror}): make room or give the "
             "right to write there, or set XDG_CACHE_HOME to a folder that can be written."
-        )
-        raise UsageError(message) from error
+        ) from error
 
 
 def copy_bytes(source: Path, offset: int, length: int, target: Path) -> int:

@@ -7,15 +7,14 @@ are fixed, so that they fit into one CUDA graph for each number of boxes.
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.engine.cutting.static import OBSTACLES, has_bodies, hosted, reads
+from rtmo_optuna.engine.cutting.static import OBSTACLES, has_bodies, hosted, needed, reads
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
-
-    from onnx import NodeProto, TypeProto  # noqa: TC004 - no codec reads Division
+    from onnx import NodeProto, TypeProto
 
 _FEWEST = 10
 """Fewer nodes are not worth a session, nor the copies of what is handed over, which cost the time of some nodes."""
@@ -42,7 +41,9 @@ def divide(tail: Sequence[NodeProto], known: Container[str], types: Mapping[str,
     could be captured are: a place with few tensors at the very end is of no use.
     """
     counted = _counted(tail, known)
-    first = _before(tail, [node for node in tail if _must_stay(node, known, counted)])
+    staying = {name for node in tail if _must_stay(node, known, counted) for name in node.output}
+    before = {id(node) for node in needed(tail, staying)}
+    first = {place for place, node in enumerate(tail) if id(node) in before}
     rest = [place for place in range(len(tail)) if place not in first]
     best: Division | None = None
     for taken in range(min(len(rest) - _FEWEST, len(rest) // 2) + 1):
@@ -73,21 +74,10 @@ def _counted(tail: Sequence[NodeProto], known: Container[str]) -> set[str]:
     """Return the tensors that follow from shapes and constants alone, which ONNX Runtime computes on the host."""
     counted: set[str] = set()
     for node in tail:
-        needed = [name for name in reads(node) if name not in known]
-        if node.op_type in _MEASURES or (needed and counted.issuperset(needed)):
+        asked = [name for name in reads(node) if name not in known]
+        if node.op_type in _MEASURES or (asked and counted.issuperset(asked)):
             counted.update(node.output)
     return counted
-
-
-def _before(tail: Sequence[NodeProto], ends: Iterable[NodeProto]) -> set[int]:
-    """Return the places in `tail` of `ends` and of all that they need."""
-    wanted = {name for node in ends for name in node.output}
-    places = set()
-    for place in reversed(range(len(tail))):
-        if not wanted.isdisjoint(tail[place].output):
-            places.add(place)
-            wanted.update(reads(tail[place]))
-    return places
 
 
 def _is_copied(kind: TypeProto | None) -> bool:

@@ -67,7 +67,7 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The `timeout_s` seconds of a tune from `begun` on, by `clock`; one of its processes takes `each_s`."""
+    """The `timeout_s` seconds of a tune from `begun` on, by `clock`."""
 
     begun: float
     timeout_s: float

@@ -6,22 +6,17 @@ in a two-level factorial design with fold-over (Box, Hunter and Hunter, Statisti
 opposite effects cannot hide each other, and what dimensions do in twos falls out.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import random
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from rtmo_optuna.search.decide.noise import walsh
 from rtmo_optuna.types.findings import INERT_BELOW
 from rtmo_optuna.types.request import Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 Option: TypeAlias = tuple[str, Value]
 """A dimension, and one of its choices off the default."""
@@ -195,5 +190,4 @@ def signed_rank_cut(count: int, level: float) -> int:
             if total == 0:
                 break
             return total - 1
-    message = f"{count} pairs are too few for an error of at most {level:g}."
-    raise ValueError(message)
+    raise ValueError(f"{count} pairs are too few for an error of at most {level:g}.")

@@ -1,27 +1,18 @@
 """Pure decisions: is a process measured well enough, is it to be pruned, which trial is best."""
 
-from __future__ import annotations
-
 import math
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.child.measure import Decision, trusted
 from rtmo_optuna.search.decide import noise
 from rtmo_optuna.search.decide.noise import APART
+from rtmo_optuna.space.objectives import Objective
 from rtmo_optuna.types.findings import LEAST_GAIN
-from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.request import Stage
-from rtmo_optuna.types.study import Origin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from rtmo_optuna.space.objectives import Objective
-    from rtmo_optuna.types.measurement import Measurement, Window
-    from rtmo_optuna.types.request import Measuring
-    from rtmo_optuna.types.study import TrialRecord
+from rtmo_optuna.types.measurement import Measurement, Outcome, Window
+from rtmo_optuna.types.request import Measuring, Stage
+from rtmo_optuna.types.study import Origin, TrialRecord
 
 PRUNE_AFTER = 3
 PRUNE_SPREADS = 5
@@ -71,7 +62,7 @@ def standard_error(medians: Sequence[float]) -> float:
 
 def steadier(plain: Sequence[float], pinned: Sequence[float]) -> bool:
     """Whether processes on quiet cores are nearer together than plain ones, and no more than a spread slower."""
-    spreads = [noise.spread_of(values) for values in (plain, pinned)]
+    spreads = [noise.spread([values]) for values in (plain, pinned)]
     if spreads[0] is None or spreads[1] is None or spreads[1] >= spreads[0]:
         return False
     return statistics.median(pinned) <= statistics.median(plain) * (1 + spreads[0])

@@ -1,17 +1,11 @@
 """What won elsewhere, tried part upon part: what comes next follows from what was measured, and nothing else."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from rtmo_optuna.space.hints import LADDER
 from rtmo_optuna.space.resolve import params_of, settings_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.subject import SearchSpace
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.subject import SearchSpace
 
 
 def next_rung(space: SearchSpace, cost_of: Callable[[Settings], float | None]) -> Settings | None:

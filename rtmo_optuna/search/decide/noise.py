@@ -1,19 +1,13 @@
 """How noisy processes and their windows are, and a location that a few slow ones do not move: pure functions."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from rtmo_optuna.types.request import Measuring
 from rtmo_optuna.types.subject import ClockReason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from rtmo_optuna.types.request import Measuring, Settings
 
 NOISY = 0.02
 """The spread between processes above which a host is called noisy (docs/design.md, Measuring)."""
@@ -35,31 +29,18 @@ _LEAST_SHARE = 0.2
 _THROTTLED = ClockReason.HARDWARE | ClockReason.HEAT_SOFTWARE | ClockReason.HEAT_HARDWARE | ClockReason.POWER_BRAKE
 
 
-def between(values: Mapping[Settings, Sequence[float]]) -> float | None:
-    """Return s_b, the relative standard deviation between processes of the same settings.
-
-    `values` holds each settings' process values, all in one unit. The figure is the standard deviation of their
-    logarithms, pooled over settings with their degrees of freedom as weights (Snedecor and Cochran, Statistical
-    Methods, section 6.7); None where nothing was measured twice. Raises ValueError for values that are not positive.
-    """
-    return pooled(values.values())[0]
-
-
-def spread_of(values: Sequence[float]) -> float | None:
-    """Return s_b of processes of the same settings; None of less than two."""
-    return pooled([values])[0]
-
-
-def within(processes: Iterable[Sequence[float]]) -> float | None:
-    """Return s_w, the relative standard deviation between the windows of one process, pooled as in `between`.
-
-    `processes` holds each process's window medians, in any unit; None where no process has two.
-    """
-    return pooled(processes)[0]
+def spread(groups: Iterable[Sequence[float]]) -> float | None:
+    """Return s_b of the process values of each settings, or s_w of the windows of each process, as `pooled` does."""
+    return pooled(groups)[0]
 
 
 def pooled(groups: Iterable[Sequence[float]]) -> tuple[float | None, int]:
-    """Return the pooled standard deviation of the logarithms of `groups`, and its degrees of freedom; None without."""
+    """Return the relative standard deviation within `groups`, and its degrees of freedom; None of no two values.
+
+    The values of a group are in one unit. The figure is the standard deviation of their logarithms, pooled over groups
+    with their degrees of freedom as weights (Snedecor and Cochran, Statistical Methods, section 6.7). Raises ValueError
+    for values that are not positive.
+    """
     squares, freedom = 0.0, 0
     for group in groups:
         if len(group) > 1:

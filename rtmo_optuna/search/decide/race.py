@@ -9,17 +9,14 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from rtmo_optuna.search.decide import noise
 from rtmo_optuna.types.request import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    Block: TypeAlias = Mapping[Settings, float | None]
-
+Block: TypeAlias = Mapping[Settings, float | None]
 
 _LEAST_BLOCKS = 5
 

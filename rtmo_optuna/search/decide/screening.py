@@ -1,29 +1,18 @@
 """What to flip, what the flips say, and which dimensions may be frozen: pure decisions (search/screen.py runs them)."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.search.decide import noise
-from rtmo_optuna.search.decide.equivalence import Option
+from rtmo_optuna.search.decide.equivalence import InertTest, Option
 from rtmo_optuna.space.hints import TOGETHER, WHY, gained, worth
 from rtmo_optuna.space.resolve import params_of, settings_of, size
 from rtmo_optuna.types.findings import KnobEffect, Reading
-from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.subject import Frozen
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from rtmo_optuna.search.decide.equivalence import InertTest
-    from rtmo_optuna.types.measurement import Measurement
-    from rtmo_optuna.types.request import ModelFacts, Value
-    from rtmo_optuna.types.subject import SearchSpace, StudyDefinition
+from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.types.request import ModelFacts, Settings, Value
+from rtmo_optuna.types.subject import Frozen, SearchSpace, StudyDefinition
 
 AGAIN = 6
 """So many flips are a block, before and after which the default runs again: a host grows faster or slower by several
@@ -197,7 +186,8 @@ def candidates(space: SearchSpace, effects: Iterable[KnobEffect]) -> tuple[Optio
     tested, nor is one that another candidate would make meaningless.
     """
     alone = [found for found in effects if len(found.options) == 1]
-    live = {f.options[0][0] for f in alone if f.reading is Reading.FASTER or _undecided_otherwise(f)}
+    live = {f.options[0][0] for f in alone if f.reading is Reading.FASTER}
+    live |= {f.options[0][0] for f in alone if f.reading is Reading.UNDECIDED and not f.equal_outputs}
     default = params_of(space, space.fixed) or {}
     chosen: list[KnobEffect] = []
     for found in alone:
@@ -205,10 +195,6 @@ def candidates(space: SearchSpace, effects: Iterable[KnobEffect]) -> tuple[Optio
         if near and found.options[0][0] not in live and all(_beside(space, default, found, o) for o in chosen):
             chosen.append(found)
     return tuple(found.options[0] for found in chosen)
-
-
-def _undecided_otherwise(found: KnobEffect) -> bool:
-    return found.reading is Reading.UNDECIDED and not found.equal_outputs
 
 
 def _beside(space: SearchSpace, default: Mapping[str, Value], one: KnobEffect, other: KnobEffect) -> bool:

@@ -4,25 +4,17 @@ They are put back to their defaults, group by group, and each time what is left 
 that small losses cannot add up. Like the race this claims nothing: what is left is confirmed in pairs of its own.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from rtmo_optuna.search.decide import noise
 from rtmo_optuna.space.hints import TOGETHER, WHY, gained, worth
 from rtmo_optuna.space.resolve import params_of, settings_of
-from rtmo_optuna.types.findings import Reading
-from rtmo_optuna.types.request import Value
+from rtmo_optuna.types.findings import KnobEffect, Reading
+from rtmo_optuna.types.request import ModelFacts, Settings, Value
 from rtmo_optuna.types.subject import SearchSpace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from rtmo_optuna.types.findings import KnobEffect
-    from rtmo_optuna.types.request import ModelFacts, Settings
 
 Group: TypeAlias = tuple[str, ...]
 

@@ -1,13 +1,8 @@
 """Is it slower than was promised? Pure functions of fresh processes, each of which is above the limit or within it."""
 
-from __future__ import annotations
-
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 LOOKS: tuple[tuple[int, int], ...] = ((8, 0), (12, 1), (16, 2), (20, 3), (24, 5))
 """After how many processes to look, and how many of them may lie within the limit where "slower" is said.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from rtmo_optuna.show.render.chart import Chart
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,12 @@ class Table:
     rows: tuple[tuple[Inline, ...], ...]
     marked: frozenset[int] = frozenset()
 
+    def without_empty(self) -> Table:
+        """Return the table without the columns that hold nothing."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] for row in self.rows)]
+        columns = tuple(self.columns[i] for i in kept)
+        return Table(columns, tuple(tuple(row[i] for i in kept) for row in self.rows), self.marked)
+
 
 def texts(*titles: str) -> tuple[Column, ...]:
     """Return columns of text."""
@@ -47,13 +51,6 @@ def texts(*titles: str) -> tuple[Column, ...]:
 def numbers(*titles: str) -> tuple[Column, ...]:
     """Return columns of numbers."""
     return tuple(Column(title, number=True) for title in titles)
-
-
-def without_empty(table: Table) -> Table:
-    """Return `table` without the columns that hold nothing."""
-    kept = [i for i in range(len(table.columns)) if any(row[i] for row in table.rows)]
-    columns = tuple(table.columns[i] for i in kept)
-    return Table(columns, tuple(tuple(row[i] for i in kept) for row in table.rows), table.marked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """What a chart is made of, before anybody draws it: plain values, units in the axes' labels, colours by role."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 from typing import TypeAlias

@@ -1,21 +1,16 @@
 """Charts as plotly figures, for the HTML page and the dashboard."""
 
-from __future__ import annotations
-
 import math
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from rtmo_optuna.show.render import traces
-from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Row, Rows, Spans, Stack
+from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Mark, Points, Row, Rows, Spans, Stack
 from rtmo_optuna.show.render.palette import Theme, ink
 from rtmo_optuna.show.render.traces import plain
-
-if TYPE_CHECKING:
-    from rtmo_optuna.show.render.chart import Mark
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SMALL = 12

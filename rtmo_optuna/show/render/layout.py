@@ -1,15 +1,10 @@
 """Where things go on an axis, in the axis' own unit."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.show.render.chart import Label
+from rtmo_optuna.show.render.chart import Label
 
 FAR = 1.5
 """A value this many times as large as what is typical is drawn at the edge, so that it squashes nothing."""

@@ -1,20 +1,23 @@
 """A report as Markdown."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from rtmo_optuna.display import visible
-from rtmo_optuna.show.render.blocks import Bullets, Code, Column, Facts, Inline, Listing, Paragraph, Table
+from rtmo_optuna.show.render.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Column,
+    Facts,
+    Inline,
+    Listing,
+    Paragraph,
+    Section,
+    Table,
+)
 from rtmo_optuna.show.render.chart import Chart
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rtmo_optuna.show.render.blocks import Block, Section
-
 
 _SPECIAL = re.compile(
     r"[\\`*\[\]<>&|~$]"

@@ -1,23 +1,27 @@
 """The report as one HTML page that needs no network: text, tables, and plotly.js once."""
 
-from __future__ import annotations
-
 import html
 import json
 import re
+from collections.abc import Sequence
 from string import Template
-from typing import TYPE_CHECKING
 
 from rtmo_optuna.display import visible
-from rtmo_optuna.show.render.blocks import Bullets, Code, Facts, Listing, Paragraph, Table, charts
+from rtmo_optuna.show.render.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Facts,
+    Inline,
+    Listing,
+    Paragraph,
+    Section,
+    Table,
+    charts,
+)
 from rtmo_optuna.show.render.chart import Chart
 from rtmo_optuna.show.render.interactive import figure, plotly_js
 from rtmo_optuna.show.render.palette import DARK, LIGHT
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.show.render.blocks import Block, Inline, Section
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">

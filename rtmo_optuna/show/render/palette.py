@@ -1,7 +1,5 @@
 """The colours of each role, on white and on black, after Okabe and Ito's palette for colour-blind readers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

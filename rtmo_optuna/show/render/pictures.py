@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from io import BytesIO
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -11,16 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rtmo_optuna.show.render.chart import Band, Chart, Label, Line, Points, Role, Rows, Shape, Spans, Stack
+from rtmo_optuna.show.render.chart import Band, Chart, Label, Line, Mark, Points, Role, Rows, Shape, Spans, Stack
 from rtmo_optuna.show.render.palette import LIGHT, ink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from matplotlib.axes import Axes
     from matplotlib.text import Text
-
-    from rtmo_optuna.show.render.chart import Mark
 
 DPI = 160
 WIDTH_IN = 9.0

@@ -1,17 +1,11 @@
 """Marks as plotly's traces, in plain data: points, lines and bands."""
 
-from __future__ import annotations
-
 import html
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from rtmo_optuna.show.render.chart import Band, Line, Points, Shape, Spans
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from rtmo_optuna.show.render.chart import Axis
-    from rtmo_optuna.show.render.palette import Theme
+from rtmo_optuna.show.render.chart import Axis, Band, Line, Points, Shape, Spans
+from rtmo_optuna.show.render.palette import Theme
 
 _CROWD = 150
 _SHAPES: Mapping[Shape, str] = {

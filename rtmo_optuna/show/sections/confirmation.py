@@ -1,25 +1,17 @@
 """The confirmation: the winner and its rivals in fresh pairs, and what they prove."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
 
 from rtmo_optuna import stats
-from rtmo_optuna.digits import written
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled, numbers
+from rtmo_optuna.show.render.blocks import Block, Code, Column, Inline, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Points, Role, Shape, Spans
 from rtmo_optuna.show.render.layout import FAR, apart, spaced, ticks
 from rtmo_optuna.show.scores import axis_name, differing
-from rtmo_optuna.show.words import NBSP, number
+from rtmo_optuna.show.words import NBSP, number, written
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, Claim, Decided, Purpose
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.study import StudyRecord
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import StudyRecord
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:

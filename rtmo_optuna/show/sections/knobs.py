@@ -1,40 +1,20 @@
 """What each knob does here: flipped alone in the screening, and over all trials, all else equal."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import (
-    Bullets,
-    Code,
-    Column,
-    Inline,
-    Paragraph,
-    Table,
-    filled,
-    numbers,
-    texts,
-    without_empty,
-)
+from rtmo_optuna.show.render.blocks import Block, Bullets, Code, Inline, Paragraph, Table, filled, numbers, texts
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.scores import objective, scored
 from rtmo_optuna.show.words import NBSP, change, percent
 from rtmo_optuna.space.resolve import params_of
-from rtmo_optuna.types.findings import INERT_BELOW, Reading
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.stats import Effect
-    from rtmo_optuna.types.findings import KnobEffect
-    from rtmo_optuna.types.request import Value
-    from rtmo_optuna.types.study import StudyRecord
-
+from rtmo_optuna.stats import Effect
+from rtmo_optuna.types.findings import INERT_BELOW, KnobEffect, Reading
+from rtmo_optuna.types.request import Value
+from rtmo_optuna.types.study import StudyRecord
 
 MOST_EFFECTS = 20
 
@@ -76,12 +56,9 @@ def _screened(record: StudyRecord) -> Iterator[Block]:
 def _flips(record: StudyRecord, effects: tuple[KnobEffect, ...]) -> Table:
     goal = objective(record)
     lower = goal.lower_is_better
-    columns = (
-        Column("Choice"),
-        *numbers(f"Change of {goal.name}", f"98{NBSP}% interval"),
-        *texts("From", "Outputs", "Reading"),
-    )
-    return without_empty(Table(columns, tuple(_flip(effect, lower_is_better=lower) for effect in effects)))
+    figures = numbers(f"Change of {goal.name}", f"98{NBSP}% interval")
+    columns = (*texts("Choice"), *figures, *texts("From", "Outputs", "Reading"))
+    return Table(columns, tuple(_flip(effect, lower_is_better=lower) for effect in effects)).without_empty()
 
 
 def _flip(effect: KnobEffect, *, lower_is_better: bool) -> tuple[Inline, ...]:
@@ -212,11 +189,8 @@ def table(record: StudyRecord, found: tuple[Effect, ...] | None = None) -> Table
         for choice in dimension.choices
         if (dimension.name, choice.label) not in seen
     ]
-    columns = (
-        *texts("Choice", "Against"),
-        *numbers(f"Change of {goal.name}", f"95{NBSP}% interval", "Runs"),
-        Column("Reading"),
-    )
+    figures = numbers(f"Change of {goal.name}", f"95{NBSP}% interval", "Runs")
+    columns = (*texts("Choice", "Against"), *figures, *texts("Reading"))
     return Table(columns, tuple(rows))
 
 

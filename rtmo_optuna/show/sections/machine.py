@@ -1,22 +1,14 @@
 """What a study ran on, and which model with which input."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from rtmo_optuna.display import without_password
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table
 from rtmo_optuna.show.scores import objective
 from rtmo_optuna.show.words import NBSP
-from rtmo_optuna.types.subject import ClockReason
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from rtmo_optuna.types.study import StudyRecord
-    from rtmo_optuna.types.subject import GpuState
-
+from rtmo_optuna.types.study import StudyRecord
+from rtmo_optuna.types.subject import ClockReason, GpuState
 
 _HOLDS: Mapping[ClockReason, str] = {
     ClockReason.CHOSEN: "chosen clocks",

@@ -1,27 +1,18 @@
 """How steady the measurement was: windows of a process, processes of the default, what could be found."""
 
-from __future__ import annotations
-
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Column, Inline, Paragraph, Table, filled
+from rtmo_optuna.show.render.blocks import Block, Column, Inline, Paragraph, Table, filled
 from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Spans
 from rtmo_optuna.show.render.layout import FAR, apart, spaced, ticks
 from rtmo_optuna.show.scores import best_title
 from rtmo_optuna.show.words import NBSP, number, percent
-from rtmo_optuna.types.findings import Decided, Purpose
+from rtmo_optuna.types.findings import Decided, ProcessRecord, Purpose
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.study import Origin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.findings import ProcessRecord
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
+from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
@@ -73,10 +64,11 @@ def table(record: StudyRecord) -> Table | None:
         rows.append(("Unsteady processes", f"{sum(found.unsteady.values())} of {found.judged}", text))
     dropped = _dropped(record)
     if rows or dropped:
-        reasons = [f"{reason}: {amount}" for reason, amount in dropped.most_common()]
-        why = f"Disturbed and measured again ({', '.join(reasons)})." if reasons else "None was disturbed."
+        reasons = ", ".join(f"{reason}: {amount}" for reason, amount in dropped.most_common())
+        why = f"Disturbed and measured again ({reasons})." if reasons else "None was disturbed."
         rows.append(("Windows dropped", str(dropped.total()), why))
-    if left_out := _left_out(record):
+    beside = sum(process.left_out for process in record.processes)
+    if left_out := beside + sum(trial.measurement.left_out for trial in record.runs):
         text = "Single calls beside which the core was slow, or shared: left out of their windows."
         rows.append(("Calls left out", str(left_out), text))
     columns = (Column("Figure"), Column("Value", number=True), Column("What it says", wide=True))
@@ -86,11 +78,6 @@ def table(record: StudyRecord) -> Table | None:
 def _ran(record: StudyRecord, *purposes: Purpose) -> tuple[ProcessRecord, ...]:
     """Return the processes beside the trials that ran for `purposes`, in order."""
     return tuple(process for process in record.processes if process.purpose in purposes)
-
-
-def _left_out(record: StudyRecord) -> int:
-    """Return how many calls of windows that count were left out, since they ran on a slow core."""
-    return sum(trial.measurement.left_out for trial in record.runs) + sum(p.left_out for p in record.processes)
 
 
 def _dropped(record: StudyRecord) -> Counter[str]:

@@ -1,11 +1,10 @@
 """What the output gate saw: how far the outputs are from the reference, and whom it refused."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import (
+    Block,
     Bullets,
     Code,
     Column,
@@ -15,19 +14,11 @@ from rtmo_optuna.show.render.blocks import (
     filled,
     numbers,
     texts,
-    without_empty,
 )
 from rtmo_optuna.show.scores import differing
 from rtmo_optuna.show.words import number, percent
-from rtmo_optuna.types.measurement import FIGURES, Figure, GateMode, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.measurement import GateResult, OutputError
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
-
+from rtmo_optuna.types.measurement import FIGURES, Figure, GateMode, GateResult, Outcome
+from rtmo_optuna.types.study import StudyRecord
 
 MOST_WRONG = 10
 
@@ -79,7 +70,7 @@ def table(record: StudyRecord) -> Table | None:
             _shown(worst.get((name, figure)), share=known.share),
         ))  # fmt: skip
     columns = (*texts("Output", "Compared", "Figure"), *numbers("Default's own", "Limit, at least", "Worst accepted"))
-    return without_empty(Table(columns, tuple(rows))) if rows else None
+    return Table(columns, tuple(rows)).without_empty() if rows else None
 
 
 def wrong(record: StudyRecord) -> Table | None:
@@ -91,15 +82,14 @@ def wrong(record: StudyRecord) -> Table | None:
         for error in trial.measurement.gate.errors
         if error.wrong
     ]
-    rows = tuple(_refused(record, trial, error) for trial, error in refused[:MOST_WRONG])
+    rows: list[tuple[Inline, ...]] = [
+        (Code(str(differing(record, trial.settings))), Code(error.name), words.sentence(error.wrong))
+        for trial, error in refused[:MOST_WRONG]
+    ]
     if len(refused) > MOST_WRONG:
-        rows = (*rows, (f"and {len(refused) - MOST_WRONG} more", "", ""))
+        rows.append((f"and {len(refused) - MOST_WRONG} more", "", ""))
     columns = (Column("Refused settings", wide=True), Column("Output"), Column("What is wrong", wide=True))
-    return Table(columns, rows) if rows else None
-
-
-def _refused(record: StudyRecord, trial: TrialRecord, error: OutputError) -> tuple[Inline, ...]:
-    return Code(str(differing(record, trial.settings))), Code(error.name), words.sentence(error.wrong)
+    return Table(columns, tuple(rows)) if rows else None
 
 
 def _worst(results: list[GateResult]) -> dict[tuple[str, str], float]:

@@ -1,24 +1,16 @@
 """The race: fresh processes side by side."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Inline, Paragraph, Table, filled, numbers, texts, without_empty
+from rtmo_optuna.show.render.blocks import Block, Code, Column, Inline, Paragraph, Table, filled, numbers, texts
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
 from rtmo_optuna.show.render.layout import FAR, spaced, ticks
 from rtmo_optuna.show.scores import axis_name, differing, label, role_of, titles
 from rtmo_optuna.show.words import NBSP, change, number
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.findings import Racer
-    from rtmo_optuna.types.request import Settings
-    from rtmo_optuna.types.study import StudyRecord
-
+from rtmo_optuna.types.findings import Racer
+from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import StudyRecord
 
 MOST_RACERS = 16
 
@@ -99,7 +91,7 @@ def table(record: StudyRecord) -> Table | None:
     )
     marked = frozenset(i for i, racer in enumerate(racers) if racer.settings == record.finals.winner)
     rows = tuple(_cells(record, racer, origin) for racer in racers)
-    return without_empty(Table(columns, rows, marked)) if rows else None
+    return Table(columns, rows, marked).without_empty() if rows else None
 
 
 def _cells(record: StudyRecord, racer: Racer, origin: float | None) -> tuple[Inline, ...]:

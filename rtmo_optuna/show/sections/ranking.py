@@ -1,39 +1,19 @@
 """The trials by their score: single measurements, which claim nothing."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Paragraph, Table, filled, numbers, without_empty
+from rtmo_optuna.show.render.blocks import Block, Code, Column, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Chart, Role, Row, Rows
-from rtmo_optuna.show.scores import (
-    decided_by,
-    differing,
-    label,
-    objective,
-    role_of,
-    score,
-    scored,
-    titles,
-    with_unit,
-)
+from rtmo_optuna.show.scores import decided_by, differing, label, objective, role_of, score, scored, titles, with_unit
 from rtmo_optuna.show.sections import noise, trials
 from rtmo_optuna.show.words import NBSP, change, number
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import TrialRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.measurement import Measurement
-    from rtmo_optuna.types.study import StudyRecord
-
+from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 LONGEST_LEAD = 48
 
@@ -164,8 +144,8 @@ def table(record: StudyRecord) -> Table | None:
             "" if latency else number(standing.score),
             _middle(standing, OBJECTIVES["throughput"].score, number),
             _middle(standing, lambda m: m.latency_ms, number),
-            _middle(standing, _p90, number),
-            _middle(standing, OBJECTIVES["p99"].score, number),
+            _middle(standing, lambda m: m.quantile_ms("p90"), number),
+            _middle(standing, lambda m: m.quantile_ms("p99"), number),
             _middle(standing, lambda m: m.gpu_memory_bytes, words.gib),
             "" if default is None else change(standing.score / default),
             ", ".join(_notes(record, standing)),
@@ -174,17 +154,12 @@ def table(record: StudyRecord) -> Table | None:
     ]
     best = record.verdict.best
     marked = frozenset(i for i, standing in enumerate(listed) if best and standing.settings == best.settings)
-    return without_empty(Table(columns, tuple(rows), marked))
+    return Table(columns, tuple(rows), marked).without_empty()
 
 
 def _middle(standing: Standing, read: Callable[[Measurement], float | None], write: Callable[[float], str]) -> str:
     value = stats.middle(read(trial.measurement) for trial in standing.trials)
     return "" if value is None else write(value)
-
-
-def _p90(measurement: Measurement) -> float | None:
-    value = measurement.quantiles_ns.get("p90")
-    return None if value is None else value / 1e6
 
 
 def _notes(record: StudyRecord, standing: Standing) -> Iterator[str]:

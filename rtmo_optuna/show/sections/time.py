@@ -1,24 +1,15 @@
 """Where the time went: of the study by its stages, of a trial by what its process was doing."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Column, Paragraph, Table, filled, numbers
+from rtmo_optuna.show.render.blocks import Block, Column, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Chart, Part, Role, Stack
 from rtmo_optuna.types.findings import Purpose
-from rtmo_optuna.types.measurement import Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.measurement import StageTimes
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
-
+from rtmo_optuna.types.measurement import Outcome, StageTimes
+from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
 _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
     Role.START: lambda times: times.start_ns,
@@ -109,7 +100,11 @@ def chart(record: StudyRecord) -> Chart | None:
         if stage.name != TRIALS
     }
     trials = [
-        (f"{outcome.value}\n{words.count(len(group), 'trial')}", _spent(group)) for outcome, group in _ended(record)
+        (
+            f"{outcome.value}\n{words.count(len(group), 'trial')}",
+            {stage: sum(one[stage] for one in group) for stage in STAGES},
+        )
+        for outcome, group in _ended(record)
     ]
     before = [bar for name, bar in whole.items() if name in BEFORE]
     bars = dict([*before, *trials, *(bar for name, bar in whole.items() if name not in BEFORE)])
@@ -142,15 +137,11 @@ def chart(record: StudyRecord) -> Chart | None:
     )
 
 
-def _ended(record: StudyRecord) -> list[tuple[Outcome, list[TrialRecord]]]:
-    groups = [
-        (o, [t for t in record.runs if t.measurement.outcome is o and sum(spent(t).values()) > 0]) for o in Outcome
-    ]
-    return [(outcome, trials) for outcome, trials in groups if trials]
-
-
-def _spent(trials: list[TrialRecord]) -> dict[Role, float]:
-    return {stage: sum(spent(trial)[stage] for trial in trials) for stage in STAGES}
+def _ended(record: StudyRecord) -> list[tuple[Outcome, list[dict[Role, float]]]]:
+    """Return what trials spent by how they ended, those that took any time."""
+    told = [(trial.measurement.outcome, spent(trial)) for trial in record.runs]
+    groups = [(o, [each for outcome, each in told if outcome is o and sum(each.values()) > 0]) for o in Outcome]
+    return [group for group in groups if group[1]]
 
 
 def study_times(record: StudyRecord) -> Table | None:

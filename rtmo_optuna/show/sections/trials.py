@@ -1,26 +1,21 @@
 """The trials in order: each one's score, what failed, and what ran otherwise than asked."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from rtmo_optuna import stats
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table, without_empty
+from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table, numbers
 from rtmo_optuna.show.render.chart import Axis, Chart, Label, Line, Points, Role, Shape
 from rtmo_optuna.show.render.layout import apart, ticks
 from rtmo_optuna.show.scores import decided_by, differing, objective, score, scored, with_unit
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from rtmo_optuna.types.study import StudyRecord, TrialRecord
-
-
+T = TypeVar("T")
 FAR = 2.0
 """A score beyond this many times the median or the default is drawn at the edge, so that it squashes nothing."""
 
@@ -183,24 +178,16 @@ MOST_SETTINGS = 3
 
 def notes(record: StudyRecord) -> Table | None:
     """Return what did not run as the settings asked, the most frequent first; None where all did."""
-    groups: dict[str, list[TrialRecord]] = {}
-    for trial in record.runs:
-        for note in trial.measurement.notes:
-            groups.setdefault(note, []).append(trial)
-    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
-    rows = tuple((str(len(trials)), words.sentence(note), _settings(record, trials)) for note, trials in ordered)
-    columns = (Column("Runs", number=True), Column("What", wide=True), Column("Settings", wide=True))
+    found = _grouped((note, trial) for trial in record.runs for note in trial.measurement.notes)
+    rows = tuple((str(len(trials)), words.sentence(note), _settings(record, trials)) for note, trials in found)
+    columns = (*numbers("Runs"), Column("What", wide=True), Column("Settings", wide=True))
     return Table(columns, rows) if rows else None
 
 
 def failures(record: StudyRecord) -> Table | None:
     """Return the failed runs by stage and reason, the most frequent first; None where none failed."""
-    groups: dict[tuple[str, str], list[TrialRecord]] = {}
-    for trial in record.runs:
-        if trial.measurement.outcome is Outcome.FAILED:
-            stage = trial.measurement.stage
-            groups.setdefault((stage.value if stage else "", trial.measurement.reason), []).append(trial)
-    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    failed = ((trial.measurement, trial) for trial in record.runs if trial.measurement.outcome is Outcome.FAILED)
+    found = _grouped(((told.stage.value if told.stage else "", told.reason), trial) for told, trial in failed)
     rows = tuple(
         (
             str(len(trials)),
@@ -209,16 +196,19 @@ def failures(record: StudyRecord) -> Table | None:
             _common(record, trials),
             _settings(record, trials),
         )
-        for (stage, reason), trials in ordered
+        for (stage, reason), trials in found
     )
-    columns = (
-        Column("Runs", number=True),
-        Column("Stage"),
-        Column("Reason", wide=True),
-        Column("In common"),
-        Column("Settings", wide=True),
-    )
-    return without_empty(Table(columns, rows)) if rows else None
+    why, where = Column("Reason", wide=True), Column("Settings", wide=True)
+    columns = (*numbers("Runs"), Column("Stage"), why, Column("In common"), where)
+    return Table(columns, rows).without_empty() if rows else None
+
+
+def _grouped(told: Iterable[tuple[T, TrialRecord]]) -> list[tuple[T, list[TrialRecord]]]:
+    """Return the trials by what is told of them, the most frequent first."""
+    groups: dict[T, list[TrialRecord]] = {}
+    for what, trial in told:
+        groups.setdefault(what, []).append(trial)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
 
 
 def _common(record: StudyRecord, trials: list[TrialRecord]) -> Inline:

@@ -1,12 +1,10 @@
 """The verdict in a sentence, how far it may be believed, the few numbers that matter, and how to apply it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.show import words
-from rtmo_optuna.show.render.blocks import Facts, Listing, Paragraph
+from rtmo_optuna.show.render.blocks import Block, Facts, Listing, Paragraph
 from rtmo_optuna.show.scores import objective, typical, with_unit
 from rtmo_optuna.show.sections.confirmation import called, claim_sentence, estimate, whom
 from rtmo_optuna.show.sections.noise import findable
@@ -17,15 +15,8 @@ from rtmo_optuna.space.resolve import size
 from rtmo_optuna.space.values import as_yaml
 from rtmo_optuna.types.findings import LEAST_PAIRS, FinalsRecord, Status
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.request import Scope
+from rtmo_optuna.types.request import Scope, Settings
 from rtmo_optuna.types.study import ENOUGH_TRIED, StudyRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from rtmo_optuna.show.render.blocks import Block
-    from rtmo_optuna.types.request import Settings
-
 
 _TIME_UP = "The time was up before all pairs were run; the same command goes on."
 
