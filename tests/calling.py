@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.assembly import Assembly, assemble
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 _KNOBS = ("io_binding", "enable_cuda_graph", "split_capture", "split_on_host")
 _SPLIT: dict[str, Value] = dict.fromkeys(_KNOBS[:3], True)
@@ -23,6 +21,15 @@ CALLED: Mapping[str, dict[str, Value]] = {
     "split+host": {**_SPLIT, "split_on_host": True},
 }
 """Ways of calling, by the name of the choice."""
+
+
+def at_once(work: Callable[[int], object], numbers: Iterable[int]) -> None:
+    """Call `work` with each of `numbers` in a thread of its own; return when all have ended."""
+    threads = [threading.Thread(target=work, args=(number,)) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def assembled(

@@ -11,23 +11,23 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
+import optuna
 import pytest
+from numpy.typing import NDArray
 
 import build_rtmo
 import servers
+from program import Program
 from rtmo_optuna.machine.gpu import gpus
 from rtmo_optuna.machine.host import host
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
+_BUILT = {"rtmo", "rtmo_t", "case_of"}
+"""Fixtures that are made once in a process, and take long."""
 _OCR_PACKAGE = "rapidocr-onnxruntime==1.4.4"
 _CLIENTS = ["rtmlib==0.0.16", "rtmo-ort==0.1.0.post1", "rapidocr==3.10.0", _OCR_PACKAGE]
 _THEIR_NEEDS = [
@@ -53,14 +53,17 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked `gpu` where they cannot run, and say why; where they can, one process runs them all.
 
-    The others of a file stay in one process too, since they share fixtures, but for those that a mark sends elsewhere.
+    The others of a file stay in one process too, since they share fixtures, but for those that a mark sends elsewhere,
+    and for slow ones in a folder of their own that need nothing of what is built once: whoever is free takes the next.
     """
     marked = [item for item in items if item.get_closest_marker("gpu")]
     reason = _why_no_gpu() if marked else None
     for item in marked:
         item.add_marker(pytest.mark.skip(reason=reason) if reason else pytest.mark.xdist_group("gpu"))
     for item in items:
-        if not item.get_closest_marker("xdist_group"):
+        names = set(getattr(item, "fixturenames", ()))
+        alone = item.get_closest_marker("slow") and "tmp_path" in names and not names & _BUILT
+        if not (alone or item.get_closest_marker("xdist_group")):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
@@ -71,7 +74,15 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RTMO_OPTUNA_ALLOW_BUSY", "1")
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         yield
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """Return the program, in the folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    return Program(capsys)
 
 
 @pytest.fixture(scope="session")

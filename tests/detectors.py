@@ -5,17 +5,14 @@ Both see bright squares on black: a square is an object, black is nothing, and n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 import models
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 SIDE = 128
 BOXES = (SIDE // 8) ** 2 + (SIDE // 16) ** 2

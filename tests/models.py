@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from rtmo_optuna.types.request import ModelFacts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 OPSET = 13
 
@@ -21,6 +19,11 @@ def facts(version: str = "1.31.1", **more: Any) -> ModelFacts:  # noqa: ANN401 -
     """Return what a child would tell of a model on that ONNX Runtime."""
     told = {"inputs": (), "outputs": (), "opset": 0, "operators": {}, "nodes_by_provider": {}, "provider": "cuda"}
     return ModelFacts(**{**told, "versions": {"onnxruntime": version}, **more})
+
+
+def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:  # noqa: ANN401
+    """Return a node; the names of its inputs and outputs are separated by blanks."""
+    return helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
 
 
 def save(
@@ -47,15 +50,9 @@ def dense(path: Path, shape: Sequence[int | str] = (1, 8)) -> Path:
     """Write a model of two matrix products, input `x` of `shape`, output `y`."""
     random = np.random.default_rng(0)
     width = int(shape[-1])
-    nodes = [
-        helper.make_node("MatMul", ["x", "w1"], ["h"]),
-        helper.make_node("Relu", ["h"], ["r"]),
-        helper.make_node("MatMul", ["r", "w2"], ["y"]),
-    ]
-    weights = {
-        "w1": random.standard_normal((width, 64)).astype(np.float32),
-        "w2": random.standard_normal((64, 4)).astype(np.float32),
-    }
+    nodes = [node("MatMul", "x w1", "h"), node("Relu", "h", "r"), node("MatMul", "r w2", "y")]
+    sizes = {"w1": (width, 64), "w2": (64, 4)}
+    weights = {name: random.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
     floats = TensorProto.FLOAT
     return save(path, nodes, {"x": (floats, shape)}, {"y": (floats, (*shape[:-1], 4))}, weights)
 
@@ -69,17 +66,17 @@ def text(path: Path) -> Path:
 def spelt(path: Path) -> Path:
     """Write a model of numbers with a second output that spells them."""
     floats, shape = TensorProto.FLOAT, (1, 4)
-    nodes = [
-        helper.make_node("Relu", ["x"], ["y"]),
-        helper.make_node("Cast", ["y"], ["words"], to=TensorProto.STRING),
-    ]
+    nodes = [node("Relu", "x", "y"), node("Cast", "y", "words", to=TensorProto.STRING)]
     return save(path, nodes, {"x": (floats, shape)}, {"y": (floats, shape), "words": (TensorProto.STRING, shape)})
 
 
 def external(path: Path) -> Path:
     """Write a model whose weights lie in a file beside it."""
     dense(path)
-    onnx.save(
-        onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0,
-    )  # fmt: skip
+    return outside(path)
+
+
+def outside(path: Path) -> Path:
+    """Move the weights of the model at `path` into the file weights.bin beside it."""
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     return path

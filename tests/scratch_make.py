@@ -24,12 +24,12 @@ class Make:
         self.log.touch()
         for name in ("Makefile", "pyproject.toml", "requirements.lock", "scripts/setup_venv.sh"):
             shutil.copy(ROOT / name, self.root / name)
-        for tool in ("awk", "cat", "cksum", "grep", "ls", "mkdir", "mv", "rm", "rmdir", "sh"):
+        for tool in ("awk", "cat", "cksum", "grep", "ls", "mkdir", "mv", "rm", "rmdir", "sh", "touch"):
             (self.bin / tool).symlink_to(shutil.which(tool) or pytest.skip(f"there is no {tool}"))
         self.make = shutil.which("make") or pytest.skip("there is no make")
         self.python("python3")
 
-    def python(self, name: str, version: tuple[int, int, int] = (3, 12, 1), *, venv: bool = True) -> None:
+    def python(self, name: str, version: tuple[int, ...] = (3, 12, 1), *, venv: bool = True) -> None:
         """Put an interpreter on the path, or replace it."""
         program = (ROOT / "tests/stand_in_python.py").read_text()
         (self.bin / name).write_text(f"#!{sys.executable}\n{program}")

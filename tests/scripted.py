@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import simulated
+from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
 from rtmo_optuna.space.objectives import OBJECTIVES
-from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules
+from rtmo_optuna.study.study import Proposal, Study
+from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Limits, Measuring, ModelFacts, SessionSpec, Settings
+from rtmo_optuna.types.study import Observer
+from rtmo_optuna.types.subject import Machine, StudyDefinition
 from rtmo_optuna.verbs.prepare import TuneOptions
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.study import Observer
-    from rtmo_optuna.types.subject import Machine, StudyDefinition
-
 SHORT = Measuring(warmup_s=0.01, warmup_calls=2, window_s=0.01, window_calls=3, windows_min=3, windows_max=4)
-STRICT = Limits(start_s=20.0, build_s=2.0, first_run_s=2.0, window_s=2.0, exit_s=5.0)
+BRIEF = (
+    "measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}\n"
+)
+MEASURED = Measurement(Outcome.MEASURED, latency_ns=5e6, windows_ns=(5e6,) * 4, calls=40)
+STRICT = Limits(build_s=2.0, first_run_s=2.0, window_s=2.0, exit_s=5.0)
+"""Of processes that hang; what does not has the usual limits, on however busy a machine."""
+
+
+def defined(*knobs: str, more: str = "sampler: exhaustive\n") -> str:
+    """Return a study definition for the CPU that searches all choices of `knobs`, and measures for a moment."""
+    return f"provider: cpu\nknobs: {{{', '.join(f'{knob}: all' for knob in knobs)}}}\n{BRIEF}{more}"
+
+
+def finish(study: Study, proposal: Proposal | None, folder: Path) -> Settings:
+    """Tell that `proposal` took 5 ms; return its settings."""
+    assert proposal
+    study.tell(proposal, MEASURED, folder)
+    return proposal.settings
 
 
 def write_script(folder: Path, **script: Any) -> Path:  # noqa: ANN401 - a script is JSON
@@ -37,7 +52,8 @@ def request(folder: Path, settings: Settings | None = None, **script: Any) -> Be
     """Return a request to benchmark a script, with its input written."""
     np.savez(folder / "inputs.npz", input=np.zeros((1, 1), np.float32))
     session = SessionSpec(str(write_script(folder, **script)), "cpu", settings or Settings(), EngineKind.SCRIPTED)
-    return BenchmarkRequest(session, str(folder / "inputs.npz"), SHORT, STRICT)
+    limits = STRICT if any("hang" in fault["fault"] for fault in script.get("faults", ())) else Limits()
+    return BenchmarkRequest(session, str(folder / "inputs.npz"), SHORT, limits)
 
 
 def runner(folder: Path, observer: Observer = lambda _event: None, **script: Any) -> tuple[ChildRunner, Rules]:  # noqa: ANN401
@@ -63,7 +79,9 @@ def tune_options(folder: Path, definition: str, *, script: dict[str, Any], **mor
     )
 
 
-def opened(folder: Path, definition: StudyDefinition, machine: Machine, model: ModelFacts | None = None) -> Study:
-    """Create or resume a study by `definition` in `folder`, of a `model` that nobody runs."""
+def opened(
+    folder: Path, definition: StudyDefinition, machine: Machine | None = None, model: ModelFacts | None = None
+) -> Study:
+    """Create or resume a study by `definition` in `folder`, on this machine, of a `model` that nobody runs."""
     model = model or ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
-    return simulated.opened(folder, definition, machine, model, name="s")
+    return simulated.opened(folder, definition, machine or host(), model, name="s")

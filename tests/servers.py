@@ -9,11 +9,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any
 
 _USERS = ("postgres", "nobody", "daemon")
 _OPTIONS = "-c listen_addresses='' -c fsync=off -c unix_socket_directories={folder}"

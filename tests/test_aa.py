@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +18,6 @@ from rtmo_optuna.search.runner import Rules
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import BenchmarkRequest, SessionSpec, Settings
 from rtmo_optuna.types.subject import StudyDefinition
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def recorded(folder: Path, spread: float, count: int = 60) -> Path:

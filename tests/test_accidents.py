@@ -1,29 +1,31 @@
-"""Accidents: drivers that die between two commits, trials that nobody can run, half-made studies."""
+"""Accidents: drivers that die between two commits or in an upload, trials that nobody can run, and what they leave."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 import optuna
 import pytest
+from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
 import scripted
-from rtmo_optuna.errors import IdentityError
-from rtmo_optuna.machine.host import host
-from rtmo_optuna.study.library import has_study, open_study
+from program import there
+from rtmo_optuna.errors import IdentityError, UsageError
+from rtmo_optuna.scratch import scratch, sweep_scratch
+from rtmo_optuna.space import configfile
+from rtmo_optuna.study.drivers import Crew
+from rtmo_optuna.study.library import has_study, load_study, open_study
 from rtmo_optuna.study.storage import open_storage
-from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
 
 DEFINITION = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None, "enable_mem_pattern": None})
 DEFAULT = Settings()
@@ -31,32 +33,22 @@ DIES = """
 import os, sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-import optuna
-from rtmo_optuna.machine.host import host
-from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Origin
-from rtmo_optuna.types.subject import StudyDefinition
-import scripted
-from optuna.storages import RDBStorage
-
-left = int(sys.argv[1])
-
-def dying(call):
-    def held(*arguments, **more):
-        global left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), 9)
-        return call(*arguments, **more)
-    return held
-
 from sqlalchemy.orm import Session
-Session.commit = dying(Session.commit)
-definition = StudyDefinition("s", "cpu", {{"enable_cpu_mem_arena": None, "enable_mem_pattern": None}})
-study = scripted.opened(Path({folder!r}), definition, host())
-study.enqueue(Settings(), Origin.DEFAULT)
-proposal = study.ask()
-study.interrupt(proposal)
+import test_accidents
+
+left, commit = int(sys.argv[1]), Session.commit
+
+def dying(*arguments, **more):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), 9)
+    return commit(*arguments, **more)
+
+Session.commit = dying
+study = test_accidents.again(Path({folder!r}))
+study.enqueue(test_accidents.DEFAULT, test_accidents.Origin.DEFAULT)
+study.interrupt(study.ask())
 study.ask()
 print("done")
 """
@@ -64,8 +56,7 @@ print("done")
 
 def again(folder: Path) -> Study:
     """Return the study of this folder as the next run has it."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return scripted.opened(folder, DEFINITION, host())
+    return scripted.opened(folder, DEFINITION)
 
 
 def states(study: Study) -> list[TrialState]:
@@ -84,10 +75,7 @@ def died(folder: Path, commits: int) -> bool:
 
 def finish(study: Study, folder: Path) -> Settings:
     """Ask, and tell that it took 5 ms; return the settings."""
-    proposal = study.ask()
-    assert proposal
-    study.tell(proposal, Measurement(Outcome.MEASURED, latency_ns=5e6, windows_ns=(5e6,) * 4, calls=40), folder)
-    return proposal.settings
+    return scripted.finish(study, study.ask(), folder)
 
 
 @pytest.mark.slow
@@ -112,7 +100,6 @@ def test_a_driver_killed_before_any_commit_of_creating_taking_or_putting_back(tm
 def test_a_study_without_an_identity_is_made_now(tmp_path: Path) -> None:
     """Whoever made it was killed: it counts as new, also for whoever asks whether there is one."""
     url = f"sqlite:///{tmp_path}/studies.db"
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     optuna.create_study(study_name="s", storage=open_storage(url, create=True))
     assert not has_study(url, "s")
     study = again(tmp_path)
@@ -151,3 +138,120 @@ def test_whatever_this_driver_has_running_is_put_back(tmp_path: Path) -> None:
     study.claims.release()
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
     assert finish(study, tmp_path) == DEFAULT
+
+
+def gone() -> int:
+    """Return the id of a process that is no more."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        return ended.pid
+
+
+@pytest.mark.parametrize("uploads", [1, 2])
+def test_files_of_a_trial_whose_driver_died_are_removed(tmp_path: Path, uploads: int) -> None:
+    """Its log, or its samples too: the trial runs again and has files of its own; those of others stay."""
+    study = again(tmp_path)
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    for name in ("log.txt", "samples.json"):
+        (tmp_path / name).write_text("half", encoding="utf-8")
+    study.attach([tmp_path / "log.txt"])
+    proposal = there(study.ask())
+    for name in ("log.txt", "samples.json")[:uploads]:
+        upload_artifact(artifact_store=study._store, file_path=str(tmp_path / name), study_or_trial=proposal.trial)  # noqa: SLF001
+    proposal.trial.set_user_attr("driver", {**proposal.trial.user_attrs["driver"], "pid": gone()})
+    assert len(list((tmp_path / "artifacts").iterdir())) == 1 + uploads
+    later = again(tmp_path)
+    assert later.claims.recover() == 1
+    assert len(list((tmp_path / "artifacts").iterdir())) == 1
+    failed, waiting = later._study.get_trials()  # noqa: SLF001
+    assert (failed.state, waiting.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert not [name for name in failed.system_attrs if name.startswith("artifacts:")]
+    assert finish(later, tmp_path) == DEFAULT
+    assert len(list((tmp_path / "artifacts").iterdir())) == 3
+
+
+@pytest.mark.parametrize("about", ["me", {}])
+def test_a_study_of_somebody_else_s_is_no_study_to_report(tmp_path: Path, about: object) -> None:
+    """It may lie in the same database: those that are ours are named."""
+    url = f"sqlite:///{tmp_path}/studies.db"
+    again(tmp_path)
+    optuna.create_study(study_name="theirs", storage=url).set_user_attr("about", about)
+    with pytest.raises(UsageError, match="There is no study 'theirs'"):
+        load_study(url, "theirs")
+
+
+def test_a_study_that_another_version_kept_otherwise_says_so(tmp_path: Path) -> None:
+    """What its record holds means nothing here."""
+    study, url = again(tmp_path), f"sqlite:///{tmp_path}/studies.db"
+    study._study.set_user_attr("about", {**study._study.user_attrs["about"], "colour": "blue"})  # noqa: SLF001
+    with pytest.raises(UsageError, match="'s' was kept by another version of this program"):
+        load_study(url, "s")
+
+
+HOLDS = """
+import sys, time
+from rtmo_optuna.scratch import scratch
+with scratch() as folder:
+    (folder / "inputs.npz").write_bytes(b"x")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def age(path: Path) -> None:
+    """Make `path` an hour old."""
+    then = path.stat().st_mtime - 3600
+    os.utime(path, (then, then))
+
+
+def test_a_scratch_folder_is_swept_once_its_owner_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before, however old it is; one of this process neither."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE, text=True) as owner, scratch() as own:
+        assert owner.stdout
+        folder = Path(owner.stdout.readline().strip())
+        for one in (folder, own):
+            age(one)
+        sweep_scratch()
+        assert (folder / "inputs.npz").exists()
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        sweep_scratch()
+        assert not folder.exists()
+        assert own.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_ten_backups_are_kept_and_halves_are_swept(tmp_path: Path) -> None:
+    """Of this file only, and nothing that looks nearly like them."""
+    path = tmp_path / "config.yaml"
+    path.write_text("onnx: {intra_op_num_threads: 0}\n", encoding="utf-8")
+    names = ("config.yaml.bak-mine", ".config.yaml.swp", "other.yaml.bak-20200101-000000")
+    others = [tmp_path / name for name in names]
+    half = tmp_path / ".config.yaml.0123abcd.tmp"
+    for one in (*others, half):
+        one.touch()
+        age(one)
+    for threads in range(1, 14):
+        configfile.write(configfile.read(path, "cpu"), {"intra_op_num_threads": threads}, {"study": "s"})
+    backups = sorted(tmp_path.glob("config.yaml.bak-2*"))
+    assert len(backups) == 10
+    assert any("intra_op_num_threads: 12" in one.read_text(encoding="utf-8") for one in backups)
+    assert all(one.exists() for one in others)
+    assert not half.exists()
+
+
+def test_a_study_keeps_no_attribute_of_drivers_that_left_or_died(tmp_path: Path) -> None:
+    """A hundred runs of a study leave it as one does."""
+    study = optuna.create_study(storage=open_storage(str(tmp_path / "studies.db"), create=True))
+    study.set_user_attr("driver old", {"host": "elsewhere 1", "pid": 1, "started": "x", "until": 0.0, "parts": {}})
+    study.set_user_attr("driver older", None)
+    other = Crew(study)
+    other.join()
+    for _ in range(5):
+        crew = Crew(study)
+        crew.join()
+        crew.leave()
+    assert len(study.user_attrs) == 1
+    other.leave()
+    assert study.user_attrs == {}

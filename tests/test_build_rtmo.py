@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,14 +15,13 @@ from onnx import numpy_helper
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from collections.abc import Sequence
+
+import numpy.typing as npt
+
 import build_rtmo
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy.typing as npt
-
-    Array = npt.NDArray[Any]
+Array = npt.NDArray[Any]
 
 PARAMETERS = {"t": 6_767_845, "s": 9_771_821, "m": 22_182_813, "l": 43_839_021}
 CONVOLUTIONS = {"t": 80, "s": 80, "m": 100, "l": 116}
@@ -154,6 +153,7 @@ def test_raw_shapes_are_fixed() -> None:
     assert declared == [output.shape for output in run(raw.model, raw.image)]
 
 
+@pytest.mark.slow
 def test_dynamic_batch_of_one_is_the_fixed_model() -> None:
     """A batch of one gives what the model for one image gives."""
     fixed, dynamic = build("t"), build("t", dynamic=True)
@@ -250,19 +250,16 @@ def test_command_writes_the_style_that_is_asked_for(tmp_path: Path, options: lis
     assert onnx.load(tmp_path / "m.onnx") == build("t", style=style).model
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["x"], "invalid choice: 'x'"),
-        (["t", "--seed", "-1"], "--seed has to be 0 or more, not -1"),
-        (["t", "--people", "51"], "--people has to be from 1 to 50, not 51"),
-        (["t", "--opset", "13"], "argument --opset: invalid choice: 13 (choose from 11, 17)"),
-        (["t", "--exported", "--raw"], "--raw ends before what --exported and --opset are about"),
-        (["t", "--opset", "17", "--dynamic"], "--dynamic does not go with --opset 17, which is for one image"),
-        (["t", "--output", "model.npz"], "model.npz has to end in .onnx"),
-        (["t", "--output", "nowhere/model.onnx"], "there is no folder nowhere"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "complaint"), [
+    (["x"], "invalid choice: 'x'"),
+    (["t", "--seed", "-1"], "--seed has to be 0 or more, not -1"),
+    (["t", "--people", "51"], "--people has to be from 1 to 50, not 51"),
+    (["t", "--opset", "13"], "argument --opset: invalid choice: 13 (choose from 11, 17)"),
+    (["t", "--exported", "--raw"], "--raw ends before what --exported and --opset are about"),
+    (["t", "--opset", "17", "--dynamic"], "--dynamic does not go with --opset 17, which is for one image"),
+    (["t", "--output", "model.npz"], "model.npz has to end in .onnx"),
+    (["t", "--output", "nowhere/model.onnx"], "there is no folder nowhere"),
+])  # fmt: skip
 def test_command_refuses_in_one_sentence(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +17,6 @@ import scripted
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import load
 from rtmo_optuna.verbs import prepare
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SPIN = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass\n"
 DEFINITION = "provider: cpu\nknobs: {enable_cpu_mem_arena: all}\n"
@@ -72,10 +69,10 @@ def test_what_this_process_started_is_not_foreign() -> None:
     """A child that computes is ours, whatever else runs on the machine."""
     (pid,) = spinning(1, orphaned=False)
     try:
-        time.sleep(0.3)
-        before = load.processes()
-        time.sleep(0.3)
-        after = load.processes()
+        begun, before, after = time.monotonic(), load.processes(), load.processes()
+        while after[pid].ticks == before[pid].ticks and time.monotonic() - begun < 20:
+            time.sleep(0.1)
+            after = load.processes()
         assert after[pid].ticks > before[pid].ticks
         assert pid not in {one.pid for one in load.foreign(before, after, 0.3)}
         assert os.getpid() not in {one.pid for one in load.foreign({}, after, 0.3)}

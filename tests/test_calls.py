@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from onnx import TensorProto
 
 import models
-from calling import CALLED, assembled
+from calling import CALLED, assembled, at_once
+from models import node
 from rtmo_optuna.engine import turns
 from rtmo_optuna.engine.calls import BoundCall, Call, GraphCall, PlainCall
 from rtmo_optuna.engine.cutting.cut import Cut, cut
@@ -23,12 +27,6 @@ from rtmo_optuna.errors import SettingsRefusedError, UsageError
 from rtmo_optuna.providers.cudart import HostStream
 from rtmo_optuna.types.request import TensorSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 NAMES = ["early", "places", "sums", "values"]
 
@@ -38,11 +36,6 @@ def session(path: str | Path) -> Any:  # noqa: ANN401 - ONNX Runtime ships no ty
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> Any:  # noqa: ANN401
-    """Return a node; the names of its inputs and outputs are separated by blanks."""
-    return helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
 
 
 def selective(path: Path, *, mixed: bool = False) -> Path:
@@ -117,8 +110,7 @@ def test_every_part_gives_an_output(folder: Path, kind: str, rows: int, why: str
     found = parts(folder, kind)
     gives = [[end.name for end in session(path).get_outputs()] for path in (found.select, found.finish)]
     assert gives == [["places"], ["sums", "values"]]
-    assert (found.direct, found.fed, found.selected) == (("early",), ("shift",), ("places",))
-    assert found.rows == rows
+    assert (found.direct, found.fed, found.selected, found.rows) == (("early",), ("shift",), ("places",), rows)
     assert found.why.startswith(why)
     assert bool(found.why) == (kind == "mixed")
 
@@ -166,20 +158,14 @@ def test_eight_threads_on_one_call(folder: Path, how: str) -> None:
             if not all(map(np.array_equal, found, wanted[number % 24])):
                 wrong.append(number)
 
-    threads = [threading.Thread(target=work, args=(3 * number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work, range(0, 24, 3))
     assert wrong == []
 
 
 def test_the_number_of_rows_is_open_in_the_outputs(folder: Path) -> None:
     """A session tells the shapes of the model, not of its parts."""
     shapes = {end.name: end.shape for end in assembled(folder / "apart.onnx", "split+host").outputs}
-    assert shapes["early"] == (150,)
-    assert shapes["values"] == (None,)
-    assert shapes["sums"] == (None, 1)
+    assert (shapes["early"], shapes["values"], shapes["sums"]) == ((150,), (None,), (None, 1))
 
 
 @pytest.mark.parametrize("how", ["plain", "split"])
@@ -195,12 +181,8 @@ def test_options_are_passed_on(folder: Path, how: str) -> None:
 
 def test_products_are_not_moved_to_the_host(tmp_path: Path) -> None:
     """A tail of matrix products that cannot be told from the selection stays on the device, and it is said."""
-    nodes = [
-        node("Relu", "x", "r"),
-        node("NonZero", "r", "places"),
-        node("Cast", "places", "p", to=FLOAT),
-        node("MatMul", "p w", "y"),
-    ]
+    nodes = [node("Relu", "x", "r"), node("NonZero", "r", "places")]
+    nodes += [node("Cast", "places", "p", to=FLOAT), node("MatMul", "p w", "y")]
     weights = {"w": np.ones((5, 4), np.float32)}
     path = models.save(tmp_path / "m.onnx", nodes, {"x": (FLOAT, (8,))}, {"y": (FLOAT, (1, 4))}, weights)
     assert opened(path, "split")
@@ -270,13 +252,13 @@ def test_captures_and_calls_take_turns() -> None:
         with turns.calls:
             events.append("call")
             inside.set()
-            go.wait(5)
+            go.wait(60)
             events.append("called")
 
     def capture() -> None:
         with turns.capture():
             events.append("capture")
-            time.sleep(0.05)
+            time.sleep(0.2)
             events.append("captured")
 
     def late() -> None:
@@ -285,16 +267,16 @@ def test_captures_and_calls_take_turns() -> None:
 
     first = threading.Thread(target=call)
     first.start()
-    inside.wait(5)
+    inside.wait(60)
     captures = [threading.Thread(target=capture) for _ in range(2)]
     for thread in captures:
         thread.start()
-    time.sleep(0.05)
+    time.sleep(0.2)
     last = threading.Thread(target=late)
     last.start()
     go.set()
     for thread in (first, *captures, last):
-        thread.join(5)
+        thread.join(60)
     assert events[:2] == ["call", "called"]
     told = [event for event in events if event.startswith("capture")]
     assert told == ["capture", "captured"] * 2
@@ -350,8 +332,7 @@ def test_odd_layouts_are_brought_in_order(case: str) -> None:
     """The values stay, the order of bytes and of elements is the machine's; inputs come in the model's order."""
     checked = SIGNATURE.checked({"k": [1, 2], "x": ODD[case]()})
     assert list(checked) == ["x", "k"]
-    assert checked["x"].dtype == np.float32
-    assert checked["x"].dtype.isnative
+    assert (checked["x"].dtype, checked["x"].dtype.isnative) == (np.float32, True)
     assert checked["x"].flags.c_contiguous
     assert np.array_equal(checked["x"], X)
 

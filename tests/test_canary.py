@@ -9,17 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from program import python
 from rtmo_optuna.machine.canary import QuietCore, beat, queued, spin
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-ROOT = Path(__file__).parents[1]
 QUICK = 350_000
 HAS_CALL = hasattr(os, "sched_setaffinity")
 needs_call = pytest.mark.skipif(not HAS_CALL, reason="this platform has no affinity call")
@@ -176,8 +173,7 @@ def test_a_process_limited_to_one_core_stays_on_it() -> None:
         "canary.close()\n"
         "print(core, spun > 0, told in {True, False}, inside, os.sched_getaffinity(0))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"None True True {{{core}}} {{{core}}}"
+    assert python(code).strip() == f"None True True {{{core}}} {{{core}}}"
 
 
 def test_cores_outside_the_mask_are_never_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,18 +264,23 @@ def test_a_beat_is_short_beside_a_call() -> None:
     assert 10_000 < min(beat() for _ in range(20)) < 1_000_000
 
 
-def test_a_call_is_quiet_between_two_quiet_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A beat over 40 % slower than the shortest one spoils the call before it and the one after."""
+@pytest.fixture
+def _unpinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+
+
+@pytest.mark.usefixtures("_unpinned")
+def test_a_call_is_quiet_between_two_quiet_beats() -> None:
+    """A beat over 40 % slower than the shortest one spoils the call before it and the one after."""
     beats = (1000, 1390, 1410, 1390, 1390, 900, 1270)
     canary = QuietCore(QUICK, lambda: QUICK, lambda: 0, _series(*beats))
     canary.before()
     assert [canary.quiet() for _ in beats] == [True, True, False, False, True, False, False]
 
 
-def test_every_call_on_a_busy_core_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_unpinned")
+def test_every_call_on_a_busy_core_is_disturbed() -> None:
     """A spin 30 % slower than the best known counts until `before` finds better, however alike the beats are."""
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     canary = QuietCore(1000, _series(1310, 900), lambda: 0, lambda: QUICK)
     canary.before()
     assert [canary.quiet(), canary.quiet()] == [False, False]
@@ -301,9 +302,9 @@ def test_calls_do_not_count_until_the_caches_know_them(monkeypatch: pytest.Monke
     assert [cores.current, canary.quiet()] == [{first}, True]
 
 
-def test_waiting_for_the_core_counts_as_slowness(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_unpinned")
+def test_waiting_for_the_core_counts_as_slowness() -> None:
     """A thread that stood in the queue for more than a tenth of a call was disturbed, whatever its beats say."""
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     waited = [0]
     canary = QuietCore(QUICK, lambda: QUICK, lambda: waited[0], lambda: QUICK)
     canary.before()
@@ -369,5 +370,4 @@ def test_a_child_loads_nothing_heavy_for_it() -> None:
         "import rtmo_optuna.machine.canary\n"
         "print(*sorted(set(sys.modules) - known))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["rtmo_optuna", "rtmo_optuna.machine", "rtmo_optuna.machine.canary"]
+    assert python(code).split() == ["rtmo_optuna", "rtmo_optuna.machine", "rtmo_optuna.machine.canary"]

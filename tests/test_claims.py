@@ -5,27 +5,23 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from pathlib import Path
+from typing import Any, NoReturn, cast
 
 import optuna
 import pytest
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
 import scripted
-from rtmo_optuna.machine.host import host
+from program import there
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.study.storage import GRACE_S
-from rtmo_optuna.types.measurement import Measurement, Outcome
+from rtmo_optuna.study.study import Proposal, Study
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from optuna.samplers import BaseSampler
-
-    from rtmo_optuna.study.study import Proposal, Study
+from scripted import finish
 
 KNOBS = ("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
 DEFAULT = Settings()
@@ -33,25 +29,15 @@ DEFAULT = Settings()
 
 def pair(folder: Path, sampler: str) -> tuple[Study, Study]:
     """Return one study of eight settings as two drivers have it open."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     definition = StudyDefinition("s", "cpu", dict.fromkeys(KNOBS), sampler=sampler)
-    return scripted.opened(folder, definition, host()), scripted.opened(folder, definition, host())
-
-
-def finish(study: Study, proposal: Proposal | None, folder: Path) -> Settings:
-    """Tell that `proposal` took 5 ms; return its settings."""
-    assert proposal is not None
-    measurement = Measurement(Outcome.MEASURED, latency_ns=5e6, windows_ns=(5e6,) * 4, calls=40)
-    study.tell(proposal, measurement, folder)
-    return proposal.settings
+    return scripted.opened(folder, definition), scripted.opened(folder, definition)
 
 
 def die(proposal: Proposal | None) -> Settings:
     """Have the driver of `proposal` be one that is no more; return the settings that it left."""
-    assert proposal is not None
-    driver = proposal.trial.user_attrs["driver"]
-    proposal.trial.set_user_attr("driver", {**driver, "started": "another boot 1"})
-    return proposal.settings
+    trial = there(proposal).trial
+    trial.set_user_attr("driver", {**trial.user_attrs["driver"], "started": "another boot 1"})
+    return there(proposal).settings
 
 
 class Meeting:
@@ -71,7 +57,7 @@ class Meeting:
         def held(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401 - whatever the method takes
             result = found(*arguments, **more)
             self._met.set()
-            self._barrier.wait(10)
+            self._barrier.wait(60)
             return result
 
         return held
@@ -108,10 +94,8 @@ def test_two_that_enqueue_the_same_at_once_run_it_once(tmp_path: Path) -> None:
     meet(both, "get_trials")
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda study: study.enqueue(DEFAULT, Origin.DEFAULT), both))
-    first, second = (study.ask() for study in both)
-    assert first
-    assert second
-    assert first.settings == DEFAULT != second.settings
+    first, second = (there(study.ask()).settings for study in both)
+    assert first == DEFAULT != second
     both[0].refresh()
     assert both[0].trials == ()
     states = [trial.state for trial in both[0]._study.trials]  # noqa: SLF001
@@ -183,9 +167,7 @@ def test_what_ran_while_it_was_queued_is_answered(tmp_path: Path) -> None:
     one.enqueue(DEFAULT, Origin.DEFAULT)
     one._study.enqueue_trial(one._study.get_trials()[0].system_attrs["fixed_params"], {"settings": {}})  # noqa: SLF001
     finish(one, one.ask(), tmp_path)
-    asked = other.ask()
-    assert asked
-    assert asked.settings != DEFAULT
+    assert there(other.ask()).settings != DEFAULT
     assert [(trial.run, trial.value == one.trials[0].value) for trial in other.trials] == [(1, True), (0, True)]
 
 
@@ -198,6 +180,4 @@ def test_two_that_find_the_same_dead_trial(tmp_path: Path) -> None:
         assert sorted(pool.map(lambda study: study.claims.recover(), both)) == [0, 1]
     states = [trial.state for trial in both[0]._study.trials]  # noqa: SLF001
     assert states == [TrialState.FAIL, TrialState.WAITING]
-    again = both[1].ask()
-    assert again
-    assert again.settings == left
+    assert there(both[1].ask()).settings == left

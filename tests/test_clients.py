@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -17,9 +18,6 @@ import models
 import rtmo_optuna
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 RTMO = ("t", "--exported")
 """What is asked of scripts/build_rtmo.py."""

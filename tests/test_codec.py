@@ -62,19 +62,13 @@ STUDY = StudyRecord(
 )
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        STUDY,
-        TRIAL,
-        MEASUREMENT,
-        BenchmarkRequest(
-            SessionSpec("m", "cpu", SETTINGS, EngineKind.SCRIPTED), "in.npz", Measuring(runs=5), Limits(1.5)
-        ),
-        Settings(),
-    ],
-    ids=lambda record: type(record).__name__,
-)
+@pytest.mark.parametrize("record", [
+    STUDY,
+    TRIAL,
+    MEASUREMENT,
+    BenchmarkRequest(SessionSpec("m", "cpu", SETTINGS, EngineKind.SCRIPTED), "in.npz", Measuring(runs=5), Limits(1.5)),
+    Settings(),
+], ids=lambda record: type(record).__name__)  # fmt: skip
 def test_records_survive_json(record: Any) -> None:  # noqa: ANN401 - any record
     """What comes back is equal, down to tuples, enums and the types of values."""
     again = decode(type(record), json.loads(json.dumps(encode(record))))
@@ -87,18 +81,15 @@ def test_missing_fields_take_their_defaults() -> None:
     assert decode(Measuring, {"windows_min": 2}) == Measuring(windows_min=2)
 
 
-@pytest.mark.parametrize(
-    ("kind", "plain"),
-    [
-        (Measuring, {"windows": 2}),
-        (Measuring, []),
-        (Measuring, {"window_calls": "2"}),
-        (Measuring, {"runs": "few"}),
-        (TensorSpec, {"name": "a"}),
-        (SessionSpec, {"model": "m", "provider": "cpu", "engine": "nobody"}),
-        (Choice, {"label": 1, "values": [["a", 1, 2]]}),
-    ],
-)
+@pytest.mark.parametrize(("kind", "plain"), [
+    (Measuring, {"windows": 2}),
+    (Measuring, []),
+    (Measuring, {"window_calls": "2"}),
+    (Measuring, {"runs": "few"}),
+    (TensorSpec, {"name": "a"}),
+    (SessionSpec, {"model": "m", "provider": "cpu", "engine": "nobody"}),
+    (Choice, {"label": 1, "values": [["a", 1, 2]]}),
+])  # fmt: skip
 def test_what_does_not_fit_is_refused(kind: type, plain: object) -> None:
     """Unknown fields, wrong types, missing fields, unknown members of an enum, tuples of another length."""
     with pytest.raises((KeyError, TypeError, ValueError)):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from program import there
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.values import as_yaml
@@ -40,12 +41,8 @@ logging:
       long
       text
 """
-SETTINGS = {
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "gpu_mem_limit_gb": None,
-    "do_copy_in_default_stream": True,
-    "prefer_nhwc": True,
-}
+COPY = "do_copy_in_default_stream"
+SETTINGS = {"cudnn_conv_algo_search": "HEURISTIC", "gpu_mem_limit_gb": None, COPY: True, "prefer_nhwc": True}
 INFO = {"gpu_name": "NVIDIA H200", "optimized_fps": 251.3}
 GUIDE_AFTER = (
     GUIDE.replace("'EXHAUSTIVE'", "'HEURISTIC'")
@@ -79,16 +76,12 @@ def test_the_guides_file_is_changed_in_place(path: Path) -> None:
     """Four values and one new key; every other byte stays, and the old file is kept."""
     found = configfile.read(save(path, GUIDE), "cuda")
     assert found.target == "models.pose_estimation.onnx"
-    assert found.held == {
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
-        "gpu_mem_limit_gb": 8,
-        "do_copy_in_default_stream": True,
-        "execution_mode": "ORT_SEQUENTIAL",
-    }
+    held = {"cudnn_conv_algo_search": "EXHAUSTIVE", "gpu_mem_limit_gb": 8, COPY: True}
+    assert found.held == {**held, "execution_mode": "ORT_SEQUENTIAL"}
     assert found.settings == Settings.of({"gpu_mem_limit_gb": 8})
     backup = configfile.write(found, SETTINGS, INFO)
     assert path.read_text(encoding="utf-8") == GUIDE_AFTER
-    assert backup is not None
+    backup = there(backup)
     assert re.fullmatch(r"config\.yaml\.bak-\d{8}-\d{6}", backup.name)
     assert backup.read_text(encoding="utf-8") == GUIDE
     assert sorted(path.parent.iterdir()) == [path, backup]
@@ -111,43 +104,32 @@ def test_line_endings_and_a_byte_order_mark_stay(path: Path) -> None:
     assert rewrite(path, text, SETTINGS, INFO) == "\ufeff" + GUIDE_AFTER.replace("\n", "\r\n")
 
 
-_NEW = "prefer_nhwc: true"
+_INFO = "  benchmark_info:\n    gpu: x\n"
+_NEW = "  prefer_nhwc: true\n" + _INFO
 _CASES = {
-    "an empty file": ("", "onnx:\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x\n"),
-    "comments only": ("# mine\n", "# mine\nonnx:\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x\n"),
-    "document markers": (
-        "---\n# mine\n...\n",
-        "---\n# mine\nonnx:\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x\n...\n",
-    ),
-    "an empty flow mapping on top": ("{}", "\nonnx:\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x"),
+    "an empty file": ("", f"onnx:\n{_NEW}"),
+    "comments only": ("# mine\n", f"# mine\nonnx:\n{_NEW}"),
+    "document markers": ("---\n# mine\n...\n", f"---\n# mine\nonnx:\n{_NEW}...\n"),
+    "an empty flow mapping on top": ("{}", f"\nonnx:\n{_NEW}".removesuffix("\n")),
     "no target, and an indentation of four": (
         "a:\n    b: 1",
         "a:\n    b: 1\nonnx:\n    prefer_nhwc: true\n    benchmark_info:\n        gpu: x",
     ),
-    "a target that is empty": (
-        "onnx:  # here\n\na: 1\n",
-        "onnx:  # here\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x\n\na: 1\n",
-    ),
-    "a target that is null": ("onnx: ~ # here\n", "onnx: # here\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x\n"),
-    "a target that is an empty flow mapping": (
-        "onnx: {}\na: 1\n",
-        "onnx:\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x\na: 1\n",
-    ),
+    "a target that is empty": ("onnx:  # here\n\na: 1\n", f"onnx:  # here\n{_NEW}\na: 1\n"),
+    "a target that is null": ("onnx: ~ # here\n", f"onnx: # here\n{_NEW}"),
+    "a target that is an empty flow mapping": ("onnx: {}\na: 1\n", f"onnx:\n{_NEW}a: 1\n"),
     "knobs at the top": (
-        "prefer_nhwc: off # why\n# end\n",
-        "prefer_nhwc: true # why\nbenchmark_info:\n  gpu: x\n# end\n",
+        "prefer_nhwc: off # why\n# end\n", "prefer_nhwc: true # why\nbenchmark_info:\n  gpu: x\n# end\n",
     ),
     "a flow mapping": (
         "onnx: { prefer_nhwc: false, a: [1] } # c\n",
         "onnx: { prefer_nhwc: true, a: [1], benchmark_info: {gpu: x} } # c\n",
     ),
     "flow mappings inside each other": (
-        "onnx: {prefer_nhwc: 1, benchmark_info: {}, a: }\n",
-        "onnx: {prefer_nhwc: 1, benchmark_info: {gpu: x}, a: }\n",
+        "onnx: {prefer_nhwc: 1, benchmark_info: {}, a: }\n", "onnx: {prefer_nhwc: 1, benchmark_info: {gpu: x}, a: }\n",
     ),
     "null inside a flow mapping": (
-        "onnx: {prefer_nhwc: 1, benchmark_info: }\n",
-        "onnx: {prefer_nhwc: 1, benchmark_info: {gpu: x} }\n",
+        "onnx: {prefer_nhwc: 1, benchmark_info: }\n", "onnx: {prefer_nhwc: 1, benchmark_info: {gpu: x} }\n",
     ),
     "a flow mapping over several lines": (
         "onnx: {\n  a: 1,  # one\n  prefer_nhwc: no,\n}\n",
@@ -166,12 +148,10 @@ _CASES = {
         "onnx:\n  prefer_nhwc: on\n  benchmark_info:\n    gpu: x\n    b: 2\n",
     ),
     "a list without indentation where a value goes": (
-        "onnx:\n  prefer_nhwc: on\n  benchmark_info:\n    gpu:\n    - a\n    - b\n",
-        "onnx:\n  prefer_nhwc: on\n  benchmark_info:\n    gpu: x\n",
+        f"onnx:\n  prefer_nhwc: on\n{_INFO}".replace(" x", "\n    - a\n    - b"), f"onnx:\n  prefer_nhwc: on\n{_INFO}",
     ),
     "a block of text at the end": (
-        "onnx:\n  prefer_nhwc: on\n  a: |\n    text\nz: 1\n",
-        "onnx:\n  prefer_nhwc: on\n  a: |\n    text\n  benchmark_info:\n    gpu: x\nz: 1\n",
+        "onnx:\n  prefer_nhwc: on\n  a: |\n    t\nz: 1\n", f"onnx:\n  prefer_nhwc: on\n  a: |\n    t\n{_INFO}z: 1\n",
     ),
     "a member of a list": (
         "models:\n- name: a\n- onnx:\n    prefer_nhwc: off\n",
@@ -181,24 +161,19 @@ _CASES = {
         "base: &b\n  prefer_nhwc: false\nonnx:\n  <<: *b\n  a: 1\n",
         "base: &b\n  prefer_nhwc: false\nonnx:\n  <<: *b\n  a: 1\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x\n",
     ),
-    "a value that is an alias": (
-        "a: &v off\nonnx:\n  prefer_nhwc: *v\n",
-        "a: &v off\nonnx:\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x\n",
-    ),
+    "a value that is an alias": ("a: &v off\nonnx:\n  prefer_nhwc: *v\n", f"a: &v off\nonnx:\n{_NEW}"),
     "a value with an anchor": (
-        "onnx:\n  prefer_nhwc: &v off\nb: *v\nc: *v\n",
-        "onnx:\n  prefer_nhwc: true\n  benchmark_info:\n    gpu: x\nb: &v off\nc: *v\n",
+        "onnx:\n  prefer_nhwc: &v off\nb: *v\nc: *v\n", f"onnx:\n{_NEW}b: &v off\nc: *v\n",
     ),
     "an empty mapping with an anchor": (
-        "onnx: &o {}\na: *o\n",
-        "onnx: &o {prefer_nhwc: true, benchmark_info: {gpu: x}}\na: *o\n",
+        "onnx: &o {}\na: *o\n", "onnx: &o {prefer_nhwc: true, benchmark_info: {gpu: x}}\na: *o\n",
     ),
     "other scalars and long lines": (
         "# é😀\na: 0x1F\nb: 1e3\nc: ~\nd: 'it''s'\ne: yes\nf: 2020-01-01\ng: !mine x\nh: " + "word " * 60 + "\n"
         "onnx: {prefer_nhwc: on, benchmark_info: {gpu: x}}\n",
     )
     * 2,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", list(_CASES))
@@ -236,9 +211,8 @@ def test_a_target_is_created_where_the_path_says(path: Path) -> None:
     """Below the part of the path that is there, whether its keys have dots or not."""
     text = "models:\n  v1.0:\n    a: 1\nb: 2\n"
     after = "models:\n  v1.0:\n    a: 1\n    x:\n      onnx:\n        prefer_nhwc: true\n        benchmark_info:\n"
-    assert (
-        rewrite(path, text, {"prefer_nhwc": True}, {"g": 1}, "models.v1.0.x.onnx") == after + "          g: 1\nb: 2\n"
-    )
+    found = rewrite(path, text, {"prefer_nhwc": True}, {"g": 1}, "models.v1.0.x.onnx")
+    assert found == after + "          g: 1\nb: 2\n"
 
 
 def test_the_path_of_a_found_target_leads_back_to_it(path: Path) -> None:
@@ -291,6 +265,7 @@ def test_a_layout_beyond_us_is_left_alone(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+_MERGED = "line 2, column 7: only other mappings can be merged"
 _COMPLAINTS = {
     "no YAML": ("a: [1\nb: }", "", "line 2, column 2: this is not YAML: .+ but got ':'"),
     "tabs": ("a:\n\tb: 1\n", "", r"line 2, column 1: this is not YAML: .*'\\t'"),
@@ -320,12 +295,8 @@ _COMPLAINTS = {
     "a list for a knob": ("onnx: {use_tf32: [1]}\n", "", r"line 1, column 18: use_tf32 cannot be '\[1\]'"),
     "a knob without a value": ("onnx:\n  use_tf32: # yes?\n", "", "line 2, column 3: use_tf32 cannot be 'none'"),
     "a tag on a knob": ("onnx: {use_tf32: !env 1}\n", "", "line 1, column 18: use_tf32 cannot be '!env 1'"),
-    "a merge of no mapping": (
-        "onnx:\n  <<: 1\n  use_tf32: 1\n",
-        "",
-        "line 2, column 7: only other mappings can be merged",
-    ),
-    "a merge of itself": ("onnx: &o\n  <<: *o\n", "", "line 2, column 7: only other mappings can be merged"),
+    "a merge of no mapping": ("onnx:\n  <<: 1\n  use_tf32: 1\n", "", _MERGED),
+    "a merge of itself": ("onnx: &o\n  <<: *o\n", "", _MERGED),
     "benchmark_info that is none": (
         "onnx: {use_tf32: 1, benchmark_info: [1]}\n",
         "",
@@ -379,11 +350,10 @@ def test_a_missing_file_is_created(path: Path) -> None:
 def test_backups_are_never_overwritten(path: Path) -> None:
     """Writes within one second keep a copy each."""
     save(path, GUIDE)
-    kept = []
-    for number in range(4):
-        backup = configfile.write(configfile.read(path, "cuda"), SETTINGS, {"gpu_name": str(number)})
-        assert backup is not None
-        kept.append(backup)
+    kept = [
+        there(configfile.write(configfile.read(path, "cuda"), SETTINGS, {"gpu_name": str(number)}))
+        for number in range(4)
+    ]
     assert len(set(kept)) == 4
     names = [re.search(r'gpu_name: "(.*)"', backup.read_text(encoding="utf-8")) for backup in kept]
     assert [name and name[1] for name in names] == ["Tesla T4", "0", "1", "2"]
@@ -395,10 +365,9 @@ def test_permissions_stay_and_a_link_stays_a_link(path: Path, tmp_path: Path) ->
     real.parent.mkdir()
     save(real, GUIDE).chmod(0o640)
     path.symlink_to(Path("etc") / "real.yaml")
-    backup = configfile.write(configfile.read(path, "cuda"), SETTINGS, INFO)
+    backup = there(configfile.write(configfile.read(path, "cuda"), SETTINGS, INFO))
     assert path.is_symlink()
     assert real.read_text(encoding="utf-8") == GUIDE_AFTER
-    assert backup is not None
     assert backup.parent == real.parent
     assert [stat.S_IMODE(file.stat().st_mode) for file in (real, backup)] == [0o640, 0o640]
 

@@ -1,4 +1,4 @@
-"""Several drivers on one study: who is at work, who leads what, and two of them at once for real."""
+"""Several drivers on one study: who is at work, who leads what, containers started again, and two for real."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import optuna
 import pytest
@@ -22,28 +24,25 @@ from sqlalchemy.engine import Engine, ExceptionContext
 
 import scripted
 import simulated
+from program import python, there
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.machine.host import host
+from rtmo_optuna.machine.host import process_space
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.study.drivers import LEASE_S, Crew, lease_s
 from rtmo_optuna.study.library import load_study
 from rtmo_optuna.study.storage import open_storage
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome, Window
-from rtmo_optuna.types.request import Limits, Measuring, SessionSpec
+from rtmo_optuna.types.request import Limits, Measuring, SessionSpec, Settings
+from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.types.subject import StudyDefinition
+from test_finals import Planted
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-ROOT = Path(__file__).parents[1]
-STUDY = """
-provider: cpu
-knobs: {graph_optimization_level: all, enable_cpu_mem_arena: all, enable_mem_pattern: all,
-        session.intra_op.allow_spinning: all, session.set_denormal_as_zero: all}
-sampler: random
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
+STUDY = scripted.defined(
+    *("graph_optimization_level", "enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning"),
+    "session.set_denormal_as_zero",
+    more="sampler: random\n",
+)
 DRIVER = """
 import json, sys
 sys.path[:0] = {paths!r}
@@ -61,18 +60,12 @@ told = []
 result = verb.tune(shared, lambda event: told.append(str(event)))
 print(json.dumps({{"left": any("The study goes on in" in text for text in told), "exported": bool(result.config)}}))
 """
-
-OTHER = """
-import sys
-from rtmo_optuna.study.storage import open_storage
-open_storage(sys.argv[1], create=True)
-"""
+OTHER = "import sys; from rtmo_optuna.study.storage import open_storage; open_storage(sys.argv[1], create=True)"
 
 
 @pytest.fixture
 def study() -> optuna.Study:
     """Return a study that nobody works on."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(storage=optuna.storages.InMemoryStorage())
 
 
@@ -131,7 +124,7 @@ class Turns:
     def turn(self, name: str) -> Iterator[None]:
         """Wait until it is this one's turn, which is over at the end."""
         with self._moved:
-            assert self._moved.wait_for(lambda: self._order[:1] in {"", name}, 10)
+            assert self._moved.wait_for(lambda: self._order[:1] in {"", name}, 60)
             yield
             self._order = self._order[1:]
             self._moved.notify_all()
@@ -166,7 +159,6 @@ class InTurns(optuna.Study):
 @pytest.mark.parametrize("named", ["ab", "ba"])
 def test_two_that_want_to_lead_at_once(named: str) -> None:
     """In whatever order they read and write, from joining on, exactly one does."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     for places in itertools.combinations(range(10), 5):
         turns = Turns("".join("a" if place in places else "b" for place in range(10)))
         study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
@@ -206,7 +198,7 @@ def test_nobody_is_taken_for_gone_while_a_process_may_be_silent(
 def test_each_window_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of processes beside the trials too, like those of the preflight, and after many of them."""
     definition = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None})
-    study, seen = (scripted.opened(tmp_path, definition, host()) for _ in range(2))
+    study, seen = (scripted.opened(tmp_path, definition) for _ in range(2))
     now, told = time.time(), list[bool]()
     monkeypatch.setattr(time, "time", lambda: now)
 
@@ -258,7 +250,7 @@ def test_two_drivers_share_a_study(tmp_path: Path) -> None:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / name)}
         command = [sys.executable, "-c", code, name]
         running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
-    told: list[dict[str, Any]] = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    told: list[dict[str, Any]] = [json.loads(process.communicate(timeout=600)[0]) for process in running]
     kept = load_study(f"sqlite:///{tmp_path}/studies.db", "s")
     ran = Counter(trial.settings for trial in kept.trials if trial.measurement.outcome is Outcome.MEASURED)
     assert set(ran.values()) == {1}
@@ -313,9 +305,85 @@ def test_a_database_that_another_driver_makes_meanwhile(tmp_path: Path, statemen
     def other(about: str) -> None:
         if statement in about and not others:
             others.append(1)
-            subprocess.run([sys.executable, "-c", OTHER, file], cwd=ROOT, check=True)
+            python(OTHER, file)
 
     with _before_statements(other) as refused:
         assert open_storage(file, create=True).get_all_studies() == []
     assert others
     assert any("already exists" in why or "UNIQUE" in why for why in refused), refused
+
+
+DEFAULT = Settings()
+BEFORE = {"host": f"{os.uname().nodename} 4026530000", "pid": 2, "started": "this boot 100"}
+FOUR = {"enable_cpu_mem_arena": None, "enable_mem_pattern": None}
+DEFINITION = StudyDefinition("s", "cpu", FOUR, sampler="exhaustive", trials=4, timeout_s=30.0)
+contained = pytest.mark.skipif(" " not in process_space(), reason="process ids have no namespaces here")
+
+
+def entry(silent_s: float, **parts: str) -> dict[str, Any]:
+    """Return what the container left in the study, which was last heard of so many seconds ago."""
+    return {**BEFORE, "until": time.time() + LEASE_S - silent_s, "parts": parts}
+
+
+@contained
+def test_who_was_here_before_is_gone_after_two_minutes(study: optuna.Study) -> None:
+    """On another host it would be there for a quarter of an hour."""
+    study.set_user_attr("driver old", entry(110.0))
+    crew = Crew(study)
+    assert crew.others() == crew.doubtful() == (f"process 2 on {os.uname().nodename}",)
+    assert not crew.has_gone(BEFORE)
+    study.set_user_attr("driver old", entry(130.0))
+    assert (crew.others(), crew.has_gone(BEFORE)) == ((), True)
+    study.set_user_attr("driver old", {**entry(130.0), "host": "elsewhere 1"})
+    assert crew.others() == ("process 2 on elsewhere",)
+    assert not crew.has_gone({**BEFORE, "host": "elsewhere 1"})
+
+
+@contained
+def test_who_is_heard_of_is_in_no_doubt(study: optuna.Study) -> None:
+    """Another container of the same host's name, at work."""
+    study.set_user_attr("driver old", entry(20.0))
+    crew = Crew(study)
+    study.set_user_attr("driver old", entry(0.0))
+    assert (len(crew.others()), crew.doubtful()) == (1, ())
+
+
+def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(study: optuna.Study) -> None:
+    """That wait has an end as well."""
+    study.set_user_attr("driver zzz", {**entry(0.0, preflight="wants"), "host": "elsewhere 1"})
+    crew = Crew(study)
+    crew.wanting_s, crew.poll_s = 0.2, 0.01
+    crew.join()
+    assert crew.leads("preflight")
+
+
+@pytest.mark.slow
+@contained
+def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path) -> None:
+    """It led the preflight and had the default under way: both are done now, and nothing waits past its deadline."""
+    planted = Planted()
+    killed = scripted.opened(tmp_path, replace(DEFINITION, trials=1))
+    planted.search(killed)
+    killed.enqueue(Settings.of({"enable_mem_pattern": False}), Origin.SAMPLER)
+    there(killed.ask()).trial.set_user_attr("driver", BEFORE)
+    killed.put("pin", None)
+    killed._study.set_user_attr("driver old", entry(0.0, preflight="leads", finals="leads"))  # noqa: SLF001
+    told: list[str] = []
+    begun = time.monotonic()
+    again = scripted.opened(tmp_path, DEFINITION)
+    again.crew.doubt_s = 4.0
+    planted.search(again, observer=lambda event: told.append(event.text) if isinstance(event, Note) else None)
+    assert time.monotonic() - begun < 60
+    assert len({trial.settings for trial in again.trials if trial.run}) == 4
+    assert not any("goes on in" in text for text in told)
+
+
+def test_the_default_left_by_a_dead_driver_is_run(tmp_path: Path) -> None:
+    """It was found dead only after this driver had begun: before its next trial it looks again."""
+    study = scripted.opened(tmp_path, StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None}))
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    proposal = there(study.ask())
+    proposal.trial.set_user_attr("driver", {**proposal.trial.user_attrs["driver"], "started": "another boot 1"})
+    study.catch_up()
+    again = there(study.ask())
+    assert (again.settings, again.origin) == (DEFAULT, Origin.DEFAULT)

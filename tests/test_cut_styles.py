@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,15 +22,10 @@ from rtmo_optuna.engine.cutting.static import OBSTACLES
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import SettingsRefusedError
 from rtmo_optuna.space.knobs import canonical
-from rtmo_optuna.types.request import SessionSpec
+from rtmo_optuna.types.request import SessionSpec, Value
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from rtmo_optuna.types.request import Value
-
-    Arrays = Sequence[NDArray[Any]]
-    Styled = Callable[[str], tuple[Path, NDArray[np.float32]]]
+Arrays = Sequence[NDArray[Any]]
+Styled = Callable[[str], tuple[Path, NDArray[np.float32]]]
 
 RTMO = {"plain": 1, "plain, dynamic": 1, "exported": 1, "exported, two images": 2, "opset17": 1}
 """Styles of RTMO-t, and how many images they are cut for."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,9 @@ from rtmo_optuna.types.measurement import GateMode, GateRules
 from rtmo_optuna.types.request import Limits, Measuring
 from rtmo_optuna.types.subject import StudyDefinition
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 SAMPLERS = ("auto", "gp", "tpe", "random", "exhaustive")
-START = "provider: cuda\nknobs: {prefer_nhwc: all}\n"
+CUDA = "provider: cuda\nknobs: "
+START = f"{CUDA}{{prefer_nhwc: all}}\n"
 
 
 @pytest.fixture
@@ -104,22 +103,19 @@ def test_friendly_spellings(provider: str, name: str) -> None:
             assert (parsed, type(parsed)) == (value, type(value)), spelling
 
 
-@pytest.mark.parametrize(
-    ("provider", "name", "raw", "words"),
-    [
-        ("cuda", "prefer_nhwc", "maybe", r"prefer_nhwc cannot be 'maybe'\. Known: false, true\.$"),
-        ("cuda", "prefer_nhwc", None, "prefer_nhwc cannot be 'none'"),
-        ("cuda", "cudnn_conv_algo_search", "heuristics", r"'heuristics'\. Did you mean 'HEURISTIC'\?$"),
-        ("cuda", "graph_optimization_level", "bassic", r"Did you mean 'ORT_ENABLE_BASIC'\?$"),
-        ("cuda", "gpu_mem_limit_gb", -1, "cannot be '-1'"),
-        ("cuda", "gpu_mem_limit_gb", "much", r"Known: none, 4, 8, 16, 90%, or another number\.$"),
-        ("cuda", "gpu_mem_limit_gb", "80%", r"Did you mean '90%'\?$"),
-        ("cuda", "gpu_mem_limit_gb", float("inf"), "cannot be 'inf'"),
-        ("cuda", "gpu_mem_limit_gb", "9" * 5000, "cannot be '9"),
-        ("cpu", "intra_op_num_threads", 2.5, r"Known: 0, 1, 2, 4, 8, 16, 32, or another whole number\.$"),
-        ("cpu", "intra_op_num_threads", True, "cannot be 'true'"),
-    ],
-)
+@pytest.mark.parametrize(("provider", "name", "raw", "words"), [
+    ("cuda", "prefer_nhwc", "maybe", r"prefer_nhwc cannot be 'maybe'\. Known: false, true\.$"),
+    ("cuda", "prefer_nhwc", None, "prefer_nhwc cannot be 'none'"),
+    ("cuda", "cudnn_conv_algo_search", "heuristics", r"'heuristics'\. Did you mean 'HEURISTIC'\?$"),
+    ("cuda", "graph_optimization_level", "bassic", r"Did you mean 'ORT_ENABLE_BASIC'\?$"),
+    ("cuda", "gpu_mem_limit_gb", -1, "cannot be '-1'"),
+    ("cuda", "gpu_mem_limit_gb", "much", r"Known: none, 4, 8, 16, 90%, or another number\.$"),
+    ("cuda", "gpu_mem_limit_gb", "80%", r"Did you mean '90%'\?$"),
+    ("cuda", "gpu_mem_limit_gb", float("inf"), "cannot be 'inf'"),
+    ("cuda", "gpu_mem_limit_gb", "9" * 5000, "cannot be '9"),
+    ("cpu", "intra_op_num_threads", 2.5, r"Known: 0, 1, 2, 4, 8, 16, 32, or another whole number\.$"),
+    ("cpu", "intra_op_num_threads", True, "cannot be 'true'"),
+])  # fmt: skip
 def test_other_values_are_refused_with_the_nearest(provider: str, name: str, raw: object, words: str) -> None:
     """The sentence names the knob, what was given, and what could have been meant."""
     with pytest.raises(UsageError, match=words):
@@ -158,10 +154,7 @@ _COMPLAINTS = {
         "provider: cuda\nknobs:\n  prefer_nwhc: all\n",
         r"line 3, column 3: unknown knob 'prefer_nwhc'\. Did you mean 'prefer_nhwc'\?$",
     ),
-    "another provider's knob": (
-        "provider: cuda\nknobs: {execution: all}\n",
-        "line 2, column 9: unknown knob 'execution'",
-    ),
+    "another provider's knob": (f"{CUDA}{{execution: all}}\n", "line 2, column 9: unknown knob 'execution'"),
     "a part of a combined dimension": (
         "provider: cuda\nknobs: {tunable_op_enable: all}\n",
         "line 2, column 9: 'tunable_op_enable' is searched as a part of 'tunable_op': name that instead",
@@ -174,23 +167,11 @@ _COMPLAINTS = {
         "provider: cuda\nknobs: {tunable_op: [off, on_tuning]}\n",
         r"line 2, column 27: tunable_op cannot be 'on_tuning'\. Did you mean 'on\+tuning'\?$",
     ),
-    "a choice that is a list": (
-        "provider: cuda\nknobs: {use_tf32: [[on]]}\n",
-        "line 2, column 20: this must be a single",
-    ),
-    "a choice twice": (
-        "provider: cuda\nknobs: {use_tf32: [on, 1]}\n",
-        "line 2, column 24: the choice true is named twice",
-    ),
-    "no choice": ("provider: cuda\nknobs: {use_tf32: []}\n", "line 2, column 19: there is nothing to choose between"),
-    "one choice": (
-        "provider: cuda\nknobs: {use_tf32: [on]}\n",
-        "line 2, column 19: there is nothing to choose between",
-    ),
-    "a value for a list": (
-        "provider: cuda\nknobs: {use_tf32: on}\n",
-        "line 2, column 19: this must be 'all' or a list of",
-    ),
+    "a choice that is a list": (f"{CUDA}{{use_tf32: [[on]]}}\n", "line 2, column 20: this must be a single"),
+    "a choice twice": (f"{CUDA}{{use_tf32: [on, 1]}}\n", "line 2, column 24: the choice true is named twice"),
+    "no choice": (f"{CUDA}{{use_tf32: []}}\n", "line 2, column 19: there is nothing to choose between"),
+    "one choice": (f"{CUDA}{{use_tf32: [on]}}\n", "line 2, column 19: there is nothing to choose between"),
+    "a value for a list": (f"{CUDA}{{use_tf32: on}}\n", "line 2, column 19: this must be 'all' or a list of"),
     "searched and fixed": (START + "fixed: {prefer_nhwc: on}\n", "line 3, column 22: 'prefer_nhwc' is both fixed and"),
     "searched among others and fixed": (
         "provider: cpu\nknobs: {execution: all}\nfixed: {inter_op_num_threads: 2}\n",
@@ -221,22 +202,19 @@ def test_complaints_name_file_line_and_column(case: str, path: Path) -> None:
     assert str(raised.value).startswith(f"{path}, line ")
 
 
-@pytest.mark.parametrize(
-    ("section", "name", "bad"),
-    [
-        ("budget", "trials", ["many", "0", "-1", "2.5", "true", "~", "[1]", "9" * 5000, "10000000000"]),
-        ("budget", "timeout_s", ["soon", "0", "-1", ".nan", ".inf", "1e400"]),
-        ("pruning", "ratio", ["1", "0.5", "x"]),
-        ("measuring", "warmup_s", ["-0.1"]),
-        ("measuring", "warmup_calls", ["-1", "1.5"]),
-        ("measuring", "warmup_exact", ["1", "maybe", "~"]),
-        ("measuring", "window_calls", ["0"]),
-        ("measuring", "window_s", ["0"]),
-        ("measuring", "precision", ["0", "1"]),
-        ("measuring", "runs", ["0", "few"]),
-        ("limits", "build_s", ["0", "long"]),
-    ],
-)
+@pytest.mark.parametrize(("section", "name", "bad"), [
+    ("budget", "trials", ["many", "0", "-1", "2.5", "true", "~", "[1]", "9" * 5000, "10000000000"]),
+    ("budget", "timeout_s", ["soon", "0", "-1", ".nan", ".inf", "1e400"]),
+    ("pruning", "ratio", ["1", "0.5", "x"]),
+    ("measuring", "warmup_s", ["-0.1"]),
+    ("measuring", "warmup_calls", ["-1", "1.5"]),
+    ("measuring", "warmup_exact", ["1", "maybe", "~"]),
+    ("measuring", "window_calls", ["0"]),
+    ("measuring", "window_s", ["0"]),
+    ("measuring", "precision", ["0", "1"]),
+    ("measuring", "runs", ["0", "few"]),
+    ("limits", "build_s", ["0", "long"]),
+])  # fmt: skip
 def test_numbers_out_of_range_are_refused(section: str, name: str, bad: list[str], path: Path) -> None:
     """Each at its own place, by its name."""
     column = len(f"{section}: {{{name}: ") + 1
@@ -301,9 +279,8 @@ def test_all_that_ship_can_be_loaded() -> None:
     loaded = {path.stem: definition.load(path, SAMPLERS) for path in definition.shipped()}
     assert {name: study.provider for name, study in loaded.items()} == SHIPPED
     assert [study.name for study in loaded.values()] == list(loaded)
-    assert {name: study.measuring.rate_hz for name, study in loaded.items() if study.measuring.rate_hz} == {
-        "realtime": 30
-    }
+    rates = {name: study.measuring.rate_hz for name, study in loaded.items() if study.measuring.rate_hz}
+    assert rates == {"realtime": 30}
 
 
 UNTOLD = {"unequal", "reported"}  # whole numbers are equal or not, and what is only warned of is no threshold
@@ -329,29 +306,22 @@ def test_cuda_full_searches_every_dimension() -> None:
     assert searched["cuda-full"] == dimension_table("cuda").keys()
 
 
-def test_batch_constraints_and_gate_are_read(tmp_path: Path) -> None:
+def test_batch_constraints_and_gate_are_read(path: Path) -> None:
     """Each goes where it belongs, and what is not said keeps its default."""
-    path = tmp_path / "mine.yaml"
     more = "batch: 8\nconstraints: {max_memory_gb: 2.5}\ngate: {mode: Elementwise, keypoint_px: 3}\n"
-    path.write_text(f"provider: cuda\nknobs: {{prefer_nhwc: all}}\n{more}", encoding="utf-8")
-    study = definition.load(path, SAMPLERS)
+    study = load(path, START + more)
     assert (study.batch, study.max_memory_gb) == (8, 2.5)
     assert study.gate == GateRules(mode=GateMode.ELEMENTWISE, keypoint_px=3.0)
 
 
-@pytest.mark.parametrize(
-    ("provider", "line", "told"),
-    [
-        ("cuda", "batch: 0", "batch must be a whole number of at least 1, not '0'"),
-        ("cuda", "gate: {mode: strict}", "mode must be one of auto, off, elementwise, detections, not 'strict'"),
-        ("cuda", "gate: {overlap: 2}", "overlap must be a share between 0 and 1, not '2'"),
-        ("cuda", "constraints: {max_memory: 2}", "unknown key 'max_memory'. Did you mean 'max_memory_gb'?"),
-        ("cpu", "constraints: {max_memory_gb: 2}", "max_memory_gb is the GPU's memory, so it needs the provider cuda"),
-    ],
-)
-def test_wrong_batch_constraints_and_gate_are_told(tmp_path: Path, provider: str, line: str, told: str) -> None:
+@pytest.mark.parametrize(("provider", "line", "told"), [
+    ("cuda", "batch: 0", "batch must be a whole number of at least 1, not '0'"),
+    ("cuda", "gate: {mode: strict}", "mode must be one of auto, off, elementwise, detections, not 'strict'"),
+    ("cuda", "gate: {overlap: 2}", "overlap must be a share between 0 and 1, not '2'"),
+    ("cuda", "constraints: {max_memory: 2}", "unknown key 'max_memory'. Did you mean 'max_memory_gb'?"),
+    ("cpu", "constraints: {max_memory_gb: 2}", "max_memory_gb is the GPU's memory, so it needs the provider cuda"),
+])  # fmt: skip
+def test_wrong_batch_constraints_and_gate_are_told(path: Path, provider: str, line: str, told: str) -> None:
     """With the place."""
-    path = tmp_path / "mine.yaml"
-    path.write_text(f"provider: {provider}\nknobs: {{graph_optimization_level: all}}\n{line}\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=f"mine.yaml, line 3.*{re.escape(told)}"):
-        definition.load(path, SAMPLERS)
+    with pytest.raises(UsageError, match=f"my.yaml, line 3.*{re.escape(told)}"):
+        load(path, f"provider: {provider}\nknobs: {{graph_optimization_level: all}}\n{line}\n")

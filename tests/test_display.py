@@ -14,55 +14,40 @@ import optuna_dashboard
 import pytest
 from onnx import TensorProto, helper, save
 
+from program import Program, read
 from rtmo_optuna import display
-from rtmo_optuna.cli import main
-from rtmo_optuna.machine import host as machine
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Stage
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
-from scripted import opened, write_script
+from scripted import defined, opened, write_script
 
 SECRET = "hunter2"  # noqa: S105 - made up
 UNSEEN = "\x1b\x07\x9b\u202e"
 NAMED = "\x1b[2J\x1b]0;gone\x07\x9b31m"
-DEFINITION = """
-provider: cpu
-knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
 _HOSTS = ("db.example:5432/studies", "db.example:54x2/studies", "127.0.0.1:1/studies?connect_timeout=1")
 _USERS = (f"user:{SECRET}", f"user@corp:{SECRET}", f":{SECRET}", f"user:{SECRET}@{SECRET}", f"user:{SECRET}/{SECRET}")
 
 
 @pytest.mark.parametrize("scheme", ["postgresql://", "postgresql+nothing://", "postgres://", "postgresql:", "pg//", ""])
-def test_no_error_tells_a_password(
-    scheme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_error_tells_a_password(scheme: str, monkeypatch: pytest.MonkeyPatch, program: Program) -> None:
     """A storage that is misspelt, unknown or not to be had is told by its host, in one sentence, exit code 2."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # it is tried again after a while
     verbs = itertools.cycle((["studies"], ["report", "s"], ["dashboard"], ["studies"]))
     for (user, host), verb in zip(itertools.product(_USERS, _HOSTS), verbs, strict=False):
-        with pytest.raises(SystemExit) as ended:
-            main.main([*verb, "--storage", f"{scheme}{user}@{host}"])
-        told = capsys.readouterr().err
-        assert ended.value.code == 2, told
-        assert told.count("\n") == 1
-        assert SECRET not in told
-        assert "***@" in told
+        assert program(*verb, "--storage", f"{scheme}{user}@{host}") == 2, program.err
+        assert program.err.count("\n") == 1
+        assert SECRET not in program.err
+        assert "***@" in program.err
 
 
-@pytest.mark.parametrize(
-    ("storage", "shown"),
-    [
-        ("sqlite:///studies/studies.db", "sqlite:///studies/studies.db"),
-        ("postgresql://user@host/studies", "postgresql://user@host/studies"),
-        ("postgresql://user:pw@host:5432/studies", "postgresql://user:***@host:5432/studies"),
-        ("postgresql://host/s?user=me&password=p%26w&sslmode=on", "postgresql://host/s?user=me&password=***&sslmode=on"),
-        ("postgresql://h/s?sslpassword=a&options=b", "postgresql://h/s?sslpassword=***&options=b"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("storage", "shown"), [
+    ("sqlite:///studies/studies.db", "sqlite:///studies/studies.db"),
+    ("postgresql://user@host/studies", "postgresql://user@host/studies"),
+    ("postgresql://user:pw@host:5432/studies", "postgresql://user:***@host:5432/studies"),
+    ("postgresql://host/s?user=me&password=p%26w&sslmode=on", "postgresql://host/s?user=me&password=***&sslmode=on"),
+    ("postgresql://h/s?sslpassword=a&options=b", "postgresql://h/s?sslpassword=***&options=b"),
+])  # fmt: skip
 def test_a_url_is_shown_without_its_passwords(storage: str, shown: str) -> None:
     """And with all the rest; shown twice it is the same."""
     assert display.without_password(storage) == shown
@@ -79,15 +64,8 @@ def _command_lines_below(pid: int) -> list[str]:
     return [
         (entry / "cmdline").read_bytes().decode()
         for entry in Path("/proc").glob("[0-9]*")
-        if (stat := _read(entry / "stat")) and int(stat.rpartition(")")[2].split()[1]) == pid
+        if (stat := read(entry / "stat")) and int(stat.rpartition(")")[2].split()[1]) == pid
     ]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 @pytest.mark.slow
@@ -97,7 +75,9 @@ def test_a_password_is_written_nowhere(tmp_path: Path) -> None:
     Its model has a node that is named to clear the screen, which its report shows.
     """
     write_script(tmp_path, base_ms=2.0, notes=[f"The node {NAMED} stays on the CPU."])
-    (tmp_path / "small.yaml").write_text(DEFINITION, encoding="utf-8")
+    (tmp_path / "small.yaml").write_text(
+        defined("enable_cpu_mem_arena", "enable_mem_pattern", more=""), encoding="utf-8"
+    )
     storage = f"sqlite:///file:studies.db?uri=true&password={SECRET}"
     command = [sys.executable, "-m", "rtmo_optuna", "tune", "script.json", "--study=small.yaml", "--provider=cpu"]
     command += ["--engine=scripted", "--quick", "--trials=2", "--verbose", "--search-only", "--storage", storage]
@@ -126,20 +106,15 @@ def test_a_password_is_written_nowhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("more", "code"), [(["--dry-run"], 0), (["--shape", "x=1x2"], 2), (["--input", "in.npz"], 2)])
-def test_names_in_a_model_do_not_reach_the_terminal(
-    more: list[str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_names_in_a_model_do_not_reach_the_terminal(more: list[str], code: int, program: Program) -> None:
     """They are told so that one can see what is in them."""
-    monkeypatch.chdir(tmp_path)
     sides = [helper.make_tensor_value_info(f"{name}{NAMED}", TensorProto.FLOAT, [1, 2]) for name in "xy"]
     node = helper.make_node("Relu", [sides[0].name], [sides[1].name], name=NAMED)
     graph, opset = helper.make_graph([node], "g", sides[:1], sides[1:]), helper.make_opsetid("", 17)
     save(helper.make_model(graph, opset_imports=[opset], ir_version=9), "m.onnx")
     np.savez("in.npz", x=np.zeros((1, 2), np.float32))
-    with pytest.raises(SystemExit) as ended:
-        main.main(["tune", "m.onnx", "--provider", "cpu", *more])
-    told = "".join(capsys.readouterr())
-    assert ended.value.code == code, told
+    assert program("tune", "m.onnx", "--provider", "cpu", *more) == code, program.err
+    told = program.out + program.err
     assert r"\x1b[2J" in told
     assert not set(told) & set("\x1b\x07\x9b")
 
@@ -153,7 +128,7 @@ def test_text_that_is_no_trick_stays() -> None:
 @pytest.mark.parametrize("trick", [NAMED, "````\n![](http://elsewhere/x.png)", "<script>alert(1)</script>\u202e"])
 def test_notes_of_the_dashboard_show_what_is_in_names(trick: str, tmp_path: Path) -> None:
     """A trial that failed at a node of such a name: its reason and its log, in a block that nothing in them ends."""
-    study = opened(tmp_path, StudyDefinition("s", "cpu", {"enable_mem_pattern": None}), machine.host())
+    study = opened(tmp_path, StudyDefinition("s", "cpu", {"enable_mem_pattern": None}))
     study.enqueue(Settings(), Origin.DEFAULT)
     proposal = study.ask()
     assert proposal

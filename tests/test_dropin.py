@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import models
 import rtmo_optuna
+from calling import at_once
+from models import node
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.feed import Signature
@@ -21,10 +25,6 @@ from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.engine.whole import read_signature
 from rtmo_optuna.errors import TunerError, UsageError
 from rtmo_optuna.types.request import SessionSpec, Settings, TensorSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 FLOAT, INT64, UINT8, BOOL, STRING = (
     TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8, TensorProto.BOOL, TensorProto.STRING,
@@ -49,7 +49,7 @@ def theirs(model: Path) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
 def identity(path: Path, kind: int, shape: tuple[int | str, ...] | None) -> Path:
     """Write a model that gives back `x`; a shape of None is an unknown rank."""
     value = [helper.make_tensor_value_info(name, kind, shape) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", value[:1], value[1:])
+    graph = helper.make_graph([node("Identity", "x", "y")], "identity", value[:1], value[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", models.OPSET)], ir_version=8), path)
     return path
 
@@ -59,7 +59,7 @@ def weighted(path: Path, ir_version: int = 8) -> Path:
     values = [helper.make_tensor_value_info("x", FLOAT, ["n", 2]), helper.make_tensor_value_info("w", FLOAT, [2])]
     made = helper.make_tensor_value_info("y", FLOAT, ["n", 2])
     weight = numpy_helper.from_array(np.array([10, 20], np.float32), "w")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "weighted", values, [made], [weight])
+    graph = helper.make_graph([node("Add", "x w", "y")], "weighted", values, [made], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", models.OPSET)], ir_version=ir_version)
     onnx.save(model, path)
     return path
@@ -68,12 +68,8 @@ def weighted(path: Path, ir_version: int = 8) -> Path:
 def optional(path: Path) -> Path:
     """Write a model that says whether its optional input `x` is there."""
     kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, [2]))
-    graph = helper.make_graph(
-        [helper.make_node("OptionalHasElement", ["x"], ["y"])],
-        "optional",
-        [helper.make_value_info("x", kind)],
-        [helper.make_tensor_value_info("y", BOOL, [])],
-    )
+    ends = [helper.make_value_info("x", kind)], [helper.make_tensor_value_info("y", BOOL, [])]
+    graph = helper.make_graph([node("OptionalHasElement", "x", "y")], "optional", *ends)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     return path
 
@@ -81,15 +77,12 @@ def optional(path: Path) -> Path:
 def suppressed(path: Path) -> Path:
     """Write a detector of an open batch whose boxes are made by a layer that a graph can hold."""
     nodes = [
-        helper.make_node("Relu", ["boxes"], ["positive"]),
-        helper.make_node("Sigmoid", ["scores"], ["certain"]),
-        helper.make_node("NonMaxSuppression", ["positive", "certain", "most", "overlap"], ["kept"]),
+        *(node("Relu", "boxes", "positive"), node("Sigmoid", "scores", "certain")),
+        node("NonMaxSuppression", "positive certain most overlap", "kept"),
     ]
     weights: dict[str, np.ndarray] = {"most": np.array(3, np.int64), "overlap": np.array(0.5, np.float32)}
-    inputs: dict[str, tuple[int, list[int | str]]] = {
-        "boxes": (int(FLOAT), ["n", 6, 4]),
-        "scores": (int(FLOAT), ["n", 1, 6]),
-    }
+    shapes: dict[str, list[int | str]] = {"boxes": ["n", 6, 4], "scores": ["n", 1, 6]}
+    inputs = {name: (int(FLOAT), shape) for name, shape in shapes.items()}
     return models.save(path, nodes, inputs, {"kept": (int(INT64), ["k", 3])}, weights)
 
 
@@ -146,25 +139,21 @@ def test_shapes_are_taken_as_by_an_inference_session(tmp_path: Path, shape: tupl
 X = np.ones((1, 2), np.float32)
 
 
-@pytest.mark.parametrize(
-    "feed",
-    [
-        {},
-        {"x": X},
-        {"z": X},
-        {"x": X, "z": X},
-        {"x": X, "z": None},
-        {"x": X, "w": np.zeros(2, np.float32)},
-        {"w": np.zeros(2, np.float32), "x": X},
-        {"w": np.zeros(2, np.float32)},
-        {"x": X, "w": None},
-        {"x": X, "w": np.zeros(3, np.float32)},
-        {"x": X, "w": np.zeros(2)},
-        {"x": X, "w": np.zeros((1, 2), np.float32)},
-        {1: X},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("feed", [
+    {},
+    {"x": X},
+    {"z": X},
+    {"x": X, "z": X},
+    {"x": X, "z": None},
+    {"x": X, "w": np.zeros(2, np.float32)},
+    {"w": np.zeros(2, np.float32), "x": X},
+    {"w": np.zeros(2, np.float32)},
+    {"x": X, "w": None},
+    {"x": X, "w": np.zeros(3, np.float32)},
+    {"x": X, "w": np.zeros(2)},
+    {"x": X, "w": np.zeros((1, 2), np.float32)},
+    {1: X},
+], ids=str)  # fmt: skip
 @pytest.mark.parametrize("ir_version", [3, 8])
 def test_names_and_weights_are_taken_as_by_an_inference_session(
     tmp_path: Path, feed: dict[str, Any], ir_version: int
@@ -173,8 +162,8 @@ def test_names_and_weights_are_taken_as_by_an_inference_session(
     model = weighted(tmp_path / "m.onnx", ir_version)
     one, other = ours(model), theirs(model)
     assert outcome(lambda: one.run(None, feed)) == outcome(lambda: other.run(None, feed))
-    told = [(node.name, node.type, node.shape) for node in other.get_overridable_initializers()]
-    assert [(node.name, node.type, node.shape) for node in one.get_overridable_initializers()] == told
+    told = [(one.name, one.type, one.shape) for one in other.get_overridable_initializers()]
+    assert [(end.name, end.type, end.shape) for end in one.get_overridable_initializers()] == told
     assert len(told) == (ir_version > 3)
 
 
@@ -184,10 +173,9 @@ def test_a_list_is_taken_for_a_weight_too(tmp_path: Path) -> None:
     assert ours(model).run(None, {"x": X, "w": [1, 2]})[0].tolist() == [[2, 3]]
 
 
-@pytest.mark.parametrize(
-    "feed",
-    [{}, {"x": None}, {"x": np.zeros(2, np.float32)}, {"x": [1.0, 2.0]}, {"x": np.zeros(3, np.float32)}, {"z": X}],
-)
+@pytest.mark.parametrize("feed", [
+    {}, {"x": None}, {"x": np.zeros(2, np.float32)}, {"x": [1.0, 2.0]}, {"x": np.zeros(3, np.float32)}, {"z": X},
+])  # fmt: skip
 def test_optional_inputs_may_be_left_out(tmp_path: Path, feed: dict[str, Any]) -> None:
     """As for InferenceSession."""
     model = optional(tmp_path / "m.onnx")
@@ -327,8 +315,8 @@ def test_a_signature_is_read_as_onnx_runtime_tells_it(tmp_path: Path) -> None:
     inputs = [helper.make_tensor_value_info(name, kind, ["n", None, 3, -1, 0]) for name, kind in kinds.items()]
     inputs.append(helper.make_tensor_value_info("w", FLOAT, [2]))
     nodes = [helper.make_node("Identity", [value.name], [f"{value.name}_"]) for value in inputs]
-    made = [helper.make_tensor_value_info(node.output[0], value.type.tensor_type.elem_type, None)
-            for node, value in zip(nodes, inputs, strict=True)]  # fmt: skip
+    made = [helper.make_tensor_value_info(made_by.output[0], value.type.tensor_type.elem_type, None)
+            for made_by, value in zip(nodes, inputs, strict=True)]  # fmt: skip
     graph = helper.make_graph(nodes, "g", inputs, made, [numpy_helper.from_array(np.zeros(2, np.float32), "w")])
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
@@ -357,11 +345,7 @@ def test_other_shapes_than_the_tuned_one_are_taken(tmp_path: Path, settings: dic
             if not np.allclose(session.run(None, {"x": x})[0], other.run(None, {"x": x})[0], rtol=1e-5):
                 wrong.append(rows)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(lambda _: work(), range(4))
     assert not wrong
     for size in ((2, 7), (2,), (1, 2, 8)):
         with pytest.raises(UsageError, match="'x' must have the shape nx8, not"):
@@ -408,17 +392,14 @@ def test_shapes_of_the_call_come_before_those_of_the_file(tmp_path: Path) -> Non
     assert rtmo_optuna.open_session(model, path, shapes={"x": list(np.array([4, 8]))}).get_inputs()[0].shape == [4, 8]
 
 
-@pytest.mark.parametrize(
-    ("shapes", "told"),
-    [
-        ({"y": (1, 8)}, "shapes= is given for 'y', but the model takes 'x'"),
-        ({"x": (1, 8, 1)}, r"shapes= asks for 'x' \(tensor\(float\) \[1, 8, 1\]\), but the model takes .*rank"),
-        ({"x": (1, 7)}, "shapes= asks for .*keep its rank and fixed sizes"),
-        ({"x": (-1, 8)}, "shapes= asks for"),
-        ({"x": ("n", 8)}, "shapes= gives .* for 'x', which is no shape"),
-        ({"x": 8}, "shapes= gives 8 for 'x', which is no shape"),
-    ],
-)
+@pytest.mark.parametrize(("shapes", "told"), [
+    ({"y": (1, 8)}, "shapes= is given for 'y', but the model takes 'x'"),
+    ({"x": (1, 8, 1)}, r"shapes= asks for 'x' \(tensor\(float\) \[1, 8, 1\]\), but the model takes .*rank"),
+    ({"x": (1, 7)}, "shapes= asks for .*keep its rank and fixed sizes"),
+    ({"x": (-1, 8)}, "shapes= asks for"),
+    ({"x": ("n", 8)}, "shapes= gives .* for 'x', which is no shape"),
+    ({"x": 8}, "shapes= gives 8 for 'x', which is no shape"),
+])  # fmt: skip
 def test_wrong_shapes_of_the_call_are_told(tmp_path: Path, shapes: Any, told: str) -> None:  # noqa: ANN401
     """Unknown input, wrong rank or size, no numbers: one sentence each."""
     model = models.dense(tmp_path / "m.onnx", ("n", 8))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,12 +15,7 @@ from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import configfile
 from rtmo_optuna.space.extras import EXTRAS, entries_in, installed_entries
 from rtmo_optuna.types.request import Scope
-from rtmo_optuna.verbs.prepare import TuneOptions, plan
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.verbs.prepare import Plan
+from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan
 
 
 def _config(folder: Path, *lines: str) -> Path:
@@ -68,15 +63,12 @@ def test_without_them_an_identity_is_as_before(tmp_path: Path, monkeypatch: pyte
     assert dict(after.items() - before.items()) == {"ORT_INTRA_OP_NUM_THREADS": "3"}
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("enable_mem_reuse: perhaps", "enable_mem_reuse cannot be 'perhaps': it must be true or false"),
-        ("session.dynamic_block_base: many", "session.dynamic_block_base cannot be 'many': it must be a whole number"),
-        ("session.dynamic_blok_base: 4", "did you mean session.dynamic_block_base?"),
-        ("session.intra_op.allow_spining: 0", "did you mean session.intra_op.allow_spinning?"),
-    ],
-)
+@pytest.mark.parametrize(("line", "words"), [
+    ("enable_mem_reuse: perhaps", "enable_mem_reuse cannot be 'perhaps': it must be true or false"),
+    ("session.dynamic_block_base: many", "session.dynamic_block_base cannot be 'many': it must be a whole number"),
+    ("session.dynamic_blok_base: 4", "did you mean session.dynamic_block_base?"),
+    ("session.intra_op.allow_spining: 0", "did you mean session.intra_op.allow_spinning?"),
+])  # fmt: skip
 def test_mistakes_are_told_with_their_place(tmp_path: Path, line: str, words: str) -> None:
     """The value or the name, and the line."""
     with pytest.raises(UsageError) as caught:
@@ -84,16 +76,13 @@ def test_mistakes_are_told_with_their_place(tmp_path: Path, line: str, words: st
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("session.frobnicate: 1", "'session.frobnicate': did you mean session."),
-        ("session.intra_op.pause_after: 1", "session.intra_op.spin"),
-        ("ep.cuda.always_fast: 1", "ep.cuda."),
-        ("mlas.whatever: 1", "mlas."),
-        ("session.execution_mode: 1", "did you mean execution_mode?"),
-    ],
-)
+@pytest.mark.parametrize(("line", "words"), [
+    ("session.frobnicate: 1", "'session.frobnicate': did you mean session."),
+    ("session.intra_op.pause_after: 1", "session.intra_op.spin"),
+    ("ep.cuda.always_fast: 1", "ep.cuda."),
+    ("mlas.whatever: 1", "mlas."),
+    ("session.execution_mode: 1", "did you mean execution_mode?"),
+])  # fmt: skip
 def test_what_can_only_be_an_option_and_is_none_is_refused(tmp_path: Path, line: str, words: str) -> None:
     """However far it is from all names, with the nearest ones."""
     with pytest.raises(UsageError, match="line 3, column 3") as caught:
@@ -167,17 +156,14 @@ def test_those_of_the_gpu_stay_out_of_the_cpu(tmp_path: Path) -> None:
     assert configfile.read(config, "cpu").extras == {"enable_mem_reuse": False}
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("graph_optimization_level: 99", {}),
-        ("graph_optimization_level: 1", {"graph_optimization_level": "ORT_ENABLE_BASIC"}),
-        ("graph_optimization_level: 3", {"graph_optimization_level": "ORT_ENABLE_LAYOUT"}),
-        ("graph_optimization_level: ORT_ENABLE_LAYOUT", {"graph_optimization_level": "ORT_ENABLE_LAYOUT"}),
-        ("execution_mode: 0", {}),
-        ("execution_mode: 1", {"execution_mode": "ORT_PARALLEL"}),
-    ],
-)
+@pytest.mark.parametrize(("line", "expected"), [
+    ("graph_optimization_level: 99", {}),
+    ("graph_optimization_level: 1", {"graph_optimization_level": "ORT_ENABLE_BASIC"}),
+    ("graph_optimization_level: 3", {"graph_optimization_level": "ORT_ENABLE_LAYOUT"}),
+    ("graph_optimization_level: ORT_ENABLE_LAYOUT", {"graph_optimization_level": "ORT_ENABLE_LAYOUT"}),
+    ("execution_mode: 0", {}),
+    ("execution_mode: 1", {"execution_mode": "ORT_PARALLEL"}),
+])  # fmt: skip
 def test_enumerations_may_be_numbers(tmp_path: Path, line: str, expected: dict[str, str]) -> None:
     """As ONNX Runtime's own enumerations count; the level between is taken though it is not searched."""
     config = _config(tmp_path, line)

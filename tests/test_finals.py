@@ -7,42 +7,35 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import scripted
 import simulated
+from program import there
 from rtmo_optuna.codec import encode
-from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide.confirm import detectable
 from rtmo_optuna.search.finals import FinalsState, kept_finals, noise_of
 from rtmo_optuna.search.preflight import Preflight
 from rtmo_optuna.search.verdict import judged, verdict
 from rtmo_optuna.show.sections.verdict import facts, sentence
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening, Status
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Stage
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
 from rtmo_optuna.verbs import tune as verb
+from rtmo_optuna.verbs.prepare import TuneOptions
 from simulated import SimulatedRunner
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.verbs.prepare import TuneOptions
 
 DEFAULT = Settings()
 ARENA = Settings.of({"enable_cpu_mem_arena": False})
 PATTERN = Settings.of({"enable_mem_pattern": False})
-SMALL = """
-provider: cpu
-knobs: {enable_cpu_mem_arena: all}
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
+SMALL = scripted.defined("enable_cpu_mem_arena", more="")
 
 
 @dataclass
@@ -80,9 +73,16 @@ class Planted:
         """Tune on; raises KeyboardInterrupt where that is planted."""
         study.enqueue(DEFAULT, Origin.DEFAULT)
         study.enqueue(held, Origin.CONFIG)
-        finals = simulated.tune(study, self.runner(), held).run()
-        assert finals is not None
-        return finals
+        return there(simulated.tune(study, self.runner(), held).run())
+
+    def broken_off(self, folder: Path, purpose: Purpose, count: int) -> Study:
+        """Tune in `folder` until `study` keeps `count` processes for `purpose`, then Ctrl-C; return the next run's."""
+        study = opened(folder)
+        self.stop = lambda: len(kept(study, purpose)) == count
+        with pytest.raises(KeyboardInterrupt):
+            self.tune(study)
+        self.stop = lambda: False
+        return opened(folder)
 
     def search(self, study: Study, **more: Any) -> None:  # noqa: ANN401 - of Tune
         """Tune on as far as the race."""
@@ -100,7 +100,7 @@ def opened(folder: Path, trials: int = 8) -> Study:
     """Create or resume a study of eight settings in `folder`."""
     names = ("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
     definition = StudyDefinition("s", "cpu", dict.fromkeys(names), trials=trials, sampler="exhaustive")
-    return scripted.opened(folder, definition, host())
+    return scripted.opened(folder, definition)
 
 
 def kept(study: Study, purpose: Purpose) -> list[tuple[int, Settings, float | None]]:
@@ -123,17 +123,11 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
     everything = planted.ran.copy()
 
     planted.ran.clear()
-    study = opened(tmp_path)
-    planted.stop = lambda: len(kept(study, purpose)) == count
-    with pytest.raises(KeyboardInterrupt):
-        planted.tune(study)
+    study = planted.broken_off(tmp_path, purpose, count)
     assert judged(study, kept_finals(study)).verdict.status is judged(study, None).verdict.status is Status.MEASURED
-    planted.stop = lambda: False
-    study = opened(tmp_path)
     assert len(kept(study, purpose)) == count
-    assert replace(planted.tune(study), pairs=None) == replace(
-        wanted, pairs=None
-    )  # their most depends on the time left
+    found = planted.tune(study)
+    assert replace(found, pairs=None) == replace(wanted, pairs=None)  # their most depends on the time left
     for each in Purpose:
         assert kept(study, each) == kept(whole, each)
     assert planted.ran == everything
@@ -147,8 +141,7 @@ def test_a_default_that_failed_in_its_trial_is_not_exported(tmp_path: Path, plan
     study = opened(tmp_path)
     found = judged(study, planted.tune(study))
     assert sentence(found).startswith("The default settings failed.")
-    assert found.verdict.best is not None
-    assert found.verdict.best.settings != DEFAULT
+    assert there(found.verdict.best).settings != DEFAULT
 
 
 @pytest.mark.slow
@@ -173,11 +166,7 @@ def test_a_verdict_needs_one_look_and_not_all_the_time(tmp_path: Path, planted: 
     """Cut off by the time after 12 pairs of 40, the confirmation says what the first 10 say, and goes on with time."""
     planted.factors = {ARENA: 0.985}
     planted.spread = 0.02
-    study = opened(tmp_path)
-    planted.stop = lambda: len(kept(study, Purpose.CONFIRMATION)) == 24
-    with pytest.raises(KeyboardInterrupt):
-        planted.tune(study)
-    planted.stop = lambda: False
+    study = planted.broken_off(tmp_path, Purpose.CONFIRMATION, 24)
     late = simulated.finals(study, planted.runner(), seconds=-1.0).run()
     assert [(claim.pairs, claim.decided) for claim in late.claims] == [(10, "no proven gain")]
     assert (late.over, late.decided) == (False, True)
@@ -200,8 +189,7 @@ def test_the_race_gives_way_to_the_pairs_where_time_is_short(tmp_path: Path, pla
     found = simulated.finals(study, runner, seconds=285.0).run()
     assert (found.blocks, len(kept(study, Purpose.RACE))) == (2, 4)
     assert len(kept(study, Purpose.CONFIRMATION)) == 20
-    assert found.winner is not None
-    assert set(ARENA.items) <= set(found.winner.items)
+    assert set(ARENA.items) <= set(there(found.winner).items)
     assert verdict(study, found).confirmed
 
 
@@ -232,13 +220,8 @@ def test_a_study_that_has_trials_is_not_pinned_any_more(tmp_path: Path, planted:
 def test_pairs_of_another_winner_are_forgotten(tmp_path: Path, planted: Planted) -> None:
     """Where the race now ends otherwise, as after a new version of its rules, no pair of the old winner counts."""
     planted.factors = {ARENA: 0.8}
-    study = opened(tmp_path)
-    planted.stop = lambda: len(kept(study, Purpose.CONFIRMATION)) > 8
-    with pytest.raises(KeyboardInterrupt):
-        planted.tune(study)
-    assert kept(study, Purpose.CONFIRMATION)
+    study = planted.broken_off(tmp_path, Purpose.CONFIRMATION, 9)
     study.put("finals", {**study.get("finals"), "raced": encode(PATTERN), "winner": encode(PATTERN)})
-    planted.stop = lambda: False
     found = planted.tune(opened(tmp_path))
     assert set(ARENA.items) <= set((found.winner or DEFAULT).items)
     pairs = kept(opened(tmp_path), Purpose.CONFIRMATION)
@@ -288,18 +271,17 @@ def test_a_leader_in_p99_runs_twice_and_both_processes_count(tmp_path: Path) -> 
         return Measurement(Outcome.MEASURED, latency_ns=median_ms * 1e6, quantiles_ns={"p99": p99_ms * 1e6}, calls=700)
 
     definition = StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None}, sampler="exhaustive", objective="p99")
-    study = scripted.opened(tmp_path, definition, host())
+    study = scripted.opened(tmp_path, definition)
     study.enqueue(DEFAULT, Origin.DEFAULT)
     simulated.tune(study, SimulatedRunner(process), baseline=3, search_only=True).run()
-    for again in (study, scripted.opened(tmp_path, definition, host())):
-        arena = again.known(ARENA)
-        assert arena is not None
+    for again in (study, scripted.opened(tmp_path, definition)):
+        arena = there(again.known(ARENA))
         assert arena.value == pytest.approx(14.0)
         assert again.costs(arena) == pytest.approx([8.0, 20.0])
-        assert again.default is not None
-        assert again.costs(again.default) == [10.0]
+        assert again.costs(there(again.default)) == [10.0]
 
 
+@pytest.mark.slow
 def test_more_trials_begin_a_new_race(tmp_path: Path, planted: Planted) -> None:
     """What the race of fewer trials ran is forgotten; the baseline is not."""
     planted.factors = {ARENA: 0.7}
@@ -318,15 +300,8 @@ def test_more_trials_begin_a_new_race(tmp_path: Path, planted: Planted) -> None:
 def test_another_config_begins_an_interrupted_race_anew(tmp_path: Path, planted: Planted) -> None:
     """A race is for what config.yaml holds: where that changed meanwhile, what was run of it says nothing."""
     planted.factors = {ARENA: 0.7}
-    study = opened(tmp_path)
-    planted.stop = lambda: len(kept(study, Purpose.RACE)) == 5
-    with pytest.raises(KeyboardInterrupt):
-        planted.tune(study)
-    planted.stop = lambda: False
-    study = opened(tmp_path)
-    finals = planted.tune(study, PATTERN)
-    assert finals.incumbent == PATTERN
-    assert {claim.rival for claim in finals.claims} == {DEFAULT, PATTERN}
+    finals = planted.tune(planted.broken_off(tmp_path, Purpose.RACE, 5), PATTERN)
+    assert (finals.incumbent, {claim.rival for claim in finals.claims}) == (PATTERN, {DEFAULT, PATTERN})
 
 
 @pytest.mark.parametrize(
@@ -350,8 +325,7 @@ def test_the_verdict_says_what_is_exported_and_why(  # noqa: PLR0917 - pytest pa
     found = judged(study, planted.tune(study, held))
     told = found.verdict
     assert re.search(words, sentence(found)), sentence(found)
-    assert told.best is not None
-    assert told.best.settings == exported
+    assert there(told.best).settings == exported
     assert told.confirmed is bool(factors)
 
 
@@ -363,8 +337,7 @@ def test_a_gain_under_one_percent_is_not_claimed(tmp_path: Path, planted: Plante
     told = found.verdict
     assert not told.confirmed
     assert "Under 1% nothing is claimed." in sentence(found)
-    assert told.best is not None
-    assert told.best.settings == DEFAULT
+    assert there(told.best).settings == DEFAULT
 
 
 def test_wrong_outputs_never_win(tmp_path: Path, planted: Planted) -> None:
@@ -375,9 +348,8 @@ def test_wrong_outputs_never_win(tmp_path: Path, planted: Planted) -> None:
     )
     study = opened(tmp_path)
     finals = planted.tune(study)
-    assert finals.winner is not None
-    assert set(PATTERN) <= set(finals.winner)
-    assert not set(ARENA) & set(finals.winner)
+    assert set(PATTERN) <= set(there(finals.winner))
+    assert not set(ARENA) & set(there(finals.winner))
     assert verdict(study, finals).confirmed
     assert [p.reason for p in study.processes if p.settings == ARENA] == ["wrong output: planted"] * 2
 
@@ -392,11 +364,9 @@ def test_without_time_nothing_is_confirmed(tmp_path: Path, planted: Planted) -> 
     finals = simulated.finals(study, planted.runner(), seconds=-1.0).run()
     assert not kept(study, Purpose.RACE)
     told = verdict(study, finals)
-    assert sentence(judged(study, finals)).startswith(
-        "Not confirmed: the time allowed 0 blocks of the race and 0 of the 10 pairs"
-    )
-    assert told.best is not None
-    assert told.best.settings == DEFAULT
+    allowed = "Not confirmed: the time allowed 0 blocks of the race and 0 of the 10 pairs"
+    assert sentence(judged(study, finals)).startswith(allowed)
+    assert there(told.best).settings == DEFAULT
     assert not told.confirmed
 
 
@@ -414,12 +384,7 @@ def test_a_race_needs_no_more_than_it_must(tmp_path: Path, planted: Planted) -> 
 def test_finals_do_not_run_without_a_deadline_ahead(tmp_path: Path, planted: Planted) -> None:
     """Blocks of a race that are kept count, though there is no time for more."""
     planted.factors = {ARENA: 0.7}
-    study = opened(tmp_path)
-    planted.stop = lambda: len(kept(study, Purpose.CONFIRMATION)) == 1
-    with pytest.raises(KeyboardInterrupt):
-        planted.tune(study)
-    planted.stop = lambda: False
-    study = opened(tmp_path)
+    study = planted.broken_off(tmp_path, Purpose.CONFIRMATION, 1)
     finals = simulated.finals(study, planted.runner(), seconds=-1.0).run()
     assert finals.winner is not None
     assert "Not confirmed" in sentence(judged(study, finals))
@@ -463,7 +428,7 @@ def test_a_gain_over_what_was_held_alone_stands_in_the_file(tmp_path: Path, plan
     """What config.yaml held was slow: the gain over the default may be none, that over what it held is told."""
     config = tmp_path / "config.yaml"
     config.write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
-    planted.factors = {Settings.of({"enable_cpu_mem_arena": False}): 2.0}
+    planted.factors = {ARENA: 2.0}
     found = verb.tune(options(tmp_path), lambda _event: None, planted.runner_of)
     assert found.record.verdict.confirmed
     info = held_in(config)["benchmark_info"]
@@ -477,23 +442,17 @@ def test_default_settings_are_taken_where_nothing_beats_them(tmp_path: Path, pla
     """The race's winner is no more than a hair faster than they, and what config.yaml held is slower than both."""
     config = tmp_path / "config.yaml"
     config.write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
-    planted.factors = {
-        Settings.of({"enable_cpu_mem_arena": False}): 1.5,
-        Settings.of({"enable_mem_pattern": False}): 0.993,
-    }
-    planted.spread = 0.001
+    planted.factors, planted.spread = {ARENA: 1.5, PATTERN: 0.993}, 0.001
     wanted = scripted.tune_options(tmp_path, SMALL.replace("}", ", enable_mem_pattern: all}", 1), script={})
     found = verb.tune(wanted, lambda _event: None, planted.runner_of)
     told = found.record.verdict
-    assert told.best is not None
-    assert (told.confirmed, told.best.settings) == (True, Settings())
+    assert (told.confirmed, there(told.best).settings) == (True, Settings())
     assert found.record.proven(Settings()) is None
     assert "The default settings are, too, and taken: 1.5" in sentence(found.record)
     assert held_in(config)["enable_mem_pattern"] is True
     assert 1.49 < held_in(config)["benchmark_info"]["speedup_over_previous"] < 1.505
     cards = dict(facts(found.record))
-    claim = found.record.proven(ARENA)
-    assert claim is not None
+    claim = there(found.record.proven(ARENA))
     assert cards["Speed-up over config.yaml"].startswith(f"{claim.ratio:.3f}")
 
 
@@ -507,18 +466,16 @@ def test_config_stays_where_nothing_is_proven(tmp_path: Path, planted: Planted) 
     assert not found.record.verdict.confirmed
     held = held_in(config)
     assert held["enable_cpu_mem_arena"] is False
-    assert held["benchmark_info"]["status"] == "no proven gain"
-    assert held["benchmark_info"]["speedup"] is None
+    assert (held["benchmark_info"]["status"], held["benchmark_info"]["speedup"]) == ("no proven gain", None)
 
 
 @pytest.mark.slow
 def test_the_report_of_a_noisy_host_says_what_can_be_found(tmp_path: Path, planted: Planted) -> None:
     """What its processes differ by, and the gain that is found with 80 % there, stand in the report itself."""
     planted.spread = 0.05
-    found = verb.tune(options(tmp_path), lambda _event: None, planted.runner_of).record.noise
-    assert found is not None
-    assert found.between is not None
-    assert found.noisy
-    assert found.found == detectable(found.between)
+    found = there(verb.tune(options(tmp_path), lambda _event: None, planted.runner_of).record.noise)
+    between = there(found.between)
+    least = detectable(between)
+    assert (found.noisy, found.found) == (True, least)
     told = (tmp_path / "results" / "report.md").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
-    assert f"differ by {100 * found.between:.1f} %, so gains under {100 * found.found:.1f} % will mostly not" in told
+    assert f"differ by {100 * between:.1f} %, so gains under {100 * least:.1f} % will mostly not" in told

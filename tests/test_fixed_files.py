@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import configfile, inplace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 HELD = "# mine\nonnx:\n  intra_op_num_threads: 2  # two\n"
 

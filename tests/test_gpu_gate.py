@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import onnx
 import pytest
@@ -12,14 +12,9 @@ import pytest
 import build_rtmo
 from rtmo_optuna.engine.gate.outputs import judge
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
+from rtmo_optuna.types.measurement import GateResult
 from rtmo_optuna.types.request import SessionSpec, Settings
-from test_outputs import PLANTED, RAW, RULES, WHOLE, edited
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.types.measurement import GateResult
-    from test_outputs import Sample
+from test_outputs import PLANTED, RAW, RULES, WHOLE, Sample, edited
 
 pytestmark = pytest.mark.gpu
 SEEDS = range(20)

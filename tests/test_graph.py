@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from program import python
 from rtmo_optuna.engine.graph import GraphFacts, hash_model, read_graph
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
 _X = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
 _Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
@@ -106,15 +102,12 @@ def test_a_tower_of_functions_is_counted_without_running_through_it(tmp_path: Pa
     assert read_graph(_write(tmp_path, _model([_call("F0")], functions=[*tower, top]))).operators == {"Exp": 2**60}
 
 
-@pytest.mark.parametrize(
-    ("opsets", "opset"),
-    [
-        ([_OPSET], 17),
-        ([helper.make_opsetid("com.microsoft", 1), _OPSET], 17),
-        ([helper.make_opsetid("ai.onnx", 13)], 13),
-        ([helper.make_opsetid("com.microsoft", 1)], 0),
-    ],
-)
+@pytest.mark.parametrize(("opsets", "opset"), [
+    ([_OPSET], 17),
+    ([helper.make_opsetid("com.microsoft", 1), _OPSET], 17),
+    ([helper.make_opsetid("ai.onnx", 13)], 13),
+    ([helper.make_opsetid("com.microsoft", 1)], 0),
+])  # fmt: skip
 def test_the_opset_is_that_of_the_onnx_operators(
     tmp_path: Path, opsets: Sequence[onnx.OperatorSetIdProto], opset: int
 ) -> None:
@@ -122,37 +115,34 @@ def test_the_opset_is_that_of_the_onnx_operators(
     assert read_graph(_write(tmp_path, _model([helper.make_node("Relu", ["x"], ["y"])], opsets=opsets))).opset == opset
 
 
-@pytest.mark.parametrize(
-    ("inputs", "initializers", "nodes", "random_"),
-    [
-        pytest.param(["x"], [], [], (), id="inference"),
-        pytest.param(["x", "ratio", ""], [], [], (), id="left out"),
-        pytest.param(["x", "", "t"], [_switch("t", value=False)], [], (), id="off"),
-        pytest.param(["x", "", "t"], [_switch("t", value=True)], [], ("Dropout",), id="on"),
-        pytest.param(
-            ["x", "", "t"],
-            [_switch("t", value=True)],
-            [helper.make_node("Constant", [], ["t"], value=_switch("", value=False))],
-            ("Dropout",),
-            id="on here, off there",
-        ),
-        pytest.param(["x", "", "unknown"], [], [], ("Dropout",), id="unknown"),
-        pytest.param(
-            ["x", "", "t"],
-            [],
-            [helper.make_node("Constant", [], ["t"], value=_switch("", value=False))],
-            (),
-            id="off node",
-        ),
-        pytest.param(
-            ["x", "", "t"],
-            [],
-            [helper.make_node("Constant", [], ["t"], value=_switch("", value=True))],
-            ("Dropout",),
-            id="on node",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("inputs", "initializers", "nodes", "random_"), [
+    pytest.param(["x"], [], [], (), id="inference"),
+    pytest.param(["x", "ratio", ""], [], [], (), id="left out"),
+    pytest.param(["x", "", "t"], [_switch("t", value=False)], [], (), id="off"),
+    pytest.param(["x", "", "t"], [_switch("t", value=True)], [], ("Dropout",), id="on"),
+    pytest.param(
+        ["x", "", "t"],
+        [_switch("t", value=True)],
+        [helper.make_node("Constant", [], ["t"], value=_switch("", value=False))],
+        ("Dropout",),
+        id="on here, off there",
+    ),
+    pytest.param(["x", "", "unknown"], [], [], ("Dropout",), id="unknown"),
+    pytest.param(
+        ["x", "", "t"],
+        [],
+        [helper.make_node("Constant", [], ["t"], value=_switch("", value=False))],
+        (),
+        id="off node",
+    ),
+    pytest.param(
+        ["x", "", "t"],
+        [],
+        [helper.make_node("Constant", [], ["t"], value=_switch("", value=True))],
+        ("Dropout",),
+        id="on node",
+    ),
+])  # fmt: skip
 def test_dropout_is_random_in_training_only(
     tmp_path: Path,
     inputs: Sequence[str],
@@ -214,23 +204,20 @@ def test_a_saved_model_with_external_data_is_read(tmp_path: Path) -> None:
     assert read_graph(os.path.relpath(path)).external_files == ("model.data",)
 
 
-@pytest.mark.parametrize(
-    ("entries", "words"),
-    [
-        ({"location": "gone.bin"}, ["'gone.bin'", "not in {folder}"]),
-        ({"location": "sub"}, ["'sub'", "not in {folder}"]),
-        ({"location": "w.bin", "offset": 8, "length": 16}, ["up to byte 24", "{folder}/w.bin has 16"]),
-        ({"location": "/etc/hostname"}, ["'w'", "'/etc/hostname'", "not a file within"]),
-        ({"location": "../w.bin"}, ["'../w.bin'", "not a file within"]),
-        ({"location": "sub/../../w.bin"}, ["not a file within"]),
-        ({"location": "C:\\w.bin"}, ["not a file within"]),
-        ({"location": "..\\w.bin"}, ["not a file within"]),
-        ({}, ["''", "not a file within"]),
-        ({"location": "w.bin", "offset": "many"}, ["does not say where", "'w.bin'"]),
-        ({"location": "w.bin", "length": -4}, ["does not say where"]),
-        ({"location": "w.bin", "length": "9" * 5000}, ["does not say where"]),
-    ],
-)
+@pytest.mark.parametrize(("entries", "words"), [
+    ({"location": "gone.bin"}, ["'gone.bin'", "not in {folder}"]),
+    ({"location": "sub"}, ["'sub'", "not in {folder}"]),
+    ({"location": "w.bin", "offset": 8, "length": 16}, ["up to byte 24", "{folder}/w.bin has 16"]),
+    ({"location": "/etc/hostname"}, ["'w'", "'/etc/hostname'", "not a file within"]),
+    ({"location": "../w.bin"}, ["'../w.bin'", "not a file within"]),
+    ({"location": "sub/../../w.bin"}, ["not a file within"]),
+    ({"location": "C:\\w.bin"}, ["not a file within"]),
+    ({"location": "..\\w.bin"}, ["not a file within"]),
+    ({}, ["''", "not a file within"]),
+    ({"location": "w.bin", "offset": "many"}, ["does not say where", "'w.bin'"]),
+    ({"location": "w.bin", "length": -4}, ["does not say where"]),
+    ({"location": "w.bin", "length": "9" * 5000}, ["does not say where"]),
+])  # fmt: skip
 def test_unusable_external_data_is_refused(tmp_path: Path, entries: Mapping[str, object], words: Iterable[str]) -> None:
     """Missing, short, escaping or unplaced weights are told with the file and where it was looked for."""
     folder = tmp_path / "models"
@@ -247,20 +234,17 @@ _GOOD = _model([helper.make_node("Relu", ["x"], ["y"])]).SerializeToString()
 _TORN = _model([helper.make_node("Relu", ["x"], ["y"])] * 40).SerializeToString()
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        pytest.param(b"", "is empty", id="empty"),
-        pytest.param(b"version https://git-lfs.github.com/spec/v1\n", "not an ONNX model", id="text"),
-        pytest.param(np.random.default_rng(0).bytes(4096), "not an ONNX model", id="random bytes"),
-        pytest.param(_TORN[: len(_TORN) // 2], "cut short", id="truncated"),
-        pytest.param(_GOOD[: _GOOD.rindex(b"B\x04")], "it lacks its opset", id="truncated after the graph"),
-        pytest.param(b"\x08\x07", "it lacks its opset", id="parses, but is empty"),
-        pytest.param(_model([]).SerializeToString(), "it lacks its operators", id="no nodes"),
-        pytest.param(_model([onnx.NodeProto()]).SerializeToString(), "it lacks its operators", id="a node of nothing"),
-        pytest.param(_GOOD.replace(b"Relu", b"Re\xff\xfe"), "not an ONNX model", id="not UTF-8"),
-    ],
-)
+@pytest.mark.parametrize(("content", "words"), [
+    pytest.param(b"", "is empty", id="empty"),
+    pytest.param(b"version https://git-lfs.github.com/spec/v1\n", "not an ONNX model", id="text"),
+    pytest.param(np.random.default_rng(0).bytes(4096), "not an ONNX model", id="random bytes"),
+    pytest.param(_TORN[: len(_TORN) // 2], "cut short", id="truncated"),
+    pytest.param(_GOOD[: _GOOD.rindex(b"B\x04")], "it lacks its opset", id="truncated after the graph"),
+    pytest.param(b"\x08\x07", "it lacks its opset", id="parses, but is empty"),
+    pytest.param(_model([]).SerializeToString(), "it lacks its operators", id="no nodes"),
+    pytest.param(_model([onnx.NodeProto()]).SerializeToString(), "it lacks its operators", id="a node of nothing"),
+    pytest.param(_GOOD.replace(b"Relu", b"Re\xff\xfe"), "not an ONNX model", id="not UTF-8"),
+])  # fmt: skip
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     """Whatever is in the file, the sentence names it and says what is wrong with it."""
     path = tmp_path / "model.onnx"
@@ -320,5 +304,4 @@ def test_hashing_does_not_import_onnx() -> None:
     code = (
         "import sys; from rtmo_optuna.engine.graph import hash_model; hash_model(sys.executable); print(*sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "onnx" not in done.stdout.split()
+    assert "onnx" not in python(code).split()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,16 +14,10 @@ from rtmo_optuna.child import protocol
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.types.measurement import GateMode, GateResult, Outcome, OutputError
+from rtmo_optuna.types.measurement import GateMode, GateResult, Outcome, OutputError, Window
 from rtmo_optuna.types.request import Stage
 from rtmo_optuna.verbs import prepare
 from scripted import request, tune_options
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from rtmo_optuna.types.measurement import Window
 
 _TIMED = protocol.Timed((10, 11))
 _GOOD: dict[str, protocol.Answer] = {

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from program import there
 from rtmo_optuna.child.measure import Decision
 from rtmo_optuna.search.decide import judge
 from rtmo_optuna.space.objectives import OBJECTIVES
@@ -28,31 +29,23 @@ def decide(*medians_ms: float, above_ms: float | None = None, rules: Measuring =
     return judge.after_window(windows(*medians_ms), rules, prune_above_ns=limit, least_calls=calls)
 
 
-@pytest.mark.parametrize(
-    ("medians", "decision"),
-    [
-        ((5.0, 5.0, 5.0), Decision.GO_ON),
-        ((5.0, 5.0, 5.0, 5.0), Decision.ENOUGH),
-        ((5.0, 5.5, 4.6, 5.2), Decision.GO_ON),
-        ((5.0, 5.5, 4.6, 5.2, 4.4, 5.6, 5.1, 4.9), Decision.ENOUGH),
-    ],
-    ids=["too few", "constant", "noisy", "all windows spent"],
-)
+@pytest.mark.parametrize(("medians", "decision"), [
+    ((5.0, 5.0, 5.0), Decision.GO_ON),
+    ((5.0, 5.0, 5.0, 5.0), Decision.ENOUGH),
+    ((5.0, 5.5, 4.6, 5.2), Decision.GO_ON),
+    ((5.0, 5.5, 4.6, 5.2, 4.4, 5.6, 5.1, 4.9), Decision.ENOUGH),
+], ids=["too few", "constant", "noisy", "all windows spent"])  # fmt: skip
 def test_a_process_ends_when_its_error_is_small(medians: tuple[float, ...], decision: Decision) -> None:
     """After 4 windows at the earliest, after 8 at the latest, between them by the standard error."""
     assert decide(*medians) is decision
 
 
-@pytest.mark.parametrize(
-    ("medians", "decision"),
-    [
-        ((9.0, 9.0), Decision.GO_ON),
-        ((9.0, 9.0, 9.0), Decision.PRUNE),
-        ((9.0, 9.0, 5.9), Decision.GO_ON),
-        ((5.9, 9.0, 9.0, 9.0, 9.0), Decision.GO_ON),
-    ],
-    ids=["too early", "hopeless", "one fast window", "one fast window long ago"],
-)
+@pytest.mark.parametrize(("medians", "decision"), [
+    ((9.0, 9.0), Decision.GO_ON),
+    ((9.0, 9.0, 9.0), Decision.PRUNE),
+    ((9.0, 9.0, 5.9), Decision.GO_ON),
+    ((5.9, 9.0, 9.0, 9.0, 9.0), Decision.GO_ON),
+], ids=["too early", "hopeless", "one fast window", "one fast window long ago"])  # fmt: skip
 def test_the_fastest_window_decides_about_pruning(medians: tuple[float, ...], decision: Decision) -> None:
     """A slow window may be the host's fault; three slow ones and no fast one are the settings'."""
     assert decide(*medians, above_ms=6.0) is decision
@@ -161,20 +154,16 @@ def test_the_best_is_measured_and_simple() -> None:
         trial(3, 4.0, ONE),
         trial(4, None, Settings.of({"c": 1}), Outcome.PRUNED),
     ]
-    best = judge.best(trials, LATENCY)
-    assert best is not None
+    best = there(judge.best(trials, LATENCY))
     assert best.settings == ONE
     assert judge.best(trials[3:], LATENCY) is None
-    most = judge.best(trials, OBJECTIVES["throughput"])
-    assert most is not None
+    most = there(judge.best(trials, OBJECTIVES["throughput"]))
     assert most.settings == Settings()
 
 
-@pytest.mark.parametrize(
-    ("known", "spread", "limit_ms"),
-    [([], 0.02, None), ([5.0, 4.0], None, 4.2), ([4.0], 0.02, 4.4), ([4.0], 0.15, 6.0), ([4.0], 0.4, 8.8)],
-    ids=["nothing known", "at least 5 %", "five spreads", "at most the ratio", "at least three spreads"],
-)
+@pytest.mark.parametrize(("known", "spread", "limit_ms"), [
+    ([], 0.02, None), ([5.0, 4.0], None, 4.2), ([4.0], 0.02, 4.4), ([4.0], 0.15, 6.0), ([4.0], 0.4, 8.8),
+], ids=["nothing known", "at least 5 %", "five spreads", "at most the ratio", "at least three spreads"])  # fmt: skip
 def test_the_prune_limit_follows_the_noise(known: list[float], spread: float | None, limit_ms: float | None) -> None:
     """The margin over the best known is 5 %, or five times the spread between processes, up to the study's ratio."""
     limit = judge.prune_limit(known, spread, most=1.5)
@@ -189,16 +178,12 @@ def test_a_search_is_hopeless_after_five_failures_in_a_row_from_the_start() -> N
     assert not judge.hopeless([trial(1, 5.0, Settings()), *failed])
 
 
-@pytest.mark.parametrize(
-    ("plain", "pinned", "better"),
-    [
-        ([5.0, 6.0, 5.2, 6.1], [5.0, 5.05, 5.1, 5.0], True),
-        ([3.4, 3.42, 3.38, 3.41], [3.5, 3.6, 3.8, 4.0], False),
-        ([5.0, 5.2, 5.1, 5.3], [6.0, 6.0, 6.01, 6.0], False),
-        ([5.0, 6.0], [5.0], False),
-    ],
-    ids=["steadier", "less steady", "steadier but slower", "too few"],
-)
+@pytest.mark.parametrize(("plain", "pinned", "better"), [
+    ([5.0, 6.0, 5.2, 6.1], [5.0, 5.05, 5.1, 5.0], True),
+    ([3.4, 3.42, 3.38, 3.41], [3.5, 3.6, 3.8, 4.0], False),
+    ([5.0, 5.2, 5.1, 5.3], [6.0, 6.0, 6.01, 6.0], False),
+    ([5.0, 6.0], [5.0], False),
+], ids=["steadier", "less steady", "steadier but slower", "too few"])  # fmt: skip
 def test_pinning_has_to_prove_itself(plain: list[float], pinned: list[float], *, better: bool) -> None:
     """Quiet cores are used only where processes come nearer together and are not slower."""
     assert judge.steadier(plain, pinned) is better

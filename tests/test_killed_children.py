@@ -5,32 +5,28 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import scripted
+from program import read
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, WindowDone
+from rtmo_optuna.types.study import Event, Note, Observer, WindowDone
 
-if TYPE_CHECKING:
-    from rtmo_optuna.types.study import Event, Observer
-
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
 OTHER = Settings.of({"enable_mem_pattern": False})
 
 
 def children() -> list[int]:
     """Return the process ids of this process's benchmarks."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            ours = (folder / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
-            if ours and b"rtmo_optuna.child.worker" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
+    ours = [
+        folder
+        for folder in Path("/proc").glob("[0-9]*")
+        if read(folder / "stat").rpartition(")")[2].split()[1:2] == [str(os.getpid())]
+    ]
+    return [int(folder.name) for folder in ours if "rtmo_optuna.child.worker" in read(folder / "cmdline")]
 
 
 def run(folder: Path, observer: Observer, settings: Settings, **script: Any) -> Measurement:  # noqa: ANN401 - JSON
@@ -56,7 +52,7 @@ class Killer:
                 os.kill(pid, self.number)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
+@needs_proc
 @pytest.mark.parametrize("settings", [Settings(), OTHER])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_child_killed_once_is_measured_then(tmp_path: Path, number: signal.Signals, settings: Settings) -> None:
@@ -68,7 +64,7 @@ def test_a_child_killed_once_is_measured_then(tmp_path: Path, number: signal.Sig
     assert "one more try" in killer.told[0]
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found in /proc")
+@needs_proc
 def test_a_child_killed_twice_has_failed(tmp_path: Path) -> None:
     """What takes the machine's memory is killed each time: there is no third try."""
     killer = Killer(signal.SIGKILL, 9)

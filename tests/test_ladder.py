@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,19 +14,12 @@ import simulated
 from models import facts
 from rtmo_optuna.search.decide.ladder import next_rung
 from rtmo_optuna.space.resolve import resolve
-from rtmo_optuna.types.request import Settings
+from rtmo_optuna.study.study import Study
+from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Origin
-from rtmo_optuna.types.subject import Machine, StudyDefinition
+from rtmo_optuna.types.subject import Machine, SearchSpace, StudyDefinition
 from test_finals import Planted
 from test_screening import CUDA, GRAPH, SPLIT, gpu, space_for
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.request import Value
-    from rtmo_optuna.types.subject import SearchSpace
 
 CUT: Mapping[str, Value] = {**GRAPH, "split_capture": True}
 NHWC: Mapping[str, Value] = {"prefer_nhwc": True}
@@ -54,35 +48,33 @@ def climbed(space: SearchSpace, factors: Mapping[str, float]) -> list[Settings]:
 FAST = {"enable_cuda_graph": 0.7, "split_on_host": 0.9, "fuse_conv_bias": 0.93, "cudnn_conv_algo_search": 0.98}
 
 
-@pytest.mark.parametrize(
-    ("knobs", "uncapturable", "slow", "wanted"),
-    [
-        (KNOBS, {"NonMaxSuppression": 1}, {}, [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **FUSED, **HEURISTIC}]),
-        (
-            KNOBS,
-            {"NonMaxSuppression": 1},
-            {"fuse_conv_bias": math.inf, "prefer_nhwc": 0.99},
-            [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **NHWC, **HEURISTIC}],
-        ),
-        (
-            KNOBS,
-            {"NonMaxSuppression": 1},
-            {"prefer_nhwc": 6.0},
-            [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **HEURISTIC}],
-        ),
-        (
-            KNOBS,
-            {"NonMaxSuppression": 1},
-            {"split_on_host": math.inf},
-            [SPLIT, CUT, {**CUT, **FUSED}, {**CUT, **FUSED, **HEURISTIC}],
-        ),
-        (KNOBS, {"NonMaxSuppression": 1}, {"split_capture": math.inf}, [SPLIT, CUT, FUSED, {**FUSED, **HEURISTIC}]),
-        (KNOBS, {}, {}, [GRAPH, {**GRAPH, **FUSED}, {**GRAPH, **FUSED, **HEURISTIC}]),
-        (("capture", "fuse_conv_bias"), {"NonMaxSuppression": 1}, {}, [SPLIT]),
-        (("use_tf32", "fuse_conv_bias"), {}, {}, []),
-    ],
-    ids=["all", "wrong output", "slow layout", "not on the host", "no cut", "whole", "without a partner", "nothing"],
-)
+@pytest.mark.parametrize(("knobs", "uncapturable", "slow", "wanted"), [
+    (KNOBS, {"NonMaxSuppression": 1}, {}, [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **FUSED, **HEURISTIC}]),
+    (
+        KNOBS,
+        {"NonMaxSuppression": 1},
+        {"fuse_conv_bias": math.inf, "prefer_nhwc": 0.99},
+        [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **NHWC, **HEURISTIC}],
+    ),
+    (
+        KNOBS,
+        {"NonMaxSuppression": 1},
+        {"prefer_nhwc": 6.0},
+        [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **HEURISTIC}],
+    ),
+    (
+        KNOBS,
+        {"NonMaxSuppression": 1},
+        {"split_on_host": math.inf},
+        [SPLIT, CUT, {**CUT, **FUSED}, {**CUT, **FUSED, **HEURISTIC}],
+    ),
+    (KNOBS, {"NonMaxSuppression": 1}, {"split_capture": math.inf}, [SPLIT, CUT, FUSED, {**FUSED, **HEURISTIC}]),
+    (KNOBS, {}, {}, [GRAPH, {**GRAPH, **FUSED}, {**GRAPH, **FUSED, **HEURISTIC}]),
+    (("capture", "fuse_conv_bias"), {"NonMaxSuppression": 1}, {}, [SPLIT]),
+    (("use_tf32", "fuse_conv_bias"), {}, {}, []),
+], ids=[
+    "all", "wrong output", "slow layout", "not on the host", "no cut", "whole", "without a partner", "nothing"
+])  # fmt: skip
 def test_each_rung_stands_on_what_helped(
     knobs: tuple[str, ...],
     uncapturable: Mapping[str, int],
@@ -124,6 +116,7 @@ def opened(folder: Path) -> Study:
 WANTED = [SPLIT, {**SPLIT, **FUSED}, {**SPLIT, **NHWC}, {**SPLIT, **HEURISTIC}, {**SPLIT, **NHWC, **HEURISTIC}]
 
 
+@pytest.mark.slow
 def test_a_search_climbs_before_it_flips(tmp_path: Path, planted: Planted) -> None:
     """The default, then rung by rung, each in one process; then flips, the guide's advice, and what is sampled."""
     study = opened(tmp_path)
@@ -133,8 +126,7 @@ def test_a_search_climbs_before_it_flips(tmp_path: Path, planted: Planted) -> No
     assert origins[: 1 + len(rungs)] == [Origin.DEFAULT, *[Origin.WON] * len(rungs)]
     assert rungs[:3] == [Settings.of(one) for one in WANTED[:3]]
     assert rungs[-1] in [Settings.of(one) for one in WANTED[3:]]
-    assert len(rungs) == 4
-    assert {planted.ran[rung] for rung in rungs} == {1}
+    assert (len(rungs), {planted.ran[rung] for rung in rungs}) == (4, {1})
     assert origins.index(Origin.SCREENING) < origins.index(Origin.ADVICE) < origins.index(Origin.SAMPLER)
     assert origins.count(Origin.SCREENING) == 5
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from program import ROOT, python
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
 from rtmo_optuna.types.subject import Gpu, GpuState
@@ -21,14 +22,8 @@ GONE = Gpu(0, "GPU-00000000-0000-0000-0000-000000000000", "none", 0, "", "")
 
 
 def _python(code: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-        cwd=Path(__file__).parents[1],
-    )
+    pipe, where = subprocess.PIPE, os.environ | environment
+    return subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True, env=where, cwd=ROOT)
 
 
 def _line(process: subprocess.Popen[str]) -> str:
@@ -36,28 +31,25 @@ def _line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (None, (0, 1, 2)),
-        ("", ()),
-        ("2,0", (2, 0)),
-        (" 1 , 2 ", (1, 2)),
-        ("0,7,1", (0,)),
-        ("1,-1,2", (1,)),
-        ("-1", ()),
-        ("0,1,0", ()),
-        ("1gpu,2", (1, 2)),
-        ("NoDevFiles", ()),
-        ("GPU-bb,GPU-aa11", (2, 0)),
-        ("GPU-bb33-2", (2,)),
-        ("GPU-aa", ()),
-        ("GPU-bb,GPU-cc,GPU-aa11", (2,)),
-        ("GPU-bb,0", (2,)),
-        ("GPU-bb,GPU-bb33", ()),
-        ("MIG-aa11-0", ()),
-    ],
-)
+@pytest.mark.parametrize(("value", "shown"), [
+    (None, (0, 1, 2)),
+    ("", ()),
+    ("2,0", (2, 0)),
+    (" 1 , 2 ", (1, 2)),
+    ("0,7,1", (0,)),
+    ("1,-1,2", (1,)),
+    ("-1", ()),
+    ("0,1,0", ()),
+    ("1gpu,2", (1, 2)),
+    ("NoDevFiles", ()),
+    ("GPU-bb,GPU-aa11", (2, 0)),
+    ("GPU-bb33-2", (2,)),
+    ("GPU-aa", ()),
+    ("GPU-bb,GPU-cc,GPU-aa11", (2,)),
+    ("GPU-bb,0", (2,)),
+    ("GPU-bb,GPU-bb33", ()),
+    ("MIG-aa11-0", ()),
+])  # fmt: skip
 def test_visible_gpus_are_those_that_cuda_shows(value: str | None, shown: tuple[int, ...]) -> None:
     """Order, invalid entries, repetitions, numbers with tails, UUIDs and their beginnings count as for CUDA."""
     assert gpu.visible(value, UUIDS) == shown
@@ -81,8 +73,7 @@ def test_without_a_visible_gpu_there_is_nothing_to_ask(monkeypatch: pytest.Monke
 
 def test_importing_the_module_loads_no_driver() -> None:
     """A benchmark child that needs no NVML does not pay for it."""
-    code = "import sys, rtmo_optuna.machine.gpu; print('pynvml' in sys.modules)"
-    assert _python(code).communicate(timeout=60)[0].strip() == "False"
+    assert python("import sys, rtmo_optuna.machine.gpu; print('pynvml' in sys.modules)").strip() == "False"
 
 
 @pytest.mark.gpu
@@ -148,25 +139,22 @@ def test_affinity_limits_the_cores() -> None:
     """A process pinned to one core has one."""
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
     code += "from rtmo_optuna.machine.host import host; print(host().cores)"
-    assert _python(code).communicate(timeout=60)[0].strip() == "1"
+    assert python(code).strip() == "1"
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        (
-            "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7B13   64-Core\n",
-            "AMD EPYC 7B13 64-Core",
-        ),
-        (
-            "processor\t: 0\nBogoMIPS\t: 108.00\nCPU part\t: 0xd08\n\nModel\t\t: Raspberry Pi 4 Model B\n",
-            "Raspberry Pi 4 Model B",
-        ),
-        ("processor\t: 0\ncpu\t\t: POWER9, altivec supported\n", "POWER9, altivec supported"),
-        ("processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\n", None),
-        ("", None),
-    ],
-)
+@pytest.mark.parametrize(("text", "name"), [
+    (
+        "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7B13   64-Core\n",
+        "AMD EPYC 7B13 64-Core",
+    ),
+    (
+        "processor\t: 0\nBogoMIPS\t: 108.00\nCPU part\t: 0xd08\n\nModel\t\t: Raspberry Pi 4 Model B\n",
+        "Raspberry Pi 4 Model B",
+    ),
+    ("processor\t: 0\ncpu\t\t: POWER9, altivec supported\n", "POWER9, altivec supported"),
+    ("processor\t: 0\nBogoMIPS\t: 243.75\nCPU implementer\t: 0x41\n", None),
+    ("", None),
+])  # fmt: skip
 def test_the_processors_name_is_found(text: str, name: str | None) -> None:
     """On x86, Arm and POWER; None on Arm servers, whose kernel tells no name."""
     assert host.cpu_model(text) == name
@@ -180,16 +168,11 @@ def _write(root: Path, files: dict[str, str]) -> None:
 
 def test_limits_of_control_groups_version_2(tmp_path: Path) -> None:
     """The limits of a group and of all groups around it count; `max` is none."""
-    _write(
-        tmp_path,
-        {
-            "user.slice/cpu.max": "250000 100000\n",
-            "user.slice/memory.max": "max\n",
-            "user.slice/run.scope/cpu.max": "max 100000\n",
-            "user.slice/run.scope/memory.max": "4294967296\n",
-            "other.slice/cpu.max": "1000 100000\n",
-        },
-    )
+    _write(tmp_path, {
+        "user.slice/cpu.max": "250000 100000\n", "user.slice/memory.max": "max\n",
+        "user.slice/run.scope/cpu.max": "max 100000\n", "user.slice/run.scope/memory.max": "4294967296\n",
+        "other.slice/cpu.max": "1000 100000\n",
+    })  # fmt: skip
     groups = host.control_groups("0::/user.slice/run.scope\n", tmp_path)
     assert host.core_limits(groups) == (2.5,)
     assert host.memory_limits(groups) == (2**32,)
@@ -197,16 +180,11 @@ def test_limits_of_control_groups_version_2(tmp_path: Path) -> None:
 
 def test_limits_of_control_groups_version_1(tmp_path: Path) -> None:
     """Each controller has its own tree; -1 is no limit; a container's own files lie at the top of the tree."""
-    _write(
-        tmp_path,
-        {
-            "cpu/cpu.cfs_quota_us": "150000\n",
-            "cpu/cpu.cfs_period_us": "100000\n",
-            "cpuacct/cpu.cfs_quota_us": "-1\n",
-            "cpuacct/cpu.cfs_period_us": "100000\n",
-            "memory/memory.limit_in_bytes": "1073741824\n",
-        },
-    )
+    _write(tmp_path, {
+        "cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n",
+        "cpuacct/cpu.cfs_quota_us": "-1\n", "cpuacct/cpu.cfs_period_us": "100000\n",
+        "memory/memory.limit_in_bytes": "1073741824\n",
+    })  # fmt: skip
     membership = "9:name=systemd:/\n4:memory:/docker/4f0e\n3:cpu,cpuacct:/docker/4f0e\n0::/\n"
     groups = host.control_groups(membership, tmp_path)
     assert host.core_limits(groups) == (1.5,)
@@ -240,8 +218,8 @@ def test_a_process_is_known_by_its_start() -> None:
 
 def test_two_processes_side_by_side_share_the_space_of_their_ids() -> None:
     """It is told by the host's name, and the same for both."""
-    told = _python("from rtmo_optuna.machine.host import process_space; print(process_space())")
-    assert told.communicate(timeout=60)[0].strip() == host.process_space()
+    told = python("from rtmo_optuna.machine.host import process_space; print(process_space())")
+    assert told.strip() == host.process_space()
     assert os.uname().nodename in host.process_space()
 
 

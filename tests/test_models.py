@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
 import yaml
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 import build_rtmo
 import models
-from rtmo_optuna.cli import main
+from models import node
+from program import Program, lacking
 from rtmo_optuna.study.library import load_study
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.study import Origin
+from rtmo_optuna.types.study import Origin, StudyRecord
 
-if TYPE_CHECKING:
-    from rtmo_optuna.types.study import StudyRecord
-
-SHORT = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--timeout", "400s"]
+SHORT = ("--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--timeout", "400s", "--study-name", "s")
 
 
-def tune(model: Path, *more: str, trials: int = 3) -> StudyRecord:
-    """Tune `model` with a few short trials and return its study."""
-    with pytest.raises(SystemExit) as ended:
-        main.main(["tune", str(model), *SHORT, "--trials", str(trials), "--study-name", "s", *more])
-    assert ended.value.code == 0
-    return load_study("sqlite:///studies/studies.db", "s").record()
+@pytest.fixture
+def tune(program: Program) -> Callable[..., StudyRecord]:
+    """Return a function that tunes a model with a few short trials and gives its study."""
 
+    def tuned(model: Path, *more: str, trials: int = 3) -> StudyRecord:
+        assert program("tune", str(model), *SHORT, "--trials", str(trials), *more) == 0
+        return load_study("sqlite:///studies/studies.db", "s").record()
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    return tuned
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", ["plain", "exported"])
-def test_rtmo_t_from_build_to_config(style: str) -> None:
+def test_rtmo_t_from_build_to_config(tune: Callable[..., StudyRecord], style: str) -> None:
     """The builder's model and input: default, two more trials, a configuration that ONNX Runtime takes, a report."""
     built = build_rtmo.build("t", style=style)
     onnx.save(built.model, "rtmo-t.onnx")
@@ -47,8 +43,7 @@ def test_rtmo_t_from_build_to_config(style: str) -> None:
     record = tune(Path("rtmo-t.onnx"), "--input", "rtmo-t.npz", "--shape", "1x3x416x416")
     assert record.inputs.fixed
     assert [trial.origin for trial in record.runs] == [Origin.DEFAULT, Origin.SAMPLER, Origin.SAMPLER]
-    assert record.runs[0].measurement.outcome is Outcome.MEASURED
-    assert record.runs[0].measurement.calls == 3
+    assert (record.runs[0].measurement.outcome, record.runs[0].measurement.calls) == (Outcome.MEASURED, 3)
     assert "NonMaxSuppression" in record.model.operators
     assert record.model.nodes_by_provider["CPUExecutionProvider"] > 100
     assert not record.warnings
@@ -56,12 +51,11 @@ def test_rtmo_t_from_build_to_config(style: str) -> None:
     best = min((t for t in record.runs if t.value is not None), key=lambda t: t.value or 0.0)
     assert {name: held[name] for name, _ in best.settings} == best.settings.to_plain()
     report = Path("results/s/report.md").read_text(encoding="utf-8")
-    assert "rtmo-t.npz" in report
-    assert "1x3x416x416" in report
+    assert not lacking(report, "rtmo-t.npz", "1x3x416x416")
 
 
 @pytest.mark.slow
-def test_the_same_settings_give_the_same_output_hash() -> None:
+def test_the_same_settings_give_the_same_output_hash(tune: Callable[..., StudyRecord]) -> None:
     """What a child ran is hashed: every trial whose knobs leave the numerics alone has the default's hash."""
     models.dense(Path("m.onnx"), (4, 64))
     record = tune(Path("m.onnx"), "--search-only", trials=6)
@@ -73,7 +67,7 @@ def test_the_same_settings_give_the_same_output_hash() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("part", "shape"), [("det", "1x3x320x320"), ("rec", "2x3x48x320"), ("cls", "1x3x48x192")])
-def test_pp_ocr_with_dynamic_shapes(ocr_models: Path, part: str, shape: str) -> None:
+def test_pp_ocr_with_dynamic_shapes(tune: Callable[..., StudyRecord], ocr_models: Path, part: str, shape: str) -> None:
     """A public model, its dynamic dimensions given by --shape, from the file to config.yaml."""
     (model,) = ocr_models.glob(f"*{part}*.onnx")
     record = tune(model, "--shape", shape, trials=2)
@@ -85,7 +79,7 @@ def test_pp_ocr_with_dynamic_shapes(ocr_models: Path, part: str, shape: str) -> 
 
 
 @pytest.mark.slow
-def test_a_folder_of_pictures_is_the_input(ocr_models: Path) -> None:
+def test_a_folder_of_pictures_is_the_input(tune: Callable[..., StudyRecord], ocr_models: Path) -> None:
     """Pictures are letterboxed to the shape; each is a sample, and all of them are run."""
     image = pytest.importorskip("PIL.Image")
     Path("pictures").mkdir()
@@ -100,14 +94,10 @@ def test_a_folder_of_pictures_is_the_input(ocr_models: Path) -> None:
 
 
 @pytest.mark.slow
-def test_many_inputs_of_many_types() -> None:
+def test_many_inputs_of_many_types(tune: Callable[..., StudyRecord]) -> None:
     """Several inputs, integers, booleans, doubles and a scalar, made from the signature alone."""
-    nodes = [
-        helper.make_node("Cast", ["i"], ["i_f"], to=TensorProto.FLOAT),
-        helper.make_node("Cast", ["b"], ["b_f"], to=TensorProto.FLOAT),
-        helper.make_node("Cast", ["d"], ["d_f"], to=TensorProto.FLOAT),
-        helper.make_node("Sum", ["x", "i_f", "b_f", "d_f", "s"], ["y"]),
-    ]
+    nodes = [node("Cast", name, f"{name}_f", to=TensorProto.FLOAT) for name in "ibd"]
+    nodes.append(node("Sum", "x i_f b_f d_f s", "y"))
     inputs: dict[str, tuple[int, tuple[int | str, ...]]] = {
         "x": (TensorProto.FLOAT, ("n", 4)),
         "i": (TensorProto.INT64, ("n", 4)),
@@ -117,6 +107,5 @@ def test_many_inputs_of_many_types() -> None:
     }
     models.save(Path("m.onnx"), nodes, inputs, {"y": (TensorProto.FLOAT, ("n", 4))})
     record = tune(Path("m.onnx"), "--shape", "x=5x4", trials=2)
-    assert record.inputs.shapes["i"] == (5, 4)
-    assert record.inputs.shapes["s"] == ()
+    assert (record.inputs.shapes["i"], record.inputs.shapes["s"]) == ((5, 4), ())
     assert record.runs[0].measurement.outcome is Outcome.MEASURED

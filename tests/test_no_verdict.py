@@ -6,13 +6,13 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import scripted
 import simulated
-from rtmo_optuna.cli import main
+from program import Program
 from rtmo_optuna.machine.host import device_lock
 from rtmo_optuna.search.decide.budget import Budget
 from rtmo_optuna.search.runner import recorded
@@ -24,16 +24,8 @@ from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.verbs import tune
 from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 SPINNING = Settings.of({"session.intra_op.allow_spinning": False})
-EIGHT = """
-provider: cpu
-knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all, session.intra_op.allow_spinning: all}
-sampler: exhaustive
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
+EIGHT = scripted.defined("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning")
 
 
 @pytest.fixture
@@ -42,28 +34,15 @@ def planted() -> Planted:
     return Planted()
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Return a function that tunes a script in a folder of its own by the command line and gives the exit code."""
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.slow
+def test_one_trial_is_no_verdict(program: Program, tmp_path: Path) -> None:
+    """The default alone: exit code 4, the file left alone, what to do, and no word of what would have been found."""
     Path("small.yaml").write_text(EIGHT, encoding="utf-8")
     scripted.write_script(tmp_path, base_ms=2.0)
-
-    def call(*arguments: str) -> int:
-        known = ["--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu", "--quick"]
-        with pytest.raises(SystemExit) as ended:
-            main.main(["tune", "script.json", *known, *arguments])
-        return int(ended.value.code or 0)
-
-    return call
-
-
-@pytest.mark.slow
-def test_one_trial_is_no_verdict(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    """The default alone: exit code 4, the file left alone, what to do, and no word of what would have been found."""
     Path("config.yaml").write_text("onnx: {}\n", encoding="utf-8")
-    assert run("--trials", "1") == 4
-    told = capsys.readouterr().out
+    known = ("--engine", "scripted", "--study", "small.yaml", "--study-name", "s", "--provider", "cpu", "--quick")
+    assert program("tune", "script.json", *known, "--trials", "1") == 4
+    told = program.out
     assert "Too little was tried for a verdict: 1 of 8 settings, and no race. Give more --trials than 1." in told
     report = Path("results/s/report.md").read_text(encoding="utf-8")
     assert "Status: too little was tried." in report
@@ -123,6 +102,7 @@ def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> Non
     assert "nothing to change" not in report
 
 
+@pytest.mark.slow
 def test_an_interruption_right_after_the_default_compares_it_with_nothing(tmp_path: Path, planted: Planted) -> None:
     """Not "5.00 ms against 5.00 ms with the default settings"."""
     planted.stop = lambda: planted.ran[DEFAULT] == 7
@@ -148,10 +128,7 @@ def test_a_race_that_was_cut_off_proves_no_default(tmp_path: Path, planted: Plan
     assert sentence(judged(study, finals)).startswith(f"Not confirmed: the time allowed {finals.blocks} blocks")
 
 
-@pytest.mark.parametrize(
-    ("each_s", "until"),
-    [(1.0, 144.0), (5.0, 172.0 - 22 * 5.0), (6.5, 172.0 - 22 * 6.5)],
-)
+@pytest.mark.parametrize(("each_s", "until"), [(1.0, 144.0), (5.0, 172.0 - 22 * 5.0), (6.5, 172.0 - 22 * 6.5)])
 def test_the_search_ends_when_the_pairs_have_to_begin(each_s: float, until: float) -> None:
     """Of three minutes, where the pairs can come: the rest is theirs."""
     budget = Budget(0.0, 180.0, lambda: 0.0)
@@ -250,5 +227,5 @@ def test_waiting_for_another_tune_is_no_process_s_time(tmp_path: Path) -> None:
     other.join()
     assert record.cost is not None
     assert runner.seen.waited_s > 3.0
-    assert record.wall_s == pytest.approx(spent_s - runner.seen.waited_s, abs=0.2)
+    assert record.wall_s == pytest.approx(spent_s - runner.seen.waited_s, abs=1.0)
     assert runner.seen.walls_s[0] <= spent_s - runner.seen.waited_s

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 
 from rtmo_optuna.search.decide import noise
 from rtmo_optuna.types.request import Measuring, Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 A, B, C = (Settings.of({"knob": place}) for place in range(3))
 
@@ -95,19 +92,17 @@ def test_warm_up_ends_where_the_recorded_session_settles() -> None:
     assert noise.warmed_up_after(as_ns(RECORDED_CALLS, 1e3)) == 8
 
 
-@pytest.mark.parametrize(
-    ("calls", "expected"),
-    [
-        ([1.0] * 40, 0),
-        ([1.0] * 39, None),
-        ([9.0] * 10 + [1.0] * 60, 20),
-        ([1.5, 1.5] + [1.0, 1.1] * 30, 4),
-        ([1.01**-place for place in range(80)], None),
-        ([5.0, 1.0, 1.0, 1.0, 1.0] * 12, 2),
-        ([1.3, 1.0] * 30, 0),
-    ],
-    ids=["constant", "too short", "slow start", "first calls are outliers", "drifting", "heavy-tailed", "bimodal"],
-)
+@pytest.mark.parametrize(("calls", "expected"), [
+    ([1.0] * 40, 0),
+    ([1.0] * 39, None),
+    ([9.0] * 10 + [1.0] * 60, 20),
+    ([1.5, 1.5] + [1.0, 1.1] * 30, 4),
+    ([1.01**-place for place in range(80)], None),
+    ([5.0, 1.0, 1.0, 1.0, 1.0] * 12, 2),
+    ([1.3, 1.0] * 30, 0),
+], ids=[
+    "constant", "too short", "slow start", "first calls are outliers", "drifting", "heavy-tailed", "bimodal"
+])  # fmt: skip
 def test_warm_up_of_synthetic_series(calls: list[float], expected: int | None) -> None:
     """What was slow at first is doubled."""
     assert noise.warmed_up_after(calls) == expected
@@ -121,71 +116,52 @@ def test_a_calibrating_process_warms_up_for_longer() -> None:
     assert noise.calibrating(Measuring(warmup_calls=100)).warmup_calls == 100
 
 
-@pytest.mark.parametrize(
-    ("calls", "expected"),
-    [
-        (RECORDED_CALLS, 10),
-        ([9.0] * 10 + [1.0] * 70, 20),
-        ([1.01**-place for place in range(80)], None),
-        ([30.0] * 33, 10),
-        ([], 10),
-    ],
-    ids=["shorter than the rule", "longer", "does not settle", "slow model", "failed before"],
-)
+@pytest.mark.parametrize(("calls", "expected"), [
+    (RECORDED_CALLS, 10),
+    ([9.0] * 10 + [1.0] * 70, 20),
+    ([1.01**-place for place in range(80)], None),
+    ([30.0] * 33, 10),
+    ([], 10),
+], ids=["shorter than the rule", "longer", "does not settle", "slow model", "failed before"])  # fmt: skip
 def test_the_rule_grows_with_what_the_first_process_needed(calls: Sequence[float], expected: int | None) -> None:
     """It is never less than the definition's, and stays where there were too few calls to tell."""
     found = noise.calibrated(Measuring(), calls)
     assert found == (None if expected is None else Measuring(warmup_calls=expected))
 
 
-@pytest.mark.parametrize(
-    ("reasons", "clock", "baseline", "expected"),
-    [
-        (0x0, 1980.0, 1980.0, False),
-        (0x0, 1486.0, 1980.0, False),
-        (0x0, 1484.0, 1980.0, True),
-        (0x0, None, 1980.0, False),
-        (0x0, 300.0, None, False),
-        (0x1, 1980.0, 1980.0, False),
-        (0x2 | 0x4 | 0x100, 1980.0, 1980.0, False),
-        (0x8, 1980.0, 1980.0, True),
-        (0x4 | 0x20, 1980.0, 1980.0, True),
-        (0x40, None, None, True),
-        (0x80, 1980.0, 1980.0, True),
-    ],
-)
+@pytest.mark.parametrize(("reasons", "clock", "baseline", "expected"), [
+    (0x0, 1980.0, 1980.0, False),
+    (0x0, 1486.0, 1980.0, False),
+    (0x0, 1484.0, 1980.0, True),
+    (0x0, None, 1980.0, False),
+    (0x0, 300.0, None, False),
+    (0x1, 1980.0, 1980.0, False),
+    (0x2 | 0x4 | 0x100, 1980.0, 1980.0, False),
+    (0x8, 1980.0, 1980.0, True),
+    (0x4 | 0x20, 1980.0, 1980.0, True),
+    (0x40, None, None, True),
+    (0x80, 1980.0, 1980.0, True),
+])  # fmt: skip
 def test_throttling(reasons: int, clock: float | None, baseline: float | None, expected: bool) -> None:  # noqa: FBT001
     """Heat, hardware slowdown and the power brake count, and a clock under 75 %; idle and a steady power cap do not."""
     assert noise.throttled(reasons, clock, baseline) is expected
 
 
-@pytest.mark.parametrize(
-    ("windows", "reason"),
-    [
-        ([5.0] * 12, ""),
-        (list(RECORDED_WINDOWS), ""),
-        ([5.0, 9.0, 5.0, 9.0, 5.0], None),
-        ([5.0, 5.1, 6.9, 5.0, 7.0, 5.1, 7.1, 5.0], "on two levels"),
-        ([7.0] * 4 + [5.0] * 4, "on two levels"),
-        ([5.0 + 0.1 * place for place in range(8)], "drifting"),
-        ([6.0 - 0.1 * place for place in range(8)], "drifting"),
-        ([5.0 + 0.01 * place for place in range(8)], ""),
-        ([5.0, 5.1, 5.0, 5.2, 9.0, 5.1, 5.0, 5.1, 5.0, 5.1], ""),
-        ([5.4, 6.2, 5.0, 5.8, 5.2, 6.0], ""),
-    ],
-    ids=[
-        "constant",
-        "recorded",
-        "too few",
-        "bimodal",
-        "step",
-        "rising",
-        "falling",
-        "slight drift",
-        "one slow window",
-        "wide, one level",
-    ],
-)
+@pytest.mark.parametrize(("windows", "reason"), [
+    ([5.0] * 12, ""),
+    (list(RECORDED_WINDOWS), ""),
+    ([5.0, 9.0, 5.0, 9.0, 5.0], None),
+    ([5.0, 5.1, 6.9, 5.0, 7.0, 5.1, 7.1, 5.0], "on two levels"),
+    ([7.0] * 4 + [5.0] * 4, "on two levels"),
+    ([5.0 + 0.1 * place for place in range(8)], "drifting"),
+    ([6.0 - 0.1 * place for place in range(8)], "drifting"),
+    ([5.0 + 0.01 * place for place in range(8)], ""),
+    ([5.0, 5.1, 5.0, 5.2, 9.0, 5.1, 5.0, 5.1, 5.0, 5.1], ""),
+    ([5.4, 6.2, 5.0, 5.8, 5.2, 6.0], ""),
+], ids=[
+    "constant", "recorded", "too few", "bimodal", "step", "rising", "falling", "slight drift", "one slow window",
+    "wide, one level"
+])  # fmt: skip
 def test_unsteady_processes(windows: list[float], reason: str | None) -> None:
     """Two levels and drift are told apart from constant, noisy and heavy-tailed windows."""
     assert noise.unsteady(windows) == reason

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +15,10 @@ from rtmo_optuna.engine.gate.flat import even, flat
 from rtmo_optuna.engine.gate.outputs import judge
 from rtmo_optuna.search.runner import recorded
 from rtmo_optuna.types.findings import Purpose
-from rtmo_optuna.types.measurement import GateMode, GateRules, Outcome
+from rtmo_optuna.types.measurement import GateMode, GateRules, Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.verbs.bench import apart
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from rtmo_optuna.types.measurement import Measurement
 
 _FLOAT, _STRING = TensorProto.FLOAT, TensorProto.STRING
 
@@ -72,10 +68,9 @@ def _measured(folder: Path, gate: GateMode) -> Measurement:
     return measurement
 
 
-@pytest.mark.parametrize(
-    ("make", "gate"),
-    [(_zip_map, GateMode.AUTO), (_zip_map, GateMode.OFF), (_sequence, GateMode.AUTO), (_optional, GateMode.AUTO)],
-)
+@pytest.mark.parametrize(("make", "gate"), [
+    (_zip_map, GateMode.AUTO), (_zip_map, GateMode.OFF), (_sequence, GateMode.AUTO), (_optional, GateMode.AUTO),
+])  # fmt: skip
 def test_outputs_that_are_no_arrays_are_run(tmp_path: Path, make: Callable[[Path], None], gate: GateMode) -> None:
     """The first look and a benchmark go through, and the outputs are compared where they are to be."""
     make(tmp_path / "m.onnx")
@@ -84,20 +79,16 @@ def test_outputs_that_are_no_arrays_are_run(tmp_path: Path, make: Callable[[Path
     assert (found.gate is not None and found.gate.passed) is (gate is GateMode.AUTO)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ([{1: 0.5, 2: 0.5}, {1: 0.1, 2: 0.9}], {"o keys": [1, 2], "o": [[0.5, 0.5], [0.1, 0.9]]}),
-        ([{"a": 0.5}, {"b": 0.5}],
-         {"o length": [2], "o[0] keys": ["a"], "o[0]": [0.5], "o[1] keys": ["b"], "o[1]": [0.5]}),
-        ([np.zeros((1, 2)), np.ones(3)], {"o length": [2], "o[0]": [[0, 0]], "o[1]": [1, 1, 1]}),
-        ([], {"o length": [0]}),
-        (["a", "bc"], {"o": ["a", "bc"]}),
-        (np.array(["a", "bc"], object), {"o": ["a", "bc"]}),
-        (None, {"o (none)": [False]}),
-        ({"k": 2.0}, {"o keys": ["k"], "o": [2.0]}),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("value", "expected"), [
+    ([{1: 0.5, 2: 0.5}, {1: 0.1, 2: 0.9}], {"o keys": [1, 2], "o": [[0.5, 0.5], [0.1, 0.9]]}),
+    ([{"a": 0.5}, {"b": 0.5}], {"o length": [2], "o[0] keys": ["a"], "o[0]": [0.5], "o[1] keys": ["b"], "o[1]": [0.5]}),
+    ([np.zeros((1, 2)), np.ones(3)], {"o length": [2], "o[0]": [[0, 0]], "o[1]": [1, 1, 1]}),
+    ([], {"o length": [0]}),
+    (["a", "bc"], {"o": ["a", "bc"]}),
+    (np.array(["a", "bc"], object), {"o": ["a", "bc"]}),
+    (None, {"o (none)": [False]}),
+    ({"k": 2.0}, {"o keys": ["k"], "o": [2.0]}),
+])  # fmt: skip
 def test_every_kind_becomes_arrays(value: Any, expected: dict[str, list[Any]]) -> None:  # noqa: ANN401
     """Names, elements and lengths are all there, so that any difference shows."""
     found = flat(["o"], [value])
@@ -130,14 +121,11 @@ def test_texts_hash_alike_in_two_processes(tmp_path: Path) -> None:
     assert first == second
 
 
-@pytest.mark.parametrize(
-    ("arrays", "vacuous", "words"),
-    [
-        ({"boxes": np.zeros((0, 4), np.float32)}, True, "nothing to compare in boxes"),
-        ({"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int64)}, True, "in boxes, labels"),
-        ({"boxes": np.zeros((0, 4), np.float32), "whole": np.ones(3)}, False, "nothing to compare in boxes"),
-    ],
-)
+@pytest.mark.parametrize(("arrays", "vacuous", "words"), [
+    ({"boxes": np.zeros((0, 4), np.float32)}, True, "nothing to compare in boxes"),
+    ({"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int64)}, True, "in boxes, labels"),
+    ({"boxes": np.zeros((0, 4), np.float32), "whole": np.ones(3)}, False, "nothing to compare in boxes"),
+])  # fmt: skip
 def test_empty_outputs_are_told(arrays: dict[str, Any], vacuous: bool, words: str) -> None:  # noqa: FBT001
     """Where nothing is compared the gate does not say that all is equal."""
     found = judge([arrays], [arrays], GateRules())

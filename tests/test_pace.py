@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 import yaml
 
 import scripted
 import simulated
+from program import Program, lacking
 from rtmo_optuna.child import timer
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.child.pace import Schedule, least_s, limits_at
-from rtmo_optuna.cli import main
 from rtmo_optuna.search.decide import judge
 from rtmo_optuna.study.library import has_study, load_study
-from rtmo_optuna.types.measurement import Outcome
+from rtmo_optuna.types.measurement import Outcome, Window
 from rtmo_optuna.types.request import Limits, Measuring
 from rtmo_optuna.types.study import Note
 from rtmo_optuna.verbs.prepare import identity, plan, runner_of
 from scripted import SHORT, request
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rtmo_optuna.types.measurement import Window
-
-STUDY = """
-provider: cpu
-knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
+STUDY = scripted.defined("enable_cpu_mem_arena", "enable_mem_pattern", more="")
 
 
 class Clock:
@@ -110,13 +102,13 @@ def three_windows(windows: Sequence[Window]) -> Decision:
 
 @pytest.mark.parametrize("pin", [False, True])
 def test_a_latency_holds_no_wait(tmp_path: Path, pin: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """A call of 4 ms each 20 ms takes 4 ms; the windows take their slots."""
-    wanted = request(tmp_path, base_ms=4.0)
+    """A call of 10 ms each 20 ms takes 10 ms; the windows take their slots."""
+    wanted = request(tmp_path, base_ms=10.0)
     rules = replace(wanted.measuring, rate_hz=50.0)
     wanted = replace(wanted, measuring=rules, limits=limits_at(wanted.limits, rules, 1), pin=pin, best_spin_ns=10**9)
     found = measure(wanted, log=tmp_path / "log.txt", decide=three_windows)
     assert found.outcome is Outcome.MEASURED, found.reason
-    assert found.latency_ms == pytest.approx(4.0, rel=0.4)
+    assert found.latency_ms == pytest.approx(10.0, rel=0.4)
     assert found.calls >= 3 * SHORT.window_calls
     assert (found.stages.windows_ns or 0) / 1e9 >= found.calls / 50
     assert (found.stages.warmup_ns or 0) / 1e9 >= 1.0
@@ -252,91 +244,67 @@ def test_a_pace_is_part_of_a_study_and_none_changes_nothing(tmp_path: Path) -> N
     assert at_60["calls a second"] == "60"
 
 
-COMMON = ["--provider", "cpu", "--engine", "scripted"]
+COMMON = ("--provider", "cpu", "--engine", "scripted")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Be in a folder with a script and a study definition."""
-    monkeypatch.chdir(tmp_path)
+def run(program: Program, tmp_path: Path) -> Program:
+    """Return the program in a folder with a script and a study definition."""
     scripted.write_script(tmp_path, base_ms=4.0, effects={"enable_cpu_mem_arena=False": 0.5})
     Path("small.yaml").write_text(STUDY, encoding="utf-8")
-    return tmp_path
-
-
-def run(*arguments: str) -> int:
-    """Run the command line and return its exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main.main([*arguments, *COMMON])
-    return int(ended.value.code or 0)
+    return program
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command",
-    [("tune", "script.json", "--study", "small.yaml"), ("bench", "script.json", "--set", "enable_mem_pattern=0")],
-    ids=lambda command: command[0],
+    "command", ["tune script.json --study small.yaml", "bench script.json --set enable_mem_pattern=0"]
 )
-def test_a_rate_that_the_model_cannot_keep_is_refused(
-    folder: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
-) -> None:
+def test_a_rate_that_the_model_cannot_keep_is_refused(run: Program, tmp_path: Path, command: str) -> None:
     """One sentence with the rate that it reaches, and nothing is written."""
-    scripted.write_script(folder, base_ms=20.0)
-    before = sorted(folder.rglob("*"))
-    assert run(*command, "--rate", "80") == 2
-    told = capsys.readouterr().err.splitlines()[-1]
+    scripted.write_script(tmp_path, base_ms=20.0)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(*command.split(), *COMMON, "--rate", "80") == 2
+    told = run.err.splitlines()[-1]
     assert told.startswith("error: The model cannot keep 80 calls a second: with the default settings a call takes 2")
     assert told.endswith(". Give a lower rate, or none.")
     assert 10 < float(told.split("it reaches ")[1].split(". ")[0]) <= 50
-    assert sorted(folder.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.slow
-def test_a_tune_at_a_pace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tune_at_a_pace(run: Program, tmp_path: Path) -> None:
     """It finds the planted winner, and says at which pace: at its end, in config.yaml and in the report.
 
     What config.yaml held of another pace does not stand any longer.
     """
     Path("config.yaml").write_text("onnx:\n  benchmark_info:\n    optimized_fps: 251.3\n", encoding="utf-8")
-    tune = (
-        "tune",
-        "script.json",
-        "--study",
-        "small.yaml",
-        "--study-name",
-        "s",
-        "--trials",
-        "4",
-        "--quick",
-        "--warmup",
-        "3",
-    )
+    words = "tune script.json --study small.yaml --study-name s --trials 4 --quick --warmup 3 --timeout 10m"
+    tune = (*words.split(), *COMMON)
     assert run(*tune, "--rate", "60") == 0
-    assert "pace:     60 calls a second, with sleep between them" in capsys.readouterr().out
+    assert "pace:     60 calls a second, with sleep between them" in run.out
     study = load_study("sqlite:///studies/studies.db", "s")
     assert study.about.definition.measuring.rate_hz == 60
     assert [process.index for process in study.baseline] == [0, 1, 2]
     held = yaml.safe_load(Path("config.yaml").read_text(encoding="utf-8"))["onnx"]
     assert held["enable_cpu_mem_arena"] is False
-    assert held["benchmark_info"]["rate_hz"] == 60
-    assert held["benchmark_info"]["optimized_fps"] is None
+    assert (held["benchmark_info"]["rate_hz"], held["benchmark_info"]["optimized_fps"]) == (60, None)
     report = Path("results/s/report.md").read_text(encoding="utf-8")
-    assert "All of it holds for 60 calls a second" in report
-    assert "| Pace | 60 calls a second, with sleep between them |" in report
+    pace = "| Pace | 60 calls a second, with sleep between them |"
+    assert not lacking(report, "All of it holds for 60 calls a second", pace)
     assert run(*tune) == 2
-    assert "calls a second: 60 in the study, nothing now" in capsys.readouterr().err
+    assert "calls a second: 60 in the study, nothing now" in run.err
     assert has_study("sqlite:///studies/studies.db", "s")
-    assert not has_study(f"sqlite:///{folder}/other.db", "s")
+    assert not has_study(f"sqlite:///{tmp_path}/other.db", "s")
     assert not Path("other.db").exists()
 
 
 @pytest.mark.slow
-def test_a_bench_at_a_pace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bench_at_a_pace(run: Program, tmp_path: Path) -> None:
     """The rate stands in its JSON, and how many calls each side missed."""
-    scripted.write_script(folder, base_ms=6.0, effects={"enable_mem_pattern=False": 2.0})
-    assert run("bench", "script.json", "--set", "enable_mem_pattern=0", "--rate", "100", "--pairs", "10", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["rate_hz"] == 100
-    assert found["verdict"] == "slower"
+    scripted.write_script(tmp_path, base_ms=12.0, effects={"enable_mem_pattern=False": 2.0})
+    words = "bench script.json --set enable_mem_pattern=0 --rate 50 --pairs 10 --json"
+    assert run(*words.split(), *COMMON) == 0
+    found = json.loads(run.out)
+    assert (found["rate_hz"], found["verdict"]) == (50, "slower")
     assert found["first"]["missed"] > 100 > found["second"]["missed"]
     assert math.isclose(found["ratio"], 0.5, rel_tol=0.1)

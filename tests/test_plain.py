@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,31 +15,23 @@ import scripted
 import simulated
 from bench_plain import CASES, exported, parser
 from models import facts
-from rtmo_optuna.machine.host import host
+from program import there
 from rtmo_optuna.search.decide import simplify
 from rtmo_optuna.search.decide.simplify import Plain, PlainRules
+from rtmo_optuna.search.finals import FinalsState
 from rtmo_optuna.search.verdict import verdict
 from rtmo_optuna.space.resolve import settings_of
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.study import Origin
-from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.types.subject import SearchSpace, StudyDefinition
 from test_finals import Planted, kept
 from test_screening import CUDA, gpu, space_for
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from rtmo_optuna.search.finals import FinalsState
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.request import Value
-    from rtmo_optuna.types.subject import SearchSpace
-
-SPACE = space_for(
-    gpu("NVIDIA H200", "9.0", 141), replace(CUDA, knobs={**CUDA.knobs, "use_ep_level_unified_stream": None})
-)
+SEARCHED = replace(CUDA, knobs={**CUDA.knobs, "use_ep_level_unified_stream": None})
+SPACE = space_for(gpu("NVIDIA H200", "9.0", 141), SEARCHED)
 IDLE: Mapping[str, Value] = {
     "arena_extend_strategy": "kSameAsRequested",
     "do_copy_in_default_stream": False,
@@ -56,9 +49,7 @@ def of(space: SearchSpace, params: Mapping[str, Value]) -> Settings:
 
 def begun(params: Mapping[str, Value], effects: Sequence[KnobEffect] = (), spread: float = 0.01) -> Plain:
     """Return the state before the first block for a winner of `params`."""
-    state = simplify.start(SPACE, of(SPACE, params), effects, MODEL, spread)
-    assert state is not None
-    return state
+    return there(simplify.start(SPACE, of(SPACE, params), effects, MODEL, spread))
 
 
 def flip(option: tuple[str, Value], reading: Reading, ratio: float = 1.0) -> KnobEffect:
@@ -134,10 +125,8 @@ def test_what_another_choice_needs_stays_with_it() -> None:
 
 def test_failures_end_it_or_keep_a_choice() -> None:
     """Settings that fail without a choice need it; a winner that fails three times is left as it is."""
-    state = begun(
-        {"arena_extend_strategy": "kSameAsRequested", "prefer_nhwc": True},
-        [flip(("prefer_nhwc", True), Reading.FASTER, 0.8)],
-    )
+    faster = [flip(("prefer_nhwc", True), Reading.FASTER, 0.8)]
+    state = begun({"arena_extend_strategy": "kSameAsRequested", "prefer_nhwc": True}, faster)
     assert simplify.after(state, 1.0, None).candidate is None
     for _ in range(3):
         assert state.candidate is not None
@@ -149,15 +138,10 @@ def test_noisy_hosts_take_more_blocks() -> None:
     """So many that one error is 1.3 %: a gain of 4 % is then hardly ever taken for none."""
     rules = PlainRules()
     assert [rules.blocks(spread) for spread in (0.002, 0.01, 0.02, 0.05)] == [5, 5, 5, 30]
+    worth = {"cudnn_conv_algo_search": 1.04, "prefer_nhwc": 1.05, "fuse_conv_bias": 1.05}
     for spread in (0.01, 0.02):
-        lost = sum(
-            "cudnn_conv_algo_search"
-            in run_out(
-                begun(REAL), {"cudnn_conv_algo_search": 1.04, "prefer_nhwc": 1.05, "fuse_conv_bias": 1.05}, spread, seed
-            )[0].back
-            for seed in range(200)
-        )
-        assert lost <= 6
+        back = [run_out(begun(REAL), worth, spread, seed)[0].back for seed in range(200)]
+        assert sum("cudnn_conv_algo_search" in names for names in back) <= 6
 
 
 def test_outside_of_the_space_nothing_is_put_back() -> None:
@@ -168,9 +152,7 @@ def test_outside_of_the_space_nothing_is_put_back() -> None:
 # --- whole tunes ---
 
 KNOBS = (
-    "enable_cpu_mem_arena",
-    "enable_mem_pattern",
-    "session.intra_op.allow_spinning",
+    *("enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning"),
     "session.set_denormal_as_zero",
 )
 ARENA, PATTERN, SPINNING = (Settings.of({name: False}) for name in KNOBS[:3])
@@ -187,7 +169,7 @@ def planted() -> Planted:
 def searched(folder: Path, planted: Planted) -> Study:
     """Create or resume a study of which three settings were tried, none of them as plain as can be."""
     definition = StudyDefinition("s", "cpu", dict.fromkeys(KNOBS), trials=3)
-    study = scripted.opened(folder, definition, host())
+    study = scripted.opened(folder, definition)
     study.put("pin", False)  # noqa: FBT003 - as the preflight leaves it
     for settings, origin in ((Settings(), Origin.DEFAULT), (LUCKY, Origin.SAMPLER), (PATTERN, Origin.SAMPLER)):
         study.enqueue(settings, origin)
@@ -213,9 +195,7 @@ def test_the_plain_winner_is_tried_confirmed_and_exported(tmp_path: Path, plante
     last = study.trials[-1]
     assert (last.settings, last.origin, last.measurement.outcome) == (WANTED, Origin.PLAIN, Outcome.MEASURED)
     told = verdict(study, found)
-    assert told.confirmed
-    assert told.best is not None
-    assert told.best.settings == WANTED
+    assert (told.confirmed, there(told.best).settings) == (True, WANTED)
     assert {settings for _, settings, _ in kept(study, Purpose.CONFIRMATION)} == {WANTED, Settings()}
     processes = study.processes
     again = searched(tmp_path, planted)
@@ -265,9 +245,8 @@ def test_a_plain_winner_with_wrong_outputs_is_not_taken(tmp_path: Path, planted:
 def test_a_screening_counts(tmp_path: Path, planted: Planted) -> None:
     """What was clearly faster alone takes no process to be kept."""
     study = searched(tmp_path, planted)
-    effects = tuple(
-        KnobEffect(((name, False),), Settings.of({name: False}), Reading.FASTER, 0.7) for name in KNOBS[::2]
-    )
+    faster = KNOBS[::2]
+    effects = tuple(KnobEffect(((k, False),), Settings.of({k: False}), Reading.FASTER, 0.7) for k in faster)
     study.put("screening", Screening(effects=effects, over=True))
     assert finished(study, planted).winner == WANTED
     assert {settings for _, settings, _ in kept(study, Purpose.PLAIN)} == {LUCKY, WANTED}

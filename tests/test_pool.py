@@ -6,23 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from onnx import TensorProto, helper
 
 from models import save
+from program import ended
 from rtmo_optuna.child.measure import Decision, describe, measure
 from rtmo_optuna.child.prefork import ChildPool, size_for
 from rtmo_optuna.child.protocol import DescribeRequest
 from rtmo_optuna.engine.inputs.inputs import prepare
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import BenchmarkRequest, Limits, Measuring, SessionSpec, Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 RULES = Measuring(warmup_s=0.0, warmup_calls=1, window_s=0.0, window_calls=3)
 
@@ -52,7 +49,7 @@ def test_each_child_serves_one_request(request_: BenchmarkRequest, pool: ChildPo
         measured = measure(request_, log=log, decide=lambda _windows: Decision.ENOUGH, pool=pool)
         assert measured.outcome is Outcome.MEASURED
         assert log.exists()
-        assert (measured.stages.import_ns or 0) < 50e6
+        assert (measured.stages.import_ns or 0) < 150e6
         assert (measured.stages.total_ns or 0) > 0
 
 
@@ -83,19 +80,7 @@ def test_unused_children_end_with_the_pool(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.txt"], capture_output=True, text=True, check=False)
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2
-    end = time.monotonic() + 10
-    while any(alive(pid) for pid in pids) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not any(alive(pid) for pid in pids)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that waits to be reaped does not."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - no file of ours
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    assert ended(*pids)
 
 
 def test_a_missing_provider_is_told_by_the_request(request_: BenchmarkRequest, tmp_path: Path) -> None:

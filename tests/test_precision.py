@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from onnx import TensorProto
 
 import models
 from detectors import end_to_end, pictures
+from models import node
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.graph import read_graph
 from rtmo_optuna.engine.precision import half
@@ -22,9 +24,6 @@ from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.subject import Frozen, StudyDefinition
 from test_space import MACHINE
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 F32, F16 = TensorProto.FLOAT, TensorProto.FLOAT16
 STUDY = StudyDefinition("half", "cuda", {"precision": None, "prefer_nhwc": None})
 
@@ -32,11 +31,6 @@ STUDY = StudyDefinition("half", "cuda", {"precision": None, "prefer_nhwc": None}
 def run(path: Path | str, **feed: NDArray[Any]) -> list[NDArray[Any]]:
     """Return the outputs of a model on the CPU."""
     return list(ort.load("cpu").open(str(path), Settings()).run(None, feed))
-
-
-def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:  # noqa: ANN401
-    """Return a node without a name, as some exporters make them."""
-    return helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
 
 
 def converted(path: Path, tmp_path: Path) -> onnx.ModelProto:
@@ -97,12 +91,7 @@ def test_a_range_counts_on_beyond_what_float16_counts(tmp_path: Path) -> None:
 
 def test_nodes_have_names_of_their_own_and_no_tensor_is_cast_twice(tmp_path: Path) -> None:
     """Two nodes that stay float32 read one tensor, and one of them the other's answer: one cast there, one back."""
-    nodes = [
-        node("Relu", "x", "r"),
-        node("Max", "r low", "a"),
-        node("Max", "r a", "b"),
-        node("Relu", "b", "y"),
-    ]
+    nodes = [node("Relu", "x", "r"), node("Max", "r low", "a"), node("Max", "r a", "b"), node("Relu", "b", "y")]
     low = {"low": np.zeros((1, 4), np.float32)}
     path = models.save(tmp_path / "m.onnx", nodes, {"x": (F32, (1, 4))}, {"y": (F32, (1, 4))}, low)
     model = converted(path, tmp_path)
@@ -130,21 +119,17 @@ def test_a_model_that_cannot_be_converted_says_so(tmp_path: Path, monkeypatch: p
         raise ValueError(message)
 
     monkeypatch.setattr("onnxruntime.transformers.float16.convert_float_to_float16", broken)
-    with pytest.raises(
-        SettingsRefusedError, match=r"dense.onnx cannot be converted to float16: no way. Leave precision"
-    ):
+    told = r"dense.onnx cannot be converted to float16: no way. Leave precision"
+    with pytest.raises(SettingsRefusedError, match=told):
         half(str(models.dense(tmp_path / "dense.onnx")), str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize(
-    ("facts", "real", "why"),
-    [
-        ({"weights": ("float16",)}, True, "the model's weights are float16, not float32"),
-        ({"operators": {"DequantizeLinear": 3, "Conv": 2}}, True, "the model is quantized (DequantizeLinear)"),
-        ({"operators": {"MatMulNBits": 1}, "weights": ("float32",)}, True, "the model is quantized (MatMulNBits)"),
-        ({"weights": ("float32",)}, False, "never taken on an input that was made up: give --input"),
-    ],
-)
+@pytest.mark.parametrize(("facts", "real", "why"), [
+    ({"weights": ("float16",)}, True, "the model's weights are float16, not float32"),
+    ({"operators": {"DequantizeLinear": 3, "Conv": 2}}, True, "the model is quantized (DequantizeLinear)"),
+    ({"operators": {"MatMulNBits": 1}, "weights": ("float32",)}, True, "the model is quantized (MatMulNBits)"),
+    ({"weights": ("float32",)}, False, "never taken on an input that was made up: give --input"),
+])  # fmt: skip
 def test_what_is_not_converted_leaves_the_space(facts: dict[str, Any], why: str, *, real: bool) -> None:
     """With the reason, which the report shows; the other dimensions stay."""
     space = resolve.resolve(STUDY, MACHINE, models.facts(**facts), fixed_shapes=True, real=real)

@@ -6,8 +6,11 @@ import itertools
 import json
 import math
 import re
+import statistics
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,30 +21,18 @@ from rtmo_optuna.search.decide.budget import Deadline
 from rtmo_optuna.search.preflight import Preflight, keep_states
 from rtmo_optuna.search.runner import Conditions, Observed
 from rtmo_optuna.study.library import load_study
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note
+from rtmo_optuna.types.study import Event, Note
 from rtmo_optuna.types.subject import Gpu, GpuState, StudyDefinition
 from rtmo_optuna.verbs import tune
 from rtmo_optuna.verbs.prepare import TuneOptions, plan, runner_of
 from simulated import SimulatedRunner
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.study import Event
-
-SMALL = """
-provider: cpu
-knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
-measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
-"""
+SMALL = scripted.defined("enable_cpu_mem_arena", "enable_mem_pattern", more="")
 SHORT = replace(scripted.SHORT, warmup_s=0.005)
-
-
 DEVICE = Gpu(0, "GPU-0", "NVIDIA H200", 141 * 2**30, "580.1", "9.0")
 
 
@@ -86,13 +77,13 @@ def test_a_given_warm_up_is_not_calibrated(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_slow_model_keeps_its_few_calls(tmp_path: Path) -> None:
-    """At 40 ms a call the first process takes no 80 calls to find out that three have to do."""
-    wanted = options(tmp_path, base_ms=40.0)
+    """At 60 ms a call the first process takes no 80 calls to find out that three have to do: others are no shorter."""
+    wanted = options(tmp_path, base_ms=60.0)
     told: list[Event] = []
     tune.tune(wanted, told.append)
     assert kept(wanted).get("warmup_calls") == 2
-    first = next(p for p in kept(wanted).processes if p.purpose is Purpose.BASELINE)
-    assert first.wall_s < 3
+    first, *others = (p.wall_s for p in kept(wanted).processes if p.purpose is Purpose.BASELINE)
+    assert first < statistics.median(others) + 40 * 0.06
     assert not [event for event in told if isinstance(event, Note) and "settle" in event.text]
 
 
@@ -182,14 +173,11 @@ def test_a_resumed_study_calibrates_nothing(tmp_path: Path) -> None:
     assert len(study.processes) == 3
 
 
-@pytest.mark.parametrize(
-    ("costs_ns", "device", "plain", "pinned"),
-    [
-        ((5e6, 5.1e6, 5.05e6, 4.98e6, 5e6, 5e6), DEVICE, 6, 0),
-        ((5e6, 6e6, 5.5e6, 5e6, 5.01e6, 5.02e6, 5e6, 5.01e6, 5e6), DEVICE, 3, 6),
-        ((5e6, 6e6, 5.5e6, 5e6, 6e6, 5.5e6), None, 6, 0),
-    ],
-)
+@pytest.mark.parametrize(("costs_ns", "device", "plain", "pinned"), [
+    ((5e6, 5.1e6, 5.05e6, 4.98e6, 5e6, 5e6), DEVICE, 6, 0),
+    ((5e6, 6e6, 5.5e6, 5e6, 5.01e6, 5.02e6, 5e6, 5.01e6, 5e6), DEVICE, 3, 6),
+    ((5e6, 6e6, 5.5e6, 5e6, 6e6, 5.5e6), None, 6, 0),
+])  # fmt: skip
 def test_three_processes_tell_a_very_noisy_host(
     tmp_path: Path, costs_ns: Sequence[float], device: Gpu | None, plain: int, pinned: int
 ) -> None:

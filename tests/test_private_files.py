@@ -7,7 +7,6 @@ import os
 import resource
 import stat
 import struct
-import subprocess
 import sys
 import tempfile
 import textwrap
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from program import python, there
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space import files
 
@@ -41,8 +41,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
 
 def replace(path: Path) -> Path:
     """Replace the file's text as a tune does, and return the copy of the old one."""
-    backup = files.replace(path, path.read_bytes(), NEW)
-    assert backup is not None
+    backup = there(files.replace(path, path.read_bytes(), NEW))
     assert (path.read_text(encoding="utf-8"), backup.read_text(encoding="utf-8")) == (NEW, OLD)
     assert set(path.parent.iterdir()) >= {path, backup}
     assert not list(path.parent.glob(".*"))
@@ -161,8 +160,7 @@ def test_the_owner_stays_where_another_user_writes() -> None:
             os.setgid({_NOBODY}), os.setuid({_NOBODY})
             print(files.replace(Path({str(path)!r}), {OLD.encode()!r}, {NEW!r}))
         """)
-        found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        backup = Path(found.stdout.strip())
+        backup = Path(python(program).strip())
         about, copy = path.stat(), backup.stat()
         assert (about.st_uid, stat.S_IMODE(about.st_mode), path.read_text(encoding="utf-8")) == (0, 0o666, NEW)
         assert (copy.st_uid, stat.S_IMODE(copy.st_mode), backup.read_text(encoding="utf-8")) == (_NOBODY, 0o600, OLD)

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 import simulated
+from program import there
 from rtmo_optuna.codec import encode
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.preflight import Preflight
 from rtmo_optuna.search.runner import Rules, recorded
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateResult, GateRules, Measurement, Outcome, Window
 from rtmo_optuna.types.request import BenchmarkRequest, SessionSpec, Stage
 from rtmo_optuna.types.study import Event, Note, Origin
 from rtmo_optuna.types.subject import Gpu, GpuState
+from scripted import MEASURED
 from test_finals import ARENA, DEFAULT, PATTERN, Planted, opened
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rtmo_optuna.study.study import Study
 
 GPU = Gpu(0, "GPU-0", "made up", 2**34, "580.1", "8.0")
 NEAR = GateResult(passed=True, mode=GateMode.ELEMENTWISE)
@@ -50,16 +49,9 @@ class Child:
         for _ in range(3):
             on_window(Window((5_000_000,) * 10))
         found = Outcome.INTERRUPTED if throttled() else self.outcome(len(self.requests) - 1)
-        measured = found is Outcome.MEASURED
-        return Measurement(
-            found,
-            stage=None if measured else Stage.WINDOW,
-            reason="" if measured else "planted.",
-            latency_ns=5e6,
-            windows_ns=(5e6,) * 4,
-            calls=40,
-            gate=NEAR if measured else None,
-        )
+        if found is Outcome.MEASURED:
+            return replace(MEASURED, gate=NEAR)
+        return replace(MEASURED, outcome=found, stage=Stage.WINDOW, reason="planted.")
 
 
 @pytest.fixture
@@ -192,8 +184,7 @@ def test_a_trial_broken_off_after_its_measurement_was_kept_did_not_run(tmp_path:
     """Optuna's state decides: it is FAIL for what was broken off, and the settings are tried again."""
     study = opened(tmp_path)
     study.enqueue(DEFAULT, Origin.DEFAULT)
-    proposal = study.ask()
-    assert proposal is not None
+    proposal = there(study.ask())
     proposal.trial.set_user_attr("outcome", "measured")
     proposal.trial.set_user_attr("measurement", encode(Measurement(Outcome.MEASURED, latency_ns=5e6)))
     study.interrupt(proposal)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import rtmo_optuna
@@ -32,12 +35,6 @@ from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
 from rtmo_optuna.types.subject import Gpu, Machine, StudyDefinition
 from rtmo_optuna.verbs import tune as verb
 from scripted import tune_options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 SPINNING = "session.intra_op.allow_spinning"
 MACHINE = Machine("Linux", "CPU", 8, 2**34, "3.11.7", instructions=("avx512_fp16",))
@@ -97,7 +94,7 @@ def test_a_provider_that_is_made_up_is_tuned_and_opened(model: Path, tmp_path: P
     study += "measuring: {warmup_s: 0, warmup_calls: 1, window_s: 0.01, window_calls: 3, windows_max: 4}\n"
     script = {"base_ms": 2, "effects": {"temper=patient": 0.5}}
     with PROVIDERS.having(provider):
-        options = replace(tune_options(tmp_path, study, script=script, quick=True, timeout_s=60.0), provider="made_up")
+        options = replace(tune_options(tmp_path, study, script=script, quick=True, timeout_s=600.0), provider="made_up")
         told = verb.tune(options, lambda _: None).record
         assert told.verdict.confirmed
         assert configfile.read(options.config, "made_up").settings == Settings.of({"temper": "patient"})
@@ -114,15 +111,12 @@ def test_each_file_is_imported_when_its_provider_is_asked_for() -> None:
     assert {name: provider.name for name, provider in PROVIDERS.items()} == {name: name for name in PROVIDERS}
 
 
-@pytest.mark.parametrize(
-    ("name", "knob", "value", "option"),
-    [
-        ("cuda", "gpu_mem_limit_gb", 4, ("gpu_mem_limit", str(4 * 2**30))),
-        ("cuda", "prefer_nhwc", True, ("prefer_nhwc", "1")),
-        ("tensorrt_rtx", "rtx_cuda_graph", True, ("enable_cuda_graph", "1")),
-        ("openvino", "NUM_STREAMS", 2, ("NUM_STREAMS", "2")),
-    ],
-)
+@pytest.mark.parametrize(("name", "knob", "value", "option"), [
+    ("cuda", "gpu_mem_limit_gb", 4, ("gpu_mem_limit", str(4 * 2**30))),
+    ("cuda", "prefer_nhwc", True, ("prefer_nhwc", "1")),
+    ("tensorrt_rtx", "rtx_cuda_graph", True, ("enable_cuda_graph", "1")),
+    ("openvino", "NUM_STREAMS", 2, ("NUM_STREAMS", "2")),
+])  # fmt: skip
 def test_values_are_spelled_by_their_knobs(name: str, knob: str, value: Value, option: tuple[str, str]) -> None:
     """Under ONNX Runtime's name of the option, where it is another one."""
     found = knob_table(name)[knob]
@@ -154,10 +148,9 @@ def test_a_plugin_without_a_device_is_refused() -> None:
     assert "json finds no device that the provider far can use" in FAR.why_missing(there)
 
 
-@pytest.mark.parametrize(
-    ("capability", "taken"),
-    [("7.5", False), ("8.6", True), ("8.9", True), ("9.0", False), ("12.0", True), ("12.1", True)],
-)
+@pytest.mark.parametrize(("capability", "taken"), [
+    ("7.5", False), ("8.6", True), ("8.9", True), ("9.0", False), ("12.0", True), ("12.1", True),
+])  # fmt: skip
 def test_tensorrt_rtx_names_the_gpus_that_it_takes(capability: str, *, taken: bool) -> None:
     """By compute capability, as the header of its package has it."""
     gpu = replace(H100, compute_capability=capability)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -17,9 +17,6 @@ from rtmo_optuna.search.decide.race import Contender, RaceRules
 from rtmo_optuna.show.sections.confirmation import claim_sentence
 from rtmo_optuna.types.findings import Claim, Decided
 from rtmo_optuna.types.request import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 DEFAULT = Settings()
 A, B, C = (Settings.of({"knob": name}) for name in "abc")
@@ -56,9 +53,7 @@ def test_the_field_narrows_to_two() -> None:
     """The field never grows, and a duel is the least."""
     rules = RaceRules()
     fields = [rules.field(block) for block in range(60)]
-    assert fields[0] == rules.widest
-    assert fields == sorted(fields, reverse=True)
-    assert fields[-1] == 2
+    assert (fields[0], fields, fields[-1]) == (rules.widest, sorted(fields, reverse=True), 2)
     assert rules.most(3) == 3 * sum(field >= 3 for field in fields[:16]) + 2 * sum(field == 2 for field in fields[:16])
 
 
@@ -184,8 +179,7 @@ def test_who_was_not_run_loses_nothing() -> None:
     """A block that was cut off lacks contenders: that is no failure; values of others are ignored."""
     state = raced({A: 1.0, B: 1.0}, [{A: 1.0}, {A: 1.0, C: 0.1}, {}])
     assert set(state.running) == {A, B}
-    assert {lane.settings: len(lane.relative) for lane in state.lanes} == {A: 3, B: 1}
-    assert state.blocks == 3
+    assert ({lane.settings: len(lane.relative) for lane in state.lanes}, state.blocks) == ({A: 3, B: 1}, 3)
 
 
 def test_races_of_one_and_of_none() -> None:
@@ -325,18 +319,15 @@ def test_the_first_look_spans_all_differences() -> None:
     assert said(found).startswith("1.26 times as fast as the default settings (98 % interval 1.07 to 1.44, 10 pairs")
 
 
-@pytest.mark.parametrize(
-    ("ratio", "two_sided", "count", "decided", "phrase"),
-    [
-        (1.02, False, 10, Decided.FASTER, "1.020 times as fast as that (98 % interval 1.020 to 1.020, 10 pairs"),
-        (1.005, False, 40, Decided.UNPROVEN, "No proven gain over that: 1.005 times as fast"),
-        (1.0, False, 10, Decided.UNPROVEN, "No proven gain over that: 1.000 times as fast"),
-        (1.0, True, 40, Decided.UNPROVEN, "No proven difference from that: 1.000 times as fast"),
-        (0.995, True, 40, Decided.UNPROVEN, "No proven difference from that: 0.995 times as fast"),
-        (0.9, False, 10, Decided.SLOWER, "0.900 times as fast as that"),
-        (0.9, True, 10, Decided.SLOWER, "0.900 times as fast as that"),
-    ],
-)
+@pytest.mark.parametrize(("ratio", "two_sided", "count", "decided", "phrase"), [
+    (1.02, False, 10, Decided.FASTER, "1.020 times as fast as that (98 % interval 1.020 to 1.020, 10 pairs"),
+    (1.005, False, 40, Decided.UNPROVEN, "No proven gain over that: 1.005 times as fast"),
+    (1.0, False, 10, Decided.UNPROVEN, "No proven gain over that: 1.000 times as fast"),
+    (1.0, True, 40, Decided.UNPROVEN, "No proven difference from that: 1.000 times as fast"),
+    (0.995, True, 40, Decided.UNPROVEN, "No proven difference from that: 0.995 times as fast"),
+    (0.9, False, 10, Decided.SLOWER, "0.900 times as fast as that"),
+    (0.9, True, 10, Decided.SLOWER, "0.900 times as fast as that"),
+])  # fmt: skip
 def test_constant_processes(ratio: float, two_sided: bool, count: int, decided: Decided, phrase: str) -> None:  # noqa: FBT001
     """Without noise the answer is the ratio, and a proven gain under 1 % is still none that is claimed."""
     found = confirm.confirm(pairs(ratio, 60), ConfirmRules(two_sided=two_sided))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-import optuna
 import pytest
 
 import bench_sampler
@@ -22,10 +22,6 @@ from rtmo_optuna.space.resolve import every_params, settings_of
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings, Value
 from rtmo_optuna.types.subject import SearchSpace
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 STUDY = """
 provider: cpu
@@ -117,10 +113,8 @@ def test_a_grid_widened_by_what_does_nothing() -> None:
 def test_the_default_among_the_flips_is_charged() -> None:
     """Before the one flip of this grid and after it: two processes of 3 s more than a search without flips."""
     grid = small_grid(off=4.0, on=5.0)
-    alone, flipped = one_replay(grid, "gp"), one_replay(grid, "flips, gp")
-    assert [seconds for seconds, _ in flipped.steps][-1] - [seconds for seconds, _ in alone.steps][-1] == pytest.approx(
-        3.0
-    )
+    alone_s, flipped_s = (one_replay(grid, name).steps[-1][0] for name in ("gp", "flips, gp"))
+    assert flipped_s - alone_s == pytest.approx(3.0)
 
 
 def test_every_process_is_charged() -> None:
@@ -144,18 +138,16 @@ def test_the_best_may_be_pruned() -> None:
     grid = small_grid(off=5.0, on=4.0)
     slow = replace(grid.entries[1], processes=(*[process(4.0)] * 5, *[process(9.0)] * 2))
     grid = replace(grid, entries=(grid.entries[0], slow))
-    told = [
-        replayed.replay(grid, replayed.STRATEGIES["random"], seed, trials=2, baseline=2).pruned for seed in range(200)
-    ]
+    searches = (replayed.replay(grid, replayed.STRATEGIES["random"], seed, trials=2, baseline=2) for seed in range(200))
+    told = [search.pruned for search in searches]
     assert 0.2 < statistics.fmean(told) < 0.4, "two of seven processes are slow"
 
 
 def test_what_was_not_recorded_is_passed_over_at_no_charge() -> None:
     """A recording that ended early is searched as far as it goes."""
     whole = landscape_grid()
-    part = replace(
-        whole, entries=tuple(e if n % 3 == 0 else grids.Entry(e.settings) for n, e in enumerate(whole.entries))
-    )
+    entries = tuple(e if n % 3 == 0 else grids.Entry(e.settings) for n, e in enumerate(whole.entries))
+    part = replace(whole, entries=entries)
     done = one_replay(part)
     assert done.good_trials <= 96
     assert len(done.steps) <= 96
@@ -164,7 +156,6 @@ def test_what_was_not_recorded_is_passed_over_at_no_charge() -> None:
 @pytest.mark.slow
 def test_ours_is_ahead_and_failures_do_not_stop_it() -> None:
     """With one choice failing, the Gaussian process needs under half of random's seconds; failures are charged."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     grid = landscape_grid(3, failing=("tunable_op", "on"))
 
     def seconds(name: str) -> float:

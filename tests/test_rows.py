@@ -2,92 +2,59 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto
 
 import models
 from calling import assembled
+from models import node
 from rtmo_optuna.engine.cutting.cut import cut
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from onnx import NodeProto
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 WIDTH, MOST = 6, 90
 
 
-def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:  # noqa: ANN401
-    """Return a node; the names of its inputs and outputs are separated by blanks."""
-    return helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
-
-
 WEIGHTS = {
-    "last": np.array([-1]),
-    "first": np.array([0]),
-    "second": np.array([1]),
-    "third": np.array([2]),
-    "six": np.array([WIDTH], np.int64),
-    "pairs": np.array([-1, 2, 3], np.int64),
-    "flat": np.array([-1, WIDTH], np.int64),
-    "column": np.array([-1, 1], np.int64),
-    "line": np.array([1, -1], np.int64),
-    "whole": np.array([-1], np.int64),
-    "twice": np.array([1, 2], np.int64),
-    "half": np.array(0.5, np.float32),
+    "last": np.array([-1]), "first": np.array([0]), "second": np.array([1]), "third": np.array([2]),
+    "six": np.array([WIDTH]), "pairs": np.array([-1, 2, 3]), "flat": np.array([-1, WIDTH], np.int64),
+    "column": np.array([-1, 1], np.int64), "line": np.array([1, -1], np.int64), "whole": np.array([-1], np.int64),
+    "twice": np.array([1, 2], np.int64), "half": np.array(0.5, np.float32), "zero": np.array(0), "one": np.array(1),
     "matrix": np.random.default_rng(0).standard_normal((WIDTH, WIDTH)).astype(np.float32),
     "bias": np.arange(WIDTH, dtype=np.float32),
-    "zero": np.array(0),
-    "one": np.array(1),
-}
+}  # fmt: skip
 APART: Mapping[str, Sequence[NodeProto]] = {
     "elementwise": [node("Mul", "rows bias", "a"), node("Sigmoid", "a", "y")],
     "product": [node("MatMul", "rows matrix", "y")],
     "product of pairs": [
-        node("Reshape", "rows pairs", "a"),
-        node("Transpose", "a", "b", perm=[0, 2, 1]),
-        node("MatMul", "a b", "c"),
-        node("ReduceMax", "c", "m", axes=[1], keepdims=0),
-        node("Concat", "m m m", "y", axis=1),
+        node("Reshape", "rows pairs", "a"), node("Transpose", "a", "b", perm=[0, 2, 1]), node("MatMul", "a b", "c"),
+        node("ReduceMax", "c", "m", axes=[1], keepdims=0), node("Concat", "m m m", "y", axis=1),
     ],
     "Gemm": [node("Gemm", "rows matrix bias", "y", transB=1)],
     "softmax": [node("Softmax", "rows", "y", axis=-1)],
     "reduction": [node("ReduceSum", "rows last", "s", keepdims=1), node("Sub", "rows s", "y")],
     "back and forth": [
-        node("Reshape", "rows pairs", "a"),
-        node("Transpose", "a", "b", perm=[1, 0, 2]),
-        node("Exp", "b", "c"),
-        node("Transpose", "c", "d", perm=[1, 0, 2]),
-        node("Reshape", "d flat", "y"),
+        node("Reshape", "rows pairs", "a"), node("Transpose", "a", "b", perm=[1, 0, 2]), node("Exp", "b", "c"),
+        node("Transpose", "c", "d", perm=[1, 0, 2]), node("Reshape", "d flat", "y"),
     ],
     "parts": [
-        node("Slice", "rows first third second", "a"),
-        node("Split", "rows", "b c", axis=1),
-        node("Gather", "rows first", "d", axis=1),
-        node("Concat", "d a c", "y", axis=1),
+        node("Slice", "rows first third second", "a"), node("Split", "rows", "b c", axis=1),
+        node("Gather", "rows first", "d", axis=1), node("Concat", "d a c", "y", axis=1),
     ],
     "a table": [
-        node("Squeeze", "top second", "t"),
-        node("Cast", "t", "k", to=INT64),
-        node("Gather", "matrix k", "g", axis=0),
+        node("Squeeze", "top second", "t"), node("Cast", "t", "k", to=INT64), node("Gather", "matrix k", "g", axis=0),
         node("Add", "g rows", "y"),
     ],
     "filled with one number": [
-        node("Shape", "rows", "shape"),
-        node("ConstantOfShape", "shape", "zeros"),
-        node("Add", "rows zeros", "y"),
+        node("Shape", "rows", "shape"), node("ConstantOfShape", "shape", "zeros"), node("Add", "rows zeros", "y"),
     ],
     "tiled": [
-        node("Tile", "top twice", "t"),
-        node("ReduceSum", "t second", "s", keepdims=1),
-        node("Add", "rows s", "y"),
+        node("Tile", "top twice", "t"), node("ReduceSum", "t second", "s", keepdims=1), node("Add", "rows s", "y"),
     ],
-}
+}  # fmt: skip
 """Nodes from `rows` [n, 6] and `top` [n, 1], the largest of each, to y, by what they do."""
 MIXED: Mapping[str, tuple[Sequence[NodeProto], str]] = {
     "sum of all": ([node("ReduceSum", "rows first", "s", keepdims=1), node("Sub", "rows s", "y")], "ReduceSum 's'"),
@@ -148,9 +115,7 @@ def test_rows_apart_are_filled_up_and_cut_off(tmp_path: Path, case: str) -> None
     """For no row, some, as many as there is room for and more, what is given is the whole model's, to the last bit."""
     path = model(tmp_path / "m.onnx", APART[case])
     found = cut(str(path), {}, str(tmp_path / "cuts"))
-    assert found.why == ""
-    assert found.rows == 64
-    assert found.axes["y"] == 0
+    assert (found.why, found.rows, found.axes["y"]) == ("", 64, 0)
     plain, split = (assembled(path, how, level="ORT_DISABLE_ALL").call for how in ("plain", "split+host"))
     random = np.random.default_rng(2)
     for count in (0, 1, 5, 63, 64, 65, MOST):

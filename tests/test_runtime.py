@@ -1,10 +1,10 @@
-"""`open_session` and its like: what was tuned is what runs, and anything else is told."""
+"""`open_session` and its like: what was tuned is what runs, however people wrote it, and anything else is told."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,13 +12,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+import models
 import rtmo_optuna
+from calling import at_once
 from models import save
-from rtmo_optuna.cli import main
+from program import Program
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FLOAT = TensorProto.FLOAT
 
@@ -26,10 +25,7 @@ FLOAT = TensorProto.FLOAT
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """Return a model with two inputs of an open batch, and two outputs."""
-    nodes = [
-        helper.make_node("Add", ["a", "b"], ["sum"]),
-        helper.make_node("Mul", ["a", "b"], ["product"]),
-    ]
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Mul", ["a", "b"], ["product"])]
     shape: tuple[int, list[int | str]] = (int(FLOAT), ["batch", 4])
     return save(tmp_path / "model.onnx", nodes, {"a": shape, "b": shape}, {"sum": shape, "product": shape})
 
@@ -55,13 +51,10 @@ def feed(rows: int = 2) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-def test_a_tuned_model_runs_as_it_was_tuned(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tuned_model_runs_as_it_was_tuned(model: Path, program: Program) -> None:
     """From `tune` to a session, with nothing in between: the settings of the file are the session's."""
-    monkeypatch.chdir(tmp_path)
-    short = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--trials", "2", "--timeout", "60s"]
-    with pytest.raises(SystemExit) as ended:
-        main.main(["tune", str(model), *short])
-    assert ended.value.code == 0
+    short = ["--provider", "cpu", "--quick", "--warmup", "1", "--runs", "3", "--trials", "2", "--timeout", "300s"]
+    assert program("tune", str(model), *short) == 0
     session = rtmo_optuna.open_session(model)
     np.testing.assert_array_equal(session.run(None, feed())[0], feed()["a"] + feed()["b"])
 
@@ -81,15 +74,12 @@ def test_it_is_a_drop_in_for_an_inference_session(model: Path, tmp_path: Path) -
     assert ours.settings == {"intra_op_num_threads": 1}
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({"a": feed()["a"]}, "lacks b: give exactly a, b"),
-        ({**feed(), "c": feed()["a"]}, "has c, which the model does not take"),
-        ({**feed(), "b": feed()["b"][:, :3]}, "'b' must have the shape batchx4, not 2x3"),
-        ({**feed(), "b": feed()["b"].astype(np.float64)}, r"'b' must be float32, not float64: convert it with .astype"),
-    ],
-)
+@pytest.mark.parametrize(("given", "told"), [
+    ({"a": feed()["a"]}, "lacks b: give exactly a, b"),
+    ({**feed(), "c": feed()["a"]}, "has c, which the model does not take"),
+    ({**feed(), "b": feed()["b"][:, :3]}, "'b' must have the shape batchx4, not 2x3"),
+    ({**feed(), "b": feed()["b"].astype(np.float64)}, r"'b' must be float32, not float64: convert it with .astype"),
+])  # fmt: skip
 def test_a_wrong_feed_is_told(model: Path, tmp_path: Path, given: dict[str, np.ndarray], told: str) -> None:
     """Missing, extra, misshapen, of another type."""
     session = rtmo_optuna.open_session(model, config(tmp_path, model))
@@ -115,15 +105,12 @@ def test_an_unknown_output_is_told(model: Path, tmp_path: Path) -> None:
         session.run(["difference"], feed())
 
 
-@pytest.mark.parametrize(
-    ("info", "told"),
-    [
-        ({"onnxruntime_version": "1.18.0"}, "onnxruntime_version was 1.18.0, is"),
-        ({"model_sha256": "0" * 64}, "model_sha256 was 0000"),
-        ({"cpu_name": "Another CPU"}, "cpu_name was Another CPU, is"),
-        ({"gpu_name": "NVIDIA Nothing"}, "gpu_name was NVIDIA Nothing, is"),
-    ],
-)
+@pytest.mark.parametrize(("info", "told"), [
+    ({"onnxruntime_version": "1.18.0"}, "onnxruntime_version was 1.18.0, is"),
+    ({"model_sha256": "0" * 64}, "model_sha256 was 0000"),
+    ({"cpu_name": "Another CPU"}, "cpu_name was Another CPU, is"),
+    ({"gpu_name": "NVIDIA Nothing"}, "gpu_name was NVIDIA Nothing, is"),
+])  # fmt: skip
 def test_what_was_tuned_for_something_else_is_refused(
     model: Path, tmp_path: Path, info: dict[str, str], told: str
 ) -> None:
@@ -181,10 +168,8 @@ def test_a_misspelt_setting_is_told_with_its_place(model: Path, tmp_path: Path) 
     """A session that ignored it would not be what was meant."""
     path = config(tmp_path, model, knobs="intra_op_num_thread: 1")
     path.write_text(path.read_text(encoding="utf-8").replace("onnx:\n", "onnx:\n  execution_mode: sequential\n"))
-    with pytest.raises(
-        UsageError,
-        match=r"config.yaml, line 3, column 3: there is no setting 'intra_op_num_thread': did you mean intra_op_num",
-    ):
+    told = r"config.yaml, line 3, column 3: there is no setting 'intra_op_num_thread': did you mean intra_op_num"
+    with pytest.raises(UsageError, match=told):
         rtmo_optuna.open_session(model, path)
 
 
@@ -196,21 +181,14 @@ def test_missing_files_are_told(model: Path, tmp_path: Path) -> None:
         rtmo_optuna.open_session(tmp_path / "none.onnx", config(tmp_path, model))
 
 
-@pytest.mark.parametrize(
-    ("text", "place", "told"),
-    [
-        (
-            "",
-            "",
-            r"holds no settings: name another file, or tune first \(rtmo-optuna tune MODEL --config .*config.yaml\)",
-        ),
-        ("# nothing yet\n", "", "holds no settings: "),
-        ("app: {threads: 4}\n", "", "holds no settings: "),
-        ("onnx:\n", "", "holds no settings: "),
-        ("onnx:\n  benchmark_info: {provider: cpu}\n", "", "holds no settings: "),
-        ("one: {intra_op_num_threads: 1}\n", "two", r"under two: name another place, or .*--config-path two\)"),
-    ],
-)
+@pytest.mark.parametrize(("text", "place", "told"), [
+    ("", "", r"holds no settings: name another file, or tune first \(rtmo-optuna tune MODEL --config .*config.yaml\)"),
+    ("# nothing yet\n", "", "holds no settings: "),
+    ("app: {threads: 4}\n", "", "holds no settings: "),
+    ("onnx:\n", "", "holds no settings: "),
+    ("onnx:\n  benchmark_info: {provider: cpu}\n", "", "holds no settings: "),
+    ("one: {intra_op_num_threads: 1}\n", "two", r"under two: name another place, or .*--config-path two\)"),
+])  # fmt: skip
 def test_a_file_without_settings_is_refused(model: Path, tmp_path: Path, text: str, place: str, told: str) -> None:
     """Else ONNX Runtime's default would run as if it had been tuned, whichever way the file is read."""
     path = tmp_path / "config.yaml"
@@ -276,9 +254,41 @@ def test_threads_share_a_session(model: Path, tmp_path: Path) -> None:
         wanted = given["a"] + given["b"]
         wrong.extend(number for _ in range(200) if not np.array_equal(session.run(["sum"], given)[0], wanted))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(work, range(8))
     assert not wrong
+
+
+_CONFIG = "onnx:\n  enable_mem_pattern: false\n  benchmark_info:\n    provider: cpu\n    "
+
+
+def _opened(folder: Path, info: str) -> rtmo_optuna.Session:
+    (folder / "c.yaml").write_text(_CONFIG + info + "\n", encoding="utf-8")
+    models.dense(folder / "m.onnx", ("n", 64))
+    return rtmo_optuna.open_session(folder / "m.onnx", folder / "c.yaml")
+
+
+@pytest.mark.parametrize("info", [
+    "shapes: {x: [1, 64]}", "shapes: {x: '1,64'}", "shapes: {x: 1x64}", "shapes: {x: }", "free_dimensions: {n: 1}",
+])  # fmt: skip
+def test_shapes_may_be_written_in_several_ways(tmp_path: Path, info: str) -> None:
+    """A list, commas and crosses all say the same shape."""
+    session = _opened(tmp_path, info)
+    assert session.run(None, {"x": np.ones((1, 64), np.float32)})[0].shape == (1, 4)
+
+
+@pytest.mark.parametrize(("info", "words"), [
+    ("shapes: {x: four}", "shapes: x: four"),
+    ("shapes: {x: [1, four]}", "shapes: x: 1xfour"),
+    ("shapes: {x: [[1], 64]}", "shapes: x:"),
+    ("shapes: 1x64", "no mapping of names"),
+    ("shapes: {x: -1x64}", "shapes: x: -1x64"),
+    ("free_dimensions: {n: four}", "free_dimensions: n: four"),
+    ("free_dimensions: [n]", "free_dimensions: 0: n"),
+    ("free_dimensions: {n: }", "free_dimensions: n"),
+])  # fmt: skip
+def test_what_is_no_shape_is_told_in_one_sentence(tmp_path: Path, info: str, words: str) -> None:
+    """The file and the place are named."""
+    with pytest.raises(UsageError) as caught:
+        _opened(tmp_path, info)
+    assert words in str(caught.value)
+    assert str(tmp_path / "c.yaml") in str(caught.value)

@@ -157,14 +157,10 @@ def test_a_report_is_a_latency_where_the_value_is_a_tail() -> None:
     assert study.best_value == pytest.approx(2 * 5 * math.exp(-0.2))
 
 
-@pytest.mark.parametrize(
-    ("told", "value", "costs"),
-    [
-        ({"latency_ns": 7e6, "second_ns": 8e6, "costs": [8.0, 20.0]}, 14.0, [8.0, 20.0]),
-        ({"latency_ns": 5e6, "second_ns": None, "costs": []}, 5.0, [5.0]),
-    ],
-    ids=["costs", "one process"],
-)
+@pytest.mark.parametrize(("told", "value", "costs"), [
+    ({"latency_ns": 7e6, "second_ns": 8e6, "costs": [8.0, 20.0]}, 14.0, [8.0, 20.0]),
+    ({"latency_ns": 5e6, "second_ns": None, "costs": []}, 5.0, [5.0]),
+], ids=["costs", "one process"])  # fmt: skip
 def test_both_processes_of_a_leader_are_learned_from(told: dict[str, object], value: float, costs: list[float]) -> None:
     """Each one's own cost reaches the surrogate, whatever the medians were."""
     sampler = HammingGP(SPACE, 1)
@@ -180,12 +176,12 @@ def test_of_many_costs_the_best_and_a_share_of_the_others_are_learned_from() -> 
     """The best half of as many as it takes, the others evenly, each once."""
     history = _History([([place], float(place)) for place in range(1000)])
     told = [cost for _, cost in history.telling(100)]
-    assert told[:50] == list(range(50))
-    assert len(set(told)) == 100
+    assert (told[:50], len(set(told))) == (list(range(50)), 100)
     assert {after - before for before, after in itertools.pairwise(told[50:])} == {19.0}
     assert len(history.telling(1000)) == 1000
 
 
+@pytest.mark.slow
 def test_a_choice_that_always_fails_is_soon_left_alone() -> None:
     """Of 24 trials at most 3 have the choice that fails; the best of the others is found."""
     study = study_of(SAMPLERS["gp"](SPACE, 1))
@@ -237,7 +233,6 @@ def test_landscapes_take_few_measurements() -> None:
         ran = (bench_sampler.needed(bench_sampler.Landscape(s, failing=failing), made[name](s), workers) for s in seeds)
         return statistics.fmean(count for count, _, _ in ran)
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     assert mean("gp") < 0.67 * mean("tpe")
     assert mean("gp", failing=True) < 18
     assert mean("gp", workers=4) < 22

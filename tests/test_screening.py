@@ -6,9 +6,10 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,48 +17,34 @@ import scripted
 import simulated
 from bench_screening import planted, shares
 from models import facts
+from program import there
 from rtmo_optuna import stats
 from rtmo_optuna.machine.host import host
 from rtmo_optuna.search.decide import equivalence, judge, screening
 from rtmo_optuna.search.decide.equivalence import InertRules, signed_rank_cut
 from rtmo_optuna.search.decide.screening import Level
+from rtmo_optuna.search.finals import FinalsState
 from rtmo_optuna.search.verdict import judged
 from rtmo_optuna.show.sections.time import saved_by_pruning
 from rtmo_optuna.show.sections.verdict import sentence
 from rtmo_optuna.space.advice import advised, row_for
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import resolve, size
+from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Reading, Screening
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings, Value
-from rtmo_optuna.types.study import Note, Origin, TrialRecord
+from rtmo_optuna.types.study import Event, Note, Origin, TrialRecord
 from rtmo_optuna.types.subject import Frozen, Gpu, Machine, SearchSpace, StudyDefinition
-from test_finals import Planted
+from test_finals import Planted, kept
 from test_show_charts import markdown, measured, realistic
 from test_show_charts import study as recorded
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from rtmo_optuna.search.finals import FinalsState
-    from rtmo_optuna.study.study import Study
-    from rtmo_optuna.types.study import Event
-
-CUDA = StudyDefinition(
-    "s",
-    "cuda",
-    {
-        "cudnn_conv_algo_search": None,
-        "gpu_mem_limit_gb": None,
-        "arena_extend_strategy": None,
-        "do_copy_in_default_stream": None,
-        "cudnn_conv_use_max_workspace": None,
-        "tunable_op": None,
-        "prefer_nhwc": None,
-        "fuse_conv_bias": None,
-    },
+SEARCHED = (
+    *("cudnn_conv_algo_search", "gpu_mem_limit_gb", "arena_extend_strategy", "do_copy_in_default_stream"),
+    *("cudnn_conv_use_max_workspace", "tunable_op", "prefer_nhwc", "fuse_conv_bias"),
 )
+CUDA = StudyDefinition("s", "cuda", dict.fromkeys(SEARCHED))
 LATENCY = OBJECTIVES["latency"]
 
 
@@ -81,6 +68,14 @@ SPACE = space_for(gpu("NVIDIA H200", "9.0", 141))
 def flip(settings: Mapping[str, Value], reading: Reading, *, equal: bool = True) -> KnobEffect:
     """Return the effect of a flip of one or two dimensions."""
     return KnobEffect(tuple(settings.items()), Settings.of(settings), reading, 1.0, 0.9, 1.1, equal_outputs=equal)
+
+
+def effect(
+    costs: list[float], level: Level, block: int | None = 0, outcome: Outcome = Outcome.MEASURED, sha: str = ""
+) -> KnobEffect:
+    """Return what a flip that came to `costs` says beside the default's processes of `level`."""
+    measurement = Measurement(outcome, outputs_sha256=sha)
+    return screening.effect(screening.flips(SPACE)[0], measurement, costs, level, block)
 
 
 ADVICE: tuple[tuple[Gpu, tuple[Value, ...] | None], ...] = (
@@ -110,7 +105,7 @@ def test_the_guides_advice_for_each_gpu(device: Gpu, wanted: tuple[Value, ...] |
     if wanted is None:
         assert found is None
         return
-    assert found is not None
+    found = there(found)
     algorithm, memory, copy = wanted
     assert found.get("cudnn_conv_algo_search", "EXHAUSTIVE") == algorithm
     assert found.get("gpu_mem_limit_gb") == memory
@@ -140,18 +135,14 @@ def test_each_choice_is_flipped_once_and_a_needy_one_with_its_partner_too() -> N
     assert all(one.settings != Settings() for one in screening.flips(SPACE))
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"trials": 40}, ""),
-        ({"trials": 12}, ""),
-        ({"trials": 3}, "too many beside 3 trials"),
-        ({"sampler": "exhaustive"}, "every settings anyway"),
-        ({"trials": 40, "knobs": {"prefer_nhwc": None, "fuse_conv_bias": None}}, "every settings anyway"),
-        ({"knobs": {**CUDA.knobs, "cudnn_conv_algo_search": ("HEURISTIC", "DEFAULT")}}, "not hold the default"),
-    ],
-    ids=["usual", "quick", "hardly any trials", "exhaustive", "small", "without the default"],
-)
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"trials": 40}, ""),
+    ({"trials": 12}, ""),
+    ({"trials": 3}, "too many beside 3 trials"),
+    ({"sampler": "exhaustive"}, "every settings anyway"),
+    ({"trials": 40, "knobs": {"prefer_nhwc": None, "fuse_conv_bias": None}}, "every settings anyway"),
+    ({"knobs": {**CUDA.knobs, "cudnn_conv_algo_search": ("HEURISTIC", "DEFAULT")}}, "not hold the default"),
+], ids=["usual", "quick", "hardly any trials", "exhaustive", "small", "without the default"])  # fmt: skip
 def test_what_is_not_screened(changes: dict[str, Any], why: str) -> None:
     """Where screening has nothing to give it is left out, with the reason."""
     definition = replace(CUDA, **changes)
@@ -160,66 +151,58 @@ def test_what_is_not_screened(changes: dict[str, Any], why: str) -> None:
     assert bool(why) == bool(found)
 
 
+BESIDE = Level((4.0, 4.04, 3.96, 4.02, 3.98, 4.0), frozenset({"a", "b"}), again={0: 4.0, 1: 4.0})
 DEFAULT = Level((4.0, 4.04, 3.96, 4.02, 3.98, 4.0), frozenset({"a", "b"}))
 
 
 def test_an_effect_is_a_ratio_with_its_interval() -> None:
     """The interval is the textbook's for a new value against n known ones, on logs."""
-    one, level = screening.flips(SPACE)[0], replace(DEFAULT, again={0: 4.0, 1: 4.0})
-    found = screening.effect(one, Measurement(Outcome.MEASURED, outputs_sha256="b"), [4.04], level, 0)
+    found = effect([4.04], BESIDE, sha="b")
     logs = [math.log(cost) for cost in DEFAULT.costs]
     spread = statistics.stdev(logs) * math.sqrt(5 / 6)
     reach = stats.t_quantile(0.99, 6) * spread * math.sqrt(1 + 1 / 2)
-    assert found.ratio is not None
-    assert found.ratio == pytest.approx(4.04 / 4.0, rel=1e-3)
-    assert found.low == pytest.approx(found.ratio * math.exp(-reach))
-    assert found.high == pytest.approx(found.ratio * math.exp(reach))
+    ratio = there(found.ratio)
+    assert ratio == pytest.approx(4.04 / 4.0, rel=1e-3)
+    assert (found.low, found.high) == pytest.approx((ratio * math.exp(-reach), ratio * math.exp(reach)))
     assert found.reading is Reading.UNDECIDED
     assert found.equal_outputs
     assert stats.t_quantile(0.975, 10) == pytest.approx(2.228, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("outcome", "costs", "reading"),
-    [
-        (Outcome.MEASURED, [3.6], Reading.FASTER),
-        (Outcome.MEASURED, [4.4], Reading.SLOWER),
-        (Outcome.PRUNED, [4.3], Reading.SLOWER),
-        (Outcome.MEASURED, [3.96, 4.02], Reading.UNDECIDED),
-        (Outcome.FAILED, [], Reading.FAILED),
-    ],
-)
+@pytest.mark.parametrize(("outcome", "costs", "reading"), [
+    (Outcome.MEASURED, [3.6], Reading.FASTER),
+    (Outcome.MEASURED, [4.4], Reading.SLOWER),
+    (Outcome.PRUNED, [4.3], Reading.SLOWER),
+    (Outcome.MEASURED, [3.96, 4.02], Reading.UNDECIDED),
+    (Outcome.FAILED, [], Reading.FAILED),
+])  # fmt: skip
 def test_a_single_trial_reads_faster_or_slower_from_three_spreads_on(
     outcome: Outcome, costs: list[float], reading: Reading
 ) -> None:
     """Nearer is undecided, pruned is slower, failed is failed."""
-    one, level = screening.flips(SPACE)[0], replace(DEFAULT, again={0: 4.0, 1: 4.0})
-    assert screening.effect(one, Measurement(outcome), costs, level, 0).reading is reading
+    assert effect(costs, BESIDE, outcome=outcome).reading is reading
 
 
 @pytest.mark.parametrize("fast", [0, 1, 2, 3], ids="after the {}th".format)
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_a_step_of_the_host_makes_no_flip_look_faster_or_slower(block: int, fast: int) -> None:
     """The host grows 10 % faster after one of four processes of the default: whatever a flip took, it says nothing."""
-    one, before, after = screening.flips(SPACE)[0], 4.0, 3.6
+    before, after = 4.0, 3.6
     level = replace(DEFAULT, again={place: after if place > fast else before for place in range(4)})
     ran = {before if block <= fast else after, after if block >= fast else before}
-    readings = {screening.effect(one, Measurement(Outcome.MEASURED), [c], level, block).reading for c in ran}
-    assert readings == {Reading.UNDECIDED}
+    assert {effect([cost], level, block).reading for cost in ran} == {Reading.UNDECIDED}
 
 
 def test_a_flip_is_compared_with_the_default_beside_it() -> None:
     """With its block's two; where none ran beside it, it says nothing unless it was pruned. Neighbours tell noise."""
-    one, ran = screening.flips(SPACE)[0], Measurement(Outcome.MEASURED)
     level = replace(DEFAULT, again={0: 3.6, 1: 3.6, 4: 4.0, 5: 4.0})
-    readings = [screening.effect(one, ran, [3.6], level, block).reading for block in (0, 1, 4, None)]
+    readings = [effect([3.6], level, block).reading for block in (0, 1, 4, None)]
     assert readings == [Reading.UNDECIDED, Reading.UNDECIDED, Reading.FASTER, Reading.UNDECIDED]
-    assert screening.effect(one, Measurement(Outcome.PRUNED), [6.0], level, None).reading is Reading.SLOWER
+    assert effect([6.0], level, None, Outcome.PRUNED).reading is Reading.SLOWER
     assert level.noise[0] == pytest.approx((DEFAULT.noise[0] or 0) * math.sqrt(5 / 7))
     assert level.noise[1] == 7
     assert replace(DEFAULT, again=dict.fromkeys(range(7), 4.0)).noise[1] == 5 + 4
-    nowhere = replace(DEFAULT, again={})
-    assert screening.effect(one, ran, [3.6], nowhere, 0).reading is Reading.UNDECIDED
+    assert effect([3.6], replace(DEFAULT, again={})).reading is Reading.UNDECIDED
 
 
 def test_only_what_leaves_the_outputs_equal_is_tested() -> None:
@@ -243,25 +226,20 @@ def test_a_choice_that_hides_another_is_not_tested_beside_it() -> None:
     definition = StudyDefinition("s", "cpu", {"enable_mem_pattern": None, "execution": None})
     machine = Machine("Linux", "CPU", 16, 64 * 2**30, "3.11.7")
     space = resolve(definition, machine, facts(), fixed_shapes=True)
-    effects = [
-        KnobEffect(one.options, one.settings, Reading.UNDECIDED, 1.0, equal_outputs=True)
-        for one in screening.flips(space)
-    ]
+    flips = screening.flips(space)
+    effects = [KnobEffect(one.options, one.settings, Reading.UNDECIDED, 1.0, equal_outputs=True) for one in flips]
     assert {name for name, _ in screening.candidates(space, effects)} == {"execution"}
 
 
-@pytest.mark.parametrize(
-    ("readings", "frozen"),
-    [
-        ((Reading.INERT, Reading.INERT), True),
-        ((Reading.INERT, Reading.SLOWER), True),
-        ((Reading.FAILED, Reading.INERT), True),
-        ((Reading.SLOWER, Reading.SLOWER), False),
-        ((Reading.INERT, Reading.UNDECIDED), False),
-        ((Reading.INERT, Reading.FASTER), False),
-        ((Reading.INERT,), False),
-    ],
-)
+@pytest.mark.parametrize(("readings", "frozen"), [
+    ((Reading.INERT, Reading.INERT), True),
+    ((Reading.INERT, Reading.SLOWER), True),
+    ((Reading.FAILED, Reading.INERT), True),
+    ((Reading.SLOWER, Reading.SLOWER), False),
+    ((Reading.INERT, Reading.UNDECIDED), False),
+    ((Reading.INERT, Reading.FASTER), False),
+    ((Reading.INERT,), False),
+])  # fmt: skip
 def test_a_dimension_is_frozen_where_no_choice_can_gain(readings: tuple[Reading, ...], *, frozen: bool) -> None:
     """One does nothing, and the others do nothing, are slower or fail; one that was not tried keeps it live."""
     labels = ("on", "on+tuning")
@@ -273,9 +251,8 @@ def test_a_dimension_is_frozen_where_no_choice_can_gain(readings: tuple[Reading,
 
 def test_the_cut_inverts_the_signed_rank_test() -> None:
     """The largest that errs no more often than allowed, counted over all signs; the confirmation's table agrees."""
-    sums = Counter(
-        sum(rank for rank, sign in enumerate(signs, 1) if sign) for signs in itertools.product((0, 1), repeat=10)
-    )
+    every = itertools.product((0, 1), repeat=10)
+    sums = Counter(sum(rank for rank, sign in enumerate(signs, 1) if sign) for signs in every)
     for level in (0.007, 0.02, 0.05):
         cut = signed_rank_cut(10, level)
         assert sum(sums[total] for total in range(cut + 1)) <= level * 2**10
@@ -384,12 +361,8 @@ def bench() -> Bench:
 ARENA = Settings.of({"enable_cpu_mem_arena": False})
 SPINNING = Settings.of({"session.intra_op.allow_spinning": False})
 KNOBS = (
-    "graph_optimization_level",
-    "enable_cpu_mem_arena",
-    "enable_mem_pattern",
-    "session.intra_op.allow_spinning",
-    "session.set_denormal_as_zero",
-    "intra_op_num_threads",
+    *("graph_optimization_level", "enable_cpu_mem_arena", "enable_mem_pattern", "session.intra_op.allow_spinning"),
+    *("session.set_denormal_as_zero", "intra_op_num_threads"),
 )
 
 
@@ -411,11 +384,19 @@ def tune(study: Study, bench: Bench, told: list[str] | None = None, *, search_on
     return simulated.tune(study, bench.runner(), observer=observe, search_only=search_only).run()
 
 
+def broken_off(folder: Path, bench: Bench, stop: Callable[[Study], bool], **more: Any) -> Study:  # noqa: ANN401
+    """Tune in `folder` until `stop` says so of the study, then Ctrl-C; return the study as it is then."""
+    study = opened(folder, **more)
+    bench.stop = lambda: stop(study)
+    with pytest.raises(KeyboardInterrupt):
+        tune(study, bench)
+    bench.stop = lambda: False
+    return study
+
+
 def screened(study: Study) -> Screening:
     """Return what the study's screening found."""
-    found = study.screening
-    assert found is not None
-    return found
+    return there(study.screening)
 
 
 @pytest.mark.slow
@@ -455,15 +436,14 @@ def test_trials_count_the_search_only(tmp_path: Path, bench: Bench) -> None:
     assert study.runs == runs
 
 
+@pytest.mark.slow
 def test_flips_before_and_after_an_interruption_are_compared_with_what_ran_beside_them(
     tmp_path: Path, bench: Bench
 ) -> None:
     """Three flips, Ctrl-C, and the host is 8 % faster when the rest is run: none looks faster, and none runs again."""
     bench.spread = 0.002
-    bench.stop = lambda: bench.ran.total() == 6 + 1 + 1 + 3
-    with pytest.raises(KeyboardInterrupt):
-        tune(opened(tmp_path), bench)
-    bench.stop, bench.host = (lambda: False), (lambda: 0.92)
+    broken_off(tmp_path, bench, lambda _: bench.ran.total() == 6 + 1 + 1 + 3)
+    bench.host = lambda: 0.92
     study = opened(tmp_path)
     tune(study, bench)
     found = screened(study)
@@ -477,10 +457,7 @@ def test_flips_before_and_after_an_interruption_are_compared_with_what_ran_besid
 @pytest.mark.parametrize("flips", [0, 1])
 def test_no_two_defaults_among_the_flips_are_of_one_block(tmp_path: Path, bench: Bench, flips: int) -> None:
     """Broken off in its first flip, before which the default ran, or in its second: the next run has other blocks."""
-    bench.stop = lambda: bench.ran.total() == 6 + 1 + 1 + flips
-    with pytest.raises(KeyboardInterrupt):
-        tune(opened(tmp_path), bench)
-    bench.stop = lambda: False
+    broken_off(tmp_path, bench, lambda _: bench.ran.total() == 6 + 1 + 1 + flips)
     study = opened(tmp_path)
     tune(study, bench)
     blocks = [p.index for p in study.processes if p.purpose is Purpose.LEVEL]
@@ -494,10 +471,7 @@ def test_no_two_defaults_among_the_flips_are_of_one_block(tmp_path: Path, bench:
 def test_an_interrupted_test_of_what_does_nothing_goes_on(tmp_path: Path, bench: Bench) -> None:
     """What was run is not run again, and the end is the same as without the interruption."""
     bench.factors = {ARENA: 0.9}
-    bench.stop = lambda: bench.ran.total() == 25
-    with pytest.raises(KeyboardInterrupt):
-        tune(opened(tmp_path), bench)
-    bench.stop = lambda: False
+    broken_off(tmp_path, bench, lambda _: bench.ran.total() == 25)
     resumed = opened(tmp_path)
     tune(resumed, bench)
     ran = bench.ran.copy()
@@ -506,13 +480,11 @@ def test_an_interrupted_test_of_what_does_nothing_goes_on(tmp_path: Path, bench:
     whole = opened(tmp_path / "whole")
     tune(whole, bench)
     assert screened(resumed) == screened(whole)
-    pairs = [
-        [(p.index, p.settings, p.cost) for p in s.processes if p.purpose is Purpose.SCREENING] for s in (resumed, whole)
-    ]
-    assert pairs[0] == pairs[1]
+    assert kept(resumed, Purpose.SCREENING) == kept(whole, Purpose.SCREENING)
     assert ran[Settings()] == bench.ran[Settings()]
 
 
+@pytest.mark.slow
 def test_the_default_runs_before_each_block_of_flips_and_after_the_last(tmp_path: Path, bench: Bench) -> None:
     """Ten flips are two blocks; a host that is twice as fast in the second one makes none of its flips look faster."""
     before_it = 6 + 1 + 1  # the baseline, the default's trial, and the one before the first block
@@ -534,14 +506,13 @@ def test_where_nothing_does_anything_the_default_stays(tmp_path: Path, bench: Be
     finals = tune(study, bench, search_only=False)
     assert size(study.live) == 1
     assert not [one for one in study.trials if one.origin is Origin.SAMPLER]
-    assert finals is not None
     found = judged(study, finals)
-    assert found.verdict.best is not None
-    assert found.verdict.best.settings == Settings()
+    assert (there(finals).over, there(found.verdict.best).settings) == (True, Settings())
     assert "No proven gain" in sentence(found)
     assert bench.ran.total() < 80
 
 
+@pytest.mark.slow
 def test_nothing_is_screened_where_the_default_fails(tmp_path: Path, bench: Bench) -> None:
     """There is nothing to compare with; the search goes on without."""
     bench.fails = lambda settings, _count: settings == Settings()
@@ -551,6 +522,7 @@ def test_nothing_is_screened_where_the_default_fails(tmp_path: Path, bench: Benc
     assert any("the default settings failed" in text for text in told)
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_to_test_is_named(tmp_path: Path, bench: Bench) -> None:
     """On a noisy host hundreds of pairs would be needed: all stays in the search, and nothing is run for it."""
     bench.spread = 0.2
@@ -565,11 +537,7 @@ def test_what_there_is_no_time_to_test_is_named(tmp_path: Path, bench: Bench) ->
 def test_a_screening_that_ran_out_of_time_goes_on_with_more(tmp_path: Path, bench: Bench) -> None:
     """The flips of the first run are not run again; what it had no time to test is tested, and the search goes on."""
     bench.spread = 0.2
-    study = opened(tmp_path, timeout_s=10.0)
-    bench.stop = lambda: study.counted == 5
-    with pytest.raises(KeyboardInterrupt):
-        tune(study, bench)
-    bench.stop = lambda: False
+    study = broken_off(tmp_path, bench, lambda study: study.counted == 5, timeout_s=10.0)
     flips = len(screened(study).effects)
     study = opened(tmp_path, trials=30, timeout_s=360_000.0)
     tune(study, bench)
@@ -580,13 +548,14 @@ def test_a_screening_that_ran_out_of_time_goes_on_with_more(tmp_path: Path, benc
     assert study.counted > 5
 
 
+@pytest.mark.slow
 def test_flips_that_were_tried_later_are_no_longer_missed(tmp_path: Path, bench: Bench) -> None:
     """A run that had no time for three flips says so; the next one, which had, does not."""
-    study = opened(tmp_path)
-    bench.stop = lambda: study.screening is not None and study.screening.pairs == 0 and bench.ran.total() == 25
-    with pytest.raises(KeyboardInterrupt):
-        tune(study, bench)
-    bench.stop = lambda: False
+
+    def untested(study: Study) -> bool:
+        return study.screening is not None and study.screening.pairs == 0 and bench.ran.total() == 25
+
+    study = broken_off(tmp_path, bench, untested)
     early = replace(screened(study), untried=3)
     assert early.tested
     assert early.left_out.startswith("3 flips were not tried")
@@ -595,6 +564,7 @@ def test_flips_that_were_tried_later_are_no_longer_missed(tmp_path: Path, bench:
     assert (screened(study).left_out, screened(study).over) == ("", True)
 
 
+@pytest.mark.slow
 def test_the_screening_leaves_half_of_the_searchs_time_to_the_sampler(tmp_path: Path, bench: Bench) -> None:
     """After a preflight that took half of a minute, 60 % of which is the search's, no more than 3 s are left for it."""
     study = opened(tmp_path, timeout_s=60.0)
@@ -605,6 +575,7 @@ def test_the_screening_leaves_half_of_the_searchs_time_to_the_sampler(tmp_path: 
     assert 2.0 < 0.4 * (flips + levels) <= 3.0
 
 
+@pytest.mark.slow
 def test_the_report_says_what_each_knob_does_here(tmp_path: Path, bench: Bench) -> None:
     """The inert ones with their reasons, then each choice with its interval and what it is from."""
     bench.factors = {ARENA: 0.9}
@@ -628,24 +599,22 @@ def test_pruning_accounts_for_itself() -> None:
     assert "Pruning saved about" in markdown(realistic(), {})
 
 
+def said(name: str, reading: Reading, label: Value = True) -> KnobEffect:  # noqa: FBT002 - a choice like any other
+    """Return what the flip of one choice said."""
+    return KnobEffect(((name, label),), Settings(), reading)
+
+
 def test_the_best_is_made_plainer() -> None:
     """What was seen to matter stays; what changed nothing goes, and so does what nobody tried and nobody recorded."""
     names = ("prefer_nhwc", "use_tf32", "tunable_op", "graph_optimization_level", "arena_extend_strategy")
     space = space_for(gpu("NVIDIA H200", "9.0", 141), replace(CUDA, knobs=dict.fromkeys(names)))
-    best = Settings.of(
-        {
-            "prefer_nhwc": True,
-            "use_tf32": False,
-            "tunable_op_enable": True,
-            "graph_optimization_level": "ORT_ENABLE_EXTENDED",
-            "arena_extend_strategy": "kSameAsRequested",
-        }
-    )
+    level, strategy = ("graph_optimization_level", "ORT_ENABLE_EXTENDED"), ("arena_extend_strategy", "kSameAsRequested")
+    others = {"prefer_nhwc": True, "use_tf32": False, "tunable_op_enable": True}
+    best = Settings.of({**others, **dict([level, strategy])})
     effects = [
-        KnobEffect((("prefer_nhwc", True),), Settings(), Reading.FASTER),
-        KnobEffect((("tunable_op", "on"),), Settings(), Reading.UNDECIDED),
-        KnobEffect((("graph_optimization_level", "ORT_ENABLE_EXTENDED"),), Settings(), Reading.UNDECIDED),
-    ]
+        said("prefer_nhwc", Reading.FASTER), said("tunable_op", Reading.UNDECIDED, "on"),
+        said(level[0], Reading.UNDECIDED, level[1]),
+    ]  # fmt: skip
     plain = screening.plainer(space, best, effects)
     assert plain == Settings.of({"prefer_nhwc": True})
     assert screening.plainer(space, plain, effects) == plain
@@ -667,55 +636,46 @@ def test_what_is_queued_is_tried_before_the_best_is_made_plainer(tmp_path: Path,
 def test_what_the_best_needs_stays_with_it() -> None:
     """Fused bias fails alone, so it stays; then channels-last does too, though it was found to do nothing by itself."""
     best = Settings.of({**FUSED, "tunable_op_enable": True})
-    effects = [
-        KnobEffect((("prefer_nhwc", True),), Settings(), Reading.INERT),
-        KnobEffect((("fuse_conv_bias", True),), Settings(), Reading.FAILED),
-        KnobEffect((("tunable_op", "on"),), Settings(), Reading.UNDECIDED),
-    ]
+    effects = [said("prefer_nhwc", Reading.INERT), said("fuse_conv_bias", Reading.FAILED)]
+    effects.append(said("tunable_op", Reading.UNDECIDED, "on"))
     assert screening.plainer(SPACE, best, effects) == Settings.of(FUSED)
 
 
 def test_what_was_worth_something_elsewhere_stays_until_it_is_seen_to_do_nothing() -> None:
     """HEURISTIC gains beside a cut and not alone: a plain contender without it lost by 4 %."""
     best = Settings.of({"cudnn_conv_algo_search": "HEURISTIC", "tunable_op_enable": True})
-    for reading, kept in ((Reading.UNDECIDED, True), (Reading.INERT, False)):
-        effects = [
-            KnobEffect((("cudnn_conv_algo_search", "HEURISTIC"),), Settings(), reading),
-            KnobEffect((("tunable_op", "on"),), Settings(), Reading.UNDECIDED),
-        ]
-        wanted = {"cudnn_conv_algo_search": "HEURISTIC"} if kept else {}
+    for reading, stays in ((Reading.UNDECIDED, True), (Reading.INERT, False)):
+        effects = [said("cudnn_conv_algo_search", reading, "HEURISTIC"), said("tunable_op", Reading.UNDECIDED, "on")]
+        wanted = {"cudnn_conv_algo_search": "HEURISTIC"} if stays else {}
         assert screening.plainer(SPACE, best, effects) == Settings.of(wanted)
 
 
 def test_a_pair_that_is_faster_together_stays() -> None:
     """Neither shows anything alone."""
     both = (("fuse_conv_bias", True), ("prefer_nhwc", True))
-    alone = [KnobEffect((option,), Settings(), Reading.INERT) for option in both]
+    alone = [said(name, Reading.INERT) for name, _ in both]
     assert screening.plainer(SPACE, Settings.of(FUSED), alone) == Settings()
     together = KnobEffect(both, Settings(), Reading.FASTER)
     assert screening.plainer(SPACE, Settings.of(FUSED), [*alone, together]) == Settings.of(FUSED)
 
 
-@pytest.mark.parametrize(
-    ("provider", "names", "operators", "first", "last"),
-    [
-        (
-            "cuda",
-            ("gpu_mem_limit_gb", "use_tf32", "cudnn_conv_algo_search", "prefer_nhwc", "fuse_conv_bias", "capture"),
-            {"Conv": 1},
-            ["capture", "fuse_conv_bias", "prefer_nhwc", "cudnn_conv_algo_search"],
-            {"gpu_mem_limit_gb"},
-        ),
-        ("cuda", ("prefer_nhwc", "tunable_op", "capture", "use_tf32"), {"MatMul": 1}, ["capture"], {"tunable_op"}),
-        (
-            "cpu",
-            ("enable_cpu_mem_arena", "execution", "session.intra_op.allow_spinning", "intra_op_num_threads"),
-            {},
-            ["intra_op_num_threads", "session.intra_op.allow_spinning", "execution"],
-            {"enable_cpu_mem_arena"},
-        ),
-    ],
-)
+@pytest.mark.parametrize(("provider", "names", "operators", "first", "last"), [
+    (
+        "cuda",
+        ("gpu_mem_limit_gb", "use_tf32", "cudnn_conv_algo_search", "prefer_nhwc", "fuse_conv_bias", "capture"),
+        {"Conv": 1},
+        ["capture", "fuse_conv_bias", "prefer_nhwc", "cudnn_conv_algo_search"],
+        {"gpu_mem_limit_gb"},
+    ),
+    ("cuda", ("prefer_nhwc", "tunable_op", "capture", "use_tf32"), {"MatMul": 1}, ["capture"], {"tunable_op"}),
+    (
+        "cpu",
+        ("enable_cpu_mem_arena", "execution", "session.intra_op.allow_spinning", "intra_op_num_threads"),
+        {},
+        ["intra_op_num_threads", "session.intra_op.allow_spinning", "execution"],
+        {"enable_cpu_mem_arena"},
+    ),
+])  # fmt: skip
 def test_what_may_be_worth_most_is_flipped_first(
     provider: str, names: tuple[str, ...], operators: Mapping[str, int], first: list[str], last: set[str]
 ) -> None:
@@ -740,8 +700,7 @@ def test_what_needs_another_choice_is_flipped_with_it_first() -> None:
 
 def test_a_rung_far_from_the_default_says_something_though_none_ran_beside_it() -> None:
     """Hosts grow faster by several percent within minutes, not by a quarter."""
-    one, ran = screening.flips(SPACE)[0], Measurement(Outcome.MEASURED)
-    readings = [screening.effect(one, ran, [cost], DEFAULT, None).reading for cost in (3.0, 3.6, 4.4, 5.2)]
+    readings = [effect([cost], DEFAULT, None).reading for cost in (3.0, 3.6, 4.4, 5.2)]
     assert readings == [Reading.FASTER, Reading.UNDECIDED, Reading.UNDECIDED, Reading.SLOWER]
 
 
@@ -752,8 +711,7 @@ def test_few_trials_have_room_for_the_first_flips(tmp_path: Path, bench: Bench) 
     tune(study, bench, told)
     flipped = [one.settings for one in study.trials if one.origin is Origin.SCREENING]
     every = [flip.settings for flip in screening.flips(study.about.space)]
-    assert flipped == every[:5]
-    assert flipped[0] == Settings.of({"intra_op_num_threads": 3})
+    assert (flipped, flipped[0]) == (every[:5], Settings.of({"intra_op_num_threads": 3}))
     assert screened(study).untried == len(every) - 5
     assert any("5 flips were not tried" in text for text in told)
     study = opened(tmp_path)

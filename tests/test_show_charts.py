@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from program import there
 from rtmo_optuna.search.verdict import racers
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import charts
@@ -29,10 +30,6 @@ from rtmo_optuna.types.request import ModelFacts, Settings, Stage, TensorSpec, V
 from rtmo_optuna.types.study import Origin, StudyRecord, TrialRecord, Verdict
 from rtmo_optuna.types.subject import Gpu, InputFacts, Machine, SearchSpace, StudyDefinition
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-T = TypeVar("T")
 KNOBS: Mapping[str, tuple[Value, ...] | None] = {
     "cudnn_conv_algo_search": None,
     "gpu_mem_limit_gb": (None, 4, 8, 16, "90%"),
@@ -258,12 +255,6 @@ def markdown(record: StudyRecord, pictures: Mapping[str, str], applied: str = ""
     return rendered(document(record, applied), pictures)
 
 
-def there(found: T | None) -> T:
-    """Return what has to be there."""
-    assert found is not None
-    return found
-
-
 def marks(chart: Chart | None, kind: type[Points | Line | Band | Spans | Label | Rows | Stack], name: str = "") -> list:  # type: ignore[type-arg]
     """Return the marks of one kind, and of one name where it is given."""
     return [m for m in there(chart).marks if isinstance(m, kind) and (not name or getattr(m, "name", "") == name)]
@@ -322,8 +313,7 @@ def test_ranking_puts_runs_of_the_same_settings_together() -> None:
     """Three runs of the default are one bar at their median, whose interval spans all their windows."""
     runs = [measured(value, seed=i) for i, value in enumerate((4.0, 4.4, 4.1))]
     (row,) = rows_of(ranking.chart(study([(Settings(), run) for run in runs])))
-    assert row.value == runs[2].latency_ms
-    assert row.low == min(runs[0].windows_ns) / 1e6
+    assert (row.value, row.low) == (runs[2].latency_ms, min(runs[0].windows_ns) / 1e6)
     assert row.high == max(runs[1].windows_ns) / 1e6
 
 
@@ -378,8 +368,7 @@ def test_confirmation_shows_every_pair() -> None:
     costs = {default: [p.cost for p in pairs if (not len(p.settings)) is default] for default in (True, False)}
     for name, default in (("winner", False), ("default", True)):
         (dots,) = marks(chart, Points, name)
-        assert list(dots.x) == list(range(1, 11))
-        assert list(dots.y) == costs[default]
+        assert (list(dots.x), list(dots.y)) == (list(range(1, 11)), costs[default])
     (spans,) = marks(chart, Spans)
     assert list(spans.high) == costs[True]
     (band,) = marks(chart, Band)
@@ -515,8 +504,7 @@ def test_pictures_are_whole(drawn: dict[str, Chart], name: str) -> None:
 
 def _check_picture(content: bytes) -> None:
     image = Image.open(io.BytesIO(content))
-    assert image.format == "PNG"
-    assert image.width == 1440
+    assert (image.format, image.width) == ("PNG", 1440)
     pixels = np.asarray(image.convert("RGB")).astype(int)
     body = pixels[150:-110]
     assert 0.002 < (body.min(axis=2) < 200).mean() < 0.6, "the drawing is blank, or full"

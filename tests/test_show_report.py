@@ -7,12 +7,13 @@ import re
 import statistics
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from program import there
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.search.decide import confirm
 from rtmo_optuna.search.verdict import racers
@@ -40,11 +41,7 @@ from test_show_charts import (
     measured,
     realistic,
     study,
-    there,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NASTY = "**50 %** $x$ <img src=http://evil.example/x> `a|b` [c](http://evil.example) _d_ </script> 人"
 PICTURES = {name: f"plots/{name}.png" for name in ("history", "ranking", "windows", "knobs", "time")}
@@ -272,13 +269,10 @@ def test_noise_is_explained() -> None:
     assert table.rows[-2][2] == "Disturbed and measured again (beside the trials: 4, slow core: 3)."
 
 
-@pytest.mark.parametrize(
-    ("unsteady", "value", "text"),
-    [
-        ({}, "0 of 9", "None on two levels or drifting, of those that ran for windows enough to tell."),
-        ({"on two levels": 2, "drifting": 1}, "3 of 9", "2 on two levels and 1 drifting, of those that ran"),
-    ],
-)
+@pytest.mark.parametrize(("unsteady", "value", "text"), [
+    ({}, "0 of 9", "None on two levels or drifting, of those that ran for windows enough to tell."),
+    ({"on two levels": 2, "drifting": 1}, "3 of 9", "2 on two levels and 1 drifting, of those that ran"),
+])  # fmt: skip
 def test_unsteady_processes_are_counted(unsteady: dict[str, int], value: str, text: str) -> None:
     """How many, of how many, and what they are."""
     found = Noise(0.011, 0.004, noisy=False, found=0.012, judged=9, unsteady=unsteady)
@@ -648,8 +642,7 @@ def test_a_thousand_runs_fit_a_report(tmp_path: Path) -> None:
     """A long study has all its charts, a ranking of eleven rows, and a page of reasonable size."""
     record: StudyRecord = realistic(1000)
     files = write(record, tmp_path / "long.md")
-    assert [file.name for file in files[:2]] == ["long.md", "long.html"]
-    assert len(files) == 2 + len(PICTURES)
+    assert ([file.name for file in files[:2]], len(files)) == (["long.md", "long.html"], 2 + len(PICTURES))
     table = there(ranking.table(record))
     assert len(table.rows) == 11
     assert files[0].stat().st_size < 30_000

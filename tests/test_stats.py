@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
 
 import pytest
 
 from rtmo_optuna import stats
-
-if TYPE_CHECKING:
-    from rtmo_optuna.stats import Effect, Level
+from rtmo_optuna.stats import Effect, Level
 
 REFERENCE: dict[str, Level] = {"algorithm": "EXHAUSTIVE", "nhwc": False, "limit": None}
 CHOICES: dict[str, tuple[Level, ...]] = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
 
+from program import there
 from rtmo_optuna.cli.progress import Progress
 from rtmo_optuna.show.sections import knobs, noise, verdict
 from rtmo_optuna.show.words import NBSP, percent, written
@@ -17,24 +18,18 @@ from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import TrialEnded
 from rtmo_optuna.verbs import tune
 from test_finals import ARENA, Planted, options
-from test_show_charts import EQUAL, FASTER, contested, markdown, measured, realistic, study, there
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from test_show_charts import EQUAL, FASTER, contested, markdown, measured, realistic, study
 
 LOUD = Noise(0.9, 0.01, noisy=True, found=1.56)
 
 
-@pytest.mark.parametrize(
-    ("interval", "told"),
-    [
-        ((1.4283, 1.4251, 1.4312), ("1.428", "1.425", "1.431")),
-        ((0.9957, 0.5691, 1.2958), ("1.00", "0.57", "1.30")),
-        ((12.34, 8.1, 17.2), ("12.3", "8.1", "17.2")),
-        ((1.2041, 1.0031, 1.4012), ("1.204", "1.003", "1.401")),
-        ((1.0, 1.0, 1.0), ("1.000", "1.000", "1.000")),
-    ],
-)
+@pytest.mark.parametrize(("interval", "told"), [
+    ((1.4283, 1.4251, 1.4312), ("1.428", "1.425", "1.431")),
+    ((0.9957, 0.5691, 1.2958), ("1.00", "0.57", "1.30")),
+    ((12.34, 8.1, 17.2), ("12.3", "8.1", "17.2")),
+    ((1.2041, 1.0031, 1.4012), ("1.204", "1.003", "1.401")),
+    ((1.0, 1.0, 1.0), ("1.000", "1.000", "1.000")),
+])  # fmt: skip
 def test_an_interval_has_the_digits_that_mean_something(
     interval: tuple[float, float, float], told: tuple[str, str, str]
 ) -> None:
