@@ -164,7 +164,7 @@ def test_nodes_on_the_host_have_their_reasons_and_their_price() -> None:
         HostNode("lstm 1", "LSTM", alone=Alone.NEVER),
         HostNode("roi", "RoiAlign", 22, ("float",), Alone.OLDER, 21),
         HostNode("a", "Mod", 13, ("int8", "int8"), Alone.FLOAT),
-        HostNode("fused", "FusedThing", made=True),
+        HostNode("fused", "FusedThing"),
     )
     facts = replace(FIT, model=Model("m", replace(PLACEMENT, on_host=nodes), LOG))
     told = {one.seen: one for one in judged(facts) if one.check == "nodes"}

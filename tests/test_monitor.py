@@ -15,13 +15,13 @@ import models
 import rtmo_optuna
 from rtmo_optuna.cli import main
 from rtmo_optuna.engine.monitor import Monitor
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import NothingMeasuredError, UsageError
 from rtmo_optuna.search.decide import slower
 from rtmo_optuna.show.words import NBSP
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.subject import ClockReason, GpuState
-from rtmo_optuna.verbs.monitor import Health, Surroundings, causes, sentence
+from rtmo_optuna.verbs.monitor import Health, Surroundings, causes, repeated, sentence
 from scripted import write_script
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_a_promise_that_is_kept_is_seldom_called_broken() -> None:
 def test_one_bad_process_is_no_proof() -> None:
     """Six processes within the limit end a check, whatever others took; eight above it are a proof."""
     one_bad = [1.0, 9.0, 1.0, 1.02, 1.0, 1.0, 0.99]
-    assert [slower.told(one_bad[:n], 1.0, 0.1).over for n in range(8)] == [*[False] * 7, True]
+    assert [slower.told(one_bad[:n], 1.0, 0.1).over for n in range(1, 8)] == [*[False] * 6, True]
     assert not slower.told(one_bad, 1.0, 0.1).slower
     slow = slower.told([1.15, 1.2, 1.16, 1.14, 1.3, 1.15, 1.12, 1.11], 1.0, 0.1)
     assert (slow.slower, slow.over, slow.interval) == (True, True, (1.11, 1.3))
@@ -97,11 +97,30 @@ def test_what_is_otherwise_is_a_likely_cause(now: Surroundings, words: str) -> N
 def test_a_check_is_a_sentence() -> None:
     """What it came to, with the interval; the causes where it is slower, or that none is known."""
     fine = Health("d", "m", "", Settings(), 2.0, 0.1, 0.992, 0.969, 1.041, (2.0,) * 6, slower=False)
-    figures = "0.992 times the 2 ms that were promised (0.969 to 1.041, 6 processes)"
+    figures = "0.992 times the 2.00 ms that were promised (0.969 to 1.041, 6 processes)"
     assert sentence(fine) == f"As promised: {figures}; it is not proven to be slower by more than 10{NBSP}%."
     assert sentence(replace(fine, slower=True)).startswith(f"Slower: {figures}. Likely cause: nothing known: machine,")
     slow = replace(fine, slower=True, causes=("others: x", "another driver: it was 1, is 2"))
     assert sentence(slow).endswith("Likely cause: others: x; another driver: it was 1, is 2.")
+
+
+def test_checks_go_on_while_settings_cannot_be_run() -> None:
+    """Each check at its time; one that cannot be made is told, and the next one comes all the same."""
+    fine = Health("d", "m", "", Settings(), 2.0, 0.1, 1.0, 1.0, 1.0, (2.0,), slower=False)
+    results: list[Health | None] = [fine, None, fine]
+    waited: list[float] = []
+    failed: list[str] = []
+
+    def once() -> Health:
+        found = results.pop(0)
+        if found is None:
+            raise NothingMeasuredError("the GPU is full")
+        return found
+
+    checks = repeated(once, 60.0, failed.append, waited.append)
+    assert [next(checks), next(checks)] == [fine, fine]
+    assert failed == ["the GPU is full"]
+    assert waited == pytest.approx([60.0, 60.0], abs=5.0)
 
 
 def run(folder: Path, *arguments: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -320,7 +321,8 @@ def monitor(  # noqa: PLR0917 - one parameter an option
     )
     if every is not None:
         with Progress(quiet=True) as progress:
-            for found in verb.checks(options, progress, threshold, every, lambda why: say(why, err=True)):
+            once_more = functools.partial(verb.check, options, progress, threshold)
+            for found in verb.repeated(once_more, every, lambda why: say(why, err=True)):
                 _tell_health(found, as_json=as_json)
                 if found.slower and retune:
                     _tuned_anew(replace(options, study=study, new=True), progress)

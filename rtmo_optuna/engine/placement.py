@@ -88,7 +88,7 @@ class _Nodes:
     def __init__(self, model: ModelProto, opset: int, placed: Placed) -> None:
         graph = model.graph
         self._opset, self._placed = opset, placed
-        self._nodes = {node.name: node for node in graph.node}
+        self._nodes = {node.name: node for node in graph.node if node.name}
         self._values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._found: dict[Any, tuple[Alone, int]] = {}
@@ -97,7 +97,7 @@ class _Nodes:
         """Return what is to be known of the node `name`."""
         node = self._nodes.get(name)
         if node is None or node.op_type != operator:
-            return HostNode(name, operator, made=True)
+            return HostNode(name, operator)
         sizes = {
             tensor: _bytes(self._values[tensor]) for tensor in (*node.input, *node.output) if tensor in self._values
         }

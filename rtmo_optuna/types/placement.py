@@ -19,9 +19,9 @@ class Alone(enum.StrEnum):
 class HostNode:
     """A node that the session runs on the host.
 
-    `version` is that of its operator, `types` are its inputs'. Where it is to be `OLDER`, `opset` is the newest one
-    that will do. `tensors` are the bytes of its inputs and outputs by name, where they are known; `made` says that
-    ONNX Runtime made the node, and the model's file knows nothing of it.
+    `version` is that of its operator, `types` are its inputs'; neither is known of what ONNX Runtime made itself. Where
+    it is to be `OLDER`, `opset` is the newest one that will do. `tensors` are the bytes of its inputs and outputs by
+    name, where they are known.
     """
 
     name: str
@@ -31,7 +31,6 @@ class HostNode:
     alone: Alone = Alone.UNKNOWN
     opset: int = 0
     tensors: Mapping[str, int] = field(default_factory=dict)
-    made: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from rtmo_optuna.scratch import scratch
 from rtmo_optuna.search.decide import noise, slower
 from rtmo_optuna.search.runner import Observed, Runner, recorded
 from rtmo_optuna.show.sections.machine import held_down
-from rtmo_optuna.show.words import percent
+from rtmo_optuna.show.words import number, percent
 from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.types.findings import Purpose
@@ -95,8 +95,8 @@ def check(options: TuneOptions, observer: Observer, threshold: float = THRESHOLD
         with contextlib.closing(runner_of(planned, observer)) as runner:
             latencies = _latencies(planned, runner, observer, promised_ms, threshold, pin=info.pinned)
         found = slower.told(latencies, promised_ms, threshold)
-        around = _surroundings(planned, runner.seen, before) if found.slower else Surroundings()
-    low, high = found.interval or (0.0, 0.0)
+        around = _surroundings(planned, runner.seen, before) if found.slower else None
+    low, high = found.interval
     return Health(
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         model=str(options.model),
@@ -104,20 +104,23 @@ def check(options: TuneOptions, observer: Observer, threshold: float = THRESHOLD
         settings=planned.config.settings,
         promised_ms=promised_ms,
         threshold=threshold,
-        ratio=found.ratio or 0.0,
-        low=low,
-        high=high,
+        ratio=round(found.ratio, 4),
+        low=round(low, 4),
+        high=round(high, 4),
         processes_ms=tuple(round(latency, 4) for latency in latencies),
         slower=found.slower,
-        causes=causes(info, around) if found.slower else (),
+        causes=causes(info, around) if around else (),
         rate_hz=info.rate_hz,
     )
 
 
-def checks(
-    options: TuneOptions, observer: Observer, threshold: float, every_s: float, failed: Callable[[str], None]
+def repeated(
+    once: Callable[[], Health],
+    every_s: float,
+    failed: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Health]:
-    """Yield a check each `every_s` seconds, from the start of one to that of the next, until the process is ended.
+    """Yield what `once` finds each `every_s` seconds, from start to start, until the process is ended.
 
     While the settings cannot be run, `failed` is told why, and checks go on.
     """
@@ -125,10 +128,10 @@ def checks(
         while True:
             due = time.monotonic() + every_s
             try:
-                yield check(options, observer, threshold)
+                yield once()
             except NothingMeasuredError as error:
                 failed(str(error))
-            time.sleep(max(0.0, due - time.monotonic()))
+            sleep(max(0.0, due - time.monotonic()))
 
 
 def _latencies(
@@ -138,7 +141,7 @@ def _latencies(
     rules, settings = replace(planned.rules, pin=pin), planned.config.settings
     latencies: list[float] = []
     failed = 0
-    while not slower.told(latencies, promised_ms, threshold).over:
+    while not (latencies and slower.told(latencies, promised_ms, threshold).over):
         record, measurement = recorded(runner, rules, Purpose.CONFIRMATION, len(latencies), settings)
         if record.cost is None or record.latency_ms is None:
             failed += 1
@@ -146,7 +149,7 @@ def _latencies(
                 raise NothingMeasuredError(f"{settings} cannot be run: {measurement.why}")
             continue
         latencies.append(record.latency_ms)
-        observer(Note(f"process {len(latencies)}: {record.latency_ms:.3f} ms, {promised_ms:.3f} ms promised"))
+        observer(Note(f"process {len(latencies)}: {number(record.latency_ms)} ms, {number(promised_ms)} ms promised"))
     return latencies
 
 
@@ -207,7 +210,7 @@ def causes(promised: BenchmarkInfo, now: Surroundings) -> tuple[str, ...]:
 def sentence(found: Health) -> str:
     """Return a check in a sentence."""
     took = (
-        f"{found.ratio:.3f} times the {found.promised_ms:.4g} ms that were promised "
+        f"{found.ratio:.3f} times the {number(found.promised_ms)} ms that were promised "
         f"({found.low:.3f} to {found.high:.3f}, {len(found.processes_ms)} processes)"
     )
     if not found.slower:

@@ -21,25 +21,21 @@ _MOST_WITHIN = LOOKS[-1][1]
 class Told:
     """What processes say: the median's ratio to the promise (1.2: a fifth slower), with its interval.
 
-    Both are None before the first process. The interval is that of the median, between the values that the latest
-    look counts from either end, so that it lies above the limit where `slower` is said; at 98 % over all looks. `over`
-    tells that no more processes are to be run.
+    The interval is that of the median, between the values that the latest look counts from either end, so that it lies
+    above the limit where `slower` is said; at 98 % over all looks. `over` tells that no more processes are to be run.
     """
 
-    ratio: float | None = None
-    interval: tuple[float, float] | None = None
-    processes: int = 0
-    slower: bool = False
-    over: bool = False
+    ratio: float
+    interval: tuple[float, float]
+    slower: bool
+    over: bool
 
 
 def told(latencies_ms: Sequence[float], promised_ms: float, threshold: float) -> Told:
     """Return what the latencies of fresh processes, in order, say of a promise; slower is more than `threshold` above.
 
-    `threshold` is a share: 0.1 for 10 %.
+    There has to be one at least. `threshold` is a share: 0.1 for 10 %.
     """
-    if not latencies_ms:
-        return Told()
     ratios = [latency / promised_ms for latency in latencies_ms]
     cut = max((cut for count, cut in LOOKS if count <= len(ratios)), default=0)
     rising = sorted(ratios)
@@ -48,7 +44,6 @@ def told(latencies_ms: Sequence[float], promised_ms: float, threshold: float) ->
     return Told(
         ratio=statistics.median(ratios),
         interval=(rising[cut], rising[-1 - cut]),
-        processes=len(ratios),
         slower=slower,
         over=slower or within > _MOST_WITHIN,
     )
