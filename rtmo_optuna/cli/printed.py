@@ -92,7 +92,7 @@ def show_comparison(found: Comparison) -> None:
 
 def show_examination(found: Examination) -> None:
     """Print what the checks found, the worst first, and how many of each kind there are."""
-    width = min(console().width, _WIDEST)
+    width = min(console().width, _WIDEST) - 1
     skipped: dict[str, list[str]] = {}
     for level in Level:
         for finding in (one for one in found.findings if one.level is level):

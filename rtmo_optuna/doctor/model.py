@@ -83,7 +83,7 @@ def copies(facts: Facts) -> Iterator[Finding]:
     much = f", {gib(sum(known))} of those whose size is known ({len(known)})" if known else ""
     seen = f"Each call copies {count(len(copied), 'tensor')} between GPU and host{much}: {', '.join(copied[:_NAMED])}"
     more = f" and {len(copied) - _NAMED} more" if len(copied) > _NAMED else ""
-    todo = "Each one waits for the GPU. Fixed shapes (--shape) and the opset named above take most of them away."
+    todo = "Each one waits for the GPU. Fixed shapes (--shape), or the opset named above, may spare them."
     yield Finding("copies", Level.WARN, f"{seen}{more}.", todo)
 
 
