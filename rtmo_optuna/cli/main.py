@@ -336,12 +336,11 @@ def monitor(  # noqa: PLR0917 - one parameter an option
 
 def _tell_health(found: Health, *, as_json: bool) -> None:
     from rtmo_optuna.codec import encode
-    from rtmo_optuna.verbs.monitor import sentence
 
     if as_json:
         typer.echo(json.dumps(encode(found)))
     else:
-        say(f"{found.date}  {sentence(found)}")
+        say(f"{found.date}  {found.sentence}")
 
 
 def _tuned_anew(options: TuneOptions, progress: Progress) -> bool:

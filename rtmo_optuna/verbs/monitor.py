@@ -54,6 +54,7 @@ class Health:
     slower: bool
     causes: tuple[str, ...] = ()
     rate_hz: float | None = None
+    sentence: str = ""
     schema: int = 1
 
 
@@ -97,7 +98,7 @@ def check(options: TuneOptions, observer: Observer, threshold: float = THRESHOLD
         found = slower.told(latencies, promised_ms, threshold)
         around = _surroundings(planned, runner.seen, before) if found.slower else None
     low, high = found.interval
-    return Health(
+    health = Health(
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         model=str(options.model),
         profile=planned.config.profile,
@@ -112,6 +113,7 @@ def check(options: TuneOptions, observer: Observer, threshold: float = THRESHOLD
         causes=causes(info, around) if around else (),
         rate_hz=info.rate_hz,
     )
+    return replace(health, sentence=sentence(health))
 
 
 def repeated(
@@ -138,7 +140,9 @@ def _latencies(
     planned: Plan, runner: Runner, observer: Observer, promised_ms: float, threshold: float, *, pin: bool
 ) -> list[float]:
     """Return the latencies of as many fresh processes as the answer takes, in ms."""
-    rules, settings = replace(planned.rules, pin=pin), planned.config.settings
+    # The tune found out how many calls its model takes to warm up, and did not write it down: so it is thrice as many.
+    measuring = noise.calibrating(planned.rules.measuring)
+    rules, settings = replace(planned.rules, measuring=measuring, pin=pin), planned.config.settings
     latencies: list[float] = []
     failed = 0
     while not (latencies and slower.told(latencies, promised_ms, threshold).over):
@@ -208,7 +212,7 @@ def causes(promised: BenchmarkInfo, now: Surroundings) -> tuple[str, ...]:
 
 
 def sentence(found: Health) -> str:
-    """Return a check in a sentence."""
+    """Return in a sentence what a check found."""
     took = (
         f"{found.ratio:.3f} times the {number(found.promised_ms)} ms that were promised "
         f"({found.low:.3f} to {found.high:.3f}, {len(found.processes_ms)} processes)"
