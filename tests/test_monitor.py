@@ -27,6 +27,11 @@ from scripted import write_script
 if TYPE_CHECKING:
     from pathlib import Path
 
+BRIEF = """
+provider: cpu
+knobs: {enable_mem_pattern: all}
+measuring: {warmup_s: 0.005, warmup_calls: 2, window_s: 0.01, window_calls: 3, windows_min: 3, windows_max: 4}
+"""
 INFO = "onnx:\n  enable_mem_pattern: false\n  benchmark_info: {provider: cpu, latency_ms: 2.0}\n"
 
 
@@ -135,8 +140,9 @@ def run(folder: Path, *arguments: str) -> int:
 def test_the_verb_says_that_a_promise_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Half as slow again: exit code 3 and a JSON object. The file stays as it is."""
     (tmp_path / "config.yaml").write_text(INFO, encoding="utf-8")
+    (tmp_path / "brief.yaml").write_text(BRIEF, encoding="utf-8")
     write_script(tmp_path, base_ms=3.0)
-    assert run(tmp_path, "--json", "--once") == 3
+    assert run(tmp_path, "--json", "--once", "--study", str(tmp_path / "brief.yaml")) == 3
     found = json.loads(capsys.readouterr().out)
     assert found["slower"]
     assert 1.1 < found["low"] <= found["ratio"] <= found["high"]

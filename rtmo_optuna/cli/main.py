@@ -288,7 +288,9 @@ def monitor(  # noqa: PLR0917 - one parameter an option
     every: Annotated[float | None, _option("--every", TIME, "Check again and again, such as every 15m.")] = None,
     threshold: Annotated[float, _option("--threshold", SHARE, "What slower means.", show_default="10%")] = 0.1,
     retune: Annotated[bool, typer.Option("--retune", help="Tune anew where it is proven to be slower.")] = False,
-    study: Annotated[str | None, _option("--study", text("NAME"), "As for tune: what --retune searches.")] = None,
+    study: Annotated[
+        str | None, _option("--study", text("NAME"), "As for tune: how to measure, and what --retune searches.")
+    ] = None,
     provider: Provider = "auto",
     input: Annotated[Path | None, _option("--input", path("PATH"), "As for tune.")] = None,  # noqa: A002
     input_scale: Annotated[float, _option("--input-scale", FACTOR, "As for tune.")] = 1.0,
@@ -313,6 +315,7 @@ def monitor(  # noqa: PLR0917 - one parameter an option
         config=config,
         config_path=config_path or "",
         profile=profile or "",
+        study=study,
         provider=provider,
         input=input,
         input_scale=input_scale,
@@ -325,11 +328,11 @@ def monitor(  # noqa: PLR0917 - one parameter an option
             for found in verb.repeated(once_more, every, lambda why: say(why, err=True)):
                 _tell_health(found, as_json=as_json)
                 if found.slower and retune:
-                    _tuned_anew(replace(options, study=study, new=True), progress)
+                    _tuned_anew(replace(options, new=True), progress)
     with Progress(quiet=as_json) as progress:
         found = verb.check(options, progress, threshold)
         _tell_health(found, as_json=as_json)
-        undecided = found.slower and retune and _tuned_anew(replace(options, study=study, new=True), progress)
+        undecided = found.slower and retune and _tuned_anew(replace(options, new=True), progress)
     if undecided or (found.slower and not retune):
         raise typer.Exit(NO_VERDICT if undecided else SLOWER)
 

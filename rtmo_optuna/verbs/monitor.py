@@ -74,7 +74,8 @@ class Surroundings:
 def check(options: TuneOptions, observer: Observer, threshold: float = THRESHOLD) -> Health:
     """Run the settings that config.yaml holds in fresh processes, until it is clear whether they keep what it promises.
 
-    They run as when they were tuned: at the same rate, on the same shapes, on quiet cores where the study's did.
+    They run as when they were tuned: at the same rate, on the same shapes, on quiet cores where the study's did, and by
+    the rules of the study definition that `options` name.
     Nothing is written. Raises UsageError for bad input and where nothing was promised, NothingMeasuredError where the
     settings cannot be run.
     """
