@@ -16,14 +16,13 @@ _HELD_BACK = (
     | ClockReason.POWER_CAP
 )
 _NAMED = 3
-_UNTOLD = "The driver does not tell."
 
 
 def memory(facts: Facts) -> Iterator[Finding]:
     """Yield how much of the GPU's memory is free."""
     gpu, free = facts.machine.gpu, facts.card.vitals.free_bytes
     if gpu is None or free is None or not gpu.memory_bytes:
-        yield Finding("memory", Level.SKIPPED, _UNTOLD if gpu else _none(facts))
+        yield _untold("memory", facts)
         return
     seen = f"{gib(free)} of {gib(gpu.memory_bytes)} are free ({share(free, gpu.memory_bytes)})."
     if free < _LITTLE_FREE * gpu.memory_bytes:
@@ -36,7 +35,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
 def processes(facts: Facts) -> Iterator[Finding]:
     """Yield who else computes on the GPU."""
     if facts.machine.gpu is None:
-        yield Finding("processes", Level.SKIPPED, _none(facts))
+        yield _untold("processes", facts)
         return
     others = facts.card.processes
     if not others:
@@ -51,7 +50,7 @@ def clocks(facts: Facts) -> Iterator[Finding]:
     """Yield how fast the GPU runs, and what holds it back now."""
     state, most = facts.card.state, facts.card.vitals.most_sm_mhz
     if state is None or state.sm_mhz is None:
-        yield Finding("clocks", Level.SKIPPED, _UNTOLD if facts.machine.gpu else _none(facts))
+        yield _untold("clocks", facts)
         return
     heat = "" if state.celsius is None else f", {state.celsius} °C"
     seen = f"{state.sm_mhz}{f' of {most}' if most else ''} MHz now{heat}"
@@ -71,7 +70,7 @@ def power(facts: Facts) -> Iterator[Finding]:
     """Yield whether the GPU's power limit is its default."""
     limit, default = facts.card.vitals.power_limit_w, facts.card.vitals.default_limit_w
     if limit is None or default is None:
-        yield Finding("power", Level.SKIPPED, _UNTOLD if facts.machine.gpu else _none(facts))
+        yield _untold("power", facts)
     elif limit < default:
         todo = f"sudo nvidia-smi -pl {default:.0f}, unless it was lowered on purpose."
         yield Finding("power", Level.WARN, f"The limit is {limit:.0f} W, {default:.0f} W by default.", todo)
@@ -83,7 +82,7 @@ def persistence(facts: Facts) -> Iterator[Finding]:
     """Yield whether the driver stays loaded while nobody uses the GPU."""
     persistent = facts.card.vitals.persistent
     if persistent is None:
-        yield Finding("persistence", Level.SKIPPED, _UNTOLD if facts.machine.gpu else _none(facts))
+        yield _untold("persistence", facts)
     elif persistent:
         yield Finding("persistence", Level.OK, "The driver stays loaded between processes.")
     else:
@@ -91,5 +90,13 @@ def persistence(facts: Facts) -> Iterator[Finding]:
         yield Finding("persistence", Level.WARN, seen, "sudo nvidia-smi -pm 1, or run nvidia-persistenced.")
 
 
-def _none(facts: Facts) -> str:
-    return "There is no GPU at hand." if facts.on_gpu else f"The provider {facts.provider} needs no GPU."
+def _untold(check: str, facts: Facts) -> Finding:
+    """Return that nothing is known to judge by: the driver is mute, or there is no GPU, or none is needed."""
+    seen = (
+        f"The provider {facts.provider} needs no GPU."
+        if not facts.on_gpu
+        else "The driver does not tell."
+        if facts.machine.gpu
+        else "There is no GPU at hand."
+    )
+    return Finding(check, Level.SKIPPED, seen)

@@ -15,9 +15,9 @@ from rtmo_optuna.types.placement import Alone, HostNode, Placement
 from rtmo_optuna.types.request import SessionSpec, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
     Placed = Callable[[bytes], bool]
 
@@ -72,14 +72,23 @@ def _inferred(path: Path) -> ModelProto:
         return model
 
 
+def _constants(graph: GraphProto) -> Iterator[TensorProto]:
+    """Yield what Constant nodes hold, under the names of their outputs: a session makes weights of it."""
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.HasField("t"):
+                attribute.t.name = node.output[0]
+                yield attribute.t
+
+
 def _is_placed(runtime: ort.Runtime, content: bytes, device: int) -> bool:
-    """Return whether all nodes of a model go to the provider; False where ONNX Runtime refuses it."""
+    """Return whether all nodes of a model, those that are left of it, go to the provider; False where it is refused."""
     try:
         session = runtime.open(content, Settings(), device=device, record_nodes=True)
     except (TunerError, RuntimeError):
         return False
     parts = session.get_provider_graph_assignment_info()
-    return bool(parts) and all(part.ep_name == runtime.provider.ort_name for part in parts)
+    return all(part.ep_name == runtime.provider.ort_name for part in parts)
 
 
 class _Nodes:
@@ -90,7 +99,7 @@ class _Nodes:
         self._opset, self._placed = opset, placed
         self._nodes = {node.name: node for node in graph.node if node.name}
         self._values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
-        self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        self._weights = {tensor.name: tensor for tensor in (*graph.initializer, *_constants(graph))}
         self._found: dict[Any, tuple[Alone, int]] = {}
 
     def of(self, name: str, operator: str) -> HostNode:
