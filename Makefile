@@ -15,7 +15,7 @@ export PYTHON VENV MODEL CONFIG
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv tune model dashboard test check docs count lock clean environment environment-dev
+.PHONY: help venv tune model dashboard test check docs count dist lock clean environment environment-dev
 
 # Asked once, and only by targets that need to know.
 gpu = $(eval gpu := $$(shell nvidia-smi -L 2>/dev/null | grep '^GPU '))$(gpu)
@@ -40,6 +40,7 @@ help: ## list the targets
 
 venv: environment-dev ## make the environment in VENV, the tools for development included
 
+tune: export THEN = the model is tuned, in ten minutes at most unless ARGS has a --timeout, and $(CONFIG) is written.
 tune: environment $(if $(MODEL),,model) ## find the fastest settings for MODEL (else for RTMO) and write them to CONFIG
 	@exec $(run) -m rtmo_optuna tune $(tuned) --config "$$CONFIG" $(ARGS)
 
@@ -75,6 +76,10 @@ docs: environment-dev ## build the documents as a site, in site/
 
 count: environment ## count modules, lines, floors and arrows (ARGS='603e12a': of a commit beside them)
 	@$(run) benchmarks/count_code.py $(ARGS)
+
+dist: environment-dev ## build the wheel and the source archive, in dist/
+	@rm -rf dist
+	@$(run) -m build --outdir dist
 
 lock: environment ## pin all dependencies anew in requirements.lock (ARGS=--upgrade: at their newest versions)
 	@sh scripts/setup_lock.sh $(run) $(ARGS)

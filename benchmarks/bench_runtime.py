@@ -150,7 +150,7 @@ def measure(calls: Mapping[str, Callable[[], object]], seconds: float) -> list[R
             samples[way] += window(calls[way], quiet=core.quiet)
             core.close()
             best_ns, least_ns[way] = core.best_ns, core.least_ns
-    rows = [row(way, taken) for way, taken in samples.items() if any(quiet for _, quiet in taken)]
+    rows = [row(way, taken) for way, taken in samples.items()]
     base_ms = next(row.median_ms for row in rows if row.way == "default")
     return [replace(row, ratio=round(base_ms / row.median_ms, 3)) for row in rows]
 
@@ -169,9 +169,10 @@ def window(
 
 
 def row(way: str, taken: Sequence[tuple[int, bool]]) -> Row:
-    """Return what the latencies `taken` amount to, each with whether its core was quiet."""
+    """Return what the latencies `taken` amount to, each with whether its core was quiet; all count if none was."""
     spent_ms = np.array([spent for spent, _ in taken]) / 1e6
     quiet_ms = spent_ms[[quiet for _, quiet in taken]]
+    quiet_ms = quiet_ms if len(quiet_ms) else spent_ms
     median, p90, p99 = (round(float(value), 4) for value in np.quantile(quiet_ms, (0.5, 0.9, 0.99)))
     of_all = (round(float(value), 4) for value in np.quantile(spent_ms, (0.5, 0.99)))
     return Row(way, median, p90, p99, len(quiet_ms), len(spent_ms) - len(quiet_ms), 1.0, *of_all)

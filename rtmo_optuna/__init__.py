@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rtmo_optuna.engine.clients import adapt
     from rtmo_optuna.engine.dropin import Session
+    from rtmo_optuna.engine.letterbox import letterbox
     from rtmo_optuna.engine.runtime import open_session, provider_options, session_options
 
-__all__ = ["Session", "adapt", "open_session", "provider_options", "session_options"]
+__all__ = ["Session", "adapt", "letterbox", "open_session", "provider_options", "session_options"]
 
-_PLACES = {"Session": "dropin", "adapt": "clients"}
+_PLACES = {"Session": "dropin", "adapt": "clients", "letterbox": "letterbox"}
 
 
 def __getattr__(name: str) -> object:

@@ -31,10 +31,10 @@ def without_secrets(text: str, storage: str) -> str:
     return text.replace(storage, without_password(storage))
 
 
-def fenced(text: str) -> str:
+def fenced(text: str, language: str = "") -> str:
     """Return `text` as a block of Markdown that shows it as it is, whatever fences are in it."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}\n{text}\n{fence}"
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def visible(text: str) -> str:

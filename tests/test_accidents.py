@@ -19,6 +19,8 @@ from program import there
 from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.space import configfile
+from rtmo_optuna.study import transaction
+from rtmo_optuna.study.attributes import Attributes
 from rtmo_optuna.study.drivers import Crew
 from rtmo_optuna.study.library import has_study, load_study, open_study
 from rtmo_optuna.study.storage import open_storage
@@ -105,7 +107,7 @@ def test_a_study_without_an_identity_is_made_now(tmp_path: Path) -> None:
     study = again(tmp_path)
     study.enqueue(DEFAULT, Origin.DEFAULT)
     assert finish(study, tmp_path) == DEFAULT
-    assert open_storage(url, create=False).get_study_user_attrs(1).keys() >= {"identity", "about"}
+    assert transaction.attributes(open_storage(url, create=False), 1).keys() >= {"identity", "about"}
 
 
 @pytest.mark.slow
@@ -153,11 +155,11 @@ def test_files_of_a_trial_whose_driver_died_are_removed(tmp_path: Path, uploads:
     study.enqueue(DEFAULT, Origin.DEFAULT)
     for name in ("log.txt", "samples.json"):
         (tmp_path / name).write_text("half", encoding="utf-8")
-    study.attach([tmp_path / "log.txt"])
+    study.attach(tmp_path / "log.txt", "text/plain")
     proposal = there(study.ask())
     for name in ("log.txt", "samples.json")[:uploads]:
         upload_artifact(artifact_store=study._store, file_path=str(tmp_path / name), study_or_trial=proposal.trial)  # noqa: SLF001
-    proposal.trial.set_user_attr("driver", {**proposal.trial.user_attrs["driver"], "pid": gone()})
+    scripted.die(proposal, pid=gone())
     assert len(list((tmp_path / "artifacts").iterdir())) == 1 + uploads
     later = again(tmp_path)
     assert later.claims.recover() == 1
@@ -182,7 +184,7 @@ def test_a_study_of_somebody_else_s_is_no_study_to_report(tmp_path: Path, about:
 def test_a_study_that_another_version_kept_otherwise_says_so(tmp_path: Path) -> None:
     """What its record holds means nothing here."""
     study, url = again(tmp_path), f"sqlite:///{tmp_path}/studies.db"
-    study._study.set_user_attr("about", {**study._study.user_attrs["about"], "colour": "blue"})  # noqa: SLF001
+    study.put("about", {**study.get("about"), "colour": "blue"})
     with pytest.raises(UsageError, match="'s' was kept by another version of this program"):
         load_study(url, "s")
 
@@ -243,15 +245,16 @@ def test_the_last_ten_backups_are_kept_and_halves_are_swept(tmp_path: Path) -> N
 
 def test_a_study_keeps_no_attribute_of_drivers_that_left_or_died(tmp_path: Path) -> None:
     """A hundred runs of a study leave it as one does."""
-    study = optuna.create_study(storage=open_storage(str(tmp_path / "studies.db"), create=True))
-    study.set_user_attr("driver old", {"host": "elsewhere 1", "pid": 1, "started": "x", "until": 0.0, "parts": {}})
-    study.set_user_attr("driver older", None)
+    opened = open_storage(str(tmp_path / "studies.db"), create=True)
+    study = Attributes(opened, optuna.create_study(storage=opened)._study_id)  # noqa: SLF001 - Optuna's name
+    study.put("driver old", {"host": "elsewhere 1", "pid": 1, "started": "x", "until": 0.0, "parts": {}})
+    study.put("driver older", None)
     other = Crew(study)
     other.join()
     for _ in range(5):
         crew = Crew(study)
         crew.join()
         crew.leave()
-    assert len(study.user_attrs) == 1
+    assert len(study.all()) == 1
     other.leave()
-    assert study.user_attrs == {}
+    assert study.all() == {}

@@ -15,6 +15,7 @@ from optuna.trial import TrialState, create_trial
 
 import scripted
 from program import there
+from rtmo_optuna.samplers.attributes import kept, ours
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.study.storage import GRACE_S
 from rtmo_optuna.study.study import Proposal, Study
@@ -35,8 +36,7 @@ def pair(folder: Path, sampler: str) -> tuple[Study, Study]:
 
 def die(proposal: Proposal | None) -> Settings:
     """Have the driver of `proposal` be one that is no more; return the settings that it left."""
-    trial = there(proposal).trial
-    trial.set_user_attr("driver", {**trial.user_attrs["driver"], "started": "another boot 1"})
+    scripted.die(there(proposal))
     return there(proposal).settings
 
 
@@ -142,11 +142,8 @@ def test_a_driver_that_dies_as_it_takes_a_trial_leaves_it_to_the_others(
         with pytest.raises(KeyboardInterrupt):
             one.ask()
     (frozen,) = one._study.get_trials()  # noqa: SLF001
-    one._study._storage.set_trial_user_attr(  # noqa: SLF001
-        frozen._trial_id,  # noqa: SLF001
-        "driver",
-        {**frozen.user_attrs["driver"], "started": "another boot 1"},
-    )
+    left = ours(driver={**kept(frozen, "driver"), "started": "another boot 1"})
+    one._study._storage.set_trial_system_attr(frozen._trial_id, *left.popitem())  # noqa: SLF001
     assert other.claims.recover() == 1
     assert finish(other, other.ask(), tmp_path) == DEFAULT
     nobodys = create_trial(state=TrialState.RUNNING, params={}, distributions={})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 import build_rtmo
@@ -55,6 +57,12 @@ def write(path: Path, **fixed: int) -> Path:
     return path
 
 
+def pictured(path: Path, size: int) -> Path:
+    """Write a model that gives back the picture `input`."""
+    value = (TensorProto.FLOAT, (1, 3, size, size))
+    return models.save(path, [helper.make_node("Identity", ["input"], ["y"])], {"input": value}, {"y": value})
+
+
 def run(clients: Path, example: str, *arguments: object) -> str:
     """Return what an example prints."""
     done = subprocess.run(
@@ -76,6 +84,54 @@ def test_pose_estimators_answer_the_same(clients: Path, pictures: Path, rtmo: Pa
     assert "same answer: True" in told
     found = next(line for line in told.splitlines() if " people, " in line)
     assert int(found.split()[0]) > 1
+
+
+def with_pixels(path: Path, size: int, more: str = "") -> Path:
+    """Write a configuration of ONNX Runtime's default settings, for a session that takes pixels."""
+    write(path)
+    shapes = f"    shapes: {{input: 1x3x{size}x{size}}}\n    pixels: {{input: input{more}}}\n"
+    path.write_text(path.read_text(encoding="utf-8") + shapes, encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["rtmlib_pose", "rtmo_ort_pose"])
+def test_pose_estimators_answer_the_same_from_pixels(
+    clients: Path, pictures: Path, rtmo_t: Callable[[str], tuple[Path, object]], tmp_path: Path, example: str
+) -> None:
+    """Equal keypoints of several people in a photograph, whose frame is written into a session's buffer as it is."""
+    model, _ = rtmo_t("plain")  # of one image: another one is optimised otherwise for any number of them
+    told = run(clients, example, model, with_pixels(tmp_path / "config.yaml", 416), pictures / "astronaut.png")
+    assert "same answer: True" in told
+    found = next(line for line in told.splitlines() if " people, " in line)
+    assert int(found.split()[0]) > 1
+
+
+def test_a_client_keeps_its_own_way_where_pixels_are_not_its_own(
+    rtmlib: Any,  # noqa: ANN401
+    tmp_path: Path,
+) -> None:
+    """Another normalisation, another size, another class are refused; arrays after pixels are arrays again."""
+    model = pictured(tmp_path / "m.onnx", 8)
+    client = rtmlib.RTMO(str(model), model_input_size=(8, 8))
+    own = client.session
+    with pytest.raises(UsageError, match=r"normalises pictures by mean \(0.0, 0.0, 0.0\).* by scale 0.5,"):
+        rtmo_optuna.adapt(client, with_pixels(tmp_path / "c.yaml", 8, ", scale: 0.5"))
+    client.model_input_size = (16, 16)
+    with pytest.raises(UsageError, match="has the shape 8x8x3, and shape= says 16x16x3"):
+        rtmo_optuna.adapt(client, with_pixels(tmp_path / "c.yaml", 8))
+    client.model_input_size = (8, 8)
+    assert client.session is own
+    assert "preprocess" not in vars(client)
+    frame = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)[:, ::-1]
+    wanted = client.inference(client.preprocess(frame)[0])
+    for config, methods in ((with_pixels(tmp_path / "c.yaml", 8), 2), (write(tmp_path / "a.yaml"), 0)):
+        rtmo_optuna.adapt(client, config)
+        assert len({"preprocess", "inference"} & vars(client).keys()) == methods
+        np.testing.assert_array_equal(client.inference(client.preprocess(frame)[0])[0], wanted[0])
+    other = rtmlib.RTMPose(str(model), model_input_size=(8, 8))
+    with pytest.raises(UsageError, match=r"A RTMPose makes arrays of its frames.*tune without --pixels"):
+        rtmo_optuna.adapt(other, with_pixels(tmp_path / "c.yaml", 8))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Stage
 from rtmo_optuna.types.study import Event, Note, WindowDone
 from rtmo_optuna.verbs.bench import compare
-from rtmo_optuna.verbs.circumstances import with_tuned_shapes
+from rtmo_optuna.verbs.circumstances import as_tuned
 from rtmo_optuna.verbs.prepare import TuneOptions
 from scripted import write_script
 from test_killed_children import OTHER, children, needs_proc
@@ -36,8 +36,9 @@ def bench(program: Program, *more: str) -> int:
 def test_a_planted_difference_is_proven(tmp_path: Path, program: Program) -> None:
     """Half the latency: faster, with an interval around two; equal outputs; the file that is not there stays away."""
     write_script(tmp_path, base_ms=4.0, effects={"enable_mem_pattern=False": 0.5})
-    assert bench(program, "--set", "enable_mem_pattern=off", "--json") == 0
-    found = json.loads(program.out)
+    assert bench(program, "--set", "enable_mem_pattern=off", "--json", "--output", "kept.json") == 0
+    assert program.out == Path("kept.json").read_text(encoding="utf-8")
+    (found,) = json.loads(program.out)["comparisons"]
     assert (found["verdict"], found["outputs"]) == ("faster", "equal")
     assert found["low"] <= found["ratio"] <= found["high"]
     assert 1.6 < found["ratio"] < 2.5
@@ -110,12 +111,13 @@ def test_json_tells_what_was_run_on_what(tmp_path: Path, program: Program) -> No
     assert not program(*LIMITED, "--timeout", "6s", "--json")
     found = json.loads(program.out)
     made_of = found["made_of"]
-    assert (found["schema"], made_of["shapes"]) == (1, {"input": [1]})
+    assert (found["schema"], made_of["shapes"]) == (2, {"input": [1]})
     assert made_of["input"].startswith("made from the signature")
     assert made_of["machine"]["cores"] >= 1
     assert "onnxruntime" in made_of["versions"]
     assert made_of["date"].endswith("+00:00")
-    for side in (found["first"], found["second"]):
+    (pair,) = found["comparisons"]
+    for side in (pair["first"], pair["second"]):
         assert len(side["processes_ms"]) == side["processes"]
 
 
@@ -141,7 +143,7 @@ def test_the_shapes_that_were_tuned_are_taken(
     config.write_text(f"onnx:\n  enable_mem_pattern: false\n  benchmark_info:\n    {info}\n", encoding="utf-8")
     models.dense(tmp_path / "m.onnx", ("n", 8))
     options = TuneOptions(model=tmp_path / "m.onnx", config=config, shapes=shapes)
-    assert with_tuned_shapes(options).shapes == expected
+    assert as_tuned(options).shapes == expected
 
 
 def test_a_time_limit_that_is_over_before_any_process_is_told(tmp_path: Path, program: Program) -> None:

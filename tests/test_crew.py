@@ -10,14 +10,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import optuna
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
@@ -27,6 +26,7 @@ import simulated
 from program import python, there
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine.host import process_space
+from rtmo_optuna.samplers import attributes
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.study.drivers import LEASE_S, Crew, lease_s
 from rtmo_optuna.study.library import load_study
@@ -36,6 +36,7 @@ from rtmo_optuna.types.measurement import Outcome, Window
 from rtmo_optuna.types.request import Limits, Measuring, SessionSpec, Settings
 from rtmo_optuna.types.study import Note, Origin
 from rtmo_optuna.types.subject import StudyDefinition
+from scripted import Board
 from test_finals import Planted
 
 STUDY = scripted.defined(
@@ -64,12 +65,12 @@ OTHER = "import sys; from rtmo_optuna.study.storage import open_storage; open_st
 
 
 @pytest.fixture
-def study() -> optuna.Study:
-    """Return a study that nobody works on."""
-    return optuna.create_study(storage=optuna.storages.InMemoryStorage())
+def study() -> Board:
+    """Return the attributes of a study that nobody works on."""
+    return Board()
 
 
-def test_each_sees_the_others_while_they_work(study: optuna.Study) -> None:
+def test_each_sees_the_others_while_they_work(study: Board) -> None:
     """From joining to leaving; one does not see itself."""
     one, other = Crew(study), Crew(study)
     one.join()
@@ -80,16 +81,16 @@ def test_each_sees_the_others_while_they_work(study: optuna.Study) -> None:
     assert other.others() == ()
 
 
-def test_who_died_or_fell_silent_is_not_at_work(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_died_or_fell_silent_is_not_at_work(study: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """On this host a process that is no more is known at once; elsewhere silence tells, which renewing breaks."""
     Crew(study).join()
-    (name,) = (key for key in study.user_attrs if key.startswith("driver "))
-    entry = study.user_attrs[name]
+    (name,) = (key for key in study.all() if key.startswith("driver "))
+    entry = study.all()[name]
     one = Crew(study)
     assert one.others()
-    study.set_user_attr(name, {**entry, "started": "another boot 1"})
+    study.put(name, {**entry, "started": "another boot 1"})
     assert not one.others()
-    study.set_user_attr(name, {**entry, "host": "elsewhere 1", "started": "another boot 1"})
+    study.put(name, {**entry, "host": "elsewhere 1", "started": "another boot 1"})
     assert one.others() == (f"process {os.getpid()} on elsewhere",)
     one.join()
     now = time.time() + 0.6 * LEASE_S
@@ -100,7 +101,7 @@ def test_who_died_or_fell_silent_is_not_at_work(study: optuna.Study, monkeypatch
     assert Crew(study).others()
 
 
-def test_one_leads_a_part_until_it_leaves(study: optuna.Study) -> None:
+def test_one_leads_a_part_until_it_leaves(study: Board) -> None:
     """Asked again it still does; then the next one may."""
     one, other = Crew(study), Crew(study)
     one.join()
@@ -136,24 +137,27 @@ class Turns:
             self._moved.notify_all()
 
 
-class InTurns(optuna.Study):
-    """The study of a driver that comes to it in its turns."""
+class InTurns(Board):
+    """The attributes of a study, to which a driver comes in its turns."""
 
-    def __init__(self, study: optuna.Study, turns: Turns, name: str) -> None:
+    def __init__(self, study: Board, turns: Turns, name: str) -> None:
         """Come to `study` as `name`."""
-        super().__init__(study.study_name, study._storage)  # noqa: SLF001 - the same one
-        self._turns, self._name = turns, name
+        self._board, self._turns, self._name = study, turns, name
 
-    @property
-    def user_attrs(self) -> dict[str, Any]:
+    def all(self) -> dict[str, Any]:
         """Return what the study has."""
         with self._turns.turn(self._name):
-            return super().user_attrs
+            return self._board.all()
 
-    def set_user_attr(self, key: str, value: Any) -> None:  # noqa: ANN401 - Optuna's signature
+    def put(self, name: str, value: object) -> None:
         """Set an attribute."""
         with self._turns.turn(self._name):
-            super().set_user_attr(key, value)
+            self._board.put(name, value)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove attributes."""
+        with self._turns.turn(self._name):
+            self._board.remove(names)
 
 
 @pytest.mark.parametrize("named", ["ab", "ba"])
@@ -161,9 +165,9 @@ def test_two_that_want_to_lead_at_once(named: str) -> None:
     """In whatever order they read and write, from joining on, exactly one does."""
     for places in itertools.combinations(range(10), 5):
         turns = Turns("".join("a" if place in places else "b" for place in range(10)))
-        study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+        study = Board()
 
-        def leads(name: str, study: optuna.Study = study, turns: Turns = turns) -> bool:
+        def leads(name: str, study: Board = study, turns: Turns = turns) -> bool:
             crew = Crew(InTurns(study, turns, name))
             crew.poll_s = 0.0
             crew._id = name if named == "ab" else {"a": "b", "b": "a"}[name]  # noqa: SLF001 - else by lot
@@ -178,7 +182,7 @@ def test_two_that_want_to_lead_at_once(named: str) -> None:
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(build_s=3600.0)])
 def test_nobody_is_taken_for_gone_while_a_process_may_be_silent(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch, limits: Limits
+    study: Board, monkeypatch: pytest.MonkeyPatch, limits: Limits
 ) -> None:
     """After a sign that was just too young to be renewed the longest silence of a process passes."""
     now = time.time()
@@ -217,7 +221,7 @@ def test_each_window_is_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.Monke
     assert not seen.crew.others()
 
 
-def test_who_was_taken_for_gone_leads_no_more(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_was_taken_for_gone_leads_no_more(study: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver that was silent for too long finds that another one leads."""
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
@@ -230,7 +234,7 @@ def test_who_was_taken_for_gone_leads_no_more(study: optuna.Study, monkeypatch: 
     assert not one.leads("part")
 
 
-def test_the_last_one_ends_the_study(study: optuna.Study) -> None:
+def test_the_last_one_ends_the_study(study: Board) -> None:
     """Who finds another at work leaves the end to it; who is alone has it, and is at work until it leaves."""
     one, other = Crew(study), Crew(study)
     one.join()
@@ -255,7 +259,7 @@ def test_two_drivers_share_a_study(tmp_path: Path) -> None:
     ran = Counter(trial.settings for trial in kept.trials if trial.measurement.outcome is Outcome.MEASURED)
     assert set(ran.values()) == {1}
     assert len(ran) >= 8
-    drivers = {trial.user_attrs["driver"]["pid"] for trial in kept._study.trials if "driver" in trial.user_attrs}  # noqa: SLF001
+    drivers = {driver["pid"] for one in kept._study.trials if (driver := attributes.kept(one, "driver"))}  # noqa: SLF001
     assert drivers == {process.pid for process in running}
     baseline = [process.index for process in kept.processes if process.purpose is Purpose.BASELINE]
     assert baseline == list(range(len(baseline)))
@@ -326,31 +330,31 @@ def entry(silent_s: float, **parts: str) -> dict[str, Any]:
 
 
 @contained
-def test_who_was_here_before_is_gone_after_two_minutes(study: optuna.Study) -> None:
+def test_who_was_here_before_is_gone_after_two_minutes(study: Board) -> None:
     """On another host it would be there for a quarter of an hour."""
-    study.set_user_attr("driver old", entry(110.0))
+    study.put("driver old", entry(110.0))
     crew = Crew(study)
     assert crew.others() == crew.doubtful() == (f"process 2 on {os.uname().nodename}",)
     assert not crew.has_gone(BEFORE)
-    study.set_user_attr("driver old", entry(130.0))
+    study.put("driver old", entry(130.0))
     assert (crew.others(), crew.has_gone(BEFORE)) == ((), True)
-    study.set_user_attr("driver old", {**entry(130.0), "host": "elsewhere 1"})
+    study.put("driver old", {**entry(130.0), "host": "elsewhere 1"})
     assert crew.others() == ("process 2 on elsewhere",)
     assert not crew.has_gone({**BEFORE, "host": "elsewhere 1"})
 
 
 @contained
-def test_who_is_heard_of_is_in_no_doubt(study: optuna.Study) -> None:
+def test_who_is_heard_of_is_in_no_doubt(study: Board) -> None:
     """Another container of the same host's name, at work."""
-    study.set_user_attr("driver old", entry(20.0))
+    study.put("driver old", entry(20.0))
     crew = Crew(study)
-    study.set_user_attr("driver old", entry(0.0))
+    study.put("driver old", entry(0.0))
     assert (len(crew.others()), crew.doubtful()) == (1, ())
 
 
-def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(study: optuna.Study) -> None:
+def test_a_rival_that_died_while_it_wanted_to_lead_is_not_waited_for(study: Board) -> None:
     """That wait has an end as well."""
-    study.set_user_attr("driver zzz", {**entry(0.0, preflight="wants"), "host": "elsewhere 1"})
+    study.put("driver zzz", {**entry(0.0, preflight="wants"), "host": "elsewhere 1"})
     crew = Crew(study)
     crew.wanting_s, crew.poll_s = 0.2, 0.01
     crew.join()
@@ -365,9 +369,9 @@ def test_a_container_that_is_started_again_finishes_the_study(tmp_path: Path) ->
     killed = scripted.opened(tmp_path, replace(DEFINITION, trials=1))
     planted.search(killed)
     killed.enqueue(Settings.of({"enable_mem_pattern": False}), Origin.SAMPLER)
-    there(killed.ask()).trial.set_user_attr("driver", BEFORE)
+    scripted.die(there(killed.ask()), **BEFORE)
     killed.put("pin", None)
-    killed._study.set_user_attr("driver old", entry(0.0, preflight="leads", finals="leads"))  # noqa: SLF001
+    killed.put("driver old", entry(0.0, preflight="leads", finals="leads"))
     told: list[str] = []
     begun = time.monotonic()
     again = scripted.opened(tmp_path, DEFINITION)
@@ -382,8 +386,7 @@ def test_the_default_left_by_a_dead_driver_is_run(tmp_path: Path) -> None:
     """It was found dead only after this driver had begun: before its next trial it looks again."""
     study = scripted.opened(tmp_path, StudyDefinition("s", "cpu", {"enable_cpu_mem_arena": None}))
     study.enqueue(DEFAULT, Origin.DEFAULT)
-    proposal = there(study.ask())
-    proposal.trial.set_user_attr("driver", {**proposal.trial.user_attrs["driver"], "started": "another boot 1"})
+    scripted.die(there(study.ask()))
     study.catch_up()
     again = there(study.ask())
     assert (again.settings, again.origin) == (DEFAULT, Origin.DEFAULT)

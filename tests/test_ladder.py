@@ -160,7 +160,7 @@ def test_a_rung_that_another_driver_has_is_not_run_twice(tmp_path: Path, planted
     assert rung.settings == Settings.of(SPLIT)
     assert begun[1]._next()  # noqa: SLF001
     assert [t.origin for t in second.trials if t.run] == [Origin.DEFAULT, Origin.SAMPLER]
-    begun[0]._trial(rung, 1, 12)  # noqa: SLF001
+    begun[0]._trial(rung)  # noqa: SLF001
     assert begun[1]._next()  # noqa: SLF001
     assert second.trials[-1].settings == Settings.of({**SPLIT, **FUSED})
     assert planted.ran[Settings.of(SPLIT)] == 1

@@ -225,19 +225,19 @@ def test_two_processes_side_by_side_share_the_space_of_their_ids() -> None:
 
 _HOLD = """
 from rtmo_optuna.machine.host import device_lock
-with device_lock("{name}", lambda holder: print("waiting for", holder, flush=True)):
+with device_lock("{name}", lambda *holder: print("waiting for", *holder, flush=True), 1e9):
     print("held", flush=True)
     input()
 """
 
 
 def test_a_device_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
-    """The second waits, is told for whom, and gets it when the first is killed."""
+    """The second waits, is told for whom and until when at most, and gets it when the first is killed."""
     first = _python(_HOLD.format(name="GPU-aa11"), XDG_RUNTIME_DIR=str(tmp_path))
     assert _line(first) == "held"
     second = _python(_HOLD.format(name="GPU-aa11"), XDG_RUNTIME_DIR=str(tmp_path))
     try:
-        assert _line(second) == f"waiting for {first.pid}"
+        assert _line(second) == f"waiting for {first.pid} 1000000000.0"
         first.kill()
         assert _line(second) == "held"
     finally:
@@ -250,10 +250,14 @@ def test_a_device_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
 def test_different_devices_do_not_wait_for_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second device is free at once, and the first one is again after its body ended."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    waited: list[int | None] = []
-    with host.device_lock("cpu", waited.append), host.device_lock("GPU-1/2", waited.append):
+    waited: list[tuple[int | float | None, ...]] = []
+
+    def wait(*holder: float | None) -> None:
+        waited.append(holder)
+
+    with host.device_lock("cpu", wait), host.device_lock("GPU-1/2", wait):
         pass
-    with host.device_lock("cpu", waited.append):
+    with host.device_lock("cpu", wait):
         pass
     assert waited == []
     assert sorted(path.name for path in tmp_path.rglob("*.lock")) == ["GPU-1_2.lock", "cpu.lock"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -19,8 +20,8 @@ from rtmo_optuna.show.render.chart import Band, Chart, Label, Line, Points, Role
 from rtmo_optuna.show.render.interactive import figure
 from rtmo_optuna.show.render.layout import LABEL_GAP, apart, ticks
 from rtmo_optuna.show.render.markdown import markdown as rendered
-from rtmo_optuna.show.render.palette import DARK, LIGHT
-from rtmo_optuna.show.render.pictures import png
+from rtmo_optuna.show.render.palette import DARK, LIGHT, variables
+from rtmo_optuna.show.render.pictures import png, svg
 from rtmo_optuna.show.report import CHARTS, document
 from rtmo_optuna.show.sections import confirmation, knobs, noise, race, ranking, time, trials
 from rtmo_optuna.space.resolve import resolve, settings_of
@@ -449,14 +450,6 @@ def test_time_shows_the_processes_beside_the_trials() -> None:
     assert "went into the processes beside the trials" in chart.title
 
 
-def test_a_narrow_legend_names_each_side_once() -> None:
-    """On a phone, where lines are in the legend too, the sides of the confirmation are not listed twice."""
-    chart = there(confirmation.chart(contested(realistic())))
-    shown = [trace.name for trace in figure(chart, LIGHT, narrow=True).data if trace.showlegend]
-    assert sorted(name for name in shown if not name.startswith("where")) == ["default", "winner"]
-    assert len(shown) == 3
-
-
 def test_time_adds_up_to_the_wall_time() -> None:
     """The parts of all bars together are the wall time of all runs, the unclaimed rest among them."""
     record = realistic()
@@ -477,12 +470,13 @@ def test_time_adds_up_to_the_wall_time() -> None:
     ("startup", {"history", "ranking", "windows", "time"}),
 ])  # fmt: skip
 def test_edge_cases_draw_what_they_can(name: str, drawn: set[str]) -> None:
-    """A study that lacks something has the charts that it has data for, and both renderers take them."""
+    """A study that lacks something has the charts that it has data for, and all renderers take them."""
     made = {chart.name: chart for chart in charts(document(edge_cases()[name]))}
     assert set(made) == drawn
     for chart in made.values():
         _check_picture(png(chart))
-        assert figure(chart, DARK, narrow=True).data
+        assert figure(chart, DARK).data
+        assert "<svg" in svg(chart, narrow=True)
 
 
 @pytest.fixture(scope="module")
@@ -529,7 +523,19 @@ def test_figures_hold_the_same_values_as_the_chart() -> None:
     (cross,) = [trace for trace in drawn.data if trace.name == "failed"]
     assert list(cross.x) == [2]
     assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in cross.hovertext[0]
-    assert drawn.layout.title.text is None
+    assert "<b>" not in drawn.layout.title.text
+
+
+def test_svg_has_tooltips_and_only_colours_that_both_schemes_know(drawn: dict[str, Chart]) -> None:
+    """A wide one; each point says what it is, and no colour is left to the browser."""
+    for chart in drawn.values():
+        told = svg(chart)
+        colours = {f"--c{colour}" for colour in re.findall(r"var\(--c([0-9a-f]+)\)", told)}
+        assert colours <= set(re.findall(r"--c[0-9a-f]+", variables(DARK)))
+        assert not re.findall("#[0-9a-f]{6}", told)
+    points = [mark for mark in drawn["history"].marks if isinstance(mark, Points)]
+    assert svg(drawn["history"]).count("<title>") == sum(len(mark.x) for mark in points)
+    assert "<title>" not in svg(drawn["history"], narrow=True)
 
 
 def test_figures_follow_the_theme() -> None:

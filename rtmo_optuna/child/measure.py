@@ -159,7 +159,7 @@ def measure(
         dropped=dict(life.dropped),
         left_out=life.left_out,
         missed=life.missed,
-        log_tail=tail(log) if outcome is Outcome.FAILED else "",
+        log_tail=tail(log),
         notes=notes,
         provider_options=options,
         samples_ns=samples,

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from rtmo_optuna.cli.printed import (
-    name_files,
-    print_table,
-    say,
-    show_comparison,
-    show_examination,
-    show_plan,
-    tell_pace,
-)
+from rtmo_optuna.cli import printed
+from rtmo_optuna.cli.printed import say
 from rtmo_optuna.cli.progress import Progress
-from rtmo_optuna.cli.spelling import FACTOR, RATE, SHARE, TIME, Spelling, one_of, path, text, whole
+from rtmo_optuna.cli.spelling import (
+    DEVIATION,
+    FACTOR,
+    MEAN,
+    RATE,
+    SHARE,
+    SLOWER_BY,
+    TIME,
+    Spelling,
+    one_of,
+    path,
+    text,
+    whole,
+)
 from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import LostError, TunerError, UsageError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.show.words import number
+from rtmo_optuna.space.definition import shipped
 from rtmo_optuna.types.study import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
@@ -36,25 +43,60 @@ if TYPE_CHECKING:
     from rtmo_optuna.verbs.monitor import Health
     from rtmo_optuna.verbs.prepare import TuneOptions
 
+
 FAILED = 1
 SLOWER = 3
 NO_VERDICT = 4
 INTERRUPTED = 130
-_EXIT_CODES = (
+_TUNED = (
     "Exit codes: 0 done; 1 nothing could be measured; 2 bad usage or input, nothing was written; 4 no verdict (too "
     "little was tried, or not confirmed), the YAML file was left alone; 130 interrupted, after the report."
 )
-_MONITORED = "Exit codes: 0 as promised; 3 proven to be slower; 1 and 2 as for tune."
+_BENCHED = (
+    "Exit codes: 0 done; 1 some settings could not be run; 2 bad usage or input; with --fail-if 3 for proven to be "
+    "slower, and 4 where the time did not do to say so."
+)
 _CONFIG = Path("config.yaml")
+_SHIPPED = tuple(path.stem for path in shipped())
+_FORMATS = ("markdown", "csv", "json")
 _GATES = one_of("auto", "elementwise", "detections", "off")
 
 app = typer.Typer(
     help="Find the fastest ONNX Runtime settings for a model on this machine.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _epilog(*examples: str, then: str = "") -> str:
+    """Return what ends a verb's help: `examples` a line each, as they are, and a paragraph."""
+    lines = "\n".join(f"  rtmo-optuna {example}" for example in examples)
+    return f"\b\nExamples:\n{lines}\n\n{then}"
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from rtmo_optuna.machine.gpu import gpus
+        from rtmo_optuna.space.extras import installed_runtime
+
+        runtime, cuda = installed_runtime()
+        cards = ", ".join(f"{card.name} (driver {card.driver})" for card in gpus()) or "none"
+        say(f"rtmo-optuna  {version('rtmo-optuna')}\nONNX Runtime {runtime}\nCUDA         {cuda}\nGPU          {cards}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Versions of all that matters, and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def _option(name: str, kind: Spelling, about: str = "", **more: Any) -> Any:  # noqa: ANN401 - as typer.Option
@@ -79,16 +121,39 @@ Profile = Annotated[
     str | None,
     _option("--profile", text("NAME|auto"), "Profile in the YAML file, by GPU. Default: this GPU's, if it is there."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md); the rest on stderr.")]
+Pixels = Annotated[
+    bool, typer.Option("--pixels", help="Sessions take pictures as applications have them: uint8, height x width x 3.")
+]
+Mean = Annotated[
+    Any,  # Typer would take a tuple for so many values
+    _option("--mean", MEAN, "With --pixels: taken from each pixel, after the scale; a number a channel."),
+]
+Deviation = Annotated[Any, _option("--std", DEVIATION, "With --pixels: what each pixel is divided by at last.")]
 Engine = Annotated[str, _option("--engine", one_of("onnxruntime", "scripted"), hidden=True)]
 
 
-@app.command(epilog=_EXIT_CODES)
+@app.command(
+    epilog=_epilog(
+        "tune model.onnx --input photos/",
+        "tune model.onnx --shape 1x3x640x640 --config service.yaml",
+        "tune model.onnx --rate 30 --study realtime --timeout 20m",
+        "tune model.onnx --dry-run",
+        then=_TUNED,
+    )
+)
 def tune(  # noqa: PLR0917 - one parameter an option
     model: Annotated[Path, typer.Argument(help="ONNX file to tune.")],
     config: Annotated[Path, _option("--config", path("FILE"), "YAML file that takes the best settings.")] = _CONFIG,
     output: Output = None,
     study: Annotated[
-        str | None, _option("--study", text("NAME"), "Study definition: a path, or the name of one that ships.")
+        str | None,
+        _option(
+            "--study",
+            text("NAME"),
+            f"Study definition: a path, or one that ships ({', '.join(_SHIPPED)}). Default: the provider's.",
+            autocompletion=lambda: list(_SHIPPED),
+        ),
     ] = None,
     study_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the study. Default: <model>-<definition>.")
@@ -99,8 +164,10 @@ def tune(  # noqa: PLR0917 - one parameter an option
     warmup: Annotated[int | None, _option("--warmup", whole(0), "Warm-up calls before a trial is timed.")] = None,
     runs: Annotated[int | None, _option("--runs", whole(1), "Timed calls of a trial.")] = None,
     rate: Rate = None,
-    trials: Annotated[int | None, _option("--trials", whole(1), "Trials that the study is to have in all.")] = None,
-    timeout: Annotated[float | None, _option("--timeout", TIME, "When to stop, such as 90s or 10m.")] = None,
+    trials: Annotated[
+        int | None, _option("--trials", whole(1), "Trials that the study is to have in all. Default: 40.")
+    ] = None,
+    timeout: Annotated[float | None, _option("--timeout", TIME, "When to stop, such as 90s. Default: 10m.")] = None,
     provider: Provider = "auto",
     input: Annotated[  # noqa: A002 - the option's name
         Path | None,
@@ -109,6 +176,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
     input_scale: Annotated[
         float, _option("--input-scale", FACTOR, "Factor on an image's 0-255 values, such as 0.003922.")
     ] = 1.0,
+    pixels: Pixels = False,
+    mean: Mean = None,
+    std: Deviation = None,
     shape: Annotated[
         list[str] | None, typer.Option(metavar="NAME=1x3x640x640", help="Shape of a dynamic input; may be repeated.")
     ] = None,
@@ -130,16 +200,16 @@ def tune(  # noqa: PLR0917 - one parameter an option
     profile: Profile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False,
+    as_json: Json = False,
     engine: Engine = "onnxruntime",
 ) -> None:
     """Search for the fastest settings, write them to config.yaml, and report with plots.
 
     The same command resumes a study that was interrupted, up to the same number of trials.
     """
-    from rtmo_optuna.show.sections.verdict import sentence
     from rtmo_optuna.types.measurement import GateMode
     from rtmo_optuna.types.request import EngineKind
-    from rtmo_optuna.verbs import prepare
+    from rtmo_optuna.verbs import answers, prepare
     from rtmo_optuna.verbs import tune as verb
 
     _set_logging(verbose=verbose)
@@ -161,6 +231,9 @@ def tune(  # noqa: PLR0917 - one parameter an option
         provider=provider,
         input=input,
         input_scale=input_scale,
+        pixels=pixels,
+        mean=mean or (),
+        std=std or (),
         shapes=tuple(shape or ()),
         storage=storage,
         new=new,
@@ -171,28 +244,34 @@ def tune(  # noqa: PLR0917 - one parameter an option
     )
     if dry_run:
         with scratch() as folder:
-            show_plan(prepare.plan_tune(options, folder))
+            plan = prepare.plan_tune(options, folder)
+            if as_json:
+                typer.echo(printed.as_json("plan", answers.planned(plan)))
+            else:
+                printed.show_plan(plan)
         return
-    with Progress() as progress:
+    with Progress(err=as_json) as progress:
         result = verb.tune(options, progress)
-    say(f"\n{sentence(result.record)}")
-    tell_pace(result.record.definition)
-    if result.config:
-        kept = f" (the old file is {result.backup})" if result.backup else ""
-        say(f"settings: {result.config}{kept}")
-    name_files(result.files)
-    say(f"study:    {result.record.name} in {without_password(result.record.storage)}")
-    if result.interrupted:
-        say("Interrupted; the configuration file was left alone. The same command goes on from here.")
-        raise typer.Exit(INTERRUPTED)
-    if result.undecided:
-        say("No verdict; the configuration file was left alone.")
-        raise typer.Exit(NO_VERDICT)
+    told = answers.tuned(result)
+    if as_json:
+        typer.echo(printed.as_json("tune", told))
+    else:
+        printed.show_result(told)
+    if result.interrupted or result.undecided:
+        raise typer.Exit(INTERRUPTED if result.interrupted else NO_VERDICT)
 
 
-@app.command()
+@app.command(
+    epilog=_epilog(
+        "bench model.onnx --input photos/",
+        "bench model.onnx --set intra_op_num_threads=1 --fail-if slower:5",
+        "bench model.onnx --side config --side other.yaml --side prefer_nhwc=1",
+        "bench --compare today.json last-week.json --format markdown",
+        then=_BENCHED,
+    )
+)
 def bench(  # noqa: PLR0917 - one parameter an option
-    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    model: Annotated[Path | None, typer.Argument(help="ONNX file.")] = None,
     config: Annotated[
         Path | None,
         _option("--config", path("FILE"), "YAML file whose settings are the first side.", show_default="config.yaml"),
@@ -206,11 +285,21 @@ def bench(  # noqa: PLR0917 - one parameter an option
             metavar="KNOB=VALUE", help="The second side: 'config', or changes of the default. May be repeated."
         ),
     ] = None,
+    side: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SIDE",
+            help="Settings beside the first: knob=value,knob=value, a YAML file, config or default. May be repeated.",
+        ),
+    ] = None,
     pairs: Annotated[int, _option("--pairs", whole(10), "Pairs of fresh processes, at most.")] = 20,
     rate: Rate = None,
     provider: Provider = "auto",
     input: Annotated[Path | None, _option("--input", path("PATH"), "As for tune.")] = None,  # noqa: A002
     input_scale: Annotated[float, _option("--input-scale", FACTOR, "As for tune.")] = 1.0,
+    pixels: Pixels = False,
+    mean: Mean = None,
+    std: Deviation = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=1x3x640x640", help="As for tune. Default: what config.yaml was tuned for."),
@@ -218,67 +307,108 @@ def bench(  # noqa: PLR0917 - one parameter an option
     gate: Annotated[str, _option("--gate", _GATES, "As for tune.")] = "auto",
     timeout: Annotated[float | None, _option("--timeout", TIME, "When to stop, such as 90s or 10m.")] = None,
     allow_busy: Annotated[bool, typer.Option("--allow-busy", help="As for tune.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    fail_if: Annotated[
+        float | None,
+        _option("--fail-if", SLOWER_BY, "Exit with 3 where the first is proven slower, by more than PCT percent."),
+    ] = None,
+    output: Annotated[
+        Path | None, _option("--output", path("PATH"), "File (.json) or folder of the result. Default: results/bench/.")
+    ] = None,
+    files: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", metavar="A.json B.json", help="Run nothing: compare two results that were kept."),
+    ] = None,
+    form: Annotated[str, _option("--format", one_of("table", *_FORMATS), "How the result is printed.")] = "table",
+    as_json: Json = False,
     engine: Engine = "onnxruntime",
 ) -> None:
-    """Run two settings against each other in interleaved fresh processes: is one faster, and are outputs equal?
+    """Run settings against others in interleaved fresh processes: is one faster, and are outputs equal?
 
-    The first is what config.yaml holds, the second ONNX Runtime's default, unless --set and --against say otherwise.
+    The first is what config.yaml holds, the second ONNX Runtime's default, unless --set, --side and --against say
+    otherwise.
     """
+    from rtmo_optuna.cli import formats
     from rtmo_optuna.types.measurement import GateMode
     from rtmo_optuna.types.request import EngineKind
     from rtmo_optuna.verbs import bench as verb
-    from rtmo_optuna.verbs import prepare
+    from rtmo_optuna.verbs import kept, prepare
+    from rtmo_optuna.verbs.sides import Sides
 
     _set_logging()
-    options = prepare.TuneOptions(
-        model=model,
-        config=config or _CONFIG,
-        rate_hz=rate,
-        provider=provider,
-        input=input,
-        input_scale=input_scale,
-        shapes=tuple(shape or ()),
-        gate=GateMode(gate),
-        timeout_s=timeout,
-        allow_busy=allow_busy,
-        engine=EngineKind(engine),
+    form = "json" if as_json else form
+    if (model is None) == (files is None):
+        message = "bench takes the path of an ONNX file, or --compare and two of its results."
+        raise UsageError(message)
+    if model is None:
+        first, second = files or (Path(), Path())
+        found, file = kept.against(first, second, fail_if), None
+    else:
+        file = kept.place(output, model)
+        options = prepare.TuneOptions(
+            model=model,
+            config=config or _CONFIG,
+            rate_hz=rate,
+            provider=provider,
+            input=input,
+            input_scale=input_scale,
+            pixels=pixels,
+            mean=mean or (),
+            std=std or (),
+            shapes=tuple(shape or ()),
+            gate=GateMode(gate),
+            timeout_s=timeout,
+            allow_busy=allow_busy,
+            engine=EngineKind(engine),
+        )
+        wanted = Sides(change or (), side or (), against or ())
+        with Progress(err=form != "table") as progress:
+            found = verb.compare_all(options, wanted, pairs, progress, named=config is not None, slower_by=fail_if)
+        kept.keep(found, file)
+    if form == "table":
+        formats.show_bench(found)
+    else:
+        typer.echo(formats.PRINTED[form](found))
+    if file:
+        say(f"result:   {file}", err=form != "table")
+    if fail_if is not None and found.slower is not False:
+        raise typer.Exit(NO_VERDICT if found.slower is None else SLOWER)
+
+
+@app.command(
+    epilog=_epilog(
+        "doctor model.onnx",
+        "doctor --provider cuda --json",
+        then="Exit codes: 0 nothing failed; 1 something did; 2 bad usage or input.",
     )
-    with Progress(quiet=as_json) as progress:
-        found = verb.compare(options, change or [], against or [], pairs, progress, named=config is not None)
-    if as_json:
-        from rtmo_optuna.codec import encode
-
-        typer.echo(json.dumps(encode(found), indent=2))
-        return
-    show_comparison(found)
-
-
-@app.command(epilog="Exit codes: 0 nothing failed; 1 something did; 2 bad usage or input.")
+)
 def doctor(
     model: Annotated[
         Path | None, typer.Argument(help="ONNX file, to see which nodes a GPU leaves to the host.")
     ] = None,
     provider: Provider = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check whether this machine is fit: driver, libraries, GPU, cores, disk, and the nodes of a model."""
     from rtmo_optuna.verbs import doctor as verb
 
     _set_logging()
-    with Progress(quiet=as_json) as progress:
+    with Progress(err=as_json) as progress:
         found = verb.examine(model, provider, progress)
     if as_json:
-        from rtmo_optuna.codec import encode
-
-        typer.echo(json.dumps(encode(found), indent=2))
+        typer.echo(printed.as_json("doctor", found))
     else:
-        show_examination(found)
+        printed.show_examination(found)
     if found.failed:
         raise typer.Exit(FAILED)
 
 
-@app.command(epilog=_MONITORED)
+@app.command(
+    epilog=_epilog(
+        "monitor model.onnx --input photos/",
+        "monitor model.onnx --input photos/ --every 15m --threshold 20% --json",
+        then="Exit codes: 0 as promised; 3 proven to be slower; 1, 2, and 4 of --retune, as for tune.",
+    )
+)
 def monitor(  # noqa: PLR0917 - one parameter an option
     model: Annotated[Path, typer.Argument(help="ONNX file.")],
     config: Annotated[Path, _option("--config", path("FILE"), "YAML file with the shipped settings.")] = _CONFIG,
@@ -298,7 +428,7 @@ def monitor(  # noqa: PLR0917 - one parameter an option
         list[str] | None,
         typer.Option(metavar="NAME=1x3x640x640", help="As for tune. Default: what config.yaml was tuned for."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object, each check's on a line.")] = False,
+    as_json: Json = False,
     engine: Engine = "onnxruntime",
 ) -> None:
     """Check whether what config.yaml holds is still as fast as its benchmark_info promises, in fresh processes."""
@@ -328,20 +458,18 @@ def monitor(  # noqa: PLR0917 - one parameter an option
             for found in verb.repeated(once_more, every, lambda why: say(why, err=True)):
                 _tell_health(found, as_json=as_json)
                 if found.slower and retune:
-                    _tuned_anew(replace(options, new=True), progress)
-    with Progress(quiet=as_json) as progress:
+                    _tuned_anew(verb.as_shipped(options), progress)
+    with Progress(err=as_json) as progress:
         found = verb.check(options, progress, threshold)
         _tell_health(found, as_json=as_json)
-        undecided = found.slower and retune and _tuned_anew(replace(options, new=True), progress)
+        undecided = found.slower and retune and _tuned_anew(verb.as_shipped(options), progress)
     if undecided or (found.slower and not retune):
         raise typer.Exit(NO_VERDICT if undecided else SLOWER)
 
 
 def _tell_health(found: Health, *, as_json: bool) -> None:
-    from rtmo_optuna.codec import encode
-
     if as_json:
-        typer.echo(json.dumps(encode(found)))
+        typer.echo(printed.as_json("monitor", found, indent=None))
     else:
         say(f"{found.date}  {found.sentence}")
 
@@ -351,30 +479,42 @@ def _tuned_anew(options: TuneOptions, progress: Progress) -> bool:
     from rtmo_optuna.show.sections.verdict import sentence
     from rtmo_optuna.verbs import tune as verb
 
-    result = verb.tune(options, progress)
+    result = verb.tune(replace(options, new=True), progress)
     say(sentence(result.record), err=True)
     return result.undecided or result.interrupted
 
 
-@app.command()
+@app.command(epilog=_epilog("report rtmo-t-cpu", "report rtmo-t-cpu --output report.md --json"))
 def report(
     name: Annotated[str, typer.Argument(help="Name of the study.")],
     storage: Storage = DEFAULT_STORAGE,
     output: Output = None,
+    as_json: Json = False,
 ) -> None:
     """Write a study's report again. Runs nothing."""
+    from rtmo_optuna.verbs import answers
     from rtmo_optuna.verbs import tune as verb
 
     _set_logging()
-    name_files(verb.report(name, storage, output))
+    told = answers.tuned(verb.report(name, storage, output))
+    if as_json:
+        typer.echo(printed.as_json("report", told))
+    else:
+        printed.name_files(told)
 
 
-@app.command()
-def studies(storage: Storage = DEFAULT_STORAGE) -> None:
+@app.command(epilog=_epilog("studies", "studies --storage postgresql://user@host/studies --json"))
+def studies(storage: Storage = DEFAULT_STORAGE, as_json: Json = False) -> None:
     """List the studies of a storage."""
     from rtmo_optuna.study.library import list_studies
 
     _set_logging()
+    found = list_studies(storage)
+    if as_json:
+        from rtmo_optuna.verbs.answers import Studies
+
+        typer.echo(printed.as_json("studies", Studies(without_password(storage), found)))
+        return
     rows = [
         (
             line.name,
@@ -384,12 +524,12 @@ def studies(storage: Storage = DEFAULT_STORAGE) -> None:
             "" if line.best is None else number(line.best),
             line.started,
         )
-        for line in list_studies(storage)
+        for line in found
     ]
-    print_table(("study", "provider", "model", "trials", "best", "started (UTC)"), rows)
+    printed.print_table(("study", "provider", "model", "trials", "best", "started (UTC)"), rows)
 
 
-@app.command()
+@app.command(epilog=_epilog("dashboard", "dashboard --port 8081"))
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
     host: Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -15,14 +17,13 @@ from rtmo_optuna.display import visible
 from rtmo_optuna.doctor.facts import Level
 from rtmo_optuna.show.words import count, pace
 from rtmo_optuna.space.resolve import size
+from rtmo_optuna.verbs.envelope import answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from rtmo_optuna.types.request import Dimension
-    from rtmo_optuna.types.subject import StudyDefinition
-    from rtmo_optuna.verbs.bench import Comparison, Side
+    from rtmo_optuna.verbs.answers import Tuned
     from rtmo_optuna.verbs.doctor import Examination
     from rtmo_optuna.verbs.prepare import Plan
 
@@ -30,17 +31,35 @@ _PLAIN_WIDTH = 160
 _WIDEST = 80
 
 
-def console(*, quiet: bool = False) -> Console:
-    """Return what prints on standard output, in lines of a fixed width where that is no terminal."""
-    made = Console(highlight=False, quiet=quiet)
+def console(*, err: bool = False, quiet: bool = False) -> Console:
+    """Return what prints on standard output, or error, in lines of a fixed width where that is no terminal.
+
+    Where NO_COLOR is set there is no escape sequence at all in what it prints.
+    """
+    made = Console(
+        highlight=False, stderr=err, quiet=quiet, color_system=None if os.environ.get("NO_COLOR") else "auto"
+    )
     if not made.is_terminal:
         made.width = _PLAIN_WIDTH
     return made
 
 
-def say(line: str, *, err: bool = False) -> None:
-    """Print a line, control characters in it shown; on standard error with `err`."""
-    typer.echo(visible(line), err=err)
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines, control characters in them shown; on standard error with `err`.
+
+    A terminal's are folded between words, so that a path stays whole.
+    """
+    terminal = console(err=err)
+    lines = visible(text).split("\n")
+    if terminal.is_terminal:
+        fold = textwrap.TextWrapper(terminal.width - 1, break_long_words=False, break_on_hyphens=False)
+        lines = [fold.fill(line) for line in lines]
+    typer.echo("\n".join(lines), err=err)
+
+
+def as_json(kind: str, told: object, indent: int | None = 2) -> str:
+    """Return what a verb answers to machines, as text (docs/json.md), on one line where `indent` is None."""
+    return json.dumps(answer(kind, told), indent=indent)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:
@@ -51,43 +70,9 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title:
     console().print(table)
 
 
-def _comparison_rows(found: Comparison) -> list[tuple[str, str, str]]:
-    """Return a row for each figure that one of the two sides of a comparison has."""
-    names = ("p50", "p90", "p99")
-    figures: list[tuple[str, Callable[[Side], object]]] = [
-        ("settings", lambda side: side.settings),
-        ("processes", lambda side: side.processes),
-        ("latency, ms", lambda side: _figure(side.latency_ms)),
-        *((f"{name}, ms", lambda side, name=name: _figure(side.quantiles_ms.get(name))) for name in names),
-        ("calls missed", lambda side: side.missed or ""),
-        ("session build, ms", lambda side: _figure(side.session_build_ms)),
-        ("first run, ms", lambda side: _figure(side.first_run_ms)),
-        ("GPU memory, MiB", lambda side: _figure(side.gpu_memory_bytes and side.gpu_memory_bytes / 2**20)),
-    ]
-    rows = ((name, str(tell(found.first)), str(tell(found.second))) for name, tell in figures)
-    return [row for row in rows if any(row[1:])]
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
 def _space_rows(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
     """Return a row for each dimension: its name and its choices."""
     return [(d.name, ", ".join("none" if c.label is None else str(c.label) for c in d.choices)) for d in dimensions]
-
-
-def show_comparison(found: Comparison) -> None:
-    """Print what two settings came to."""
-    print_table(("", "first", "second"), _comparison_rows(found))
-    say(f"{found.sentence}\nverdict:  {found.verdict}\noutputs:  {found.outputs}")
-    if found.made_of:
-        shapes = ", ".join(f"{name} {list(shape)}" for name, shape in found.made_of.shapes.items())
-        say(f"input:    {found.made_of.input} ({shapes})")
-    if found.rate_hz is not None:
-        say(f"pace:     {pace(found.rate_hz)}")
-    for note in found.notes:
-        say(f"note:     {note}")
 
 
 def show_examination(found: Examination) -> None:
@@ -131,19 +116,34 @@ def show_plan(plan: Plan) -> None:
     say(f"model:    {about.model_path} ({', '.join(f'{n} {s}' for n, s in about.inputs.shapes.items())})")
     say(f"machine:  {device}, {about.definition.provider}, ONNX Runtime {about.model.versions['onnxruntime']}")
     say(f"budget:   {count(budget.trials, 'trial')}, {budget.timeout_s:g} s")
-    tell_pace(budget)
+    tell_pace(budget.measuring.rate_hz)
     say(f"study:    {about.name} in {about.storage}")
     say(f"settings: {plan.config.path}, now {plan.config.settings}")
     say(f"report:   {plan.report}")
     say("Nothing was written.")
 
 
-def tell_pace(definition: StudyDefinition) -> None:
+def show_result(told: Tuned) -> None:
+    """Print what a tune came to, and where it is written."""
+    say(f"\n{told.sentence}")
+    tell_pace(told.benchmark.rate_hz)
+    if told.config:
+        kept = f" (the old file is {told.backup})" if told.backup else ""
+        say(f"settings: {told.config}{kept}")
+    name_files(told)
+    say(f"study:    {told.study} in {told.storage}")
+    if told.interrupted:
+        say("Interrupted; the configuration file was left alone. The same command goes on from here.")
+    elif told.undecided:
+        say("No verdict; the configuration file was left alone.")
+
+
+def tell_pace(rate_hz: float | None) -> None:
     """Print the rate that calls come at, where there is one."""
-    if definition.measuring.rate_hz is not None:
-        say(f"pace:     {pace(definition.measuring.rate_hz)}")
+    if rate_hz is not None:
+        say(f"pace:     {pace(rate_hz)}")
 
 
-def name_files(files: Sequence[Path]) -> None:
+def name_files(told: Tuned) -> None:
     """Print where a report lies."""
-    say(f"report:   {files[0]}\npage:     {files[1]}")
+    say(f"report:   {told.report}\npage:     {told.page}")

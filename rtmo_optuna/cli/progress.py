@@ -1,18 +1,30 @@
-"""What a terminal shows while a tune runs: a line for each finished trial, and below it the one that is running."""
+"""What a terminal shows while a run goes on: a line for each trial, and below it one that says where the run is."""
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from typing import TYPE_CHECKING, Self
 
-from rich.live import Live
 from rich.text import Text
 
 from rtmo_optuna.cli.printed import console
 from rtmo_optuna.display import visible
-from rtmo_optuna.show.words import number
+from rtmo_optuna.show.words import clock, number
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.study import Event, Note, Origin, TrialEnded, TrialRecord, TrialStarted, WindowDone
+from rtmo_optuna.types.study import (
+    Event,
+    Note,
+    Origin,
+    Phase,
+    RunStarted,
+    Started,
+    TrialEnded,
+    TrialRecord,
+    Waiting,
+    WindowDone,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,88 +44,159 @@ _ORIGINS: Mapping[Origin, str] = {
     Origin.PLAINER: " (the best, without what does nothing by itself)",
     Origin.PLAIN: " (the winner, without what nothing speaks for)",
 }
+_REDRAWN_S, _TOLD_S = 4.0, 10.0
+"""The longest silence on a terminal, and elsewhere."""
 
 
 class Progress:
     """An observer that draws; use it as a context manager.
 
-    On a terminal the last line is redrawn on events only, never by a clock: a redraw while a window is being timed
-    would be measured with it. Elsewhere each finished trial is one plain line.
+    The last line of a terminal is redrawn on events, since a redraw while calls are timed would be measured with them;
+    by a clock only where nothing came for four seconds. Elsewhere each finished trial is one plain line, and where
+    there was none for ten seconds, so is where the run is.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        """Draw on standard output, or nothing at all where it is to be `quiet`."""
-        self._console = console(quiet=quiet)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._running: TrialStarted | None = None
-        self._best = ""
-        self._since = time.monotonic()
+    def __init__(self, *, err: bool = False, quiet: bool = False, silence_s: float | None = None) -> None:
+        """Draw on standard output, on standard error with `err`, or nothing at all where it is to be `quiet`.
+
+        `silence_s` is the longest silence; None are four seconds on a terminal and ten elsewhere.
+        """
+        self._console = console(err=err, quiet=quiet)
+        self._terminal = self._console.is_terminal and not quiet
+        self._silence_s = silence_s or (_REDRAWN_S if self._terminal else _TOLD_S)
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._watched, daemon=True)
+        self._begun = self._drawn = time.monotonic()
+        self._most_s = math.inf
+        self._phase, self._place, self._total = Phase.LOOK, 0, 0
+        self._settings = self._state = self._ms = self._best = ""
+        self._waiting: tuple[str, float] | None = None
+        self._told = set[str]()
 
     def __enter__(self) -> Self:
         """Start drawing."""
-        if self._console.is_terminal:
-            self._live.start()
+        self._watch.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the finished lines standing."""
-        self._live.stop()
+        self._over.set()
+        self._watch.join()
+        with self._lock:
+            self._wipe()
 
     def __call__(self, event: Event) -> None:
         """Show `event`."""
+        with self._lock:
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         match event:
+            case RunStarted():
+                self._begun, self._most_s = time.monotonic(), event.most_s
+                self._print(Text(visible(event.text)))
             case Note():
-                self._note(event)
-            case TrialStarted():
+                text = f"warning: {event.text}" if event.warning else event.text
+                self._print(Text(visible(text), "yellow" * event.warning))
+            case Started():
                 self._started(event)
+            case Waiting():
+                self._wait(event)
             case WindowDone():
-                self._window(event)
+                self._waiting = None
+                self._ms, self._state = f"{number(event.latency_ms)} ms", f"window {event.windows}"
             case TrialEnded():
                 self._ended(event)
+        self._draw()
 
-    def _note(self, note: Note) -> None:
-        self._console.print(
-            Text(visible(f"warning: {note.text}" if note.warning else note.text), "yellow" * note.warning)
+    def _started(self, started: Started) -> None:
+        self._place = started.place or (self._place if started.phase is self._phase else 0)
+        self._total = started.total or (self._total if started.phase is self._phase else 0)
+        self._phase, self._ms, self._waiting = started.phase, "", None
+        self._state, self._settings = "", ""
+        if started.settings is not None:
+            self._state, self._settings = "starting", _shown(started.settings.items, started.origin)
+
+    def _wait(self, waiting: Waiting) -> None:
+        until = (
+            "" if waiting.until is None else time.strftime(", until %H:%M:%S at most", time.localtime(waiting.until))
         )
-
-    def _started(self, started: TrialStarted) -> None:
-        self._running, self._since = started, time.monotonic()
-        self._draw("starting")
-
-    def _window(self, window: WindowDone) -> None:
-        self._draw(f"{number(window.latency_ms)} ms after {window.windows} windows")
-
-    def _draw(self, state: str) -> None:
-        if not self._console.is_terminal or self._running is None:
-            return
-        left = max(0, int(self._running.seconds_left - (time.monotonic() - self._since)))
-        text = Text.assemble(
-            (f"{self._running.run:>3}/{self._running.total}  ", "bold"),
-            f"{_shown(self._running.settings.items, self._running.origin)}  ",
-            (state, "cyan"),
-            (f"  {self._best}  {left // 60}:{left % 60:02d} left", "dim"),
-        )
-        text.truncate(self._console.width, overflow="ellipsis")
-        self._live.update(text, refresh=True)
+        self._waiting = f"for {visible(waiting.what)}{until}", time.monotonic()
+        if waiting.what not in self._told:
+            self._told.add(waiting.what)
+            self._print(Text(f"Waiting {self._waiting[0]}."))
 
     def _ended(self, ended: TrialEnded) -> None:
         trial = ended.trial
         measurement = trial.measurement
-        latency = f"{number(measurement.latency_ms):>8} ms" if measurement.latency_ms is not None else " " * 11
-        self._best = _best(ended.best, ended.default)
+        latency = "" if measurement.latency_ms is None else f"{number(measurement.latency_ms)} ms"
+        self._best = _best(ended.best)
+        failed = measurement.outcome is Outcome.FAILED
         line = Text.assemble(
-            (f"{ended.run:>3}/{ended.total} ", "bold"),
-            latency,
-            (f"  {measurement.outcome.value:<8}  ", _STYLES[measurement.outcome]),
+            (_place(Phase.SEARCH, ended.run, ended.total), "bold"),
+            (f"  {measurement.outcome.value:<8}", _STYLES[measurement.outcome]),
+            f"  {latency:>9}  ",
+            (f"{self._left}  ", "dim"),
+            ("" if self._terminal else f"{self._best}{_unconfirmed(ended.best, ended.default)}  ", "dim"),
             _shown(trial.settings.items, trial.origin),
         )
-        if measurement.outcome is Outcome.FAILED:
-            line.append(f"  ({visible(measurement.why)})", "red")
-        else:
-            line.append(f"  {self._best}", "dim")
-        self._console.print(line, soft_wrap=True)
+        self._print(line, cut=True)
+        if failed:
+            self._print(Text(f"  {visible(measurement.why)}", "red"))
+
+    @property
+    def _left(self) -> str:
+        left_s = self._begun + self._most_s - time.monotonic()
+        return "" if left_s == math.inf else f"{clock(max(0.0, left_s))} left"
+
+    @property
+    def _status(self) -> Text:
+        """Where the run is, on one line: the settings come last, where a terminal cuts it."""
+        waited = self._waiting and f"waiting {clock(time.monotonic() - self._waiting[1])} {self._waiting[0]}"
+        parts = (waited or self._state, "" if waited else self._ms, self._left, self._best, self._settings)
+        told = "  ".join(filter(None, parts))
+        return Text.assemble((_place(self._phase, self._place, self._total), "bold"), f"  {told}")
+
+    def _draw(self) -> None:
+        """Draw the last line of a terminal anew."""
+        if self._terminal:
+            self._drawn = time.monotonic()
+            line = self._status
+            line.truncate(self._console.width - 1, overflow="ellipsis")
+            self._wipe()
+            self._console.print(line, end="", soft_wrap=True)
+
+    def _wipe(self) -> None:
+        """Remove the last line of a terminal."""
+        if self._terminal:
+            self._console.file.write(f"\r{' ' * (self._console.width - 1)}\r")
+            self._console.file.flush()
+
+    def _print(self, line: Text, *, cut: bool = False) -> None:
+        """Leave a line standing: folded between words on a terminal or, where it is to be one line, `cut`."""
+        self._wipe()
+        self._drawn = time.monotonic()
+        if cut and self._terminal:
+            line.truncate(self._console.width - 1, overflow="ellipsis")
+        self._console.print(line, soft_wrap=not self._terminal, width=self._console.width - 1)
+
+    def _watched(self) -> None:
+        """Never be silent for long."""
+        while not self._over.wait(max(0.1, self._drawn + self._silence_s - time.monotonic())):
+            with self._lock:
+                if time.monotonic() - self._drawn < self._silence_s:
+                    continue
+                if self._terminal:
+                    self._draw()
+                else:
+                    self._print(self._status)
+
+
+def _place(phase: Phase, place: int, total: int) -> str:
+    return f"{phase} {place}/{total}" if total else phase.value
 
 
 def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:
@@ -121,10 +204,12 @@ def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:
     return visible(settings) + _ORIGINS.get(origin, "")
 
 
-def _best(best: TrialRecord | None, default: TrialRecord | None) -> str:
-    if best is None or best.measurement.latency_ms is None:
-        return ""
-    text = f"best run {number(best.measurement.latency_ms)} ms"
-    if default and default.measurement.latency_ms and best.number != default.number:
-        text += f", unconfirmed (default's run {number(default.measurement.latency_ms)} ms)"
-    return text
+def _best(best: TrialRecord | None) -> str:
+    known = best and best.measurement.latency_ms
+    return f"best run {number(known)} ms" if known else ""
+
+
+def _unconfirmed(best: TrialRecord | None, default: TrialRecord | None) -> str:
+    """Return beside which run of the default the best one stands: single runs have no ratio to be proud of."""
+    known = default and default.measurement.latency_ms
+    return f", unconfirmed (default's run {number(known)} ms)" if best and known and best != default else ""

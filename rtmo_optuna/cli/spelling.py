@@ -12,6 +12,7 @@ from typing import Any
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.space.values import parse_choice
 
+_CHANNELS = 3
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -83,6 +84,35 @@ def _share(given: str) -> float:
     return float(parts[1]) / (100 if parts[2] else 1) if parts else math.nan
 
 
+def _percent(option: str, given: str) -> float:
+    parts = re.fullmatch(r"slower(?::(\d+(?:\.\d+)?) ?%?)?", given.strip().lower())
+    if not parts:
+        message = f"{option} must be slower, or slower:PCT with a percentage (such as slower:5), not {given!r}."
+        raise UsageError(message)
+    return float(parts[1] or 0)
+
+
+SLOWER_BY = Spelling("slower[:PCT]", _percent)
+
+
+def _channels(words: str, fits: Callable[[float], bool]) -> Spelling:
+    """Return a number for each of three channels, or one for all of them."""
+
+    def read(option: str, given: str) -> tuple[float, ...]:
+        try:
+            numbers = tuple(float(part) for part in given.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in {1, _CHANNELS} or not all(map(fits, numbers)):
+            message = f"{option} must be {words} for each of {_CHANNELS} channels, or one for all, not {given!r}."
+            raise UsageError(message)
+        return numbers if len(numbers) == _CHANNELS else numbers * _CHANNELS
+
+    return Spelling("F[,F,F]", read)
+
+
+MEAN = _channels("a number", math.isfinite)
+DEVIATION = _channels("a number above 0", _is_positive)
 FACTOR = _number("F", "a number above 0", float, _is_positive)
 RATE = _number("HZ", "a number of calls a second, above 0", float, _is_positive)
 SHARE = _number("SHARE", "a share above 0, such as 10% or 0.1", _share, _is_positive)

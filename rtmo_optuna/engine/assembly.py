@@ -11,15 +11,7 @@ from rtmo_optuna.engine.calls import BoundCall, Call, GraphCall, PlainCall
 from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
 from rtmo_optuna.engine.ort import Runtime
-from rtmo_optuna.engine.split import (
-    DeviceSelection,
-    Finish,
-    FixedFinish,
-    HostSelection,
-    LooseFinish,
-    Selection,
-    SplitCall,
-)
+from rtmo_optuna.engine.split import Finish, FixedFinish, HostSelection, LooseSession, Selection, SplitCall
 from rtmo_optuna.errors import SettingsRefusedError
 from rtmo_optuna.providers.table import REFERENCE
 from rtmo_optuna.types.request import SessionSpec, Settings, TensorSpec, Value
@@ -62,8 +54,9 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
         from rtmo_optuna.engine.cutting.cut import cut  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
         parts = cut(spec.model, spec.shapes)
-        return _Parts(runtime, spec, replace(parts, head=_computing(spec.settings, parts.head))).assembly()
-    model = _computing(spec.settings, spec.model)
+        head = _computing(spec.settings, parts.head)
+        return _Parts(runtime, spec, _fed(spec, replace(parts, head=head))).assembly()
+    model = _fronted(spec, _computing(spec.settings, spec.model))
     if spec.settings.get(_CAPTURED):
         device = Device.captured(runtime.ort, runtime.provider, spec.device)
         session = _captured(runtime, spec, model, spec.settings, device, free_dimensions=spec.free_dimensions)
@@ -88,6 +81,24 @@ def _computing(settings: Settings, model: str) -> str:
     from rtmo_optuna.engine.precision import half  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
     return half(model)
+
+
+def _fronted(spec: SessionSpec, model: str) -> str:
+    """Return the file of `model` that is fed as `spec` says: pixels are made into its input by nodes in front."""
+    if spec.pixels is None:
+        return model
+    from rtmo_optuna.engine.front import fronted  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
+
+    return fronted(model, spec.pixels)
+
+
+def _fed(spec: SessionSpec, parts: Cut) -> Cut:
+    """Return `parts` fed as `spec` says: the head, and what else takes the model's inputs."""
+    parts = replace(parts, head=_fronted(spec, parts.head))
+    if not parts.fed:
+        return parts
+    tail, select, finish = (path and _fronted(spec, path) for path in (parts.tail, parts.select, parts.finish))
+    return replace(parts, tail=tail, select=select, finish=finish)
 
 
 def _whole(session: Any, call: Call, notes: tuple[str, ...] = ()) -> Assembly:  # noqa: ANN401
@@ -144,7 +155,7 @@ class _Parts:
         self._on_host = bool(spec.settings.get("split_on_host"))
         self._device = Device.captured(runtime.ort, runtime.provider, spec.device)
         self._notes: tuple[str, ...] = ()
-        products = sorted(parts.operators[self._middle].intersection(_PRODUCTS.split()))
+        products = sorted(set(_PRODUCTS.split()).intersection(parts.operators[self._middle]))
         if self._on_host and products:
             raise SettingsRefusedError(
                 f"split_on_host would run {', '.join(products)} on the host: what follows the operator that no graph "
@@ -168,7 +179,7 @@ class _Parts:
         self._notes += _told("The head", first.capture())
         values = {**inputs.values, **first.values}
         selection: Selection = (
-            HostSelection(middle, device, first) if self._on_host else DeviceSelection(middle, values)
+            HostSelection(middle, device, first) if self._on_host else LooseSession(middle, device, values)
         )
         last = self._finish(finish, values, graph=graph) if parts.finish else None
         gives = {end.name: end for end in (*self._ends(finish), *self._ends(middle), *self._ends(head))}
@@ -183,7 +194,7 @@ class _Parts:
 
     def _settings(self, part: str, *, captured: bool) -> Settings:
         """Return the settings that mean something for a part."""
-        moot = set() if self._cut.operators[part] & _CONVOLUTIONS else set(_OF_CONVOLUTIONS)
+        moot = set() if _CONVOLUTIONS.intersection(self._cut.operators[part]) else set(_OF_CONVOLUTIONS)
         return _without(self._spec.settings, moot if captured else {*moot, _CAPTURED})
 
     def _open_middle(self) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
@@ -210,7 +221,7 @@ class _Parts:
     def _finish(self, session: Any, values: Mapping[str, Any], *, graph: bool) -> Finish:  # noqa: ANN401
         parts, device = self._cut, self._device
         if not parts.rows:
-            return LooseFinish(session, device, values)
+            return LooseSession(session, device, values, device.run_options(synchronize=True))
         outputs = [end.name for end in session.get_outputs()]
         handed = [end.name for end in session.get_inputs() if end.name in parts.selected]
         fixed = FixedSession(session, device, values, sent=handed, brought=outputs)

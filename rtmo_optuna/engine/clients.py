@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.dropin import Session
+from rtmo_optuna.engine.preparing import prepare
 from rtmo_optuna.engine.runtime import open_session
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.providers.table import REFERENCE
@@ -57,7 +58,8 @@ def adapt(
 
     `client` is an object of one of the classes in `CLIENTS`, ready to run. `part` says which of its sessions, where it
     has several. `model` is the path of the ONNX file, by default that which the client has opened; `opening` is what
-    `open_session` takes as well.
+    `open_session` takes as well. A session that takes pixels has the client's frames written into its input, see
+    `preparing`.
 
     Raises UsageError for an unknown client or part, for one that does not run ONNX Runtime, where the model's path is
     not known, and as `open_session` does. The client is left as it was then.
@@ -76,6 +78,7 @@ def adapt(
         message = f"The model of this {name} is not known as a file ({found}): say model='path/to/model.onnx'."
         raise UsageError(message)
     session = open_session(path, config, **opening)
+    prepare(holder, session)
     setattr(holder, attribute, session)
     return session
 

@@ -7,23 +7,26 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from rtmo_optuna.display import visible
+from rtmo_optuna.engine.ahead import Ahead
 from rtmo_optuna.engine.feed import DTYPES, OPTIONAL, Signature, is_fixed, shape_of, shown, takes
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
     from rtmo_optuna.engine.monitor import Monitor
-    from rtmo_optuna.types.request import SessionSpec, TensorSpec
+    from rtmo_optuna.types.request import Pixels, SessionSpec, TensorSpec
 
 _BEHIND = {
     "split_capture": "cuts the model into several sessions",
@@ -59,7 +62,8 @@ class Session:
     without a graph, and a warning says so.
 
     Where shapes were fixed for tuning, inputs of those shapes run exactly what was tuned. Without a CUDA graph others
-    are taken as the model takes them: the first one opens a second session, with the same settings and open shapes.
+    are taken as the model takes them: the first one opens a second session, with the same settings and open shapes. A
+    session that takes pixels takes those of the one shape.
 
     All else that `InferenceSession` has (`io_binding`, `run_async`, `run_with_ort_values`, ...) is that of the one
     session behind this one; where the settings bind, capture or cut, these methods raise UsageError.
@@ -87,6 +91,12 @@ class Session:
         self._open: OnnxRuntimeEngine | None = None
         self._open_lock = threading.Lock()
         self._metadata: Any = None
+        self._ahead: Ahead[list[NDArray[Any]]] | None = None
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """How pictures are fed as uint8, height x width x 3; None where the session takes the model's arrays."""
+        return self._spec.pixels
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -122,6 +132,29 @@ class Session:
         outputs = engine.run_some(names, input_feed, run_options)
         self.monitor.add(time.perf_counter_ns() - begun)
         return outputs
+
+    def submit(
+        self,
+        frame: Any,  # noqa: ANN401 - whatever `run` takes
+        output_names: Sequence[str] | None = None,
+    ) -> Future[list[NDArray[Any]]]:
+        """Return at once, with a future of what `run` returns for `frame`: an array for the first input, or a feed.
+
+        Two frames are under way at most; before a third one this waits. Their order is that of their calls, mostly; a
+        frame belongs to the session until its future is done, so fill two buffers in turn. What `run` raises, the
+        future does.
+        """
+        feed = frame if isinstance(frame, Mapping) else {self._engine.inputs[0].name: frame}
+        with self._open_lock:
+            self._ahead = ahead = self._ahead or Ahead()
+        return ahead.submit(partial(self.run, output_names, feed))
+
+    def close(self) -> None:
+        """Wait for the frames that were submitted; the session can be used afterwards."""
+        with self._open_lock:
+            ahead, self._ahead = self._ahead, None
+        if ahead:
+            ahead.close()
 
     def warm_up(self, feed: Mapping[str, Any] | None = None) -> None:
         """Run once on `feed`, so that nothing is left to be chosen or allocated when it matters.
@@ -212,11 +245,16 @@ class Session:
             message = f"The input {name!r} has the open shape {shown(wanted)}: say which one, as shape=(...)."
             raise UsageError(message)
         sizes, dtype = [size for size in wanted if isinstance(size, int)], DTYPES[spec.dtype]
+        if not takes(spec.shape, sizes):
+            message = f"The input {name!r} has the shape {shown(spec.shape)}, and shape= says {shown(wanted)}."
+            raise UsageError(message)
         return self._engine.runtime.provider.array(sizes, dtype, self._spec.device)
 
     def _engine_for(self, feed: Mapping[str, Any]) -> OnnxRuntimeEngine:
         """Return who runs `feed`: the engine that was tuned, or for other shapes one that leaves them open."""
         if all(getattr(feed.get(name), "shape", None) == shape for name, shape in self._fixed.items()):
+            return self._engine
+        if self._spec.pixels:
             return self._engine
         fed = self._fixed.keys() & feed.keys()
         other = {name for name in fed if not takes(self._fixed[name], shape_of(feed[name]))}

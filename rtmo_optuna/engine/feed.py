@@ -26,13 +26,19 @@ class Signature:
     """The inputs of a model, and what is expected of each of them."""
 
     def __init__(
-        self, specs: Sequence[TensorSpec], overridable: Sequence[TensorSpec] = (), *, plain: bool = False
+        self,
+        specs: Sequence[TensorSpec],
+        overridable: Sequence[TensorSpec] = (),
+        *,
+        plain: bool = False,
+        pixels: str = "",
     ) -> None:
         """Expect a value for each of `specs`, and perhaps for some of `overridable`, the weights that may be fed.
 
         With `plain`, for `InferenceSession.run`, optional inputs may be left out, and OrtValues stay where they are.
+        The input `pixels` is told as what it is where something else is fed.
         """
-        self._plain = plain
+        self._plain, self._pixels = plain, pixels
         self._taken = {spec.name: (DTYPES.get(spec.dtype), spec.shape) for spec in (*specs, *overridable)}
         self._wanted = {spec.name: None for spec in specs if not (plain and spec.dtype.startswith(OPTIONAL))}
 
@@ -59,6 +65,13 @@ class Signature:
         if dtype is None:
             return given
         array = _array(name, given, dtype)
+        if name == self._pixels and not (array.dtype == dtype and takes(shape, array.shape)):
+            message = (
+                f"The input {name!r} takes pixels, uint8 of the shape {shown(shape)}, not {array.dtype} of the shape "
+                f"{shown(array.shape)}: rtmo_optuna.letterbox(frame, session.input_buffer({name!r})) makes them of a "
+                "frame of any size."
+            )
+            raise UsageError(message)
         if array.dtype != dtype:
             if array.dtype.newbyteorder("=") != dtype:
                 how = (

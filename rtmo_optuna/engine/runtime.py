@@ -19,7 +19,7 @@ from rtmo_optuna.providers.table import PROVIDERS, automatic, device_of
 from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import canonical, knob_table
-from rtmo_optuna.types.request import Scope, SessionSpec, Settings, Value
+from rtmo_optuna.types.request import Pixels, Scope, SessionSpec, Settings, Value
 
 _LOG = logging.getLogger("rtmo_optuna")
 
@@ -41,9 +41,10 @@ def open_session(
     `config_path` names the place in the file, as `tune --config-path` does. Of a file with profiles `auto` takes the
     one of the GPU (or processor) at hand, where there is none what stands beside them; the session's `profile` says
     which. `provider` is one of those of `tune --provider`; `auto` is the one that was tuned, else what it is there.
-    `device` is the GPU's number. `shapes` are the inputs' shapes by name, in place of those that the file fixed for
-    tuning; `{}` fixes none. With `monitor` the session's `monitor` keeps what calls take, and logs a warning where they
-    stay slower than what tuning promised, by more than 10 % or the share given (0.2: 20 %).
+    `device` is the GPU's number. `shapes` are the model's inputs' shapes by name, in place of those that the file fixed
+    for tuning; `{}` fixes none. Where the file says so (`pixels`), the session takes pictures as uint8, height x width
+    x 3, in place of the model's arrays. With `monitor` the session's `monitor` keeps what calls take, and logs a
+    warning where they stay slower than what tuning promised, by more than 10 % or the share given (0.2: 20 %).
 
     Raises UsageError where the file does not exist or holds unknown settings or none, where the model does not take the
     shapes or a CUDA graph lacks some, and where GPU, ONNX Runtime, model or provider are not those that were tuned:
@@ -64,6 +65,7 @@ def open_session(
         shapes=held.shapes,
         free_dimensions=held.free_dimensions,
         extras=held.extras,
+        pixels=held.pixels,
     )
     if told := _differences(held.info, spec):
         sentence = f"{config} was tuned for something else ({'; '.join(told)}): tune again here"
@@ -123,6 +125,7 @@ class _Held:
     info: BenchmarkInfo
     extras: Mapping[str, Value]
     profile: str
+    pixels: Pixels | None
 
 
 def _held(path: Path, config_path: str, provider: str, profile: str, device: int) -> _Held:
@@ -150,11 +153,13 @@ def _held(path: Path, config_path: str, provider: str, profile: str, device: int
         info=info,
         extras=config.extras,
         profile=config.profile,
+        pixels=info.pixels,
     )
 
 
 def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> _Held:
     """Return `held` with the dimensions of `model` fixed as `shapes` says, whatever the file fixed."""
+    from rtmo_optuna.engine.inputs.pixels import settled  # noqa: PLC0415 - needed here only
     from rtmo_optuna.engine.inputs.shapes import (  # noqa: PLC0415 - needed here only, and the next one is slow
         bound,
         named,
@@ -163,6 +168,9 @@ def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> 
 
     specs = [spec for spec in read_signature(model) if spec.dtype in DTYPES]
     fixed = bound(specs, {name: _shape(name, sizes) for name, sizes in shapes.items()}, "shapes=")
+    pixels = held.pixels
+    if pixels:
+        fixed, pixels = settled(fixed, pixels)
     loose = next((spec for spec in fixed if not is_fixed(spec.shape)), None)
     if loose and held.settings.get("enable_cuda_graph"):
         raise UsageError(
@@ -173,6 +181,7 @@ def _reshaped(held: _Held, model: Path, shapes: Mapping[str, Sequence[int]]) -> 
         held,
         shapes={} if loose else {s.name: tuple(size for size in s.shape if isinstance(size, int)) for s in fixed},
         free_dimensions=named(specs, fixed),
+        pixels=pixels,
     )
 
 

@@ -61,7 +61,8 @@ class OnnxRuntimeEngine:
         self.inputs, self.outputs, self.notes = self._assembly.inputs, self._assembly.outputs, self._assembly.notes
         self.provider_options: Mapping[str, str] = self.runtime.read_back(self.session)
         self.overridable = ort.specs(self.session.get_overridable_initializers()) if self.plain else ()
-        self._signature = Signature(self.inputs, self.overridable, plain=self.plain)
+        pixels = spec.pixels.input if spec.pixels else ""
+        self._signature = Signature(self.inputs, self.overridable, plain=self.plain, pixels=pixels)
         self.output_names = [output.name for output in self.outputs]
 
     def run(self, feed: Mapping[str, Any]) -> list[NDArray[Any]]:

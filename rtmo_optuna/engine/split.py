@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from rtmo_optuna.engine.device import Device
-from rtmo_optuna.engine.feed import DTYPES
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
-from rtmo_optuna.engine.ort import specs
 from rtmo_optuna.providers.base import HOST_MEMORY
 
 if TYPE_CHECKING:
@@ -66,22 +64,32 @@ class HostSelection:
         return dict(zip(self._gives, self._session.run(self._gives, taken), strict=True))
 
 
-class DeviceSelection:
-    """A session on the device, on the stream of the head, whose buffers it reads; its outputs are told to the host."""
+class LooseSession:
+    """A session on the device, on the head's stream, whose buffers it reads; how large its outputs are, calls tell.
 
-    def __init__(self, session: Any, values: Mapping[str, Any]) -> None:  # noqa: ANN401
-        """Run `session`, which reads `values`, buffers by name."""
-        self._session, self._binding = session, session.io_binding()
-        self._gives = [end.name for end in session.get_outputs()]
-        for end in session.get_inputs():
-            self._binding.bind_ortvalue_input(end.name, values[end.name])
+    It is the selection, or what follows one where shapes change from call to call.
+    """
 
-    def run(self, feed: Arrays, options: Any) -> dict[str, NDArray[Any]]:  # noqa: ANN401
-        """Return the outputs by name; how large they are, each call tells anew."""
-        del feed  # lies in the buffers
+    def __init__(self, session: Any, device: Device, values: Mapping[str, Any], options: Any = None) -> None:  # noqa: ANN401
+        """Run `session`, which reads `values`, buffers by name, and else what it is given; `options` if no others."""
+        self._session, self._device, self._binding, self._options = session, device, session.io_binding(), options
+        takes, self._gives = ([end.name for end in ends] for ends in (session.get_inputs(), session.get_outputs()))
+        self._given = [name for name in takes if name not in values]
+        for name in takes:
+            if name in values:
+                self._binding.bind_ortvalue_input(name, values[name])
+
+    def run(self, given: Arrays, options: Any = None) -> dict[str, NDArray[Any]]:  # noqa: ANN401
+        """Return the outputs by name, brought to the host."""
+        held = []
+        for name in self._given:
+            value = self._device.value(given[name].dtype.type, given[name].shape)
+            self._device.stream.copy(value.data_ptr(), given[name].ctypes.data, given[name].nbytes)
+            self._binding.bind_ortvalue_input(name, value)
+            held.append(value)
         for name in self._gives:
             self._binding.bind_output(name, HOST_MEMORY)
-        self._session.run_with_iobinding(self._binding, options)
+        self._session.run_with_iobinding(self._binding, options or self._options)
         return dict(zip(self._gives, self._binding.copy_outputs_to_cpu(), strict=True))
 
 
@@ -125,37 +133,12 @@ class FixedFinish:
         return array if axis is None else array[(slice(None),) * axis + (slice(count),)]
 
 
-class LooseFinish:
-    """What follows, where its shapes change from call to call: without a graph, on the device."""
-
-    def __init__(self, session: Any, device: Device, values: Mapping[str, Any]) -> None:  # noqa: ANN401
-        """Run `session`, which reads `values`, buffers by name, and else what the selection hands over."""
-        self._session, self._device, self._binding = session, device, session.io_binding()
-        takes = {spec.name: DTYPES[spec.dtype] for spec in specs(session.get_inputs())}
-        self._given = [name for name in takes if name not in values]
-        self._gives = [spec.name for spec in specs(session.get_outputs())]
-        for name in takes.keys() & values.keys():
-            self._binding.bind_ortvalue_input(name, values[name])
-
-    def run(self, made: Arrays) -> dict[str, NDArray[Any]]:
-        """Return the outputs by name."""
-        held = []
-        for name in self._given:
-            value = self._device.value(made[name].dtype.type, made[name].shape)
-            self._device.stream.copy(value.data_ptr(), made[name].ctypes.data, made[name].nbytes)
-            self._binding.bind_ortvalue_input(name, value)
-            held.append(value)
-        for name in self._gives:
-            self._binding.bind_output(name, HOST_MEMORY)
-        self._session.run_with_iobinding(self._binding, self._device.run_options(synchronize=True))
-        return dict(zip(self._gives, self._binding.copy_outputs_to_cpu(), strict=True))
-
-
-Selection: TypeAlias = HostSelection | DeviceSelection
+Selection: TypeAlias = HostSelection | LooseSession
 """What runs between the head and what follows: `run` returns its outputs by name, for the model's inputs."""
-Finish: TypeAlias = FixedFinish | LooseFinish
+Finish: TypeAlias = FixedFinish | LooseSession
 """What follows the selection: `run` returns its outputs by name, for what the selection made or more."""
 
 
 def _by_rows(array: NDArray[Any], axis: int | None) -> NDArray[Any]:
-    return array if axis is None else np.moveaxis(array, axis, 0)
+    """Return `array` with its rows in front, in place of what was there; a call of np.moveaxis takes longer."""
+    return array.swapaxes(0, axis) if axis else array

@@ -27,7 +27,7 @@ class _Calls:
     def __exit__(self, *_error: object) -> None:
         with self.changed:
             self.running -= 1
-            if not self.running:
+            if self.capturing and not self.running:
                 self.changed.notify_all()
 
 

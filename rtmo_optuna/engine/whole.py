@@ -52,11 +52,12 @@ def read_signature(path: Path) -> tuple[TensorSpec, ...]:
     weights = {tensor.name for tensor in graph.initializer}
     weights.update(sparse.values.name for sparse in graph.sparse_initializer)
     return tuple(
-        _spec(value) for value in graph.input if value.name not in weights and value.type.HasField("tensor_type")
+        spec_of(value) for value in graph.input if value.name not in weights and value.type.HasField("tensor_type")
     )
 
 
-def _spec(value: ValueInfoProto) -> TensorSpec:
+def spec_of(value: ValueInfoProto) -> TensorSpec:
+    """Return the tensor `value` as ONNX Runtime tells it: dimensions that are open by their names, None without one."""
     from onnx import TensorProto  # noqa: PLC0415 - `parse` has imported it
 
     tensor = value.type.tensor_type

@@ -122,12 +122,15 @@ def process_space() -> str:
 
 
 @contextlib.contextmanager
-def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) -> Iterator[None]:
+def device_lock(
+    name: str, waiting: Callable[[int | None, float | None], None] | None = None, until: float | None = None
+) -> Iterator[None]:
     """Hold the device `name` (a GPU's UUID, or `PROCESSOR`) against this user's other processes while the body runs.
 
-    Where another process has it, `waiting` is called once with that process's id (None where unknown), then the lock is
-    waited for. The kernel releases it when the holder dies. It is not reentrant. Raises UsageError where no folder for
-    the lock file can be had.
+    Where another process has it, `waiting` is called once with that process's id and the end of its run (each None
+    where unknown), then the lock is waited for. `until` is the end of this run, in seconds since the epoch, for others
+    to know. The kernel releases it when the holder dies. It is not reentrant. Raises UsageError where no folder for the
+    lock file can be had.
     """
     path = _runtime_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock"
     with path.open("a+") as file:
@@ -135,12 +138,12 @@ def device_lock(name: str, waiting: Callable[[int | None], None] | None = None) 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting:
-                holder = path.read_text()
-                waiting(int(holder) if holder.isdecimal() else None)
+                holder, end, *_ = (*path.read_text().split(), "", "")
+                waiting(int(holder) if holder.isdecimal() else None, float(end) if end.isdecimal() else None)
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
             file.truncate(0)
-            file.write(str(os.getpid()))
+            file.write(f"{os.getpid()}" if until is None else f"{os.getpid()} {until:.0f}")
             file.flush()
             yield
         finally:

@@ -67,6 +67,8 @@ class CudaStream(HostStream):
             raise SettingsRefusedError(message)
         # What waits lets other threads of Python run meanwhile; what does not would wait longer for its turn again.
         self._waiting, self._prompt = runtime, ctypes.PyDLL(runtime._name)  # noqa: SLF001 - the path of a CDLL
+        self._copy = runtime["cudaMemcpyAsync"]
+        self._copy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
         self._device = device
         stream = ctypes.c_void_p()
         self._do("cudaSetDevice", device)
@@ -76,8 +78,7 @@ class CudaStream(HostStream):
 
     def copy(self, target: int, source: int, size: int) -> None:
         """Copy `size` bytes from one address to another, of the host or of the GPU."""
-        addresses = ctypes.c_void_p(target), ctypes.c_void_p(source)
-        self._check(self._waiting.cudaMemcpyAsync(*addresses, ctypes.c_size_t(size), _WHEREVER, self._stream))
+        self._check(self._copy(target, source, size, _WHEREVER, self._stream))
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Return what launches the graph of all that `work` put on the stream.

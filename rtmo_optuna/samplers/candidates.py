@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from rtmo_optuna.samplers.attributes import kept
 from rtmo_optuna.samplers.gp import Codes
 from rtmo_optuna.space.resolve import settings_of
 from rtmo_optuna.types.request import Settings, Value
@@ -124,8 +125,8 @@ class ToldSettings:
 
     def __call__(self, trial: FrozenTrial) -> Settings | None:
         """Return the settings of `trial`; None where it says nothing of any."""
-        if "settings" in trial.user_attrs and trial.number not in self._told:
-            self._told[trial.number] = Settings.from_plain(trial.user_attrs["settings"])
+        if trial.number not in self._told and (held := kept(trial, "settings")) is not None:
+            self._told[trial.number] = Settings.from_plain(held)
         return self._told.get(trial.number)
 
 
@@ -134,7 +135,12 @@ class OverSpace(BaseSampler):
 
     Optuna infers the joint space from the parameters that all trials share; a trial of settings outside the space has
     none, and would turn the joint search into an independent one.
+
+    Attributes:
+        sees_failed: Whether it learns from trials that are FAIL, so that those that failed may be.
     """
+
+    sees_failed = True
 
     def __init__(self, space: SearchSpace, seed: int | None) -> None:
         """Search all of `space`; equal seeds and histories give equal proposals, None draws a seed."""

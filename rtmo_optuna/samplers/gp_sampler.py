@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from rtmo_optuna.samplers import gp
+from rtmo_optuna.samplers.attributes import kept
 from rtmo_optuna.samplers.candidates import OverSpace, Params
 from rtmo_optuna.samplers.gp import Codes, Floats
 from rtmo_optuna.space.resolve import params_of
@@ -124,7 +125,7 @@ class HammingGP(OverSpace):
                 history.measured += [(codes, cost + apart) for apart in _repeats(trial)]
             elif trial.state is TrialState.PRUNED and _was_pruned(trial):
                 history.measured.append((codes, sign * math.log(_last_report(trial) * scale)))
-            elif trial.state is TrialState.PRUNED:
+            elif trial.state is TrialState.PRUNED or trial.user_attrs.get("outcome") == Outcome.FAILED.value:
                 history.failed.append(codes)
             elif not trial.state.is_finished():
                 history.pending.append(codes)
@@ -154,5 +155,5 @@ def _over_report(trials: Sequence[FrozenTrial]) -> list[float]:
 
 def _repeats(trial: FrozenTrial) -> list[float]:
     """Return the log distances of a trial's processes from its value: a leader has two, and it is their mean."""
-    costs = trial.user_attrs.get("measurement", {}).get("costs") or [1.0]
+    costs = (kept(trial, "measurement") or {}).get("costs") or [1.0]
     return [math.log(cost / statistics.fmean(costs)) for cost in costs]

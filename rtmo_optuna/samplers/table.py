@@ -20,8 +20,11 @@ class NewTPE(OverSpace, TPESampler):
     """Optuna's TPE over the study's whole space, and never the same settings twice.
 
     TPE suggests again what it liked: then the nearest combination that was never tried takes its place, since a
-    repeated measurement teaches the search little.
+    repeated measurement teaches the search little. It passes over trials that are FAIL; those that are PRUNED without a
+    value it takes for bad ones.
     """
+
+    sees_failed = False
 
     def __init__(self, space: SearchSpace, seed: int | None) -> None:
         """Search all of `space` at once."""

@@ -19,7 +19,7 @@ from rtmo_optuna.search.decide.budget import Clock
 from rtmo_optuna.search.runner import Observed, OnWindow, Rules
 from rtmo_optuna.types.measurement import GateMode, Measurement, Outcome, Window
 from rtmo_optuna.types.request import BenchmarkRequest, SessionSpec, Settings
-from rtmo_optuna.types.study import Note, Observer, WindowDone
+from rtmo_optuna.types.study import Note, Observer, Waiting, WindowDone
 from rtmo_optuna.types.subject import Gpu, GpuState
 
 _LONG_S = 10.0
@@ -32,8 +32,9 @@ class ChildRunner:
     `fixed` are the study's default settings, the only ones whose outputs may tell how far from the reference is near.
     `check` is asked before each process, and raises where the user has interrupted the run; `unchanged` is asked before
     and after it, and raises where the model is another one now: what ran meanwhile says nothing. No process goes on
-    after `until` (seconds of `clock`). A GPU that holds itself back, as `gpu_state` tells, is waited for for
-    `cooling_s`, once and once more. `measure` makes a child's life a Measurement.
+    after `until` (seconds of `clock`); `run_end` (since the epoch) is what others who wait are told. A GPU that holds
+    itself back, as `gpu_state` tells, is waited for for `cooling_s`, once and once more. `measure` makes a child's life
+    a Measurement.
     """
 
     session: SessionSpec
@@ -48,11 +49,11 @@ class ChildRunner:
     check: Callable[[], None] = lambda: None
     unchanged: Callable[[], None] = lambda: None
     clock: Clock = time.monotonic
+    run_end: float | None = None
     cooling_s: tuple[float, ...] = (2.0, 8.0)
     gpu_state: Callable[[Gpu], GpuState] = state
     measure: Callable[..., Measurement] = measure
     seen: Observed = field(default_factory=Observed)
-    _told_to_wait: bool = False
     _foretold: bool = False
 
     def run(
@@ -109,7 +110,7 @@ class ChildRunner:
             self.observer(WindowDone(statistics.median(medians), len(medians)))
 
         request = self._request(settings, rules)
-        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait):
+        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait, self.run_end):
             begun = self.clock()
             seen.waited_s += begun - asked
             self.unchanged()
@@ -172,9 +173,6 @@ class ChildRunner:
             self.observer(Note(f"{text}: about {long_s:.0f} s at {pace}."))
         self._foretold = True
 
-    def _wait(self, holder: int | None) -> None:
-        if self._told_to_wait:
-            return
-        self._told_to_wait = True
+    def _wait(self, holder: int | None, until: float | None) -> None:
         who = f"process {holder}" if holder else "another process"
-        self.observer(Note(f"Waiting for {who}, which is measuring on this device."))
+        self.observer(Waiting(f"{who}, with which it takes turns on this device", until))

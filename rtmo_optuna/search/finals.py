@@ -204,7 +204,7 @@ class Finals:
             values = {
                 settings: known[settings]
                 if settings in known
-                else self.processes.cost(Purpose.RACE, state.blocks, settings)
+                else self.processes.cost(Purpose.RACE, state.blocks, settings, rules.blocks)
                 for settings in race.order(state.blocks, state.running, seed=0)
                 if settings in known or not late
             }
@@ -243,7 +243,7 @@ class Finals:
                 self.processes.observer(Note(f"Confirmation of {winner}, in up to {rules.most_pairs} fresh pairs."))
             for side in confirm.who_first(index, (winner, *undecided)):
                 if side not in values:
-                    values[side] = self.processes.cost(Purpose.CONFIRMATION, index, side)
+                    values[side] = self.processes.cost(Purpose.CONFIRMATION, index, side, rules.most_pairs)
             for rival in undecided:
                 pairs[rival].append((values[winner], values[rival]))
                 told[rival] = confirm.confirm(pairs[rival], rules, winner, rival)

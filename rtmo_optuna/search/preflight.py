@@ -140,7 +140,9 @@ class Preflight:
             found = self.first
             study.keep(found[0])
         else:
-            found = replace(self.processes, rules=now).keep(purpose, index, default)
+            before = len(study.processes) - index
+            processes = replace(self.processes, rules=now)
+            found = processes.keep(purpose, index, default, before + index + 1, before + self.baseline)
         if calibrates:
             self._calibrate(found[1])
         return found

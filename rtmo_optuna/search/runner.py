@@ -16,7 +16,7 @@ from rtmo_optuna.study.study import Study
 from rtmo_optuna.types.findings import ProcessRecord, Purpose
 from rtmo_optuna.types.measurement import GateRequest, GateResult, Measurement, Outcome
 from rtmo_optuna.types.request import Limits, Measuring, Settings
-from rtmo_optuna.types.study import Observer
+from rtmo_optuna.types.study import Observer, Phase, Started
 from rtmo_optuna.types.subject import GpuState, StudyDefinition
 
 OnWindow: TypeAlias = Callable[[float, int], None]
@@ -24,6 +24,15 @@ OnWindow: TypeAlias = Callable[[float, int], None]
 _LEAST_PRECISION = 0.003
 _RECENT = 20
 _FIRST_GUESS_S, _START_S = 5.0, 3.0
+_PHASES = {
+    Purpose.BASELINE: Phase.BASELINE,
+    Purpose.PINNED: Phase.BASELINE,
+    Purpose.LEVEL: Phase.SEARCH,
+    Purpose.SCREENING: Phase.INERT,
+    Purpose.RACE: Phase.RACE,
+    Purpose.PLAIN: Phase.PLAIN,
+    Purpose.CONFIRMATION: Phase.CONFIRMATION,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,17 +210,20 @@ class Processes:
         self.study.crew.renew()
         return self.runner.run(settings, self.rules, log, prune_above_ns=prune_above_ns, on_window=on_window)
 
-    def keep(self, purpose: Purpose, index: int, settings: Settings) -> tuple[ProcessRecord, Measurement]:
+    def keep(
+        self, purpose: Purpose, index: int, settings: Settings, place: int = 0, total: int = 0
+    ) -> tuple[ProcessRecord, Measurement]:
         """Run one process beside the trials, keep it, and return it with its whole Measurement.
 
-        Each of its windows is a sign of life of this driver.
+        Who watches is told that it is the `place`-th of `total`; each of its windows is a sign of life of this driver.
         """
         crew = self.study.crew
+        self.observer(Started(_PHASES[purpose], place, total, settings))
         crew.renew()
         kept = recorded(self.runner, self.rules, purpose, index, settings, on_window=lambda *_: crew.renew())
         self.study.keep(kept[0])
         return kept
 
-    def cost(self, purpose: Purpose, index: int, settings: Settings) -> float | None:
-        """Run one process beside the trials, keep it, and return its cost; None where it failed."""
-        return self.keep(purpose, index, settings)[0].cost
+    def cost(self, purpose: Purpose, index: int, settings: Settings, total: int) -> float | None:
+        """Run one process of `total` blocks or pairs, keep it, and return its cost; None where it failed."""
+        return self.keep(purpose, index, settings, index + 1, total)[0].cost

@@ -26,7 +26,7 @@ class Screen:
 
     processes: Processes
     until: Deadline
-    trial: Callable[[Proposal, int, int], TrialRecord]
+    trial: Callable[[Proposal], TrialRecord]
 
     def __post_init__(self) -> None:
         """Look after the processes' study."""
@@ -88,7 +88,7 @@ class Screen:
         effects: list[KnobEffect] = []
         blocks: dict[int, int] = dict(self.study.get("flip_blocks") or ())
         first, ran = _APART + max((*blocks.values(), *self.study.results(Purpose.LEVEL)), default=-_APART), 0
-        for place, flip in enumerate(every, 1):
+        for flip in every:
             self.study.catch_up()
             if self.study.known(flip.settings) is None and not self.study.claims.under_way(flip.settings):
                 if ran >= most or self._late(1) or judge.hopeless(self.study.trials):
@@ -98,7 +98,7 @@ class Screen:
                     self._again(first + block)
                 self.study.enqueue(flip.settings, Origin.SCREENING)
                 if proposal := self.study.ask():
-                    blocks[self.trial(proposal, place, len(every)).number] = first + block
+                    blocks[self.trial(proposal).number] = first + block
                     self.study.put("flip_blocks", tuple(blocks.items()))
                     ran += 1
         if ran:
@@ -169,7 +169,7 @@ class Screen:
             sides = [settings_of(space, {**default, **pair.side(sign)}) for sign in (1, -1)]
             for side in sides:
                 if side not in values:
-                    values[side] = self.processes.cost(Purpose.SCREENING, index, side)
+                    values[side] = self.processes.cost(Purpose.SCREENING, index, side, test.pairs_due)
             first, second = (values[side] for side in sides)
             gap = math.log(first / second) if first and second else None
             test = equivalence.after(test, replace(pair, gap=gap))

@@ -9,7 +9,7 @@ from rtmo_optuna.search.runner import Processes
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, Origin
+from rtmo_optuna.types.study import Note, Origin, Phase, Started
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Plainer:
                 )
             for side in confirm.who_first(index, (winner, candidate)):
                 if side not in costs:
-                    costs[side] = self.processes.cost(Purpose.PLAIN, index, side)
+                    costs[side] = self.processes.cost(Purpose.PLAIN, index, side, index + state.blocks_left)
             state, index = simplify.after(state, costs[winner], costs[candidate]), index + 1
         return state.settings if self._measured(state.settings) else winner
 
@@ -55,6 +55,7 @@ class Plainer:
         known = study.known(settings)
         if known is None:
             proposal = study.propose(settings, Origin.PLAIN)
+            self.processes.observer(Started(Phase.PLAIN, settings=settings, origin=Origin.PLAIN))
             known = study.run(
                 proposal,
                 lambda folder: self.processes.run(settings, Path(folder, "log.txt"), lambda *_: study.beat(proposal)),

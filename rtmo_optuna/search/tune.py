@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from rtmo_optuna.study.study import Proposal, Study
 from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, Observer, Origin, TrialEnded, TrialRecord, TrialStarted
+from rtmo_optuna.types.study import Note, Observer, Origin, Phase, Started, TrialEnded, TrialRecord, Waiting
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Tune:
         while not crew.leads("preflight") and self.study.get("pin") is None and until.left_s:
             if not waits:
                 who = ", ".join(crew.others())
-                self.observer(Note(f"Waiting for the preflight of {who}, for {until.left_s:.0f} s at most."))
+                self.observer(Waiting(f"the preflight of {who}", time.time() + until.left_s))
             waits = True
             self.runner.check()
             crew.wait()
@@ -107,7 +108,7 @@ class Tune:
         crew = self.study.crew
         end = self.budget.end.before(needed_s).within(crew.doubt_s)
         if (who := crew.doubtful()) and end.left_s:
-            self.observer(Note(f"Is {', '.join(who)} still there? Waiting for {end.left_s:.0f} s at most."))
+            self.observer(Waiting(f"a sign of {', '.join(who)}, which may be gone", time.time() + end.left_s))
         while crew.doubtful() and end.left_s:
             self.runner.check()
             crew.wait()
@@ -194,8 +195,18 @@ class Tune:
         self._queued()
         proposal = self.study.ask()
         if proposal is not None:
-            self._trial(proposal, self.study.counted + 1, self.study.about.definition.trials)
+            self._trial(proposal)
         return proposal is not None
+
+    @property
+    def _total(self) -> int:
+        """How many trials there are to be, as it looks now: those asked for, and what is tried beside them."""
+        study, about = self.study, self.study.about
+        runs: int = study.runs
+        beside = runs - study.counted
+        if study.screening is None and not screening.unfit(about.definition, about.space):
+            beside = max(beside, screening.room(about.definition, len(screening.flips(about.space))))
+        return min(about.definition.trials + beside, max(size(about.space), runs))
 
     def _searched(self) -> bool:
         """Whether an earlier run has left nothing to try, by what is known before this one."""
@@ -226,10 +237,11 @@ class Tune:
         """Whether another trial would end after `until`; the first of a run is always in time."""
         return bool(self._walls_s) and until.late(statistics.median(self._walls_s))
 
-    def _trial(self, proposal: Proposal, place: int, total: int) -> TrialRecord:
-        """Run a proposal as trial `place` of `total`, tell the study and whoever watches."""
-        left_s = self._until().left_s
-        self.observer(TrialStarted(place, total, proposal.settings, proposal.origin, left_s))
+    def _trial(self, proposal: Proposal) -> TrialRecord:
+        """Run a proposal, tell the study and whoever watches."""
+        place = self.study.runs + 1
+        total = max(place, self._total)
+        self.observer(Started(Phase.SEARCH, place, total, proposal.settings, proposal.origin))
         record = self.study.run(proposal, partial(self._measure, proposal))
         self._walls_s.append(record.wall_s)
         best = judge.best(self.study.trials, self.study.objective)

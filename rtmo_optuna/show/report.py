@@ -45,6 +45,12 @@ def document(record: StudyRecord, applied: str = "") -> tuple[Section, ...]:
     return tuple(part for part in sections if any(not isinstance(block, Chart) for block in part.blocks))
 
 
+def highlights(record: StudyRecord) -> tuple[Chart, ...]:
+    """Return the charts of what decides, and of what each knob does, in so far as the study has them."""
+    drawn = (confirmation.chart(record), race.chart(record), knobs.chart(record))
+    return tuple(chart for chart in drawn if chart)
+
+
 def _resumption(record: StudyRecord) -> Iterator[Block]:
     how = (
         ". The same command goes on from there: no settings are tried twice, more trials or more time continue the "

@@ -76,6 +76,12 @@ def seconds(value: float) -> str:
     return " ".join(f"{amount}{NBSP}{unit}" for amount, unit in parts[first : first + 2] if amount)
 
 
+def clock(value: float) -> str:
+    """Return a duration given in seconds as a clock shows it: `0:07`, `9:59`, `75:00`."""
+    minutes, rest = divmod(int(value), 60)
+    return f"{minutes}:{rest:02d}"
+
+
 def gib(value: float) -> str:
     """Return a number of bytes in GiB or, below one, in MiB."""
     if value < 2**30:

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.types.request import Pixels
 
 _SHAPE = re.compile(r"\d{1,12}([x, ]+\d{1,12})*")
 _SIZE = re.compile(r"\d{1,12}")
+_CHANNELS = 3
+_EXAMPLE = "{input: images, scale: 0.00392, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
 _ALWAYS = frozenset({"latency_ms", "latency_range_ms", "speedup", "speedup_interval", "status"})
 """What is written even where it is not known."""
 
@@ -19,6 +23,7 @@ _ALWAYS = frozenset({"latency_ms", "latency_range_ms", "speedup", "speedup_inter
 class BenchmarkInfo:
     """Under which circumstances settings were tuned, and what came of it; None is not known, or does not apply.
 
+    `shapes` are the model's, where a session takes `pixels` too.
     `rate_hz` is the pace of the calls and `optimized_fps` the items a second where one call followed the other;
     latencies are in ms, intervals are those of the claims. `sm_mhz` is the GPU's clock at work, `pinned` says that
     windows ran on quiet cores.
@@ -45,6 +50,7 @@ class BenchmarkInfo:
     provider: str | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     free_dimensions: Mapping[str, int] = field(default_factory=dict)
+    pixels: Pixels | None = None
     model_sha256: str | None = None
     study: str | None = None
 
@@ -52,6 +58,7 @@ class BenchmarkInfo:
         """Return what stands in the file, in order; of what it `held` before, nothing of another study is left."""
         told: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
         told["shapes"] = {name: "x".join(map(str, shape)) for name, shape in self.shapes.items()}
+        told["pixels"] = self.pixels and {name: value for name, value in encode(self.pixels).items() if name != "batch"}
         told = {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
         kept = _ALWAYS.union(held)
         return {name: value or None for name, value in told.items() if value or name in kept}
@@ -74,13 +81,15 @@ def read(held: Mapping[str, Any], path: Path) -> BenchmarkInfo:
     one that is no number above 0 is not known.
     """
     shapes = {name: _shape(name, shape, path) for name, shape in _mapping(held, "shapes", path).items()}
+    shapes = {name: shape for name, shape in shapes.items() if shape}
     sizes = _mapping(held, "free_dimensions", path).items()
     return BenchmarkInfo(
         **{name: str(held[name]) for name in _TEXTS if held.get(name)},  # type: ignore[arg-type]
         **{name: figure for name in _FIGURES if (figure := _figure(held.get(name)))},  # type: ignore[arg-type]
         pinned=held.get("pinned") == "true",
-        shapes={name: shape for name, shape in shapes.items() if shape},
+        shapes=shapes,
         free_dimensions={n: int(_matching(_SIZE, size, f"free_dimensions: {n}", "4", path)) for n, size in sizes},
+        pixels=_pixels(_mapping(held, "pixels", path), shapes, path),
     )
 
 
@@ -100,6 +109,35 @@ def _figure(written: Any) -> float | None:  # noqa: ANN401 - whatever YAML holds
     except (TypeError, ValueError):
         return None
     return number if 0 < number < math.inf else None
+
+
+def _pixels(said: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> Pixels | None:
+    """Return how pixels are fed; the batch is that of the input's shape."""
+    if not said:
+        return None
+    found: Pixels | None
+    try:
+        name = str(said["input"])
+        numbers = {key: _numbers(said[key]) for key in ("mean", "std") if key in said}
+        found = Pixels(name, shapes[name][0], float(said.get("scale", 1)), **numbers)
+    except (KeyError, TypeError, ValueError):
+        found = None
+    if found is None or not (said.keys() <= {"input", "scale", "mean", "std"} and _usable(found)):
+        raise UsageError(
+            f"benchmark_info of {path} says pixels: {said}, which has to be as in {_EXAMPLE}, for one of the "
+            "inputs under shapes: write it so."
+        )
+    return found
+
+
+def _numbers(written: Any) -> tuple[float, ...]:  # noqa: ANN401 - whatever YAML holds
+    return tuple(map(float, written.values() if isinstance(written, Mapping) else written))
+
+
+def _usable(pixels: Pixels) -> bool:
+    counted = len(pixels.mean) == len(pixels.std) == _CHANNELS
+    finite = all(map(math.isfinite, (pixels.scale, *pixels.mean, *pixels.std)))
+    return counted and finite and min(pixels.scale, *pixels.std) > 0
 
 
 def _shape(name: str, written: Any, path: Path) -> tuple[int, ...]:  # noqa: ANN401 - whatever YAML holds

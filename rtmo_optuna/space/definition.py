@@ -83,7 +83,8 @@ _SECTIONS: Mapping[str, Mapping[str, _Field]] = {
         "min_rows": _COUNT,
     },
 }
-_KEYS = ("provider", "knobs", "fixed", "objective", "sampler", "batch", *_SECTIONS)
+_KEYS = ("provider", "knobs", "fixed", "objective", "sampler", "batch", "input", *_SECTIONS)
+_INPUTS = {"arrays": False, "pixels": True}
 
 
 def load(path: Path, samplers: Collection[str]) -> StudyDefinition:
@@ -110,10 +111,9 @@ def load(path: Path, samplers: Collection[str]) -> StudyDefinition:
         given["batch"] = reader.field(top["batch"], "batch", _COUNT)
     if "fixed" in top:
         given["fixed"] = reader.fixed(top["fixed"], provider, knobs)
-    if "objective" in top:
-        given["objective"] = reader.one_of(top["objective"], "objective", OBJECTIVES)
-    if "sampler" in top:
-        given["sampler"] = reader.one_of(top["sampler"], "sampler", samplers)
+    words = {"objective": OBJECTIVES, "sampler": samplers, "input": _INPUTS}
+    given |= {key: reader.one_of(top[key], key, known) for key, known in words.items() if key in top}
+    given["pixels"] = _INPUTS[given.pop("input", "arrays")]
     if "pruning" in top:
         given |= {f"prune_{name}": value for name, value in sections["pruning"].items()}
     limits = replace(Limits(), **sections.get("limits", {}))

@@ -24,6 +24,8 @@ from rtmo_optuna.types.request import Scope, Value
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _NUMBER = re.compile(r"\d{1,19}")
 _LIBRARY = "capi/onnxruntime_pybind11_state*"
+_BUILT = "capi/build_and_package_info.py"
+_NAMED = re.compile(r"^(\w+) = ['\"](.+)['\"]$", re.MULTILINE)
 _KEY = re.compile(rb"\0((?:session|ep|mlas|optimization)\.[a-z][\w.]{3,}[a-z0-9])(?=\0)")
 _PREFIXES = ("session.", "ep.", "mlas.", "optimization.")
 _LEFT_OUT = (
@@ -92,6 +94,18 @@ def extra_value(extra: Extra, raw: str) -> Value:
         return raw
     wanted = {"flag": "true or false", "number": "a whole number"}.get(extra.kind, "a text")
     raise UsageError(f"{extra.name} cannot be {raw!r}: it must be {wanted}")
+
+
+def installed_runtime() -> tuple[str, str]:
+    """Return the ONNX Runtime that would be imported, and the CUDA that it is built with, "none" where there is none.
+
+    Nothing is loaded: the package says both in a file.
+    """
+    found = importlib.util.find_spec("onnxruntime")
+    places = [Path(folder, _BUILT) for folder in (found and found.submodule_search_locations) or ()]
+    told = dict(_NAMED.findall("\n".join(place.read_text("utf-8") for place in places if place.exists())))
+    package, version = told.get("package_name", ""), told.get("__version__", "")
+    return f"{package} {version}".strip() or "none", told.get("cuda_version", "none")
 
 
 @functools.cache

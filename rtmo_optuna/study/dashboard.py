@@ -1,21 +1,22 @@
-"""What the dashboard shows beside the numbers: notes on studies and trials, and interactive figures."""
+"""The dashboard itself, and the figures of ours that it shows among its own."""
 
-from __future__ import annotations
+from collections.abc import Iterable
 
-from typing import TYPE_CHECKING
+import optuna
 
-from rtmo_optuna.display import visible
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    import optuna
+from rtmo_optuna.show.render.chart import Chart
 
 
-def save_note(on: optuna.Study | optuna.Trial, text: str) -> None:
-    """Put the Markdown `text` on a study, or on a trial that has not been told yet, its control characters visible."""
-    from optuna_dashboard import save_note as save  # noqa: PLC0415 - slow to import, and rarely needed
+def save_charts(study: optuna.Study, charts: Iterable[Chart]) -> None:
+    """Show `charts` among the dashboard's graphs, each in place of its last one."""
+    from optuna_dashboard import save_plotly_graph_object  # noqa: PLC0415 - slow to import, and rarely needed
 
-    save(on, visible(text))
+    from rtmo_optuna.show.render.interactive import figure  # noqa: PLC0415 - likewise
+    from rtmo_optuna.show.render.palette import LIGHT  # noqa: PLC0415
+
+    for chart in charts:
+        save_plotly_graph_object(study, figure(chart, LIGHT), graph_object_id=chart.name)
 
 
 def serve(storage: str, artifacts: str, host: str, port: int) -> None:

@@ -5,9 +5,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import optuna
-
-from rtmo_optuna.study.transaction import forget
+from rtmo_optuna.study.attributes import Attributes
 from rtmo_optuna.study.trials import driver, is_dead, is_doubtful
 from rtmo_optuna.types.subject import StudyDefinition
 
@@ -47,9 +45,12 @@ class Crew:
     wanting_s = 60.0
     poll_s = 1.0
 
-    def __init__(self, study: optuna.Study, lease_s: float = LEASE_S) -> None:
-        """Look at `study`; nobody is told before `join`. This driver is gone after `lease_s` without a sign."""
-        self._study = study
+    def __init__(self, attributes: Attributes, lease_s: float = LEASE_S) -> None:
+        """Look at a study's `attributes`; nobody is told before `join`.
+
+        This driver is gone after `lease_s` without a sign.
+        """
+        self._attributes = attributes
         self._lease_s = lease_s
         self._id = uuid.uuid4().hex[:12]
         self._until = 0.0
@@ -64,11 +65,12 @@ class Crew:
         self._say()
 
     def _sweep(self) -> None:
-        """Remove the entries of drivers that are gone."""
+        """Remove the entries of drivers that are gone: of those that were there before it is seen who is at work."""
+        there = [name for name in self._attributes.all() if name.startswith("driver ")]
         kept = {f"driver {one}" for one in (*self._entries(), self._id)}
-        gone = [name for name in self._study.user_attrs if name.startswith("driver ") and name not in kept]
+        gone = [name for name in there if name not in kept]
         if gone:
-            forget(self._study, gone)
+            self._attributes.remove(gone)
 
     def renew(self) -> None:
         """Tell it again, where that was a while ago; nothing is told by a driver that has not joined."""
@@ -79,7 +81,7 @@ class Crew:
         """Take the entry back."""
         if self._until:
             self._until = 0.0
-            forget(self._study, [f"driver {self._id}"])
+            self._attributes.remove([f"driver {self._id}"])
 
     def others(self) -> tuple[str, ...]:
         """Return the other drivers that are at work, as `process N on HOST`."""
@@ -143,7 +145,7 @@ class Crew:
             self._parts[part] = what
         self._until = time.time() + self._lease_s
         entry = {**driver(), "until": self._until, "parts": dict(self._parts)}
-        self._study.set_user_attr(f"driver {self._id}", entry)
+        self._attributes.put(f"driver {self._id}", entry)
 
     def _rivals(self, part: str) -> dict[str, str]:
         """Return what the others that are at work and have to do with `part` have, by name."""
@@ -152,7 +154,7 @@ class Crew:
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         """Return the entries of the other drivers that are at work, by name."""
-        held = self._study.user_attrs.items()
+        held = self._attributes.all().items()
         told = {name.removeprefix("driver "): entry for name, entry in held if name.startswith("driver ") and entry}
         told.pop(self._id, None)
         now = time.time()

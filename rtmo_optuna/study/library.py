@@ -1,8 +1,10 @@
 """The studies of a storage: create or resume one, load one, list them."""
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import optuna
@@ -16,6 +18,7 @@ from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.study import storage as database
+from rtmo_optuna.study import transaction
 from rtmo_optuna.study.study import Study
 from rtmo_optuna.study.trials import ran
 from rtmo_optuna.types.study import StudyLine, StudyRecord
@@ -29,7 +32,7 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
     Raises IdentityError with the differences where it is not. `new` starts one beside it, with a number in its name.
     """
     opened = database.open_storage(url, create=True)
-    name, made = _place(opened, about.name, identity, new=new)
+    name, made = _place(opened, about, identity, new=new)
     about, objective = replace(about, name=name), OBJECTIVES[about.definition.objective]
     with database.quietly():
         sampler = SAMPLERS[about.definition.sampler](about.space, None)
@@ -38,29 +41,45 @@ def open_study(url: str, about: StudyRecord, identity: Mapping[str, str], *, new
         )
         if not made:
             study.set_metric_names([f"{objective.name} [{objective.unit}]"])
-            study.set_user_attr("about", encode(about))
-            study.set_user_attr("identity", dict(identity))
+            held = {"about": encode(about), "identity": dict(identity)}
+            transaction.keep(opened, study._study_id, held, _shown(about))  # noqa: SLF001 - Optuna's name
+        else:
+            transaction.hide(opened, study._study_id)  # noqa: SLF001
     return Study(study, opened, url, about)
 
 
-def foresee(url: str, name: str, identity: Mapping[str, str], *, new: bool) -> str:
+def _shown(about: StudyRecord) -> dict[str, str]:
+    """Return what everybody is shown of a study."""
+    objective, machine = OBJECTIVES[about.definition.objective], about.machine
+    return {
+        "model": Path(about.model_path).name,
+        "input": about.inputs.source or "made up",
+        "machine": machine.gpu.name if machine.gpu else machine.cpu,
+        "provider": about.definition.provider,
+        "ONNX Runtime": about.model.versions.get("onnxruntime", ""),
+        "objective": f"{objective.name} [{objective.unit}]",
+    }
+
+
+def foresee(url: str, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> str:
     """Return the name that `open_study` would give the study; nothing is made.
 
     Raises IdentityError as it would, and UsageError where the storage does not open.
     """
     opened = _existing(url)
-    return _place(opened, name, identity, new=new)[0] if opened else name
+    return _place(opened, about, identity, new=new)[0] if opened else about.name
 
 
-def _place(opened: RDBStorage, name: str, identity: Mapping[str, str], *, new: bool) -> tuple[str, bool]:
+def _place(opened: RDBStorage, about: StudyRecord, identity: Mapping[str, str], *, new: bool) -> tuple[str, bool]:
     """Return the name of the study, with a number where a `new` one has to have one, and whether it is there, whole."""
+    name = about.name
     names = {study.study_name for study in opened.get_all_studies()}
     if new:
         free = (name, *(f"{name}-{number}" for number in range(2, len(names) + 3)))
         return next(one for one in free if one not in names), False
     made = name in names and not _half_made(opened, name)
     if made:
-        _check_identity(name, _identity(opened, name) or {}, identity)
+        _check_identity(opened, name, about, identity)
     return name, made
 
 
@@ -80,12 +99,13 @@ def has_study(url: str, name: str) -> bool:
 def load_study(url: str, name: str) -> Study:
     """Return an existing study; raises UsageError where there is none of that name."""
     opened = database.open_storage(url, create=False)
-    studies = {study.study_name: study for study in opened.get_all_studies()}
-    if name not in studies or not _is_ours(studies[name].user_attrs.get("about")):
-        known = ", ".join(sorted(studies)) or "none"
+    names = {study.study_name for study in opened.get_all_studies()}
+    held = _held(opened, name).get("about") if name in names else None
+    if not _is_ours(held):
+        known = ", ".join(sorted(names)) or "none"
         raise UsageError(f"There is no study {name!r} in {without_password(url)}; there are: {known}.")
     try:
-        about = decode(StudyRecord, studies[name].user_attrs["about"])
+        about = decode(StudyRecord, held)
     except (TypeError, ValueError, KeyError) as error:
         message = f"The study {name!r} was kept by another version of this program ({error}): begin a new one (--new)."
         raise UsageError(message) from error
@@ -102,7 +122,7 @@ def list_studies(url: str) -> tuple[StudyLine, ...]:
     opened = database.open_storage(url, create=False)
     lines = []
     for summary in optuna.study.get_all_study_summaries(opened):
-        about = summary.user_attrs.get("about")
+        about = _held(opened, summary.study_name).get("about")
         if _is_ours(about):
             begun = summary.datetime_start.isoformat(" ", "seconds") if summary.datetime_start else ""
             provider, model = about["definition"]["provider"], about["model_path"]
@@ -119,28 +139,54 @@ def _half_made(opened: RDBStorage, name: str) -> bool:
     """Return whether whoever made this study died before it was complete: its identity comes last, its trials after."""
     if _identity(opened, name) is not None:
         return False
-    study_id = opened.get_study_id_from_name(name)
-    ours = {"about"} >= opened.get_study_user_attrs(study_id).keys()
-    return ours and not opened.get_n_trials(study_id)
+    ours = {"about"} >= _held(opened, name).keys()
+    return ours and not opened.get_n_trials(opened.get_study_id_from_name(name))
+
+
+def _held(opened: RDBStorage, name: str) -> dict[str, Any]:
+    return transaction.attributes(opened, opened.get_study_id_from_name(name))
 
 
 def _identity(opened: RDBStorage, name: str) -> Mapping[str, str] | None:
     """Return the identity of an existing study, which another driver may be about to write; None where nobody is."""
     for _ in range(_TRIES):
-        held = opened.get_study_user_attrs(opened.get_study_id_from_name(name))
+        held = _held(opened, name)
         if "identity" in held:
             return dict(held["identity"])
         time.sleep(_PAUSE_S)
     return None
 
 
-def _check_identity(name: str, held: Mapping[str, str], now: Mapping[str, str]) -> None:
-    differences = [
-        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now"
-        for what in sorted(held.keys() | now.keys())
-        if held.get(what) != now.get(what)
-    ]
-    if differences:
-        raise IdentityError(
-            f"The study {name!r} was made for something else; --new starts one beside it.\n" + "\n".join(differences)
-        )
+def _check_identity(opened: RDBStorage, name: str, about: StudyRecord, now: Mapping[str, str]) -> None:
+    held = _identity(opened, name) or {}
+    differing = [what for what in sorted(held.keys() | now.keys()) if held.get(what) != now.get(what)]
+    if not differing:
+        return
+    kept = opened.get_study_user_attrs(opened.get_study_id_from_name(name)).get("about")
+    typed = _as_it_was(kept, about, differing) if _is_ours(kept) else ""
+    what_to_do = (
+        f"give {typed}, as it was, or --new, which starts one beside it" if typed else "--new starts one beside it"
+    )
+    lines = (
+        f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now" for what in differing
+    )
+    raise IdentityError(f"The study {name!r} was made for something else: {what_to_do}.\n" + "\n".join(lines))
+
+
+def _as_it_was(kept: Mapping[str, Any], now: StudyRecord, differing: Collection[str]) -> str:
+    """Return the options that make a run what the study that is `kept` was made for; empty where options cannot."""
+    inputs, rate_hz = kept["inputs"], kept["definition"]["measuring"].get("rate_hz")
+    source = "" if inputs["source"] == now.inputs.source else re.split(r" \(|, letterboxed to ", inputs["source"])[0]
+    sizes = ((name, "x".join(map(str, shape))) for name, shape in inputs["shapes"].items())
+    shapes = (
+        " ".join(f"--shape {name}={size}" for name, size in sizes) if inputs.get("free_dimensions") else "no --shape"
+    )
+    options = {
+        "input": (source and f"--input {source}") if inputs["real"] else "no --input" if now.inputs.real else shapes,
+        "input shapes": shapes,
+        "fixed dimensions": shapes,
+        "calls a second": f"--rate {rate_hz:g}" if rate_hz else "no --rate",
+        "provider": f"--provider {kept['definition']['provider']}",
+    }
+    told = [options.get(what, "") for what in differing]
+    return " and ".join(dict.fromkeys(told)) if all(told) else ""

@@ -10,12 +10,15 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from rtmo_optuna.codec import encode
+from rtmo_optuna.display import visible
+from rtmo_optuna.samplers.attributes import OURS, kept, ours
 from rtmo_optuna.samplers.candidates import Params, ToldSettings
 from rtmo_optuna.samplers.table import distributions
+from rtmo_optuna.show import notes
 from rtmo_optuna.space.resolve import params_of, settings_of
 from rtmo_optuna.study import transaction
 from rtmo_optuna.study.storage import GRACE_S
-from rtmo_optuna.study.trials import LEFT_TO, driver, drop_files
+from rtmo_optuna.study.trials import LEFT_TO, driver, drop_files, ran
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin
@@ -61,19 +64,24 @@ class Claims:
 
         Not of those that were broken off, nor of what drivers that are known to be dead left running.
         """
-        held = [t for t in self._study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL]
+        held = [t for t in self._study.get_trials(deepcopy=False) if t.state is not TrialState.FAIL or ran(t)]
         told = ((self._told(trial), trial) for trial in reversed(held) if not self._orphaned(trial))
         return {settings: trial.number for settings, trial in told if settings is not None}
 
     def under_way(self, settings: Settings) -> bool:
         """Whether a trial of `settings` is running, and not one that a dead driver left."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return encode(settings) in [trial.user_attrs.get("settings") for trial in running if not self._orphaned(trial)]
+        return encode(settings) in [kept(trial, "settings") for trial in running if not self._orphaned(trial)]
 
     def enqueue(self, settings: Settings, origin: Origin) -> None:
         """Have `settings`, which may lie outside the space, tried next."""
-        params = params_of(self._space, settings) or {}
-        self._study.enqueue_trial(params, user_attrs={"settings": encode(settings), "origin": origin.value})
+        told = {"fixed_params": params_of(self._space, settings) or {}, **ours(settings=settings)}
+        queued = create_trial(state=TrialState.WAITING, system_attrs=told, user_attrs={"origin": origin.value})
+        self._add(queued)
+
+    def _add(self, made: FrozenTrial) -> int:
+        """Add a trial to the study and return its id."""
+        return self._study._storage.create_new_trial(self._study._study_id, template_trial=made)  # noqa: SLF001 - with system attributes
 
     def take(self) -> Trial | None:
         """Return the first trial of the queue, which this driver has from now on; None where nothing is queued."""
@@ -81,7 +89,7 @@ class Claims:
         if number is None:
             return None
         trial = Trial(self._study, number)
-        held = trial.user_attrs.get("settings")
+        held = kept(self.frozen(trial), "settings")
         if held is None or params_of(self._space, Settings.from_plain(held)):
             try:
                 params = {name: trial.suggest_categorical(name, d.choices) for name, d in self._distributions.items()}
@@ -89,30 +97,37 @@ class Claims:
                 self._refuse(trial, f"It was queued with what is no choice of the study: {error}")
                 return self.take()
             if held is None:
-                trial.set_user_attr("settings", encode(settings_of(self._space, params)))
+                told = encode(settings_of(self._space, params))
+                self._opened.set_trial_system_attr(trial._trial_id, f"{OURS}settings", told)  # noqa: SLF001
         return trial
 
     def _refuse(self, trial: Trial, why: str) -> None:
         """Fail a trial that cannot be run; the study goes on."""
-        trial.set_user_attr("outcome", "refused")
-        trial.set_user_attr("reason", why)
+        self.describe(trial, {"outcome": "refused", "reason": notes.short(why)}, {}, f"**Refused.** {why}")
         self._study.tell(trial, state=TrialState.FAIL)
+
+    def describe(self, trial: Trial, shown: Mapping[str, Any], held: Mapping[str, Any], note: str) -> None:
+        """Keep what is `shown` of a trial that is not told yet, what is `held` for this program alone, and its note."""
+        ids = self._study._study_id, trial._trial_id  # noqa: SLF001 - Optuna's names
+        transaction.describe(self._opened, *ids, shown=shown, held=held, note=visible(note))
 
     def make(self, params: Params, **attributes: str) -> Trial:
         """Return a running trial of `params`, this driver's, with `attributes`."""
-        held = {"settings": encode(settings_of(self._space, params)), "driver": driver(), **attributes}
         made = create_trial(
-            state=TrialState.RUNNING, params=params, distributions={**self._distributions}, user_attrs=held
+            state=TrialState.RUNNING,
+            params=params,
+            distributions={**self._distributions},
+            user_attrs=attributes,
+            system_attrs=ours(settings=settings_of(self._space, params), driver=driver()),
         )
-        number = self._study._storage.create_new_trial(self._study._study_id, template_trial=made)  # noqa: SLF001
-        trial = Trial(self._study, number)
+        trial = Trial(self._study, self._add(made))
         self.beat(trial)
         return trial
 
     def leave(self, trial: Trial, first: int) -> None:
         """Leave the settings of `trial` to the trial `first`: it is told FAIL and counts for nothing."""
-        trial.set_user_attr("outcome", f"left to trial {first}")
-        trial.set_user_attr(LEFT_TO, first)
+        shown = {"outcome": f"left to trial {first}", LEFT_TO: first}
+        self.describe(trial, shown, {}, f"**Left to trial {first}**, which had the same settings first.")
         self._study.tell(trial, state=TrialState.FAIL)
 
     def beat(self, trial: Trial) -> None:
@@ -138,27 +153,28 @@ class Claims:
         """Put back what this driver has running, wherever it was interrupted."""
         me = driver()
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get("driver") == me:
-                self.put_back(trial, outcome=Outcome.INTERRUPTED.value)
+            if kept(trial, "driver") == me:
+                self.put_back(trial)
 
-    def put_back(self, trial: FrozenTrial, **attributes: str) -> bool:
-        """Fail `trial`, with `attributes`, and queue its settings again unless they are another trial's by now.
+    def put_back(self, trial: FrozenTrial) -> bool:
+        """Fail `trial`, which was broken off, and queue its settings again unless they are another trial's by now.
 
         Returns whether it was this driver that did.
         """
-        held = trial.user_attrs.get("settings")
+        held = kept(trial, "settings")
         first = trial.number if held is None else self.taken().get(Settings.from_plain(held), trial.number)
         again = first == trial.number and (held is not None or "fixed_params" in trial.system_attrs)
         if again:
             drop_files(self._store, trial)
-        return transaction.fail(self._opened, self._study._study_id, trial, attributes, again=again)  # noqa: SLF001
+        told, note = {"outcome": Outcome.INTERRUPTED.value}, notes.broken_off(again=again)
+        return transaction.fail(self._opened, self._study._study_id, trial, told, note, again=again)  # noqa: SLF001
 
     def _orphaned(self, trial: FrozenTrial) -> bool:
         """Return whether `trial` is running by what it says, and its driver is gone."""
-        return trial.state is TrialState.RUNNING and self._has_gone(trial.user_attrs.get("driver", {}))
+        return trial.state is TrialState.RUNNING and self._has_gone(kept(trial, "driver") or {})
 
 
 def _nobodys(trial: FrozenTrial) -> bool:
     """Return whether `trial` has been running for long without a driver's name."""
     begun = trial.datetime_start
-    return "driver" not in trial.user_attrs and begun is not None and (datetime.now() - begun).total_seconds() > GRACE_S  # noqa: DTZ005 - as Optuna keeps it
+    return kept(trial, "driver") is None and begun is not None and (datetime.now() - begun).total_seconds() > GRACE_S  # noqa: DTZ005 - as Optuna keeps it

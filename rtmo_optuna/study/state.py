@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import optuna
-
 from rtmo_optuna.codec import decode, encode
-from rtmo_optuna.study import transaction
+from rtmo_optuna.study.attributes import Attributes
 from rtmo_optuna.study.drivers import LEASE_S, Crew
 from rtmo_optuna.types.findings import ProcessRecord, Purpose, Screening
 from rtmo_optuna.types.request import Settings
@@ -20,12 +18,12 @@ class Kept:
         crew: The drivers that work on the study.
     """
 
-    def __init__(self, study: optuna.Study, lease_s: float = LEASE_S) -> None:
+    def __init__(self, attributes: Attributes, lease_s: float = LEASE_S) -> None:
         """Take over what is there; a driver is gone after `lease_s` of silence."""
-        self._study = study
+        self._attributes = attributes
         self._held: dict[str, Any] = {}
         self._lost = False
-        self.crew = Crew(study, lease_s)
+        self.crew = Crew(attributes, lease_s)
         self.refresh()
 
     def refresh(self) -> None:
@@ -58,18 +56,18 @@ class Kept:
         last = max(map(_place, self._processes), default=0)
         name = f"{_PROCESS}{last + 1}"
         self._processes[name] = process
-        self._study.set_user_attr(name, encode(process))
+        self._attributes.put(name, process)
 
     def forget(self, *purposes: Purpose) -> None:
         """Forget the processes that ran for `purposes`."""
         gone = [name for name, process in self._processes.items() if process.purpose in purposes]
         self._processes = {name: process for name, process in self._processes.items() if name not in gone}
-        transaction.forget(self._study, gone)
+        self._attributes.remove(gone)
 
     def put(self, name: str, value: object) -> None:
         """Keep `value` with the study under `name`."""
         self._held[name] = encode(value)
-        self._study.set_user_attr(name, self._held[name])
+        self._attributes.put(name, self._held[name])
 
     def get(self, name: str) -> Any:  # noqa: ANN401 - JSON
         """Return what was put under `name`, encoded; None where nothing was."""
@@ -77,7 +75,7 @@ class Kept:
 
     def _all(self) -> dict[str, Any]:
         if not self._lost:
-            self._held = self._study.user_attrs
+            self._held = self._attributes.all()
         return self._held
 
     def let_go(self) -> None:

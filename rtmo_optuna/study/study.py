@@ -1,5 +1,6 @@
 """One Optuna study: create or resume, ask, report, tell, artifacts."""
 
+import json
 import math
 import statistics
 import time
@@ -12,18 +13,23 @@ from typing import Any, cast
 
 import optuna
 from optuna.artifacts import upload_artifact
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from rtmo_optuna.codec import encode
-from rtmo_optuna.display import fenced, visible
+from rtmo_optuna.display import visible
+from rtmo_optuna.samplers.attributes import kept, ours
 from rtmo_optuna.samplers.candidates import OverSpace, Params
 from rtmo_optuna.scratch import scratch
+from rtmo_optuna.show import notes
+from rtmo_optuna.show.render.chart import Chart
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.space.resolve import every_params, params_of, settings_of
 from rtmo_optuna.study import storage as database
-from rtmo_optuna.study.dashboard import save_note
+from rtmo_optuna.study import transaction
+from rtmo_optuna.study.attributes import Attributes
+from rtmo_optuna.study.dashboard import save_charts
 from rtmo_optuna.study.drivers import lease_s
 from rtmo_optuna.study.queue import Claims
 from rtmo_optuna.study.retries import patience_of
@@ -61,7 +67,9 @@ class Study(Kept):
         """Take over an existing study; see `open_study`."""
         self._trials: dict[int, TrialRecord] = {}
         self._known: dict[Settings, TrialRecord] = {}
-        super().__init__(study, lease_s(about.definition))
+        self._study = study
+        self._opened = opened
+        super().__init__(Attributes(opened, study._study_id), lease_s(about.definition))  # noqa: SLF001 - Optuna's name
         self._store = database.artifact_store(url)
         self.about = about
         self.clock: Callable[[], float] = time.monotonic
@@ -181,8 +189,9 @@ class Study(Kept):
             trial = self.claims.take() or self._made()
             if trial is None:
                 continue
-            held = trial.user_attrs
-            settings, origin = Settings.from_plain(held["settings"]), Origin(held.get("origin", Origin.SAMPLER))
+            held = self.claims.frozen(trial)
+            settings = Settings.from_plain(kept(held, "settings"))
+            origin = Origin(held.user_attrs.get("origin", Origin.SAMPLER))
             proposal = Proposal(trial, settings, origin, date, begun, begun)
             first = self.claims.taken()[settings]
             if first == trial.number:
@@ -214,10 +223,10 @@ class Study(Kept):
 
     def _answer(self, proposal: Proposal, known: TrialRecord) -> None:
         trial = proposal.trial
-        trial.set_user_attr("outcome", f"as trial {known.number}")
-        trial.set_user_attr("answered_from", known.number)
-        self._tell(proposal, known.value)
+        shown = {"outcome": f"as trial {known.number}", "answered_from": known.number}
+        self.claims.describe(trial, shown, {}, f"**As trial {known.number}**, which had the same settings.")
         record = replace(known, number=trial.number, run=0, origin=proposal.origin)
+        self._tell(record, trial)
         self._remember(record)
 
     def report(self, proposal: Proposal, step: int, latency_ms: float) -> None:
@@ -263,34 +272,58 @@ class Study(Kept):
         )
         self._remember(record)
         with suppress(UpdateFinishedTrialError):  # somebody ended it meanwhile
-            if measurement.outcome is Outcome.FAILED:
-                trial.set_user_attr("reason", visible(measurement.why))
-                save_note(trial, fenced(f"{measurement.why}\n\n{measurement.log_tail}"))
-            trial.set_user_attr("outcome", measurement.outcome.value)
-            trial.set_user_attr("measurement", encode(measurement.summary()))
+            own, default = self.objective.cost(measurement), self.cost(self.about.space.fixed)
+            known = own and default and proposal.settings != self.about.space.fixed
+            times = default / own if own and default and known and math.isfinite(default) else None
+            shown, note = notes.attributes(record, times), notes.of_trial(self.about, record, times)
+            self.claims.describe(trial, shown, ours(measurement=measurement.summary()), note)
             keep_files(self._store, trial, measurement, folder)
-            self._tell(proposal, value)
+            self._tell(record, trial)
         return record
 
-    def _tell(self, proposal: Proposal, value: float | None) -> None:
-        if value is None:
-            self._study.tell(proposal.trial, state=TrialState.PRUNED)
+    def _tell(self, record: TrialRecord, trial: optuna.Trial) -> None:
+        """Tell Optuna how `trial` ended: FAIL where it failed, unless the sampler learns from PRUNED ones only."""
+        failed = record.measurement.outcome is Outcome.FAILED
+        if record.value is not None:
+            self._study.tell(trial, record.value)
+        elif failed and cast("OverSpace", self._study.sampler).sees_failed:
+            self._study.tell(trial, state=TrialState.FAIL)
         else:
-            self._study.tell(proposal.trial, value)
+            self._study.tell(trial, state=TrialState.PRUNED)
 
     def interrupt(self, proposal: Proposal) -> None:
         """Put a trial that was broken off back into the queue."""
-        self.claims.put_back(self.claims.frozen(proposal.trial), outcome=Outcome.INTERRUPTED.value)
+        self.claims.put_back(self.claims.frozen(proposal.trial))
 
-    def conclude(self, note: str) -> None:
-        """Keep what the study was about last and put `note` on it."""
-        self._study.set_user_attr("about", encode(self.about))
-        save_note(self._study, note)
+    def conclude(self) -> None:
+        """Keep what the study was about last."""
+        self._attributes.put("about", self.about)
 
-    def attach(self, files: Iterable[Path]) -> None:
-        """Attach files (the report) to the study."""
-        for file in files:
-            upload_artifact(artifact_store=self._store, file_path=str(file), study_or_trial=self._study)
+    def note(self, text: str) -> None:
+        """Put the Markdown `text` on the study, in place of the note that it has."""
+        transaction.write_note(self._opened, self._study._study_id, None, visible(text))  # noqa: SLF001 - Optuna's name
+
+    def attach(self, file: Path, kind: str) -> str:
+        """Attach a file of the type `kind` to the study, in place of its last one of that name.
+
+        Returns its path under the dashboard's address.
+        """
+        study_id = self._study._study_id  # noqa: SLF001 - Optuna's name
+        held = self._opened.get_study_system_attrs(study_id).items()
+        every = [json.loads(told) for name, told in held if name.startswith(ARTIFACTS_ATTR_PREFIX)]
+        same = [one["artifact_id"] for one in every if one and one["filename"] == file.name]  # what is deleted is null
+        if same:
+            with file.open("rb") as content:
+                self._store.write(same[-1], content)
+            return f"/artifacts/{study_id}/{same[-1]}"
+        new = upload_artifact(
+            artifact_store=self._store, file_path=str(file), study_or_trial=self._study, mimetype=kind
+        )
+        return f"/artifacts/{study_id}/{new}"
+
+    def show(self, charts: Iterable[Chart]) -> None:
+        """Show `charts` among the graphs of the dashboard, each in place of its last one."""
+        save_charts(self._study, charts)
 
     def record(self, **changes: Any) -> StudyRecord:  # noqa: ANN401 - fields of StudyRecord
         """Return the study as a record, with `changes`."""

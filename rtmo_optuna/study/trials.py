@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.machine.host import process_space, started
+from rtmo_optuna.samplers.attributes import kept
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Origin, TrialRecord
@@ -49,8 +50,13 @@ def drop_files(store: FileSystemArtifactStore, frozen: FrozenTrial) -> None:
 
 
 def ran(frozen: FrozenTrial) -> bool:
-    """Return whether Optuna's trial was really run: to its end, and not answered from another one."""
-    return frozen.state in _TOLD and frozen.user_attrs.get("outcome") in RAN
+    """Return whether Optuna's trial was really run: to its end, and not answered from another one.
+
+    What is FAIL by its state may have been broken off, too.
+    """
+    outcome = frozen.user_attrs.get("outcome")
+    failed = frozen.state is TrialState.FAIL and outcome == Outcome.FAILED
+    return failed or (frozen.state in _TOLD and outcome in RAN)
 
 
 def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
@@ -58,19 +64,20 @@ def trial_record(frozen: FrozenTrial, runs: int) -> TrialRecord | None:
 
     One that is not finished is none, nor one that was left to an earlier one.
     """
-    held = frozen.user_attrs
-    if not frozen.state.is_finished() or "settings" not in held or LEFT_TO in held:
+    held, settings = frozen.user_attrs, kept(frozen, "settings")
+    if not frozen.state.is_finished() or settings is None or LEFT_TO in held:
         return None
     answered = held.get("answered_from")
-    if "measurement" in held and frozen.state in _TOLD:
-        measurement = decode(Measurement, held["measurement"])
+    measured = kept(frozen, "measurement")
+    if measured is not None and (frozen.state in _TOLD or ran(frozen)):
+        measurement = decode(Measurement, measured)
     else:
         measurement = Measurement(Outcome.INTERRUPTED if answered is None else Outcome.MEASURED)
     begun = frozen.datetime_start
     return TrialRecord(
         number=frozen.number,
         run=runs + 1 if answered is None and measurement.outcome in RAN else 0,
-        settings=Settings.from_plain(held["settings"]),
+        settings=Settings.from_plain(settings),
         origin=Origin(held.get("origin", Origin.SAMPLER)),
         measurement=measurement,
         value=frozen.value if frozen.state is TrialState.COMPLETE else None,

@@ -149,12 +149,31 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Pixels:
+    """That a session takes pictures as applications have them, uint8, in place of the model's arrays of floats.
+
+    What the model's input of that name gets is (pixel * scale - mean) / std, in float32 and in this order, each step
+    rounded; a step that changes nothing is left out. `mean` and `std` are one number for each of three channels, in the
+    model's order, in units of what the scale makes of a pixel.
+
+    One picture is fed as height x width x 3, a `batch` of more as batch x height x width x 3.
+    """
+
+    input: str
+    batch: int = 1
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSpec:
     """All that is needed to open a session in a child.
 
     `free_dimensions` fixes symbolic dimensions of the inputs by name; `shapes` are those of all inputs where every
     dimension is fixed, by that or by the model, else it is empty. `extras` are ONNX Runtime's options that are no
-    knobs; those of another provider are passed over.
+    knobs; those of another provider are passed over. `pixels` says that one input is fed pictures; its shape is the
+    model's here nevertheless.
     """
 
     model: str
@@ -165,6 +184,7 @@ class SessionSpec:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     free_dimensions: Mapping[str, int] = field(default_factory=dict)
     extras: Mapping[str, Value] = field(default_factory=dict)
+    pixels: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,15 +141,49 @@ class StudyLine:
     started: str
 
 
-@dataclass(frozen=True, slots=True)
-class TrialStarted:
-    """A trial is about to run: the `run`-th of `total` that the search, or the screening, has."""
+class Phase(enum.StrEnum):
+    """What a run is about at a time, in order, in words short enough for a status line."""
 
-    run: int
-    total: int
-    settings: Settings
-    origin: Origin
-    seconds_left: float
+    LOOK = "first look"
+    BASELINE = "baseline"
+    SEARCH = "search"
+    INERT = "what does nothing"
+    RACE = "race"
+    PLAIN = "made plain"
+    CONFIRMATION = "confirmation"
+    OUTPUTS = "outputs"
+    PAIRS = "pair"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run began: what it is going to do, in a sentence, and after how many seconds it is over at the latest."""
+
+    text: str
+    most_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process of `settings` is about to run, the `place`-th of `total` of its phase; 0 where that has not changed.
+
+    Without `settings` something else begins, in which none are timed. `origin` is a trial's.
+    """
+
+    phase: Phase
+    place: int = 0
+    total: int = 0
+    settings: Settings | None = None
+    origin: Origin = Origin.SAMPLER
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """This run waits for `what` (who, and what they are at), until then (in seconds since the epoch) at the latest."""
+
+    what: str
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +213,7 @@ class Note:
     warning: bool = False
 
 
-Event: TypeAlias = TrialStarted | WindowDone | TrialEnded | Note
+Event: TypeAlias = RunStarted | Started | Waiting | WindowDone | TrialEnded | Note
 Observer: TypeAlias = Callable[[Event], None]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rtmo_optuna.types.measurement import GateRules
-from rtmo_optuna.types.request import Dimension, Limits, Measuring, Settings, Value
+from rtmo_optuna.types.request import Dimension, Limits, Measuring, Pixels, Settings, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,7 @@ class InputFacts:
     """Where the input arrays lie (one leading axis of samples), and what they are.
 
     `free_dimensions` are the symbolic dimensions that the user fixed, by name; `fixed` says whether every shape is.
+    `shapes` are the model's, where a session takes `pixels` too.
     """
 
     path: str
@@ -23,6 +24,7 @@ class InputFacts:
     real: bool
     free_dimensions: Mapping[str, int] = field(default_factory=dict)
     fixed: bool = False
+    pixels: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class StudyDefinition:
 
     `knobs` maps each searched dimension to its choices' labels (None: the table's own), `fixed` sets knobs in every
     trial. Machine-dependent choices are resolved later, by `space.resolve`. `batch` fixes the leading dimension of
-    inputs that leave it open; settings that take more than `max_memory_gb` (GiB) of GPU memory fail.
+    inputs that leave it open; settings that take more than `max_memory_gb` (GiB) of GPU memory fail. With `pixels`
+    sessions take pictures as uint8.
     """
 
     name: str
@@ -121,4 +124,5 @@ class StudyDefinition:
     limits: Limits = field(default_factory=Limits)
     gate: GateRules = field(default_factory=GateRules)
     batch: int | None = None
+    pixels: bool = False
     max_memory_gb: float | None = None

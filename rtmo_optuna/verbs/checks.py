@@ -16,6 +16,8 @@ from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.types.measurement import GateMode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rtmo_optuna.types.request import ModelFacts
     from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
@@ -97,6 +99,14 @@ def check_time(chosen: StudyDefinition, samples: int) -> None:
         raise UsageError(message)
 
 
+def check_normalised(chosen: StudyDefinition, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse a mean or deviation where no session takes pixels: arrays are used as they are."""
+    if (mean or std) and not chosen.pixels:
+        option = "--mean" if mean else "--std"
+        message = f"{option} is a part of what a session does with pixels: say --pixels too, or leave it out."
+        raise UsageError(message)
+
+
 def check_idle(device: Gpu | None) -> None:
     """Refuse a GPU, or without one a processor, that others compute on."""
     if device:
@@ -128,16 +138,21 @@ def report_file(output: Path | None, study: str) -> Path:
     """Return where the report of a study of this name goes; refuse a place that cannot be written."""
     given = output or Path("results", study)
     report = given if given.suffix.lower() in {".md", ".markdown"} else given / "report.md"
-    standing = next(folder for folder in (report.parent, *report.parent.parents, Path()) if folder.exists())
+    check_place(report)
+    return report
+
+
+def check_place(file: Path) -> None:
+    """Refuse a file that could not be written, be it there or not."""
+    standing = next(folder for folder in (file.parent, *file.parent.parents, Path()) if folder.exists())
     try:
         if not standing.is_dir():
             raise NotADirectoryError(None, "it is a file")
         with tempfile.TemporaryFile(dir=standing):
             pass
     except OSError as error:
-        message = f"The output folder {report.parent} cannot be written: {error.strerror} ({standing}). Name --output."
+        message = f"The output folder {file.parent} cannot be written: {error.strerror} ({standing}). Name --output."
         raise UsageError(message) from error
-    if report.is_dir():
-        message = f"The report {report} is a folder. Name another --output."
+    if file.is_dir():
+        message = f"The output {file} is a folder. Name another --output."
         raise UsageError(message)
-    return report

@@ -61,17 +61,22 @@ def held_info(options: TuneOptions) -> dict[str, Any]:
     )
 
 
-def with_tuned_shapes(options: TuneOptions) -> TuneOptions:
+def as_tuned(options: TuneOptions) -> TuneOptions:
     """Return `options` with the shapes that config.yaml was tuned for, where they say none and no array has its own.
 
-    A file that was tuned for another model says nothing of this one.
+    If sessions took pixels there, they do here, as they did there unless `options` say how. A file that was tuned for
+    another model says nothing of this one.
     """
-    arrays = options.input is not None and options.input.suffix.lower() in _ARRAYS
-    if options.shapes or arrays or not options.config.is_file():
+    if not (options.config.is_file() and options.model.is_file()):
         return options
     info = benchmark_info.read(held_info(options), options.config)
-    if not info.shapes or not options.model.is_file():
-        return options
     if info.model_sha256 and info.model_sha256 != content_hash(Path(options.model)):
+        return options
+    if info.pixels and not options.pixels:
+        scale = info.pixels.scale if options.input_scale == 1 else options.input_scale
+        mean, std = options.mean or info.pixels.mean, options.std or info.pixels.std
+        options = replace(options, pixels=True, input_scale=scale, mean=mean, std=std)
+    arrays = options.input is not None and options.input.suffix.lower() in _ARRAYS
+    if options.shapes or arrays:
         return options
     return replace(options, shapes=tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in info.shapes.items()))

@@ -26,15 +26,11 @@ _GPU_PACKAGE = "onnxruntime-gpu"
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found, in the order of the table of checks.
-
-    `schema` grows when a field of these changes its meaning or goes.
-    """
+    """What was found, in the order of the table of checks."""
 
     provider: str
     model: str
     findings: tuple[Finding, ...]
-    schema: int = 1
 
     @property
     def failed(self) -> bool:

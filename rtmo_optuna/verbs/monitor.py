@@ -23,7 +23,7 @@ from rtmo_optuna.types.measurement import GateMode
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Observer
 from rtmo_optuna.types.subject import GpuState
-from rtmo_optuna.verbs.circumstances import held_info, with_tuned_shapes
+from rtmo_optuna.verbs.circumstances import as_tuned, held_info
 from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan, runner_of
 
 THRESHOLD = 0.10
@@ -38,7 +38,7 @@ class Health:
     """What a check found: the median's ratio to what was promised (1.2: a fifth slower) and its 98 % interval.
 
     `slower` says that it is proven to be slower by more than `threshold`; then `causes` are what is otherwise than when
-    it was tuned, the likeliest first. `schema` grows when a field of these changes its meaning or goes.
+    it was tuned, the likeliest first.
     """
 
     date: str
@@ -55,7 +55,6 @@ class Health:
     causes: tuple[str, ...] = ()
     rate_hz: float | None = None
     sentence: str = ""
-    schema: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +82,7 @@ def check(options: TuneOptions, observer: Observer, threshold: float = THRESHOLD
         raise UsageError(f"The configuration {options.config} does not exist: name another, or tune first.")
     info = benchmark_info.read(held_info(options), options.config)
     promised_ms = benchmark_info.promised_ms(info, options.config)
-    wanted = replace(
-        with_tuned_shapes(options),
-        provider=info.provider or options.provider if options.provider == "auto" else options.provider,
-        rate_hz=info.rate_hz,
-        gate=GateMode.OFF,
-        allow_busy=True,
-    )
+    wanted = replace(as_shipped(options), gate=GateMode.OFF, allow_busy=True)
     with scratch() as folder:
         planned = plan(wanted, folder, writes=False)
         configfile.check_settings(planned.config, options.config_path)
@@ -115,6 +108,13 @@ def check(options: TuneOptions, observer: Observer, threshold: float = THRESHOLD
         rate_hz=info.rate_hz,
     )
     return replace(health, sentence=sentence(health))
+
+
+def as_shipped(options: TuneOptions) -> TuneOptions:
+    """Return `options` with provider, rate, shapes and pixels that config.yaml was tuned for, where they say none."""
+    info = benchmark_info.read(held_info(options), options.config)
+    provider = info.provider or options.provider if options.provider == "auto" else options.provider
+    return replace(as_tuned(options), provider=provider, rate_hz=info.rate_hz)
 
 
 def repeated(

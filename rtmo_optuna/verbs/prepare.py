@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from rtmo_optuna.codec import encode
 from rtmo_optuna.display import without_password
 from rtmo_optuna.engine.graph import hash_model
 from rtmo_optuna.engine.inputs import inputs as engine_inputs
+from rtmo_optuna.engine.inputs.pixels import picture_of
 from rtmo_optuna.engine.inputs.shapes import parse_shapes
 from rtmo_optuna.engine.watch import ModelWatch
 from rtmo_optuna.errors import UsageError
@@ -25,18 +27,20 @@ from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
+from rtmo_optuna.show.words import seconds
 from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
 from rtmo_optuna.types.measurement import GateMode, GateRequest
-from rtmo_optuna.types.request import EngineKind, SessionSpec
-from rtmo_optuna.types.study import DEFAULT_STORAGE, Observer, StudyRecord, key
+from rtmo_optuna.types.request import EngineKind, Pixels, SessionSpec
+from rtmo_optuna.types.study import DEFAULT_STORAGE, Observer, RunStarted, StudyRecord, key
 from rtmo_optuna.verbs import checks, first_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rtmo_optuna.types.subject import StudyDefinition
+    from rtmo_optuna.types.request import ModelFacts
+    from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
 ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
 """The environment variable that stands for `--allow-busy`, for hosts that never are idle."""
@@ -64,6 +68,9 @@ class TuneOptions:
     provider: str = "auto"
     input: Path | None = None
     input_scale: float = 1.0
+    pixels: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     shapes: tuple[str, ...] = ()
     storage: str = DEFAULT_STORAGE
     new: bool = False
@@ -90,12 +97,25 @@ class Plan:
         return Rules.of(self.about.definition, self.gate)
 
 
-def plan(options: TuneOptions, scratch: Path, *, writes: bool = True) -> Plan:
-    """Return the plan of a tune; its input arrays lie in the folder `scratch`.
+def foretell(options: TuneOptions) -> RunStarted:
+    """Return what a tune is going to do, and for how long at most, as far as is known without a look at the model.
 
-    A run that is to leave nothing behind, neither settings nor a report, says so by `writes`. Raises UsageError, with
-    one sentence, for whatever the user has to change.
+    Raises UsageError as `plan` does.
     """
+    chosen, device = _chosen(options)
+    where = device.name if device else "the processor"
+    stages = "search" if options.search_only else "search, race and confirmation"
+    then = "" if options.search_only else f", and {options.config} with the settings"
+    report = options.output or f"results/{_name(options, chosen)}/"
+    text = (
+        f"Tuning {options.model.name} on {where}: baseline, {stages}, {chosen.trials} trials and "
+        f"{seconds(chosen.timeout_s)} at most. Then there is a report in {report}{then}."
+    )
+    return RunStarted(text, chosen.timeout_s)
+
+
+def _chosen(options: TuneOptions) -> tuple[StudyDefinition, Gpu | None]:
+    """Return the study definition as the options change it, and the GPU that it is run on."""
     checks.check_model(options.model)
     checks.check_name(options.study_name)
     device = next(iter(gpus.gpus()), None)
@@ -109,9 +129,23 @@ def plan(options: TuneOptions, scratch: Path, *, writes: bool = True) -> Plan:
             f"{options.provider!r}: leave one of them out."
         )
         raise UsageError(message)
-    device = device if PROVIDERS[chosen.provider].on_gpu else None
+    return chosen, device if PROVIDERS[chosen.provider].on_gpu else None
+
+
+def _name(options: TuneOptions, chosen: StudyDefinition) -> str:
+    return options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
+
+
+def plan(options: TuneOptions, scratch: Path, *, writes: bool = True) -> Plan:
+    """Return the plan of a tune; its input arrays lie in the folder `scratch`.
+
+    A run that is to leave nothing behind, neither settings nor a report, says so by `writes`. Raises UsageError, with
+    one sentence, for whatever the user has to change.
+    """
+    chosen, device = _chosen(options)
     checks.check_runs(chosen, given=options.runs is not None)
     checks.check_rate(chosen, given=options.rate_hz is not None)
+    checks.check_normalised(chosen, mean=options.mean, std=options.std)
     machine = host.host(device)
     checks.check_profile(options.profile, machine.device_name)
     config = configfile.read(
@@ -120,7 +154,7 @@ def plan(options: TuneOptions, scratch: Path, *, writes: bool = True) -> Plan:
     if writes:
         configfile.check_writable(options.config)
         configfile.check_layout(config, chosen.provider)
-    name = options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
+    name = _name(options, chosen)
     checks.check_length(name, given=options.study_name is not None)
     report = checks.report_file(options.output, name) if writes else Path()
     storage.sqlite_file(storage.url_of(options.storage))
@@ -137,11 +171,17 @@ def plan(options: TuneOptions, scratch: Path, *, writes: bool = True) -> Plan:
         scale=options.input_scale,
         target=scratch / "inputs.npz",
         batch=chosen.batch,
+        pixels=_pixels(options, model) if chosen.pixels else None,
     )
     inputs = made()
     checks.check_time(chosen, inputs.samples)
     chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.samples))
-    session = replace(session, free_dimensions=inputs.free_dimensions, shapes=inputs.shapes if inputs.fixed else {})
+    session = replace(
+        session,
+        free_dimensions=inputs.free_dimensions,
+        shapes=inputs.shapes if inputs.fixed else {},
+        pixels=inputs.pixels,
+    )
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
     model_sha256 = hash_model(options.model, model.external_files)
     content = {"model": model_sha256, "onnxruntime": model.versions["onnxruntime"]}
@@ -174,7 +214,7 @@ def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
     Raises UsageError as `plan` does, and where a study of this name was made for something else.
     """
     planned = plan(options, scratch)
-    name = foresee(options.storage, planned.about.name, planned.identity, new=options.new)
+    name = foresee(options.storage, planned.about, planned.identity, new=options.new)
     return replace(planned, about=replace(planned.about, name=name), report=checks.report_file(options.output, name))
 
 
@@ -193,6 +233,7 @@ def runner_of(
         fixed=about.space.fixed,
         paced_s=least_s(about.definition.measuring, about.inputs.samples, least_calls),
         until=until,
+        run_end=time.time() + min(until - time.monotonic(), about.definition.timeout_s),
         pool=_pool(planned),
         check=check,
         unchanged=ModelWatch(Path(about.model_path), about.model.external_files, about.model_sha256),
@@ -223,6 +264,7 @@ def identity(about: StudyRecord) -> dict[str, str]:
         "input shapes": key({name: list(shape) for name, shape in about.inputs.shapes.items()}),
         "input": about.inputs.sha256,
         "fixed dimensions": key(about.inputs.free_dimensions),
+        **({"pixels": key(encode(about.inputs.pixels))} if about.inputs.pixels else {}),
         "provider": definition_.provider,
         "objective": definition_.objective,
         "measuring": key(measuring),
@@ -257,4 +299,11 @@ def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
         trials=options.trials or trials,
         timeout_s=options.timeout_s or timeout_s,
         gate=replace(found.gate, mode=options.gate or found.gate.mode),
+        pixels=options.pixels or found.pixels,
     )
+
+
+def _pixels(options: TuneOptions, model: ModelFacts) -> Pixels:
+    """Return how pictures are fed to `model`; raise UsageError where it has no input for them."""
+    plain = Pixels(picture_of(model.inputs).name, scale=options.input_scale)
+    return replace(plain, mean=options.mean or plain.mean, std=options.std or plain.std)

@@ -16,6 +16,7 @@ from rtmo_optuna.search.finals import FinalsState, kept_finals
 from rtmo_optuna.search.preflight import first_process, keep_states
 from rtmo_optuna.search.tune import Tune
 from rtmo_optuna.search.verdict import judged
+from rtmo_optuna.show import notes
 from rtmo_optuna.show import report as show
 from rtmo_optuna.show.scores import exported
 from rtmo_optuna.show.sections.verdict import sentence
@@ -27,9 +28,10 @@ from rtmo_optuna.space.values import as_yaml
 from rtmo_optuna.study.library import has_study, load_study, open_study
 from rtmo_optuna.types.findings import ANSWERS, Status
 from rtmo_optuna.types.measurement import Outcome
-from rtmo_optuna.types.study import Note, Origin, StudyRecord
+from rtmo_optuna.types.study import Note, Origin, Phase, Started, StudyRecord
 from rtmo_optuna.verbs import checks
-from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan_tune
+from rtmo_optuna.verbs.live import Live
+from rtmo_optuna.verbs.prepare import Plan, TuneOptions, foretell, plan_tune
 from rtmo_optuna.verbs.prepare import runner_of as children_of
 
 if TYPE_CHECKING:
@@ -57,10 +59,10 @@ class TuneResult:
 
     record: StudyRecord
     files: tuple[Path, ...]
-    config: Path | None
-    backup: Path | None
-    interrupted: bool
-    undecided: bool
+    config: Path | None = None
+    backup: Path | None = None
+    interrupted: bool = False
+    undecided: bool = False
 
 
 def tune(
@@ -78,12 +80,14 @@ def tune(
     begun = time.monotonic()
     sweep_scratch()
     with scratch() as folder, interruptions() as check:
-        observer(Note(f"Looking at {options.model.name}: it runs once on the CPU, for reference."))
+        observer(foretell(options))
+        observer(Started(Phase.LOOK))
         planned = plan_tune(options, folder)
         with contextlib.closing(runner_of(planned, observer, check)) as runner:
             first = _first_process(options, planned, runner)
             study = open_study(options.storage, planned.about, planned.identity, new=options.new)
             _greet(study, observer)
+            observer = Live(study, begun + planned.about.definition.timeout_s, observer)
             incumbent = configfile.merged(
                 study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
             )
@@ -104,6 +108,7 @@ def tune(
                 raise _lost(study, planned, error) from error
         try:
             keep_states(study, runner.seen)
+            observer(Started(Phase.REPORT))
             result = _finish(study, planned, finals, interrupted=interrupted)
         except (LostError, OSError) as error:
             raise _lost(study, planned, error) from error
@@ -119,10 +124,11 @@ def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple
     return first_process(runner, planned.rules, about.space.fixed)
 
 
-def report(name: str, storage: str, output: Path | None) -> tuple[Path, ...]:
-    """Render the report of an existing study again; return the files written. Runs nothing."""
+def report(name: str, storage: str, output: Path | None) -> TuneResult:
+    """Render the report of an existing study again; return what is known, and the files written. Runs nothing."""
     study = load_study(storage, name)
-    return show.write(judged(study, kept_finals(study)), checks.report_file(output, name))
+    record = judged(study, kept_finals(study))
+    return TuneResult(record, show.write(record, checks.report_file(output, name)))
 
 
 def _greet(study: Study, observer: Observer) -> None:
@@ -155,14 +161,16 @@ def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrup
         knobs = _written(study, planned.config, winner.settings)
         try:
             held = configfile.read_info(planned.config.path, planned.config.target)
-            backup = configfile.write(planned.config, knobs, _benchmark_info(record).written(held))
+            backup = configfile.write(planned.config, knobs, benchmark_of(record).written(held))
             config = planned.config.path
             applied = f"These settings are in {config}, under {planned.config.target or 'its top level'}."
         except UsageError as error:
             refused, applied = error, f"Nothing was exported: {error}"
     files = show.write(record, planned.report, applied)
-    study.attach(files[:1])
-    study.conclude(f"**{sentence(record)}**\n\n{applied}")
+    study.conclude()
+    study.attach(files[0], "text/markdown")
+    study.note(notes.of_study(record, applied, study.attach(files[1], "text/html")))
+    study.show(show.highlights(record))
     if refused:
         raise refused
     undecided = finals is not None and status not in ANSWERS
@@ -206,7 +214,8 @@ def _ratio(claim: Claim | None) -> tuple[float | None, tuple[float, ...] | None]
     return ratio, tuple(interval)
 
 
-def _benchmark_info(record: StudyRecord) -> BenchmarkInfo:
+def benchmark_of(record: StudyRecord) -> BenchmarkInfo:
+    """Return what is written beside the settings of a study."""
     machine, default, status = record.machine, record.space.fixed, record.verdict.status
     held, rate_hz = record.finals.incumbent, record.definition.measuring.rate_hz
     found = exported(record)
@@ -235,6 +244,7 @@ def _benchmark_info(record: StudyRecord) -> BenchmarkInfo:
         provider=record.definition.provider,
         shapes=record.inputs.shapes,
         free_dimensions=record.inputs.free_dimensions,
+        pixels=record.inputs.pixels,
         model_sha256=record.model_sha256,
         study=record.name,
     )

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.codec import decode
 from rtmo_optuna.engine.cutting import store
 from rtmo_optuna.engine.cutting.pieces import INLINE_BYTES, Piece, make_piece, save_piece
 from rtmo_optuna.engine.cutting.rows import fix_rows
@@ -65,7 +66,7 @@ class Cut:
     rows: int = 0
     axes: Mapping[str, int] = field(default_factory=dict)
     why: str = ""
-    operators: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    operators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def cut(
@@ -102,19 +103,8 @@ def cut(
 
 def _told(place: Path, parts: Parts) -> Cut:
     """Return the cut whose files lie at `place`; `parts` is what was kept of it."""
-    lists = {name: tuple(parts[name]) for name in ("passed", "direct", "fed", "inputs", "outputs", "selected")}
-    select, finish = (str(place / name) if lists["selected"] else "" for name in (_SELECT, _FINISH))
-    return Cut(
-        str(place / _HEAD),
-        str(place / _TAIL),
-        select=select,
-        finish=finish,
-        rows=int(parts["rows"]),
-        axes={name: int(axis) for name, axis in parts["axes"].items()},
-        why=str(parts["why"]),
-        operators={name: frozenset(kinds) for name, kinds in parts["operators"].items()},
-        **lists,
-    )
+    paths = {"head": _HEAD, "tail": _TAIL, **({"select": _SELECT, "finish": _FINISH} if parts["selected"] else {})}
+    return decode(Cut, {**parts, **{part: str(place / name) for part, name in paths.items()}})
 
 
 def _read(path: Path) -> ModelProto:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from rtmo_optuna.engine.arrays import read_npy, read_npz
 from rtmo_optuna.engine.feed import DTYPES, is_fixed
 from rtmo_optuna.engine.inputs import images
 from rtmo_optuna.engine.inputs.guesses import FIRST, Guess, is_batch
+from rtmo_optuna.engine.inputs.pixels import as_pictures, settled
 from rtmo_optuna.engine.inputs.shapes import batched, bound, dims_text, fits, named, nearest, quoted, told
 from rtmo_optuna.errors import LostError, UsageError
 
@@ -24,11 +26,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rtmo_optuna.types.request import TensorSpec
+    from rtmo_optuna.types.request import Pixels, TensorSpec
     from rtmo_optuna.types.subject import InputFacts
 
     Arrays: TypeAlias = dict[str, NDArray[Any]]
     Shape: TypeAlias = tuple[int, ...]
+    Reader: TypeAlias = Callable[[Path, Sequence[TensorSpec], float], tuple[Arrays, str]]
 
 _MOST_BYTES = 4 * 2**30
 
@@ -42,6 +45,7 @@ def prepare(
     target: Path,
     batch: int | None = None,
     guess: Guess = FIRST,
+    pixels: Pixels | None = None,
 ) -> InputFacts:
     """Write the model's input arrays to `target`, and return what they are.
 
@@ -52,26 +56,40 @@ def prepare(
     (valid as index, mask and length alike), 640 for a picture's height and width, 1 for a batch, 64 for others. A
     `source` is an .npz file with one array for each input, an .npy file for a model with one input, or a picture or
     folder of pictures (the first 16 by name), letterboxed, for a model with one input that takes pictures. Pictures,
-    and arrays of one item, are repeated to fill the batch.
+    and arrays of one item, are repeated to fill the batch. One picture in a file of arrays may lack its batch. With
+    `pixels` that input's arrays are uint8, as they are fed, and `scale` is left to the session.
 
     `target` becomes, atomically, an uncompressed .npz file with one array for each input, each with a leading axis of
     samples. The facts' shapes are those of one sample; their hash covers names, types, shapes and values. Raises
     UsageError where the signature, the source, a shape or the scale cannot be used, LostError where there is no room.
     """
     bounded = [batched(spec, batch) for spec in bound(specs, shapes)]
-    arrays, words = _made(bounded, scale, guess) if source is None else _reader(source)(source, bounded, scale)
+    fed = bounded
+    if pixels:
+        bounded, pixels = settled(bounded, pixels)
+        fed = [as_pictures(spec) if spec.name == pixels.input else spec for spec in bounded]
+        scale = 1.0
+    wanting = "a session that takes pixels (--pixels) wants" if pixels else "the model or --shape wants"
+    arrays, words = _made(fed, scale, guess) if source is None else _reader(source, wanting)(source, fed, scale)
+    sizes = {name: array.shape[1:] for name, array in arrays.items()}
+    if pixels:
+        batch, height, width, channels = sizes[pixels.input]
+        sizes[pixels.input] = (batch, channels, height, width)
+        arrays |= {pixels.input: arrays[pixels.input][:, 0]} if batch == 1 else {}
+        words = f"{words}, as pixels"
     _write(arrays, target)
     from rtmo_optuna.types.subject import InputFacts  # noqa: PLC0415 - a child needs `load` only
 
     return InputFacts(
         path=str(target),
         sha256=_sha256(arrays),
-        shapes={name: array.shape[1:] for name, array in arrays.items()},
+        shapes=sizes,
         samples=_samples(arrays),
         source=words,
         real=source is not None,
         free_dimensions=named(specs, bounded),
-        fixed=all(is_fixed(spec.shape) and arrays[spec.name].ndim == len(spec.shape) + 1 for spec in bounded),
+        fixed=all(is_fixed(spec.shape) and len(sizes[spec.name]) == len(spec.shape) for spec in bounded),
+        pixels=pixels,
     )
 
 
@@ -138,9 +156,10 @@ def _refuse_scale(scale: float, reason: str) -> None:
         raise UsageError(message)
 
 
-def _reader(source: Path) -> Callable[[Path, Sequence[TensorSpec], float], tuple[Arrays, str]]:
+def _reader(source: Path, wanting: str) -> Reader:
     pictures = dict.fromkeys(("a folder", *images.SUFFIXES), _read_pictures)
-    readers = {".npz": _read_arrays, ".npy": _read_arrays, **pictures}
+    arrays = dict.fromkeys((".npz", ".npy"), partial(_read_arrays, wanting))
+    readers: dict[str, Reader] = {**arrays, **pictures}
     kind = "a folder" if source.is_dir() else source.suffix.lower()
     if kind not in readers or not source.exists():
         fault = "cannot be used as input" if source.exists() else "does not exist"
@@ -161,7 +180,7 @@ def _read_pictures(source: Path, specs: Sequence[TensorSpec], scale: float) -> t
     return {spec.name: tensor.reshape(-1, *shapes[spec.name])}, f"{words}{note}"
 
 
-def _read_arrays(source: Path, specs: Sequence[TensorSpec], scale: float) -> tuple[Arrays, str]:
+def _read_arrays(wanting: str, source: Path, specs: Sequence[TensorSpec], scale: float) -> tuple[Arrays, str]:
     _refuse_scale(scale, f"the arrays in {source} are used as they are")
     names = [spec.name for spec in specs]
     single = source.suffix.lower() == ".npy"
@@ -180,17 +199,19 @@ def _read_arrays(source: Path, specs: Sequence[TensorSpec], scale: float) -> tup
     if faults:
         message = f"{source} holds {quoted(arrays)}, but the model takes {quoted(names)}: {'; '.join(faults)}."
         raise UsageError(message)
-    return {spec.name: _checked(arrays[spec.name], spec, source)[np.newaxis] for spec in specs}, str(source)
+    return {spec.name: _checked(arrays[spec.name], spec, source, wanting)[np.newaxis] for spec in specs}, str(source)
 
 
-def _checked(array: NDArray[Any], spec: TensorSpec, source: Path) -> NDArray[Any]:
+def _checked(array: NDArray[Any], spec: TensorSpec, source: Path, wanting: str) -> NDArray[Any]:
     """Return `array` in C order and this machine's byte order, where its type and shape are those of `spec`."""
     dtype = DTYPES[spec.dtype]
+    if images.layout_of(spec) and array.ndim == len(spec.shape) - 1:
+        array = array[np.newaxis]
     if array.shape[:1] == (1,) and spec.shape and isinstance(spec.shape[0], int):
         array = np.repeat(array, spec.shape[0], axis=0)
     if array.dtype.name != dtype.name or not fits(array.shape, spec.shape):
         held = f"{source} holds {spec.name!r} as {array.dtype.name} {dims_text(array.shape)}"
-        message = f"{held}, but the model or --shape wants {dtype.name} {dims_text(spec.shape)}: convert the array."
+        message = f"{held}, but {wanting} {dtype.name} {dims_text(spec.shape)}: convert the array."
         raise UsageError(message)
     return np.asarray(array, dtype, order="C")
 

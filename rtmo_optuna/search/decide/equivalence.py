@@ -10,6 +10,7 @@ import functools
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -101,6 +102,12 @@ class InertTest:
             for option, told in said
             if not told.inert and not told.active and option[0] not in live and told.count < last
         )
+
+    @property
+    def pairs_due(self) -> int:
+        """How many pairs have been run at the next look: each tests one option of every dimension."""
+        choices = max(Counter(name for name, _ in self.options).values(), default=0)
+        return choices * next((look for look in self.rules.looks if choices * look > len(self.pairs)), 0)
 
     @property
     def over(self) -> bool:

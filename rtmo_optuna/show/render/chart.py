@@ -64,10 +64,7 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line through points in order of `x`; `stepped` holds each value until the next one, `dotted` marks each.
-
-    A legend names it where there is no room for a label beside it, unless points of its name are there.
-    """
+    """A line through points in order of `x`; `stepped` holds each value until the next one, `dotted` marks each."""
 
     name: str
     x: tuple[float, ...]
@@ -77,7 +74,6 @@ class Line:
     dashed: bool = False
     thin: bool = False
     dotted: bool = False
-    legend: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,10 @@
-"""Charts as plotly figures, for the HTML page and the dashboard."""
+"""Charts as plotly figures, for the dashboard."""
 
 import math
-from itertools import accumulate, pairwise
+import textwrap
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from rtmo_optuna.show.render import traces
 from rtmo_optuna.show.render.chart import Axis, Band, Chart, Label, Line, Mark, Points, Row, Rows, Spans, Stack
@@ -13,35 +12,34 @@ from rtmo_optuna.show.render.palette import Theme, ink
 from rtmo_optuna.show.render.traces import plain
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_SMALL = 12
-_LINE_PX, _BAR_PX, _AIR_PX, _TOP_PX = 17, 15, 12, 12
-_CHARACTER_PX = 7.1
-_LABEL_CHARACTERS = 44
+_SMALL = 11
+_CHARACTER_PX = 6.5
+_LABEL_CHARACTERS = 36
+_TITLE_PX, _TITLE_CHARACTERS = 16, 58
 
 
-def plotly_js() -> str:
-    """Return the source of plotly.js, some 4 MB."""
-    return str(get_plotlyjs())
+def figure(chart: Chart, theme: Theme) -> go.Figure:
+    """Return `chart` as a plotly figure on the theme's paper, with its title; it is as large as its place.
 
-
-def figure(chart: Chart, theme: Theme, *, narrow: bool = False) -> go.Figure:
-    """Return `chart` as a plotly figure on a transparent ground, without its title.
-
-    It is as wide as its place; a `narrow` one, for phones, has the texts of rows above them and not beside.
+    That is small in the dashboard, so that rows have a line each, and their tooltips tell the rest.
     """
     drawing = go.Figure(layout={"template": "none"})
-    names = _legend_names(chart, narrow=narrow)
-    bottom = 60 + (22 * math.ceil(len(names) / 2) if narrow else 36 * bool(names))
-    left, right = _margins(chart, narrow=narrow)
+    names = _legend_names(chart)
+    title = textwrap.wrap(chart.title, _TITLE_CHARACTERS)
+    top, bottom = 24 + 1.4 * _TITLE_PX * len(title), 60 + 36 * bool(names)
+    left, right = _margins(chart)
     drawing.update_layout(
-        height=_body_height(chart, narrow=narrow) + _TOP_PX + bottom,
-        margin={"l": left, "r": right, "t": _TOP_PX, "b": bottom},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": left, "r": right, "t": top, "b": bottom},
+        title={
+            "text": plain("\n".join(title)), "font": {"size": _TITLE_PX}, "pad": {"l": 12, "t": 12},
+            "x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top",
+        },
+        paper_bgcolor=theme.paper,
+        plot_bgcolor=theme.paper,
         font={"family": _FONT, "size": _SMALL, "color": theme.text},
         hoverlabel={"align": "left", "bgcolor": theme.paper, "bordercolor": theme.quiet, "font": {"color": theme.text}},
         hovermode="closest",
-        dragmode=False if narrow else "zoom",
+        dragmode="zoom",
         barmode="stack",
         uniformtext={"minsize": 10, "mode": "hide"},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": theme.grid, "activecolor": theme.quiet},
@@ -55,38 +53,23 @@ def figure(chart: Chart, theme: Theme, *, narrow: bool = False) -> go.Figure:
     drawing.update_xaxes(**_axis(chart.x, theme, grid=rows), fixedrange=rows)
     drawing.update_yaxes(**_axis(chart.y, theme, grid=not rows), fixedrange=rows)
     for mark in chart.marks:
-        _draw(drawing, mark, chart.x, theme, narrow=narrow)
+        _draw(drawing, mark, chart.x, theme)
     return drawing
 
 
-def _legend_names(chart: Chart, *, narrow: bool) -> set[str]:
-    """Return what the legend explains; on a phone that includes lines, since there is no room beside them."""
-    names = {mark.name for mark in chart.marks if isinstance(mark, Points) and mark.legend}
-    names |= {
-        mark.name
-        for mark in chart.marks
-        if isinstance(mark, Band) or (isinstance(mark, Line) and mark.legend and narrow)
-    }
+def _legend_names(chart: Chart) -> set[str]:
+    """Return what the legend explains."""
+    names = {mark.name for mark in chart.marks if isinstance(mark, Band) or (isinstance(mark, Points) and mark.legend)}
     return names | {part.name for mark in chart.marks if isinstance(mark, Stack) for part in mark.parts}
 
 
-def _body_height(chart: Chart, *, narrow: bool) -> float:
-    """Return the height of the drawing itself in pixels."""
-    for mark in chart.marks:
-        if isinstance(mark, Rows):
-            return _places(mark, narrow=narrow)[-1]
-        if isinstance(mark, Stack):
-            return 20 + 58 * len(mark.labels)
-    return 380
-
-
-def _margins(chart: Chart, *, narrow: bool) -> tuple[int, int]:
+def _margins(chart: Chart) -> tuple[int, int]:
     """Return how much room the texts left and right of the axes need, in pixels."""
     left = [text for _, text in chart.y.ticks]
-    right = [mark.text for mark in chart.marks if isinstance(mark, Label) and not narrow]
+    right = [mark.text for mark in chart.marks if isinstance(mark, Label)]
     for mark in chart.marks:
-        if isinstance(mark, Rows) and not narrow:
-            left += [line for row in mark.rows for line in row.label]
+        if isinstance(mark, Rows):
+            left += map(_short, mark.rows)
             right += [row.text for row in mark.rows]
         if isinstance(mark, Stack):
             left += [line for label in mark.labels for line in label.split("\n")]
@@ -113,25 +96,23 @@ def _axis(axis: Axis, theme: Theme, *, grid: bool) -> dict[str, Any]:
     }
 
 
-def _draw(drawing: go.Figure, mark: Mark, x: Axis, theme: Theme, *, narrow: bool) -> None:
+def _draw(drawing: go.Figure, mark: Mark, x: Axis, theme: Theme) -> None:
     match mark:
         case Points():
-            drawing.add_trace(traces.points(mark, theme, narrow=narrow))
+            drawing.add_trace(traces.points(mark, theme))
         case Line():
-            named = narrow and mark.legend and mark.name not in {trace.name for trace in drawing.data}
-            drawing.add_trace(traces.line(mark, theme, named=named))
+            drawing.add_trace(traces.line(mark, theme))
         case Band():
             drawing.add_trace(traces.band(mark, x, theme))
         case Spans():
             drawing.add_trace(traces.spans(mark, theme))
         case Label():
-            if not narrow:
-                _write(drawing, mark.y, mark.text, theme.roles[mark.role])
+            _write(drawing, mark.y, mark.text, theme.roles[mark.role])
         case Rows():
-            _draw_rows(drawing, mark, x, theme, narrow=narrow)
+            _draw_rows(drawing, mark, x, theme)
         case Stack():
             _draw_stack(drawing, mark, theme)
-            drawing.update_xaxes(range=[x.low, (1.2 if narrow else 1) * (x.high or 1)])
+            drawing.update_xaxes(range=[x.low, x.high])
 
 
 def _write(drawing: go.Figure, y: float, text: str, colour: str) -> None:
@@ -142,55 +123,30 @@ def _write(drawing: go.Figure, y: float, text: str, colour: str) -> None:
     )  # fmt: skip
 
 
-def _above(row: Row) -> list[str]:
-    """Return what stands above a row on a phone, as lines; its value goes where there is room for it."""
-    *first, last = map(plain, row.label)
-    value = f"<b>{plain(row.text)}</b>"
-    fits = len(row.label[-1]) + len(row.text) < _LABEL_CHARACTERS
-    return [*first, f"{last}   {value}"] if fits else [*first, last, value]
+def _short(row: Row) -> str:
+    return textwrap.shorten(" ".join(row.label), _LABEL_CHARACTERS, placeholder=" ...")
 
 
-def _places(marks: Rows, *, narrow: bool) -> list[float]:
-    """Return where each row begins, in pixels from the top, and at last where the last one ends."""
-    if narrow:
-        heights = [_LINE_PX * len(_above(row)) + _BAR_PX + _AIR_PX for row in marks.rows]
-    else:
-        heights = [_LINE_PX * len(row.label) + _AIR_PX for row in marks.rows]
-    return [0.0, *accumulate(heights)]
-
-
-def _draw_rows(drawing: go.Figure, marks: Rows, x: Axis, theme: Theme, *, narrow: bool) -> None:
-    *tops, bottom = _places(marks, narrow=narrow)
-    middles = [(top + end) / 2 for top, end in pairwise([*tops, bottom])]
-    ys = [end - _AIR_PX / 2 - _BAR_PX / 2 for end in [*tops, bottom][1:]] if narrow else middles
-    labels = ["<br>".join(map(plain, row.label)) for row in marks.rows]
-    drawing.update_yaxes(
-        range=[bottom, 0], showgrid=False, tickvals=middles, ticktext=labels, showticklabels=not narrow,
-        tickfont_color=theme.text,
-    )  # fmt: skip
+def _draw_rows(drawing: go.Figure, marks: Rows, x: Axis, theme: Theme) -> None:
+    ys = [*range(len(marks.rows))]
+    ends_y = [len(ys) - 0.5, -0.5]
+    labels = [plain(_short(row)) for row in marks.rows]
+    drawing.update_yaxes(range=ends_y, showgrid=False, tickvals=ys, ticktext=labels, tickfont_color=theme.text)
     if marks.origin is not None:
         ends, line = [marks.origin] * 2, {"color": theme.quiet, "width": 1}
-        drawing.add_trace(
-            go.Scatter(x=ends, y=[0, bottom], mode="lines", line=line, hoverinfo="skip", showlegend=False)
-        )
-    for top, y, row in zip(tops, ys, marks.rows, strict=True):
-        if narrow:
-            drawing.add_annotation(
-                x=0, xref="paper", y=top, text="<br>".join(_above(row)), showarrow=False, xanchor="left",
-                yanchor="top", align="left", font={"size": _SMALL}, bgcolor=theme.paper, borderpad=0,
-            )  # fmt: skip
-        else:
-            _write(drawing, y, row.text, theme.text)
+        drawing.add_trace(go.Scatter(x=ends, y=ends_y, mode="lines", line=line, hoverinfo="skip", showlegend=False))
+    for y, row in zip(ys, marks.rows, strict=True):
+        _write(drawing, y, row.text, theme.text)
     _draw_values(drawing, marks, x, ys, theme)
 
 
-def _draw_values(drawing: go.Figure, marks: Rows, x: Axis, ys: list[float], theme: Theme) -> None:
+def _draw_values(drawing: go.Figure, marks: Rows, x: Axis, ys: list[int], theme: Theme) -> None:
     low, high = x.low or -math.inf, x.high or math.inf
     values = [min(max(row.value, low), high) for row in marks.rows]
     colours = [theme.roles[row.role] for row in marks.rows]
     shared = {"y": ys, "hovertext": [plain(row.hover) for row in marks.rows], "hoverinfo": "text", "showlegend": False}
     if marks.origin is None:
-        drawing.add_trace(go.Bar(x=values, orientation="h", width=_BAR_PX, marker={"color": colours}, **shared))
+        drawing.add_trace(go.Bar(x=values, orientation="h", width=0.6, marker={"color": colours}, **shared))
     for y, row, colour in zip(ys, marks.rows, colours, strict=True):
         if row.low is not None and row.high is not None:
             drawing.add_trace(

@@ -1,10 +1,10 @@
 """A report as Markdown."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
-from rtmo_optuna.display import visible
+from rtmo_optuna.display import fenced, visible
 from rtmo_optuna.show.render.blocks import (
     Block,
     Bullets,
@@ -32,9 +32,13 @@ def markdown(sections: Sequence[Section], pictures: Mapping[str, str]) -> str:
     """Return the report as Markdown; `pictures` maps a chart's name to its path relative to the report."""
     parts: list[str] = []
     for level, section in enumerate(sections):
-        parts.append(f"{'##' if level else '#'} {_inline(section.title)}")
-        parts += [text for block in section.blocks if (text := _block(block, pictures))]
-    return visible("\n\n".join(parts)) + "\n"
+        parts += [f"{'##' if level else '#'} {visible(_inline(section.title))}", body(section.blocks, pictures)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def body(blocks: Iterable[Block], pictures: Mapping[str, str] | None = None) -> str:
+    """Return `blocks` as Markdown, charts where there are `pictures` of them."""
+    return visible("\n\n".join(text for block in blocks if (text := _block(block, pictures or {}))))
 
 
 def _escape(text: str) -> str:
@@ -73,7 +77,7 @@ def _block(block: Block, pictures: Mapping[str, str]) -> str:
             columns = tuple(Column(name) for name, _ in block.pairs)
             return _table(Table(columns, (tuple(value for _, value in block.pairs),)))
         case Listing():
-            return f"```{block.language}\n{block.text}\n```"
+            return fenced(block.text, block.language)
         case Chart():
             path = pictures.get(block.name)
             return f"![Plot: {block.name}]({quote(path)})\n\n*{_escape(block.caption)}*" if path else ""

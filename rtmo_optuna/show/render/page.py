@@ -1,9 +1,8 @@
-"""The report as one HTML page that needs no network: text, tables, and plotly.js once."""
+"""The report as one HTML page that needs no network and no script: text, tables, pictures as SVG."""
 
 import html
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from string import Template
 
 from rtmo_optuna.display import visible
@@ -17,11 +16,10 @@ from rtmo_optuna.show.render.blocks import (
     Paragraph,
     Section,
     Table,
-    charts,
 )
-from rtmo_optuna.show.render.chart import Chart
-from rtmo_optuna.show.render.interactive import figure, plotly_js
-from rtmo_optuna.show.render.palette import DARK, LIGHT
+from rtmo_optuna.show.render.chart import Band, Chart, Label, Points, Role, Shape, Stack
+from rtmo_optuna.show.render.palette import DARK, LIGHT, variable, variables
+from rtmo_optuna.show.render.pictures import svg
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -29,8 +27,7 @@ _PAGE = Template("""<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
-style-src 'unsafe-inline'; img-src data: blob:">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>$title</title>
 <style>$style</style>
 </head>
@@ -38,17 +35,17 @@ style-src 'unsafe-inline'; img-src data: blob:">
 <main>
 $body
 </main>
-<script type="application/json" id="charts">$charts</script>
-<script>$plotly</script>
-<script>$draw</script>
 </body>
 </html>
 """)
-_STYLE = """
-:root { color-scheme: light dark; --paper: #ffffff; --panel: #f5f7f9; --text: #1f2933; --quiet: #5b6773;
-  --line: #dfe4e8; --best: #00805e; --warn: #c9520a; --mark: #e5f4ee; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14181d; --panel: #1d232a; --text: #e6eaee; --quiet: #9ba7b3;
-  --line: #2f3841; --best: #2fc79a; --warn: #f08a4b; --mark: #17322a; } }
+_STYLE = f"""
+:root {{ color-scheme: light dark; --panel: #f5f7f9; --line: #dfe4e8; --warn: #c9520a; --mark: #e5f4ee;
+  --shade: #1f293338; {variables(LIGHT)} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ --panel: #1d232a; --line: #2f3841; --warn: #f08a4b;
+  --mark: #17322a; --shade: #ffffff38; {variables(DARK)} }} }}
+:root {{ --paper: {variable(LIGHT.paper)}; --text: {variable(LIGHT.text)}; --quiet: {variable(LIGHT.quiet)}; }}
+"""
+_RULES = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--text); line-height: 1.5; font-size: 16px;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -69,7 +66,14 @@ dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 ul.warnings { list-style: none; padding: 0; }
 ul.warnings li { border-left: 4px solid var(--warn); background: var(--panel); padding: .5rem .9rem; margin: .5rem 0;
   border-radius: 0 .4rem .4rem 0; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
+nav ol { columns: 3; column-gap: 1.5rem; margin: 1.75rem 0 0; padding-left: 1.4rem; font-size: .9rem; }
+nav li { break-inside: avoid; color: var(--quiet); padding: .1rem 0; }
+a { color: inherit; text-underline-offset: .15em; }
+.scroll { overflow-x: auto; margin: 1rem 0; background:
+  linear-gradient(90deg, var(--paper) 40%, transparent) 0 0 / 2.5rem 100% local no-repeat,
+  linear-gradient(270deg, var(--paper) 40%, transparent) 100% 0 / 2.5rem 100% local no-repeat,
+  linear-gradient(90deg, var(--shade), transparent) 0 0 / .8rem 100% scroll no-repeat,
+  linear-gradient(270deg, var(--shade), transparent) 100% 0 / .8rem 100% scroll no-repeat; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { padding: .4rem .75rem .4rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 600; vertical-align: bottom; }
@@ -78,53 +82,51 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.number { white-space: nowrap; }
 td.wide { min-width: 14rem; }
 td:last-child { min-width: 6rem; }
-tr.marked td { background: var(--mark); font-weight: 600; }
+tr.marked td { background: color-mix(in srgb, var(--mark), transparent 25%); font-weight: 600; }
 figure { margin: 1.75rem 0; }
 figure .subtitle, figcaption { color: var(--quiet); font-size: .88rem; margin: .15rem 0; }
-.plot { width: 100%; }
-@media (max-width: 45rem) { main { padding: 1.25rem 1rem 3rem; } p.verdict { font-size: 1.25rem; }
-  dl { grid-template-columns: repeat(2, 1fr); } th, th.number { white-space: nowrap; } }
+figure svg { display: block; width: 100%; height: auto; margin: .5rem 0;
+  font-family: "DejaVu Sans", Verdana, "Bitstream Vera Sans", sans-serif; }
+figure .narrow, .key .beside { display: none; }
+.key { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; list-style: none; margin: .35rem 0; padding: 0;
+  color: var(--quiet); font-size: .82rem; }
+@media print { body { font-size: 10.5pt; } main { max-width: none; padding: 0; } nav { display: none; }
+  h2 { margin-top: 1.5rem; break-after: avoid; } figure, tr, dl div, li { break-inside: avoid; }
+  .scroll { overflow: visible; background: none; } pre { white-space: pre-wrap; } td.wide { min-width: 0; }
+  table { font-size: .75rem; } }
+@media screen and (max-width: 45rem) { figure .wide { display: none; } figure .narrow { display: block; }
+  .key .beside { display: list-item; } nav ol { columns: 1; } main { padding: 1.25rem 1rem 3rem; }
+  p.verdict { font-size: 1.25rem; }
+  dl { grid-template-columns: repeat(2, 1fr); } th, th.number { white-space: nowrap; } dd { font-size: .93rem; } }
 """
-_DRAW = """
-const charts = JSON.parse(document.getElementById("charts").textContent);
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
-const narrow = window.matchMedia("(max-width: 45rem)");
-function draw() {
-  for (const [name, variants] of Object.entries(charts)) {
-    const drawing = variants[(dark.matches ? "dark" : "light") + (narrow.matches ? "-narrow" : "")];
-    Plotly.react("plot-" + name, drawing.data, drawing.layout, {responsive: true, displayModeBar: false});
-  }
-}
-draw();
-dark.addEventListener("change", draw);
-narrow.addEventListener("change", draw);
-"""
+_WIDTHS = (("wide", False), ("narrow", True))
+_KEYS = {Shape.DISC: "●", Shape.RING: "○", Shape.CROSS: "\N{MULTIPLICATION SIGN}", Shape.ARROW: "▲"}
 
 
 def page(sections: Sequence[Section]) -> str:
-    """Return the report as an HTML page that follows the reader's light or dark scheme and fits a phone."""
-    figures = {
-        chart.name: {
-            theme.name + width: json.loads(figure(chart, theme, narrow=bool(width)).to_json(engine="json"))
-            for theme in (LIGHT, DARK)
-            for width in ("", "-narrow")
-        }
-        for chart in charts(sections)
-    }
+    """Return the report as an HTML page that follows the reader's light or dark scheme, fits a phone, and prints."""
+    first, *others = sections
     return _PAGE.substitute(
-        title=html.escape(visible(sections[0].title)),
-        style=_STYLE,
-        body=visible("\n".join(_section(section, level) for level, section in enumerate(sections))),
-        charts=json.dumps(figures, separators=(",", ":")).replace("<", "\\u003c"),
-        plotly=re.sub(r"</(?=script)", r"<\\/", plotly_js(), flags=re.IGNORECASE),
-        draw=_DRAW,
+        title=html.escape(visible(first.title)),
+        style=_STYLE + _RULES,
+        body=visible("\n".join((_section(first, 0), _contents(others), *(_section(one, 1) for one in others)))),
     )
 
 
+def _contents(sections: Sequence[Section]) -> str:
+    places = (f'<li><a href="#{_place(one)}">{html.escape(one.title)}</a></li>' for one in sections)
+    return f'<nav aria-label="Contents"><ol>{"".join(places)}</ol></nav>' if sections else ""
+
+
+def _place(section: Section) -> str:
+    """Return the name of a section that links lead to."""
+    return re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
+
+
 def _section(section: Section, level: int) -> str:
-    heading = "h2" if level else "h1"
+    heading, place = ("h2", f' id="{_place(section)}"') if level else ("h1", "")
     blocks = "\n".join(map(_block, section.blocks))
-    return f"<section>\n<{heading}>{html.escape(section.title)}</{heading}>\n{blocks}\n</section>"
+    return f"<section{place}>\n<{heading}>{html.escape(section.title)}</{heading}>\n{blocks}\n</section>"
 
 
 def _inline(text: Inline) -> str:
@@ -153,18 +155,45 @@ def _block(block: Block) -> str:
 
 
 def _figure(chart: Chart) -> str:
+    wide, narrow = (svg(chart, narrow=small).replace("<svg ", f'<svg class="{kind}" ', 1) for kind, small in _WIDTHS)
     return (
         f'<figure>\n<h3>{html.escape(chart.title)}</h3>\n<p class="subtitle">{html.escape(chart.subtitle)}</p>\n'
-        f'<div class="plot" id="plot-{chart.name}"></div>\n'
+        f'{wide}\n{narrow}\n<ul class="key">{"".join(_key(chart))}</ul>\n'
         f"<figcaption>{html.escape(chart.caption)}</figcaption>\n</figure>"
     )
+
+
+def _key(chart: Chart) -> Iterator[str]:
+    """Yield what the marks of a chart mean; what stands beside them where there is room is named on a phone only."""
+    known: set[tuple[str, str]] = set()
+    for mark in chart.marks:
+        told: list[tuple[str, Role, str]] = []
+        match mark:
+            case Points() if mark.legend:
+                told = [(_KEYS[mark.shape], mark.role, mark.name)]
+            case Band():
+                told = [("▒", mark.role, mark.name)]
+            case Label():
+                told = [("╌", mark.role, mark.text)]
+            case Stack():
+                told = [("■", part.role, part.name) for part in mark.parts]
+        for sign, role, name in told:
+            if (sign, name) not in known:
+                known.add((sign, name))
+                only = ' class="beside"' if isinstance(mark, Label) else ""
+                colour = variable(LIGHT.roles[role])
+                yield f'<li{only}><span style="color: {colour}">{sign}</span> {html.escape(name)}</li>'
 
 
 def _table(table: Table) -> str:
     kinds = [' class="number"' if c.number else ' class="wide"' if c.wide else "" for c in table.columns]
     head = "".join(f"<th{kind}>{html.escape(c.title)}</th>" for kind, c in zip(kinds, table.columns, strict=True))
     body = "\n".join(_row(row, kinds, marked=i in table.marked) for i, row in enumerate(table.rows))
-    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    what = html.escape(", ".join(column.title for column in table.columns))
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Table: {what}"><table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>"
+    )
 
 
 def _row(row: Sequence[Inline], kinds: Sequence[str], *, marked: bool) -> str:

@@ -62,3 +62,16 @@ def ink(colour: str) -> str:
     """Return black or white, whichever reads better on `colour` (`#rrggbb`), by Rec. 709 luma."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > _BRIGHT else "#ffffff"
+
+
+def variable(colour: str) -> str:
+    """Return the CSS variable that holds a colour of LIGHT's in light, and DARK's in its place in dark."""
+    return f"var(--c{colour[1:]})"
+
+
+def variables(theme: Theme) -> str:
+    """Return the declarations of all variables in the colours of `theme`."""
+    pairs = [(getattr(LIGHT, name), getattr(theme, name)) for name in ("paper", "text", "quiet", "grid")]
+    pairs += [(LIGHT.roles[role], colour) for role, colour in theme.roles.items()]
+    pairs.append((ink("#ffffff"), ink("#ffffff")))
+    return " ".join(f"--c{light[1:]}: {colour};" for light, colour in dict(pairs).items())

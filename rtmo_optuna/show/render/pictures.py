@@ -1,27 +1,32 @@
-"""Charts as PNG files, drawn by matplotlib without a display and without its global state."""
+"""Charts as pictures, drawn by matplotlib without a display: PNG files, and SVG for the HTML page."""
 
 from __future__ import annotations
 
+import json
+import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
+import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rtmo_optuna.show.render.chart import Band, Chart, Label, Line, Mark, Points, Role, Rows, Shape, Spans, Stack
-from rtmo_optuna.show.render.palette import LIGHT, ink
+from rtmo_optuna.show.render.chart import Band, Chart, Label, Line, Mark, Points, Role, Row, Rows, Shape, Spans, Stack
+from rtmo_optuna.show.render.palette import LIGHT, ink, variable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Text
 
 DPI = 160
-WIDTH_IN = 9.0
-_EDGE_IN = 0.2
+WIDTH_IN, NARROW_IN = 9.0, 3.9
+_EDGE_IN, _LINE_IN, _BAR_IN = 0.2, 0.155, 0.3
 _SMALL, _NORMAL, _LARGE = 8.5, 9.5, 13.0
 _SUBTITLE_CHARACTERS = 112
 _CROWD = 150
@@ -31,20 +36,20 @@ _SHAPES: Mapping[Shape, str] = {
     Shape.CROSS: "x",
     Shape.ARROW: "^",
 }
+_SVG = "http://www.w3.org/2000/svg"
+_TIPS = "tips"
+_COLOUR = re.compile("#[0-9a-f]{6}")
+_FONT = re.compile(r'font: ([0-9.]+)px [^;"]+')
+for _prefix, _uri in (("", _SVG), ("xlink", "http://www.w3.org/1999/xlink")):
+    ET.register_namespace(_prefix, _uri)
 
 
 def png(chart: Chart) -> bytes:
     """Return `chart` as a PNG file's bytes, 1440 pixels wide, on white."""
     subtitle = textwrap.wrap(chart.subtitle, _SUBTITLE_CHARACTERS)
     head = 0.62 + 0.17 * len(subtitle)
-    legend = _has_legend(chart)
-    top, bottom, body = head + 0.3 * legend, 0.62, _body_height(chart)
-    height = top + body + bottom
-    figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor=LIGHT.paper)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.1, bottom / height, 0.8, body / height))
-    _dress(axes, chart)
-    beside = [text for mark in chart.marks for text in _draw(axes, mark)]
+    figure, axes = _drawn(chart, WIDTH_IN, head + 0.3 * _has_legend(chart), narrow=False)
+    height = figure.get_figheight()
     _legend(figure, axes, 1 - (head - 0.06) / height)
 
     left = _EDGE_IN / WIDTH_IN
@@ -52,10 +57,55 @@ def png(chart: Chart) -> bytes:
     for line, text in enumerate(subtitle):
         y = 1 - (0.5 + 0.17 * line) / height
         figure.text(left, y, _literal(text), size=_NORMAL, color=LIGHT.quiet, va="top")
-    _fit(canvas, axes, beside)
     file = BytesIO()
-    canvas.print_png(file)  # type: ignore[no-untyped-call]
+    FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
     return file.getvalue()
+
+
+def svg(chart: Chart, *, narrow: bool = False) -> str:
+    """Return `chart` as an SVG element, without title and legend, its colours as `palette.variable` names them.
+
+    It is as wide as its place, and its points and bars have tooltips; a `narrow` one, for phones, has none, and has the
+    texts of its rows above them and not beside.
+    """
+    figure, _ = _drawn(chart, NARROW_IN if narrow else WIDTH_IN, 0.15, narrow=narrow)
+    figure.patch.set_visible(False)
+    file = BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{chart.name} {narrow}"}):
+        FigureCanvasSVG(figure).print_svg(file)  # type: ignore[no-untyped-call]
+    root = ET.fromstring(file.getvalue())  # noqa: S314 - what matplotlib wrote
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": f"{chart.title}. {chart.subtitle}."}
+    for group in list(root.iter(f"{{{_SVG}}}g")):
+        name = group.attrib.pop("id", "")
+        if name.startswith(_TIPS) and not narrow:
+            _explain(group, json.loads(name.removeprefix(_TIPS)))
+    root[:] = [child for child in root if not child.tag.endswith("metadata")]
+    text = _FONT.sub(r"font-size: \1px", ET.tostring(root, encoding="unicode"))
+    return _COLOUR.sub(lambda found: variable(found[0]), text)
+
+
+def _tips(texts: Iterable[str]) -> str:
+    """Return a name of a group of marks that have the tooltips `texts`."""
+    return f"{_TIPS}{json.dumps(list(texts))}"
+
+
+def _explain(group: ET.Element, tips: Sequence[str]) -> None:
+    """Give each mark of `group` its tooltip."""
+    points = list(group.iter(f"{{{_SVG}}}use"))
+    for mark, tip in zip(points if len(points) == len(tips) else [group], tips, strict=False):
+        ET.SubElement(mark, f"{{{_SVG}}}title").text = tip
+
+
+def _drawn(chart: Chart, width: float, top: float, *, narrow: bool) -> tuple[Figure, Axes]:
+    """Return `chart` on a figure of so many inches, `top` of them above it."""
+    bottom, body = 0.5, _body_height(chart, narrow=narrow)
+    height = top + body + bottom
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=LIGHT.paper)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.1, bottom / height, 0.8, body / height))
+    _dress(axes, chart)
+    _fit(canvas, axes, [text for mark in chart.marks for text in _draw(axes, mark, narrow=narrow)])
+    return figure, axes
 
 
 def _literal(text: str) -> str:
@@ -67,21 +117,25 @@ def _has_legend(chart: Chart) -> bool:
     return any(isinstance(mark, Stack | Band) or (isinstance(mark, Points) and mark.legend) for mark in chart.marks)
 
 
-def _body_height(chart: Chart) -> float:
+def _body_height(chart: Chart, *, narrow: bool) -> float:
     """Return the height of the drawing itself in inches."""
     for mark in chart.marks:
         if isinstance(mark, Rows):
-            return _places(mark)[1]
+            return _places(mark, narrow=narrow)[-1]
         if isinstance(mark, Stack):
             return 0.15 + 0.55 * len(mark.labels)
-    return 3.7
+    return 2.6 if narrow else 3.7
 
 
-def _places(marks: Rows) -> tuple[list[float], float]:
-    """Return where the middle of each row lies, in inches from the top, and where the last one ends."""
-    heights = [0.14 + 0.155 * len(row.label) for row in marks.rows]
-    ends = list(accumulate(heights))
-    return [0.1 + end - height / 2 for end, height in zip(ends, heights, strict=True)], 0.2 + ends[-1]
+def _above(row: Row) -> tuple[str, ...]:
+    """Return the lines that stand above a row on a phone."""
+    return (*row.label, row.text)
+
+
+def _places(marks: Rows, *, narrow: bool) -> list[float]:
+    """Return where each row begins, in inches from the top, and at last where the drawing ends."""
+    heights = [0.4 + _LINE_IN * len(_above(row)) if narrow else 0.14 + _LINE_IN * len(row.label) for row in marks.rows]
+    return [0.1 + end for end in accumulate(heights, initial=0.0)]
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
@@ -107,7 +161,7 @@ def _dress(axes: Axes, chart: Chart) -> None:
         axes.set_yticks([])
 
 
-def _draw(axes: Axes, mark: Mark) -> list[Text]:
+def _draw(axes: Axes, mark: Mark, *, narrow: bool) -> list[Text]:
     """Draw `mark` and return the texts that stand beside the axes and need room."""
     match mark:
         case Points():
@@ -119,12 +173,12 @@ def _draw(axes: Axes, mark: Mark) -> list[Text]:
             axes.axhspan(mark.low, mark.high, color=colour, alpha=0.16, linewidth=0, label=mark.name, zorder=1)
         case Spans():
             axes.vlines(mark.x, mark.low, mark.high, color=LIGHT.roles[mark.role], linewidth=1, alpha=0.6, zorder=2)
-        case Label():
+        case Label() if not narrow:
             return [_beside(axes, mark.y, mark.text, LIGHT.roles[mark.role])]
         case Rows():
-            return _draw_rows(axes, mark)
+            return _draw_rows(axes, mark, narrow=narrow)
         case Stack():
-            return _draw_stack(axes, mark)
+            return _draw_stack(axes, mark, narrow=narrow)
     return []
 
 
@@ -142,6 +196,7 @@ def _draw_points(axes: Axes, points: Points) -> None:
         alpha=0.9,
         label=points.name if points.legend else "_",
         zorder=4,
+        gid=_tips(points.hover),
     )
     for x, y, text in zip(points.x, points.y, points.texts, strict=False):
         axes.annotate(
@@ -179,39 +234,47 @@ def _beside(axes: Axes, y: float, text: str, colour: str, *, left: bool = False,
     )
 
 
-def _draw_rows(axes: Axes, marks: Rows) -> list[Text]:
+def _draw_rows(axes: Axes, marks: Rows, *, narrow: bool) -> list[Text]:
     texts = []
     low, high = axes.get_xlim()
-    places, bottom = _places(marks)
-    axes.set_ylim(bottom, 0)
+    places = _places(marks, narrow=narrow)
+    axes.set_ylim(places[-1] + (0.0 if narrow else 0.1), 0)
     if marks.origin is not None:
         axes.axvline(marks.origin, color=LIGHT.quiet, linewidth=1)
-    for y, row in zip(places, marks.rows, strict=True):
-        colour = LIGHT.roles[row.role]
+    for (top, end), row in zip(pairwise(places), marks.rows, strict=True):
+        y = end - _BAR_IN / 2 if narrow else (top + end) / 2
+        colour, tip = LIGHT.roles[row.role], _tips([row.hover])
         if marks.origin is None:
-            axes.barh(y, row.value, height=0.2, color=colour)
+            axes.barh(y, row.value, height=0.2, color=colour, gid=tip)
         else:
             shape = "<" if row.value < low else ">" if row.value > high else "o"
             at = min(max(row.value, low), high)
-            axes.plot([at], [y], marker=shape, markersize=6.5, color=colour, clip_on=False, zorder=5)
+            axes.plot([at], [y], marker=shape, markersize=6.5, color=colour, clip_on=False, zorder=5, gid=tip)
         if row.low is not None and row.high is not None:
             axes.hlines(y, row.low, row.high, color=LIGHT.text if marks.origin is None else colour, linewidth=1.6)
-        texts.append(_beside(axes, y, "\n".join(row.label), LIGHT.text, left=True))
-        texts.append(_beside(axes, y, row.text, LIGHT.text))
+        if narrow:
+            place = axes.get_yaxis_transform()
+            text = _literal("\n".join(_above(row)))
+            axes.text(0, top + 0.04, text, transform=place, va="top", size=_SMALL, color=LIGHT.text, linespacing=1.3)
+        else:
+            texts.append(_beside(axes, y, "\n".join(row.label), LIGHT.text, left=True))
+            texts.append(_beside(axes, y, row.text, LIGHT.text))
     return texts
 
 
-def _draw_stack(axes: Axes, stack: Stack) -> list[Text]:
+def _draw_stack(axes: Axes, stack: Stack, *, narrow: bool) -> list[Text]:
     axes.set_ylim(len(stack.labels) - 0.4, -0.6)
-    reach = axes.get_xlim()[1]
+    reach = axes.get_xlim()[1] * (1.2 if narrow else 1.0)
+    axes.set_xlim(right=reach)
     lefts = [0.0] * len(stack.labels)
     for part in stack.parts:
         colour = LIGHT.roles[part.role]
-        axes.barh(
+        bars = axes.barh(
             range(len(lefts)), part.values, left=lefts, height=0.62, color=colour, label=part.name,
             edgecolor=LIGHT.paper, linewidth=0.8,
         )  # fmt: skip
-        for y, (left, value) in enumerate(zip(lefts, part.values, strict=True)):
+        for y, (bar, left, value) in enumerate(zip(bars, lefts, part.values, strict=True)):
+            bar.set_gid(_tips([f"{part.name}: {value:.1f} s"]))
             if value > 0.06 * reach:
                 axes.text(left + value / 2, y, f"{value:.0f}", ha="center", va="center", size=8, color=ink(colour))
         lefts = [left + value for left, value in zip(lefts, part.values, strict=True)]
@@ -240,6 +303,6 @@ def _fit(canvas: FigureCanvasAgg, axes: Axes, beside: list[Text]) -> None:
     ticks = axes.yaxis.get_tightbbox(renderer)
     left = max([frame.x0 - box.x0 for box in boxes] + [frame.x0 - ticks.x0 if ticks else 0.0, 0.0])
     right = max([box.x1 - frame.x1 for box in boxes] + [0.0])
-    edge, width = _EDGE_IN * DPI, WIDTH_IN * DPI
+    edge, width = _EDGE_IN * DPI, canvas.figure.get_figwidth() * DPI
     box = axes.get_position()
     axes.set_position(((left + edge) / width, box.y0, (width - left - right - 2 * edge) / width, box.height))

@@ -21,8 +21,8 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False).replace("\n", "<br>")
 
 
-def points(points: Points, theme: Theme, *, narrow: bool) -> dict[str, Any]:
-    """Return single points, with their texts where there is room."""
+def points(points: Points, theme: Theme) -> dict[str, Any]:
+    """Return single points, with their texts."""
     colour = theme.roles[points.role]
     thick = points.shape in {Shape.RING, Shape.CROSS}
     return {
@@ -30,7 +30,7 @@ def points(points: Points, theme: Theme, *, narrow: bool) -> dict[str, Any]:
         "x": points.x,
         "y": points.y,
         "name": points.name,
-        "mode": "markers+text" if points.texts and not narrow else "markers",
+        "mode": "markers+text" if points.texts else "markers",
         "text": [plain(text) for text in points.texts],
         "textposition": "top center",
         "textfont": {"size": 10, "color": theme.quiet},
@@ -47,8 +47,8 @@ def points(points: Points, theme: Theme, *, narrow: bool) -> dict[str, Any]:
     }
 
 
-def line(line: Line, theme: Theme, *, named: bool) -> dict[str, Any]:
-    """Return a line, in the legend where it is `named`."""
+def line(line: Line, theme: Theme) -> dict[str, Any]:
+    """Return a line, which stands in no legend."""
     return {
         "type": "scatter",
         "x": line.x,
@@ -57,7 +57,7 @@ def line(line: Line, theme: Theme, *, named: bool) -> dict[str, Any]:
         "mode": "lines+markers" if line.dotted else "lines",
         "hovertemplate": f"{plain(line.name)}: %{{y:.4g}}<extra></extra>",
         "hoverinfo": None if line.dotted else "skip",
-        "showlegend": named,
+        "showlegend": False,
         "marker": {"size": 6},
         "line": {
             "color": theme.roles[line.role],

@@ -102,7 +102,7 @@ def chart(record: StudyRecord) -> Chart | None:
     low, high = spaced(min([*inside, *([band.low] if band else [])]), max([*inside, *([band.high] if band else [])]))
     rounds = max(pair for values in sides.values() for pair in values)
     ends = (0.5, rounds + 0.5)
-    lines = [Line(names[s], ends, (medians[s],) * 2, roles[s], dashed=True, thin=True, legend=False) for s in sides]
+    lines = [Line(names[s], ends, (medians[s],) * 2, roles[s], dashed=True, thin=True) for s in sides]
     labels = [Label(medians[s], f"{names[s]} {number(medians[s])}", roles[s]) for s in sides]
     points = [_points(names[s], roles[s], sides[s], cap, high) for s in sides]
     beyond = sum(value > cap for values in sides.values() for value in values.values())

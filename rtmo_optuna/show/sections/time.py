@@ -1,5 +1,6 @@
 """Where the time went: of the study by its stages, of a trial by what its process was doing."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -7,7 +8,10 @@ from rtmo_optuna import stats
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Block, Column, Paragraph, Table, filled, numbers
 from rtmo_optuna.show.render.chart import Axis, Chart, Part, Role, Stack
-from rtmo_optuna.types.findings import Purpose
+from rtmo_optuna.show.scores import objective
+from rtmo_optuna.show.sections.noise import findable
+from rtmo_optuna.space.resolve import params_of
+from rtmo_optuna.types.findings import LEAST_GAIN, Purpose
 from rtmo_optuna.types.measurement import Outcome, StageTimes
 from rtmo_optuna.types.study import StudyRecord, TrialRecord
 
@@ -21,6 +25,8 @@ _TIMES: Mapping[Role, Callable[[StageTimes], int | None]] = {
     Role.WINDOWS: lambda times: times.windows_ns,
 }
 
+_MORE_S, _SEARCH_SHARE = 600.0, 0.6
+"""Ten minutes, and the share of them that a search has."""
 STAGES = (*_TIMES, Role.REST)
 
 TRIALS = "trials"
@@ -33,7 +39,7 @@ _ROLES = (*STAGES, Role.WHOLE)
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
-    """Yield the chart, the tables, and what pruning saved."""
+    """Yield the chart, the tables, what pruning saved, and what more time could bring."""
     yield from filled(chart(record), study_times(record), times(record))
     if saved := saved_by_pruning(record):
         count = sum(trial.measurement.outcome is Outcome.PRUNED for trial in record.runs)
@@ -41,6 +47,45 @@ def blocks(record: StudyRecord) -> Iterator[Block]:
             f"Pruning saved about {words.seconds(saved)}: {words.count(count, 'trial')} ended after a few windows, and "
             "would have taken as many as the others."
         )
+    if more := ten_minutes(record):
+        yield Paragraph(more)
+
+
+def ten_minutes(record: StudyRecord) -> str:
+    """Return what ten minutes more could bring, by what is known, which promises nothing; empty before any trial."""
+    walls_s = [trial.wall_s for trial in record.runs if trial.wall_s]
+    if not walls_s:
+        return ""
+    room, left = int(_MORE_S * _SEARCH_SHARE / stats.median(walls_s)), untried(record)
+    gain = findable(record)
+    proof = f" On this host a gain under {words.percent(gain)} would mostly stay unproven." if gain else ""
+    if not left:
+        return f"Ten minutes more would find nothing new to try: they would buy pairs for the confirmation only.{proof}"
+    since = since_gain(record)
+    best = f"the best is {words.count(since, 'trial')} old" if since else "the latest trial was the best"
+    trials = f"{words.count(min(room, left), 'trial')} of the {left:,} settings that are left"
+    return f"Ten minutes more would hold about {trials}, and {best}.{proof} What they would find nobody knows."
+
+
+def untried(record: StudyRecord) -> int:
+    """Return how many settings of the space are left to try, what was found to do nothing at its default."""
+    space = record.space
+    default = params_of(space, space.fixed) or {}
+    inert = {one.name for one in record.screening.inert} if record.screening else set()
+    live = math.prod(len(one.choices) for one in space.dimensions if one.name not in inert)
+    every = (params_of(space, settings) for settings in {trial.settings for trial in record.runs})
+    tried = [params for params in every if params and all(params[name] == default.get(name) for name in inert)]
+    return max(0, live - len(tried))
+
+
+def since_gain(record: StudyRecord) -> int:
+    """Return how many trials ran since the last one that was better by LEAST_GAIN than all before it."""
+    goal, best, last = objective(record), math.inf, 0
+    for trial in record.runs:
+        cost = goal.cost(trial.measurement) if trial.measurement.outcome is Outcome.MEASURED else None
+        if cost is not None and cost < best * (1 - LEAST_GAIN):
+            best, last = cost, trial.run
+    return max((trial.run for trial in record.runs), default=0) - last
 
 
 @dataclass(frozen=True, slots=True)

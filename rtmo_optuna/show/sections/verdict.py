@@ -19,6 +19,7 @@ from rtmo_optuna.types.request import Scope, Settings
 from rtmo_optuna.types.study import ENOUGH_TRIED, StudyRecord
 
 _TIME_UP = "The time was up before all pairs were run; the same command goes on."
+_OPENED = 'session = rtmo_optuna.open_session("model.onnx", "config.yaml")'
 
 
 def blocks(record: StudyRecord) -> Iterator[Block]:
@@ -45,16 +46,27 @@ def application(record: StudyRecord, applied: str) -> Iterator[Block]:
     table = knob_table(record.space.provider)
     if any(knob in table and table[knob].scope is Scope.CALL for knob, _ in best.settings):
         yield from _opened(record)
+    if record.inputs.pixels:
+        yield from _pixels(record.inputs.pixels.input)
+
+
+def _pixels(name: str) -> Iterator[Block]:
+    """Yield how a session is opened and called that takes pixels for the input `name`."""
+    yield Paragraph("The session takes pixels: a frame of any size is written into its buffer.")
+    yield Listing(
+        f'{_OPENED}\nbuffer = session.input_buffer("{name}")\nratio = rtmo_optuna.letterbox(frame, buffer)\n'
+        f'outputs = session.run(None, {{"{name}": buffer}})',
+        "python",
+    )
 
 
 def _opened(record: StudyRecord) -> Iterator[Block]:
     """Yield how a session with settings that are no options of ONNX Runtime's is opened."""
-    opened = 'session = rtmo_optuna.open_session("model.onnx", "config.yaml")'
     if not PROVIDERS[record.space.provider].on_gpu:
         yield Paragraph(
             "They need a session that is opened as the trials' were: not all are ONNX Runtime's own options."
         )
-        yield Listing(opened, "python")
+        yield Listing(_OPENED, "python")
         return
     yield Paragraph(
         "They need a session that is called as the trials were: bound buffers, CUDA graphs, cut models and another "
@@ -62,7 +74,7 @@ def _opened(record: StudyRecord) -> Iterator[Block]:
         "to the GPU faster than any other array."
     )
     name = next(iter(record.inputs.shapes), "input")
-    yield Listing(f'{opened}\nbuffer = session.input_buffer("{name}")', "python")
+    yield Listing(f'{_OPENED}\nbuffer = session.input_buffer("{name}")', "python")
 
 
 def sentence(record: StudyRecord) -> str:
