@@ -257,7 +257,7 @@ def test_this_machine_is_examined(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert ended.value.code == 0
     told = json.loads(capsys.readouterr().out)
     levels = {one["check"]: one["level"] for one in told["findings"]}
-    assert (levels["convolution"], levels["model"], told["schema"], told["provider"]) == ("ok", "ok", 1, "cpu")
+    assert (levels["convolution"], levels["model"], told["kind"], told["provider"]) == ("ok", "ok", "doctor", "cpu")
     with pytest.raises(UsageError, match=r"nowhere\.onnx does not exist"):
         examine(tmp_path / "nowhere.onnx", "cpu", lambda _event: None)
 

@@ -146,7 +146,7 @@ def test_the_verb_says_that_a_promise_is_broken(tmp_path: Path, capsys: pytest.C
     found = json.loads(capsys.readouterr().out)
     assert found["slower"]
     assert 1.1 < found["low"] <= found["ratio"] <= found["high"]
-    assert (found["promised_ms"], found["settings"], found["schema"]) == (2.0, {"enable_mem_pattern": False}, 1)
+    assert (found["promised_ms"], found["settings"], found["kind"]) == (2.0, {"enable_mem_pattern": False}, "monitor")
     assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == INFO
 
 
