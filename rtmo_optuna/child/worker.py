@@ -146,11 +146,26 @@ class Worker:
         finite = all(np.isfinite(a).all() for run in runs for a in run.values() if a.dtype.kind in "fc")
         self.answer(protocol.ReferenceMade(finite))
 
+    def placement(self, request: protocol.PlacementRequest) -> None:
+        """Open a session and tell what it leaves to the host."""
+        self.stage = Stage.BUILD
+        from rtmo_optuna.engine.placement import placement  # noqa: PLC0415 - nothing that a benchmark needs
+
+        self.answer(protocol.PlacementFound(placement(request.session)))
+
+    def installed(self, request: protocol.InstalledRequest) -> None:
+        """Load what a provider needs and tell from where."""
+        self.stage = Stage.BUILD
+        runtime = ort.load(request.provider)
+        self.answer(protocol.InstalledFound(runtime.versions(), runtime.provider.libraries(runtime.ort)))
+
 
 _HANDLERS: Mapping[type[protocol.Request], Callable[[Worker, Any], None]] = {
     BenchmarkRequest: Worker.benchmark,
     protocol.DescribeRequest: Worker.describe,
     protocol.ReferenceRequest: Worker.reference,
+    protocol.PlacementRequest: Worker.placement,
+    protocol.InstalledRequest: Worker.installed,
 }
 
 

@@ -54,6 +54,7 @@ class TuneOptions:
     model: Path
     config: Path = Path("config.yaml")
     config_path: str = ""
+    profile: str = ""
     output: Path | None = None
     study: str | None = None
     study_name: str | None = None
@@ -143,7 +144,11 @@ def plan(options: TuneOptions, scratch: Path, tuned: Callable[[TuneOptions, str]
     chosen, device = _chosen(options)
     checks.check_runs(chosen, given=options.runs is not None)
     checks.check_rate(chosen, given=options.rate_hz is not None)
-    config = configfile.read(options.config, chosen.provider, options.config_path)
+    machine = host.host(device)
+    checks.check_profile(options.profile, machine.device_name)
+    config = configfile.read(
+        options.config, chosen.provider, options.config_path, profile=options.profile, device=machine.device_name
+    )
     name = _name(options, chosen)
     if tuned is None:
         configfile.check_writable(options.config)
@@ -188,7 +193,6 @@ def plan(options: TuneOptions, scratch: Path, tuned: Callable[[TuneOptions, str]
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
     warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session, config.left_out), *told)
-    machine = host.host(device)
     about = StudyRecord(
         name=name,
         definition=chosen,
