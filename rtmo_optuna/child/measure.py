@@ -13,9 +13,10 @@ from rtmo_optuna.child import protocol
 from rtmo_optuna.child.launcher import Child, ChildGoneError
 from rtmo_optuna.child.prefork import ChildPool
 from rtmo_optuna.codec import decode
+from rtmo_optuna.engine.regions import written
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.scratch import scratch
-from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, StageTimes, Window
+from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, Rounding, StageTimes, Window
 from rtmo_optuna.types.placement import Placement
 from rtmo_optuna.types.request import BenchmarkRequest, Limits, Measuring, ModelFacts, Stage
 
@@ -176,6 +177,8 @@ def _gate(life: _Life) -> GateResult:
         raise ChildGoneError(f"told no result of the output gate: {told.result!s:.200}") from error
     if not all(figure.split() for output in gate.errors for figure in output.figures):
         raise ChildGoneError("told a figure without a name")
+    if gate.found and not gate.found.sound:
+        raise ChildGoneError("told of a picture that there cannot be")
     return gate
 
 
@@ -238,6 +241,20 @@ def describe(request: protocol.DescribeRequest, limits: Limits) -> ModelFacts:
 def reference(request: protocol.ReferenceRequest, limits: Limits, until: float = math.inf) -> protocol.ReferenceMade:
     """Have a child write the model's outputs for the study's input; raises ChildError where it cannot, `until` then."""
     return _ask(request, protocol.ReferenceMade, limits, until)
+
+
+def rounding(request: protocol.RoundingRequest, limits: Limits) -> Rounding:
+    """Return what a child says float16 does to the model; raises ChildError where it cannot say."""
+    told = _ask(request, protocol.RoundingFound, limits).found
+    try:
+        found = decode(Rounding, told)
+        fits = found.precision == (written(found.kept) if found.kept else "")
+    except protocol.MISFITS:
+        fits = False
+    if not fits:
+        message = f"The child told no rounding: {told!s:.200}"
+        raise ChildError(message, stage=Stage.GATE, bad_input=False)
+    return found
 
 
 def placement(request: protocol.PlacementRequest, limits: Limits) -> tuple[Placement, str]:

@@ -71,7 +71,23 @@ class InstalledRequest:
     provider: str
 
 
-Request: TypeAlias = BenchmarkRequest | DescribeRequest | ReferenceRequest | PlacementRequest | InstalledRequest
+@dataclass(frozen=True, slots=True)
+class RoundingRequest:
+    """Find on the CPU what float16 does to the model on the input, beside its outputs in the file `reference`.
+
+    `gate` are encoded `measurement.GateRules`; `tf32` says whether the default settings multiply in TF32.
+    """
+
+    session: SessionSpec
+    inputs: str
+    reference: str
+    gate: Mapping[str, Any]
+    tf32: bool = False
+
+
+Request: TypeAlias = (
+    BenchmarkRequest | DescribeRequest | ReferenceRequest | PlacementRequest | InstalledRequest | RoundingRequest
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +179,13 @@ class ReferenceMade:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundingFound:
+    """The answer to a RoundingRequest: an encoded `measurement.Rounding`."""
+
+    found: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The child cannot go on."""
 
@@ -172,7 +195,18 @@ class Failed:
 
 
 Answer: TypeAlias = (
-    Hello | Opened | Ran | Gated | Warm | Timed | Described | ReferenceMade | PlacementFound | InstalledFound | Failed
+    Hello
+    | Opened
+    | Ran
+    | Gated
+    | Warm
+    | Timed
+    | Described
+    | ReferenceMade
+    | PlacementFound
+    | InstalledFound
+    | RoundingFound
+    | Failed
 )
 
 REQUESTS: Mapping[str, type[Request]] = {
@@ -181,6 +215,7 @@ REQUESTS: Mapping[str, type[Request]] = {
     "reference": ReferenceRequest,
     "placement": PlacementRequest,
     "installed": InstalledRequest,
+    "rounding": RoundingRequest,
 }
 ANSWERS: Mapping[str, type[Answer]] = {
     "hello": Hello,
@@ -193,6 +228,7 @@ ANSWERS: Mapping[str, type[Answer]] = {
     "reference": ReferenceMade,
     "placement": PlacementFound,
     "installed": InstalledFound,
+    "rounding found": RoundingFound,
     "failed": Failed,
 }
 _KINDS = {kind: name for table in (REQUESTS, ANSWERS) for name, kind in table.items()}

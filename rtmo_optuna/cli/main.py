@@ -186,6 +186,10 @@ def tune(  # noqa: PLR0917 - one parameter an option
         str | None,
         _option("--gate", _GATES, "How outputs are compared with the CPU's. Default: the study definition's, auto."),
     ] = None,
+    precision: Annotated[
+        str,
+        _option("--precision", one_of("search", "keep"), "keep: the model's own, whatever the study would search."),
+    ] = "search",
     allow_busy: Annotated[
         bool, typer.Option("--allow-busy", help="Measure though others compute on the GPU, or the CPU.")
     ] = False,
@@ -240,6 +244,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         gate=GateMode(gate) if gate else None,
         allow_busy=allow_busy,
         search_only=search_only,
+        keep_precision=precision == "keep",
         engine=EngineKind(engine),
     )
     if dry_run:

@@ -46,7 +46,7 @@ class Runtime:
         record_nodes: bool = False,
         log_level: int | None = None,
     ) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
-        """Return an InferenceSession of the file `model`, or of what such a file holds, on this provider alone.
+        """Return an InferenceSession of `model`, a file or its content, on this provider alone.
 
         `free_dimensions` fixes symbolic dimensions of its inputs by name. `stream` is the CUDA stream that it runs on
         (0: one of its own). What is at ONNX Runtime's `log_level` or above it is logged. Raises UsageError where the

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.providers import base
-from rtmo_optuna.providers.base import CPU_ARENA, EXECUTION, GRAPH, MEM_PATTERN, Knob, Provider, Untyped, flag
+from rtmo_optuna.providers.base import (
+    CPU_ARENA,
+    EXECUTION,
+    GRAPH,
+    MEM_PATTERN,
+    PRECISION,
+    Knob,
+    Provider,
+    Untyped,
+    flag,
+)
 from rtmo_optuna.types.request import Scope, Value
 from rtmo_optuna.types.subject import Gpu
 
@@ -136,7 +146,7 @@ PROVIDER = _Cuda(
         # Before 1.31, what was captured of GatherND, Concat or Split read freed memory when it was replayed.
         flag("split_capture", Scope.CALL, "cut the model where it cannot be captured, and capture the parts",
              since=(1, 31), needs=("enable_cuda_graph", True)),
-        Knob("precision", Scope.CALL, ("float32", "float16"), "type in which the model, or its head, computes"),
+        PRECISION,
         flag("split_on_host", Scope.CALL, "run on the host what no graph can hold", needs=("split_capture", True)),
     ),
     combined=(
