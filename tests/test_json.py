@@ -85,3 +85,18 @@ def test_where_a_verb_fails_there_is_no_answer(program: Program) -> None:
     assert program("studies", "--json") == 2
     assert program.out == ""
     assert program.err.startswith("error: There are no studies")
+
+
+def test_every_verb_shows_examples_and_what_is_installed(program: Program) -> None:
+    """Within 80 columns; -h is --help, completion is there, the studies that ship are named."""
+    assert program("-h") == 0
+    verbs = re.findall(r"^  (\w+) {2,}[A-Z]", program.out.split("Commands:")[1], re.MULTILINE)
+    assert "--install-completion" in program.out
+    assert len(verbs) >= len({"tune", "bench", "report", "studies", "dashboard"})
+    for verb in verbs:
+        assert program(verb, "-h") == 0
+        assert max(map(len, program.out.splitlines())) <= 80, verb
+        assert f"  Examples:\n    rtmo-optuna {verb}" in program.out
+        assert verb != "tune" or "cuda-full, guide-grid" in " ".join(program.out.split())
+    assert program("--version") == 0
+    assert re.match(r"rtmo-optuna  \d+\.\d+\.\d+\nONNX Runtime onnxruntime\S* \d.*\nCUDA +\S+\nGPU +\S", program.out)

@@ -270,7 +270,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     epilog=_epilog(
         "bench model.onnx --input photos/",
         "bench model.onnx --set intra_op_num_threads=1 --fail-if slower:5",
-        "bench model.onnx --side config --side other.yaml --side prefer_nhwc=1",
+        "bench model.onnx --side config --side other.yaml",
         "bench --compare today.json last-week.json --format markdown",
         then=_BENCHED,
     )

@@ -137,6 +137,8 @@ def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple
 def report(name: str, storage: str, output: Path | None) -> TuneResult:
     """Render the report of an existing study again; return what is known, and the files written. Runs nothing."""
     study = load_study(storage, name)
+    if not (study.runs or study.processes):
+        raise UsageError(f"The study {name!r} is empty: there is nothing to report before its tune has run a process.")
     record = judged(study, kept_finals(study))
     return TuneResult(record, show.write(record, checks.report_file(output, name)))
 
