@@ -36,6 +36,7 @@ from typing import IO, TYPE_CHECKING, Any
 import yaml
 from sqlalchemy.orm import Session
 
+import servers
 from rtmo_optuna.child import launcher
 from rtmo_optuna.cli import main as cli
 from rtmo_optuna.search import finals, preflight, screen, tune
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 DEFINITION = """
 provider: cpu
-budget: {trials: 6}
+budget: {trials: 4}
 knobs:
   enable_cpu_mem_arena: all
   enable_mem_pattern: all
@@ -449,15 +450,25 @@ def once(moments: Moments) -> tuple[str, Counter[str]]:
 
 
 def main() -> None:
-    """Provoke what the command line asks for, and print the sums."""
+    """Read the command line, and start the database server that is wanted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS, help="What is killed.")
     parser.add_argument("--rounds", type=int, default=10, help="how many accidents have to come; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=0.0, help="Stop after so long.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--storage", help="A database server's URL in place of SQLite.")
+    parser.add_argument("--storage", help="a database server's URL in place of SQLite, or 'postgresql': one of its own")
     asked = parser.parse_args()
-    STORAGE.extend([asked.storage] if asked.storage else [])
+    programs = servers.installed()
+    if asked.storage == "postgresql" and programs is None:
+        parser.error("no PostgreSQL server is installed here: install one, or give the URL of one that runs")
+    own = asked.storage == "postgresql" and programs
+    with servers.running(own) if own else contextlib.nullcontext(asked.storage) as url:
+        STORAGE.extend([url] if url else [])
+        provoke(asked)
+
+
+def provoke(asked: argparse.Namespace) -> None:
+    """Provoke what is `asked` for, and print the sums."""
     begun, came, sums = time.monotonic(), Counter[str](), Counter[str]()
     for name in _IMPORTS:
         importlib.import_module(name)

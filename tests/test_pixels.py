@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import models
@@ -30,12 +33,6 @@ from rtmo_optuna.types.subject import StudyDefinition
 from rtmo_optuna.verbs.checks import check_normalised
 from rtmo_optuna.verbs.circumstances import as_tuned
 from rtmo_optuna.verbs.prepare import TuneOptions, plan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 SIZE = (12, 10)
@@ -186,16 +183,13 @@ def test_what_reads_the_input_inside_of_an_if_reads_what_is_made_of_pixels(tmp_p
     np.testing.assert_array_equal(found, -array(picture()))
 
 
-@pytest.mark.parametrize(
-    "specs",
-    [
-        (TensorSpec("x", "tensor(float)", (1, *SIZE, 3)),),
-        (TensorSpec("x", "tensor(float)", (1, 1, *SIZE)),),
-        (TensorSpec("x", "tensor(uint8)", (1, 3, *SIZE)),),
-        (TensorSpec("x", "tensor(float)", (1, 8)),),
-        tuple(TensorSpec(name, "tensor(float)", (1, 3, *SIZE)) for name in "ab"),
-    ],
-)
+@pytest.mark.parametrize("specs", [
+    (TensorSpec("x", "tensor(float)", (1, *SIZE, 3)),),
+    (TensorSpec("x", "tensor(float)", (1, 1, *SIZE)),),
+    (TensorSpec("x", "tensor(uint8)", (1, 3, *SIZE)),),
+    (TensorSpec("x", "tensor(float)", (1, 8)),),
+    tuple(TensorSpec(name, "tensor(float)", (1, 3, *SIZE)) for name in "ab"),
+])  # fmt: skip
 def test_models_that_cannot_be_fed_pixels_are_refused(specs: Sequence[TensorSpec]) -> None:
     """Channels last, one channel, bytes already, no picture, two pictures: the sentence tells what the model takes."""
     with pytest.raises(UsageError, match="one input of pictures, batch x 3 x height x width of floats") as caught:
@@ -302,20 +296,17 @@ def test_a_comparison_feeds_what_was_tuned_for(tmp_path: Path) -> None:
     options = TuneOptions(
         model=conv(tmp_path / "m.onnx"), config=write(tmp_path, "{input: x, scale: 0.5, std: [1, 2, 3]}")
     )
-    found = as_tuned(options)
+    found = as_tuned(options, "")
     assert (found.pixels, found.input_scale, found.mean, found.std) == (True, 0.5, (0, 0, 0), (1, 2, 3))
-    assert as_tuned(replace(options, input_scale=0.25)).input_scale == 0.25
-    assert as_tuned(replace(options, input=tmp_path / "a.npy")).pixels
+    assert as_tuned(replace(options, input_scale=0.25), "").input_scale == 0.25
+    assert as_tuned(replace(options, input=tmp_path / "a.npy"), "").pixels
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (array(picture()), "not float32 of the shape 1x3x12x10"),
-        (picture()[:-1], "not uint8 of the shape 11x10x3"),
-        (picture()[np.newaxis], "not uint8 of the shape 1x12x10x3"),
-    ],
-)
+@pytest.mark.parametrize(("given", "told"), [
+    (array(picture()), "not float32 of the shape 1x3x12x10"),
+    (picture()[:-1], "not uint8 of the shape 11x10x3"),
+    (picture()[np.newaxis], "not uint8 of the shape 1x12x10x3"),
+])  # fmt: skip
 def test_what_are_no_pixels_of_this_size_is_told(tmp_path: Path, given: NDArray[Any], told: str) -> None:
     """What came, what is wanted, and what makes it of a frame."""
     session = rtmo_optuna.open_session(conv(tmp_path / "m.onnx"), write(tmp_path))

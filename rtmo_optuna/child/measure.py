@@ -130,6 +130,7 @@ def measure(
             child.finish(life.left_s(limits.exit_s))
         except _ToldError as error:
             stage, reason = error.failed.stage, error.failed.text
+            accident = error.failed.blame is protocol.Blame.HOST
         except ChildGoneError as error:
             stage, reason = life.stage, f"The child {error}."
             accident = error.killed or stage is Stage.START
@@ -250,7 +251,7 @@ def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float 
                 child.finish(limits.exit_s)
             except _ToldError as error:
                 failed = error.failed
-                bad_input = failed.blame is protocol.Blame.INPUT
+                bad_input = failed.blame in {protocol.Blame.INPUT, protocol.Blame.HOST}
                 raise ChildError(failed.text, stage=failed.stage, log=tail(log), bad_input=bad_input) from None
             except ChildGoneError as error:
                 raise ChildError(f"The child {error}.", stage=life.stage, log=tail(log)) from None

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.types.request import BenchmarkRequest, ModelFacts, SessionSpec, Stage
 
-VERSION = 2
+VERSION = 3
 MISFITS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What comes of reading JSON that a stranger wrote as one of our types."""
 _NEXT = b"next"
@@ -28,9 +28,10 @@ class ProtocolError(Exception):
 
 
 class Blame(enum.StrEnum):
-    """Who has to change something after a failure: the user's input, the settings, or nobody knows."""
+    """Who has to change something after a failure: the user's input, the settings, the host, or nobody knows."""
 
     INPUT = "input"
+    HOST = "host"
     SETTINGS = "settings"
     UNKNOWN = "unknown"
 

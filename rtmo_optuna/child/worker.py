@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import os
 import sys
@@ -33,6 +34,8 @@ _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _ROUNDS = 3
 _MOST_WIDTHS = 3
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENFILE, errno.ENOMEM}
+"""What the system is short of for a while, whatever the settings are."""
 _NEEDED = ("hashlib", "rtmo_optuna.codec", "rtmo_optuna.engine.gate.outputs", "rtmo_optuna.types.measurement")
 """What a benchmark imports after its first run, to compare outputs."""
 
@@ -152,6 +155,9 @@ _HANDLERS: Mapping[type[protocol.Request], Callable[[Worker, Any], None]] = {
 
 
 def _blame(error: Exception) -> Blame:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in _PASSING:
+        return Blame.HOST
     if isinstance(error, UsageError):
         return Blame.INPUT
     return Blame.SETTINGS if isinstance(error, SettingsRefusedError) else Blame.UNKNOWN

@@ -414,7 +414,8 @@ def dashboard(
 
 def _set_logging(*, verbose: bool = False) -> None:
     """Set levels; to be called once Optuna is imported, which sets its own."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    level, form = (logging.INFO, "%(name)s: %(message)s") if verbose else (logging.WARNING, "%(message)s")
+    logging.basicConfig(level=level, format=form)
     logging.getLogger("optuna").setLevel(logging.INFO if verbose else logging.ERROR)
 
 

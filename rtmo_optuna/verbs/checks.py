@@ -11,6 +11,7 @@ from rtmo_optuna.child.pace import least_s
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host, load
+from rtmo_optuna.show.words import count
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.types.measurement import GateMode
 
@@ -104,8 +105,8 @@ def check_idle(device: Gpu | None) -> None:
         others = [(process.name, process.pid) for process in gpus.processes(device) if process.pid != os.getpid()]
     else:
         cores = host.host().cores
-        loads = load.busy_with(cores)
-        name, most = "The processor", f", on {sum(one.cores for one in loads):.1f} of {cores} cores"
+        taken, loads = load.busy_with(cores)
+        name, most = "The processor", f", on {taken:.1f} of {count(cores, 'core')}"
         others = [(one.name, one.pid) for one in loads]
     if others:
         who = ", ".join(f"{called or 'a process'} (pid {pid})" for called, pid in others[:_NAMED])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.engine.cutting.store import content_hash
 from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.types.subject import Machine
 
@@ -51,16 +49,16 @@ def circumstances(planned: Plan) -> Circumstances:
     )
 
 
-def as_tuned(options: TuneOptions) -> TuneOptions:
+def as_tuned(options: TuneOptions, model_sha256: str) -> TuneOptions:
     """Return `options` with the shapes that config.yaml was tuned for, where they say none and no array has its own.
 
     If sessions took pixels there, they do here, as they did there unless `options` say how. A file that was tuned for
-    another model says nothing of this one.
+    another model than the one with this hash says nothing of it.
     """
-    if not (options.config.is_file() and options.model.is_file()):
+    if not options.config.is_file():
         return options
     info = benchmark_info.read(configfile.read_info(options.config, options.config_path), options.config)
-    if info.model_sha256 and info.model_sha256 != content_hash(Path(options.model)):
+    if info.model_sha256 and info.model_sha256 != model_sha256:
         return options
     if info.pixels and not options.pixels:
         scale = info.pixels.scale if options.input_scale == 1 else options.input_scale
