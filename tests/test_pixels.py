@@ -26,7 +26,7 @@ from rtmo_optuna.engine.inputs.pixels import picture_of
 from rtmo_optuna.engine.precision import half
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.space import benchmark_info
+from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.types.request import Pixels, SessionSpec, Settings, TensorSpec
 from rtmo_optuna.types.subject import StudyDefinition
@@ -315,11 +315,14 @@ def test_what_are_no_pixels_of_this_size_is_told(tmp_path: Path, given: NDArray[
 
 
 def test_what_is_written_of_pixels_is_read(tmp_path: Path) -> None:
-    """Input, scale, mean and deviation stand in the file; the batch is that of the shape."""
-    pixels = replace(IMAGENET, batch=2)
-    written = BenchmarkInfo(pixels=pixels, shapes={"x": (2, 3, *SIZE)}).written(())
-    assert written["pixels"] == {"input": "x", "scale": 1 / 255, "mean": list(pixels.mean), "std": list(pixels.std)}
-    assert benchmark_info.read(written, tmp_path).pixels == pixels
+    """Input, scale, mean and deviation stand in the file, the batch in the shape; a study of arrays leaves nothing."""
+    path = tmp_path / "config.yaml"
+    for pixels in (replace(IMAGENET, batch=2), replace(PLAIN, batch=2), None):
+        file = configfile.read(path, "cpu")
+        told = BenchmarkInfo(pixels=pixels, shapes={"x": (2, 3, *SIZE)} if pixels else {}, provider="cpu")
+        held = configfile.read_info(path) if file.exists else {}
+        configfile.write(file, {"intra_op_num_threads": 1}, told.written(held))
+        assert benchmark_info.read(configfile.read_info(path), path).pixels == pixels
     assert "pixels" not in BenchmarkInfo().written(())
 
 
