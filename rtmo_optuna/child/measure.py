@@ -17,6 +17,7 @@ from rtmo_optuna.engine.regions import written
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.scratch import scratch
 from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, Rounding, StageTimes, Window
+from rtmo_optuna.types.placement import Placement
 from rtmo_optuna.types.request import BenchmarkRequest, Limits, Measuring, ModelFacts, Stage
 
 Decide = Callable[[Sequence[Window]], "Decision"]
@@ -131,6 +132,7 @@ def measure(
             child.finish(life.left_s(limits.exit_s))
         except _ToldError as error:
             stage, reason = error.failed.stage, error.failed.text
+            accident = error.failed.blame is protocol.Blame.HOST
         except ChildGoneError as error:
             stage, reason = life.stage, f"The child {error}."
             accident = error.killed or stage is Stage.START
@@ -255,22 +257,38 @@ def rounding(request: protocol.RoundingRequest, limits: Limits) -> Rounding:
     return found
 
 
-def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float = math.inf) -> A:
+def placement(request: protocol.PlacementRequest, limits: Limits) -> tuple[Placement, str]:
+    """Return where a child says that the nodes went, and its log; raises ChildError where it cannot be opened."""
     with scratch() as folder:
         log = folder / "log.txt"
-        with Child(log) as child:
-            life = _Life(child, limits, until)
-            try:
-                life.expect(protocol.Hello, Stage.START, limits.start_s)
-                child.send(protocol.dump(request))
-                answer = life.expect(kind, Stage.BUILD, limits.build_s + limits.first_run_s)
-                child.finish(limits.exit_s)
-            except _ToldError as error:
-                failed = error.failed
-                bad_input = failed.blame is protocol.Blame.INPUT
-                raise ChildError(failed.text, stage=failed.stage, log=tail(log), bad_input=bad_input) from None
-            except ChildGoneError as error:
-                raise ChildError(f"The child {error}.", stage=life.stage, log=tail(log)) from None
+        found = _asked(request, protocol.PlacementFound, limits, log)
+        return found.placement, log.read_text(errors="replace")
+
+
+def installed(request: protocol.InstalledRequest, limits: Limits) -> protocol.InstalledFound:
+    """Return what a child finds of a provider's libraries; raises ChildError where ONNX Runtime does not load it."""
+    return _ask(request, protocol.InstalledFound, limits)
+
+
+def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float = math.inf) -> A:
+    with scratch() as folder:
+        return _asked(request, kind, limits, folder / "log.txt", until)
+
+
+def _asked(request: protocol.Request, kind: type[A], limits: Limits, log: Path, until: float = math.inf) -> A:
+    with Child(log) as child:
+        life = _Life(child, limits, until)
+        try:
+            life.expect(protocol.Hello, Stage.START, limits.start_s)
+            child.send(protocol.dump(request))
+            answer = life.expect(kind, Stage.BUILD, limits.build_s + limits.first_run_s)
+            child.finish(limits.exit_s)
+        except _ToldError as error:
+            failed = error.failed
+            bad_input = failed.blame in {protocol.Blame.INPUT, protocol.Blame.HOST}
+            raise ChildError(failed.text, stage=failed.stage, log=tail(log), bad_input=bad_input) from None
+        except ChildGoneError as error:
+            raise ChildError(f"The child {error}.", stage=life.stage, log=tail(log)) from None
     return answer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import os
 import sys
@@ -34,6 +35,8 @@ _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 _AGAIN = 2
 _MOST_WIDTHS = 3
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENFILE, errno.ENOMEM}
+"""What the system is short of for a while, whatever the settings are."""
 _NEEDED = ("hashlib", "rtmo_optuna.codec", "rtmo_optuna.engine.gate.outputs", "rtmo_optuna.types.measurement")
 """What a benchmark imports after its first run, to compare outputs."""
 
@@ -146,6 +149,19 @@ class Worker:
         finite = all(np.isfinite(a).all() for run in runs for a in run.values() if a.dtype.kind in "fc")
         self.answer(protocol.ReferenceMade(finite))
 
+    def placement(self, request: protocol.PlacementRequest) -> None:
+        """Open a session and tell what it leaves to the host."""
+        self.stage = Stage.BUILD
+        from rtmo_optuna.engine.placement import placement  # noqa: PLC0415 - nothing that a benchmark needs
+
+        self.answer(protocol.PlacementFound(placement(request.session)))
+
+    def installed(self, request: protocol.InstalledRequest) -> None:
+        """Load what a provider needs and tell from where."""
+        self.stage = Stage.BUILD
+        runtime = ort.load(request.provider)
+        self.answer(protocol.InstalledFound(runtime.versions(), runtime.provider.libraries(runtime.ort)))
+
     def rounding(self, request: protocol.RoundingRequest) -> None:
         """Find what float16 does to the model."""
         from pathlib import Path  # noqa: PLC0415
@@ -175,11 +191,16 @@ _HANDLERS: Mapping[type[protocol.Request], Callable[[Worker, Any], None]] = {
     BenchmarkRequest: Worker.benchmark,
     protocol.DescribeRequest: Worker.describe,
     protocol.ReferenceRequest: Worker.reference,
+    protocol.PlacementRequest: Worker.placement,
+    protocol.InstalledRequest: Worker.installed,
     protocol.RoundingRequest: Worker.rounding,
 }
 
 
 def _blame(error: Exception) -> Blame:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in _PASSING:
+        return Blame.HOST
     if isinstance(error, UsageError):
         return Blame.INPUT
     return Blame.SETTINGS if isinstance(error, SettingsRefusedError) else Blame.UNKNOWN

@@ -128,6 +128,11 @@ class Provider:
         """Return the versions of ONNX Runtime and of the libraries that were loaded, as far as they are known."""
         return {"onnxruntime": str(ort.__version__)}
 
+    def libraries(self, ort: Untyped) -> dict[str, str]:
+        """Return the libraries beside ONNX Runtime's own that it needs, and where each lies ("": nowhere)."""
+        del ort
+        return {}
+
     def given(self, device: int) -> dict[str, str]:
         """Return the options that every session has on the device of that number, whatever its settings."""
         del device

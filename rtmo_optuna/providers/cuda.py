@@ -59,6 +59,12 @@ class _Cuda(Provider):
         found = Provider.versions(self, ort) | {"cuda": cuda, "cudnn": _cudnn_version()}
         return {name: version for name, version in found.items() if version}
 
+    def libraries(self, ort: Untyped) -> dict[str, str]:
+        """Return the libraries of CUDA and cuDNN of the major versions that this ONNX Runtime was built for."""
+        from rtmo_optuna.providers.cudalibs import found, wanted  # noqa: PLC0415 - no benchmark needs it
+
+        return found(wanted(os.path.dirname(ort.__file__)))  # noqa: PTH120
+
     def given(self, device: int) -> dict[str, str]:
         """Return the GPU's number."""
         return {"device_id": str(device)}
@@ -72,10 +78,13 @@ class _Cuda(Provider):
             ctypes.CDLL(f"{folder}/libonnxruntime_providers_cuda.so")
         except OSError as error:
             missing = str(error)
-        return (
-            f"{self.ort_name} does not load: {missing}. Install the CUDA and cuDNN libraries that this ONNX Runtime "
-            "was built for (pip install 'rtmo-optuna[gpu]' brings them), or choose --provider cpu."
+        remedy = (
+            "Install NVIDIA's driver, which brings it"
+            if "libcuda.so" in missing
+            else "Install the CUDA and cuDNN libraries that this ONNX Runtime was built for (pip install "
+            "'rtmo-optuna[gpu]' brings them)"
         )
+        return f"{self.ort_name} does not load: {missing}. {remedy}, or choose --provider cpu."
 
     def stream(self, device: int) -> CudaStream:
         """Return a new stream of the GPU's."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from rtmo_optuna.search.decide import judge, screening
 from rtmo_optuna.search.decide.budget import Budget, Deadline, enough_minutes
 from rtmo_optuna.search.decide.ladder import next_rung
-from rtmo_optuna.search.finals import Finals, FinalsState, least_pairs, plain_settings
+from rtmo_optuna.search.finals import Finals, FinalsState, kept_finals, least_pairs, plain_settings
 from rtmo_optuna.search.preflight import Preflight, keep_own
 from rtmo_optuna.search.runner import Conditions, Processes, Rules, Runner, conditions_of
 from rtmo_optuna.search.screen import Screen
@@ -71,7 +71,10 @@ class Tune:
         self._foretell()
         self._preflight()
         self._foretell()
-        self._search()
+        if raced := self._broken_off():
+            self.observer(Note("Race and confirmation, which were broken off, go on; the next run searches on."))
+        else:
+            self._search()
         self._doubt()
         if not self.study.crew.is_last():
             who = ", ".join(self.study.crew.others()) or "another process"
@@ -81,12 +84,22 @@ class Tune:
         if judge.best(self.study.trials, self.study.objective) is None:
             return None
         needed = least_pairs(self.study, self.incumbent) if self._pairs_come else 0
-        until = self.budget.pairs_from(self.processes.each_s, needed)
-        self._simplify(until)
-        self._try_float16(until)
+        if not raced:
+            until = self.budget.pairs_from(self.processes.each_s, needed)
+            self._simplify(until)
+            self._try_float16(until)
         if self.search_only:
             return None
         return Finals(self.processes, self.incumbent, self.budget.end).run()
+
+    def _broken_off(self) -> bool:
+        """Whether the last run was broken off in its race or pairs, and its search had ended for want of time.
+
+        Searching on, as there is time again, would have them begin anew.
+        """
+        kept = kept_finals(self.study)
+        begun = kept is not None and not kept.ended and kept.incumbent == self.incumbent
+        return begun and bool(self.study.get("cut_short")) and not self.search_only
 
     def _preflight(self) -> None:
         """Run the preflight, or wait for that of another driver; it holds for all of them."""

@@ -259,9 +259,9 @@ class Measurement:
     windows that were repeated, by reason, `left_out` the calls of the others that ran on a slow core, `missed` the
     slots of a fixed rate that passed while a call ran; `spin_ns` is the shortest spin of the canary. Where there was a
     second process, `latency_ns` and `quantiles_ns` are the mean of both, `second_ns` is the latency in the second and
-    `costs` are what either cost by the study's objective. `notes` say what did
-    not run as the settings ask. `accident` says that its settings need not be at fault: it was killed from outside, or
-    lost before it knew them. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
+    `costs` are what either cost by the study's objective. `notes` say what did not run as the settings ask. `accident`
+    says that its settings need not be at fault: it was killed from outside, lost before it knew them, or the system had
+    no room for it. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
     """
 
     outcome: Outcome

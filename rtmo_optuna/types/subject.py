@@ -82,6 +82,11 @@ class Machine:
     gpu: Gpu | None = None
     instructions: tuple[str, ...] = ()
 
+    @property
+    def device_name(self) -> str:
+        """The name of what a study runs on: the GPU's, else the processor's."""
+        return self.gpu.name if self.gpu else self.cpu
+
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
