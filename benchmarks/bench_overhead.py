@@ -3,8 +3,10 @@
     python benchmarks/bench_overhead.py [--model models/rtmo-s.onnx --input models/rtmo-s.npz] [--trials 50]
 
 Parent: the wall time of a trial (ask, spawn, read, tell; 10 knobs, 10 reports, 2 artifacts, SQLite) less what it spent
-waiting for the child, at the start of a study and after 1,000 trials. Child: time from spawn to the end of its first
-run, warm-up left out, against a script that imports ONNX Runtime, opens the same session and runs it once; interleaved.
+waiting for the child, at the start of a study and after 1,000 trials, by the clock and by the processor's time. Report:
+from the database of a study of 1,000 trials to Markdown, page and pictures. Child: time from spawn to the end of its
+first run, warm-up left out, against a script that imports ONNX Runtime, opens the same session and runs it once;
+interleaved.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ import optuna
 
 import simulated
 from rtmo_optuna.child import launcher, protocol
-from rtmo_optuna.codec import encode
 from rtmo_optuna.machine.host import host
+from rtmo_optuna.samplers.attributes import ours
 from rtmo_optuna.samplers.table import distributions
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.space.knobs import dimension_table
@@ -37,6 +39,7 @@ from rtmo_optuna.study.library import open_study
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, Measuring, ModelFacts, SessionSpec
 from rtmo_optuna.types.subject import InputFacts, StudyDefinition
+from rtmo_optuna.verbs.tune import report
 
 if TYPE_CHECKING:
     from rtmo_optuna.study.study import Study
@@ -103,7 +106,7 @@ def a_study(folder: Path) -> tuple[Study, SessionSpec, str]:
 def fill(study: Study, count: int) -> None:
     """Add `count` finished trials of different settings to the study's storage."""
     random = np.random.default_rng(0)
-    measurement = encode(Measurement(Outcome.MEASURED, latency_ns=1e6, windows_ns=(1e6,) * 10).summary())
+    measurement = Measurement(Outcome.MEASURED, latency_ns=1e6, windows_ns=(1e6,) * 10).summary()
     space = study.about.space
     for params in [p for p, keep in zip(every_params(space), random.random(10**6) < 0.1, strict=False) if keep][:count]:  # noqa: PLR2004
         study._study.add_trial(  # noqa: SLF001 - a thousand real trials would take an hour
@@ -112,22 +115,23 @@ def fill(study: Study, count: int) -> None:
                 distributions=dict(distributions(space)),
                 value=float(random.random()),
                 intermediate_values=dict(enumerate(random.random(10))),
-                user_attrs={"settings": encode(settings_of(space, params)), "measurement": measurement},
+                user_attrs={"outcome": "measured"},
+                system_attrs=ours(settings=settings_of(space, params), measurement=measurement),
             )
         )
 
 
-def parent_cost(trials: int, filled: int, waiting: Waiting) -> tuple[float, float]:
-    """Return the median of the parent's own milliseconds for a trial, and of the trial's whole time."""
+def parent_cost(trials: int, filled: int, waiting: Waiting) -> tuple[float, float, float]:
+    """Return the median of the parent's own milliseconds for a trial, of the processor's, and of the whole trial's."""
     with tempfile.TemporaryDirectory() as name:
         study, session, inputs = a_study(Path(name))
         if filled:
             fill(study, filled)
             study = open_study(study.about.storage, study.about, {}, new=False)
-        own, whole, first = [], [], study.runs
+        own, busy, whole, first = [], [], [], study.runs
         changes: dict[str, Any] = {"trials": first + trials, "sampler": "exhaustive"}  # all are alike: do not give up
         study.about = replace(study.about, definition=replace(study.about.definition, **changes))
-        mark = [time.perf_counter(), 0.0]
+        mark = [time.perf_counter(), time.process_time()]
         waiting.seconds = 0.0
 
         def observe(event: object) -> None:
@@ -135,7 +139,8 @@ def parent_cost(trials: int, filled: int, waiting: Waiting) -> tuple[float, floa
                 now = time.perf_counter()
                 whole.append(now - mark[0])
                 own.append(now - mark[0] - waiting.seconds)
-                waiting.seconds, mark[0] = 0.0, time.perf_counter()
+                busy.append(time.process_time() - mark[1])
+                waiting.seconds, mark[:] = 0.0, [time.perf_counter(), time.process_time()]
 
         runner = ChildRunner(session, inputs, observe)
         tune = simulated.tune(study, runner, study.about.space.fixed, baseline=0, observer=observe, search_only=True)
@@ -143,7 +148,19 @@ def parent_cost(trials: int, filled: int, waiting: Waiting) -> tuple[float, floa
         assert study.runs >= first + trials, study.trials[-1]
         failed = [trial.measurement.why for trial in study.trials[-trials:] if study.failed(trial.settings)]
         assert not failed, failed
-        return statistics.median(own) * 1e3, statistics.median(whole) * 1e3
+        own_s, busy_s, whole_s = map(statistics.median, (own, busy, whole))
+        return own_s * 1e3, busy_s * 1e3, whole_s * 1e3
+
+
+def report_cost(trials: int) -> str:
+    """Return how long the report of a study of so many trials takes from its database on, and how large its page is."""
+    with tempfile.TemporaryDirectory() as name:
+        study, *_ = a_study(Path(name))
+        fill(study, trials)
+        begun, busy = time.perf_counter(), time.process_time()
+        page = report(study.name, study.about.storage, Path(name, "report.md")).files[1]
+        took, busy = time.perf_counter() - begun, time.process_time() - busy
+        return f"{took:.1f} s, {busy:.1f} of the processor's; its page has {page.stat().st_size / 1e6:.2f} MB"
 
 
 def child_life(model: Path, inputs: Path, pairs: int) -> tuple[list[float], list[float]]:
@@ -183,10 +200,13 @@ def main() -> None:
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     waiting = Waiting()
-    early, whole = parent_cost(args.trials, 0, waiting)
-    print(f"parent's own cost of a trial: {early:.1f} ms (median of {args.trials}; the whole trial {whole:.0f} ms)")
-    late, _ = parent_cost(args.trials, LATE, waiting)
-    print(f"the same after {LATE:,} trials: {late:.1f} ms, {late / early:.2f} times as much")
+    early, early_busy, whole = parent_cost(args.trials, 0, waiting)
+    told = f"median of {args.trials}; the whole trial {whole:.0f} ms"
+    print(f"parent's own cost of a trial: {early:.1f} ms, {early_busy:.1f} of the processor's ({told})")
+    late, late_busy, _ = parent_cost(args.trials, LATE, waiting)
+    more = f"{late / early:.2f} and {late_busy / early_busy:.2f} times as much"
+    print(f"the same after {LATE:,} trials: {late:.1f} ms, {late_busy:.1f} of the processor's, {more}")
+    print(f"report of {LATE:,} trials: {report_cost(LATE)}")
     if args.model:
         ours, bare = child_life(args.model, args.input or args.model.with_suffix(".npz"), args.pairs)
         ratios = [one / other for one, other in zip(ours, bare, strict=True)]

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from rtmo_optuna.show.report import write
+from rtmo_optuna.study.library import load_study
+from rtmo_optuna.types.measurement import Outcome
 from scripted import defined, write_script
 from test_show_charts import contested, realistic
 
@@ -87,7 +89,9 @@ def test_the_dashboard_follows_a_tune(browser: Any, tmp_path: Path) -> None:  # 
             page.wait_for_selector("text=Trial 3")
             assert page.evaluate("window.loaded") == 1
             assert tune.wait(PATIENCE_MS / 1e3) in {0, 4}
-            for trial, told in ((0, "Measured: "), (1, "Failed in session build.")):
+            tried = load_study(f"sqlite:///{tmp_path}/studies/studies.db", "s").trials
+            failed = next(one.number for one in tried if one.measurement.outcome is Outcome.FAILED)
+            for trial, told in ((0, "Measured: "), (failed, "Failed in session build.")):
                 page.goto(f"{at}/dashboard/studies/1/trials?numbers={trial}", wait_until="commit")
                 page.wait_for_selector(f"text={told}")
                 page.wait_for_selector("text=samples.json")

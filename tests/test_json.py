@@ -12,10 +12,20 @@ from program import ROOT, Program
 from rtmo_optuna.codec import decode
 from rtmo_optuna.verbs.answers import Planned, Studies, Tuned
 from rtmo_optuna.verbs.comparison import Bench
+from rtmo_optuna.verbs.doctor import Examination
 from rtmo_optuna.verbs.envelope import SCHEMA, answer
+from rtmo_optuna.verbs.monitor import Health
 from scripted import write_script
 
-KINDS: dict[str, type] = {"tune": Tuned, "report": Tuned, "studies": Studies, "plan": Planned, "bench": Bench}
+KINDS: dict[str, type] = {
+    "tune": Tuned,
+    "report": Tuned,
+    "studies": Studies,
+    "plan": Planned,
+    "bench": Bench,
+    "doctor": Examination,
+    "monitor": Health,
+}
 DEFINITION = """
 provider: cpu
 knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}

@@ -170,9 +170,7 @@ class Screen:
             if self._late(2) and not values:
                 break
             sides = [settings_of(space, {**default, **pair.side(sign)}) for sign in (1, -1)]
-            for side in sides:
-                if side not in values:
-                    values[side] = self.processes.cost(Purpose.SCREENING, index, side, test.pairs_due)
+            values = self.processes.costs(Purpose.SCREENING, index, sides, test.pairs_due, values)
             first, second = (values[side] for side in sides)
             gap = math.log(first / second) if first and second else None
             test = equivalence.after(test, replace(pair, gap=gap))

@@ -71,7 +71,7 @@ class Patience:
             except (StorageInternalError, SQLAlchemyError) as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
                 said = str(getattr(cause, "orig", None) or cause).split("(Background on this error")[0]
-                reason = " ".join(said.split()).rstrip(".")
+                reason = " ".join(said.split()).rstrip(".?")
                 if not self._passes(cause, reason):
                     raise LostError(f"The database {self.shown} cannot be used any more: {reason}.") from error
                 if time.monotonic() + pause_s > self.until:

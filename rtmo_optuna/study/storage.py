@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
@@ -116,7 +116,7 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         if _LOCKED in reason:
             reason = f"another program has locked it: end that ({reason})"
         message = f"The storage {shown} does not open: {without_secrets(reason, storage)}"
-        raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
+        raise UsageError(message.rstrip(". ?") + ". Check --storage.") from error
     return opened
 
 
@@ -166,4 +166,12 @@ def artifact_store(storage: str) -> FileSystemArtifactStore:
     """Return the store of the studies' artifacts; its folder is made when it is missing."""
     folder = artifacts_folder(storage)
     _make_folder(folder, storage)
-    return FileSystemArtifactStore(folder)
+    return _ArtifactStore(folder)
+
+
+class _ArtifactStore(FileSystemArtifactStore):
+    """A folder that somebody may have cleared away since it was made."""
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        Path(self._base_path).mkdir(parents=True, exist_ok=True)
+        super().write(artifact_id, content_body)
