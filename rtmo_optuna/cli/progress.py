@@ -204,7 +204,7 @@ class Progress:
 
 
 def _place(phase: Phase, place: int, total: int) -> str:
-    return f"{phase} {place}/{total}" if total else phase.value
+    return f"{phase} {place}/{total}" if total else f"{phase} {place or ''}".rstrip()
 
 
 def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:
