@@ -321,12 +321,15 @@ class Moments:
         return Deadline(Stage(), phase, at, after=after, about=about)
 
 
-def strike(folder: Path, moments: Moments) -> str:
-    """Run the tune once with an accident; return in which phase it came, empty where the tune was over before."""
+def strike(folder: Path, moments: Moments) -> tuple[str, bool]:
+    """Run the tune once with an accident; return in which phase it came, empty where it did not, and whether it ended.
+
+    It did, with a verdict, whatever became of its children.
+    """
     kind, dice = moments.kind, moments.dice
     if kind in {"commit", "export"}:
         tune = Tune(folder, deadline=moments.deadline(), kind=kind)
-        return tune.stage.phase if tune.wait() == -signal.SIGKILL else ""
+        return (tune.stage.phase, False) if tune.wait() == -signal.SIGKILL else ("", True)
     tune, came = Tune(folder), ""
     moments.wait_for(tune)
     if kind == "parent" and tune.signal(signal.SIGKILL):
@@ -339,8 +342,7 @@ def strike(folder: Path, moments: Moments) -> str:
         for pid in tune.children()[:1]:
             came = tune.stage.phase
             os.kill(pid, signal.SIGKILL)
-    tune.wait()
-    return came
+    return came, tune.wait() == 0
 
 
 class Known:
@@ -434,8 +436,10 @@ def once(moments: Moments) -> tuple[str, Counter[str]]:
     with tempfile.TemporaryDirectory(prefix="provoke-") as name:
         folder = Path(name).resolve()
         prepared(folder)
-        came = strike(folder, moments)
+        came, ended = strike(folder, moments)
         before = Known(folder)
+        if ended:  # the same command goes on where time had ended its search, and then begins another race
+            before.beside.clear()
         for path in leftovers(folder):
             os.utime(path, (path.lstat().st_atime - _AGE_S, path.lstat().st_mtime - _AGE_S))
         for _ in range(MOST_TRIES):

@@ -18,7 +18,7 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
 import scripted
-from program import there
+from program import Program, there
 from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.space import configfile
@@ -286,3 +286,13 @@ def test_what_a_study_was_made_for_is_said_as_options(
     now = replace(before, inputs=replace(about.inputs, source="here.npz", real=kept.get("real", False)))
     with pytest.raises(IdentityError, match=re.escape(told)):
         foresee(url, now, differing, new=False)
+
+
+def test_an_empty_study_has_no_report(tmp_path: Path, program: Program) -> None:
+    """It is said to be empty, and no folder is made."""
+    url = again(tmp_path).about.storage
+    assert program("report", "s", "--storage", url) == 2
+    assert (
+        program.err == "error: The study 's' is empty: there is nothing to report before its tune has run a process.\n"
+    )
+    assert not (tmp_path / "results").exists()

@@ -124,10 +124,12 @@ class Progress:
         until = (
             "" if waiting.until is None else time.strftime(", until %H:%M:%S at most", time.localtime(waiting.until))
         )
-        self._waiting = f"for {visible(waiting.what)}{until}", time.monotonic()
+        told = f"for {visible(waiting.what)}{until}"
+        if not self._waiting or self._waiting[0] != told:
+            self._waiting = told, time.monotonic()
         if waiting.what not in self._told:
             self._told.add(waiting.what)
-            self._print(Text(f"Waiting {self._waiting[0]}."))
+            self._print(Text(f"Waiting {told}."))
 
     def _ended(self, ended: TrialEnded) -> None:
         trial = ended.trial

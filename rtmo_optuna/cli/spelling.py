@@ -79,6 +79,11 @@ def _is_positive(number: float) -> bool:
     return 0 < number < math.inf
 
 
+def _share(given: str) -> float:
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", given)
+    return float(parts[1]) / (100 if parts[2] else 1) if parts else math.nan
+
+
 def _channels(words: str, fits: Callable[[float], bool]) -> Spelling:
     """Return a number for each of three channels, or one for all of them."""
 
@@ -110,4 +115,5 @@ def _percent(option: str, given: str) -> float:
 SLOWER_BY = Spelling("slower[:PCT]", _percent)
 FACTOR = _number("F", "a number above 0", float, _is_positive)
 RATE = _number("HZ", "a number of calls a second, above 0", float, _is_positive)
+SHARE = _number("SHARE", "a share above 0, such as 10% or 0.1", _share, _is_positive)
 TIME = _number("TIME", "a time above 0, in seconds or with s, m or h (such as 10m)", _seconds, _is_positive)

@@ -31,6 +31,7 @@ _PHASES = {
     Purpose.PINNED: Phase.BASELINE,
     Purpose.LEVEL: Phase.SEARCH,
     Purpose.SCREENING: Phase.INERT,
+    Purpose.PRECISION: Phase.SEARCH,
     Purpose.RACE: Phase.RACE,
     Purpose.PLAIN: Phase.PLAIN,
     Purpose.CONFIRMATION: Phase.CONFIRMATION,

@@ -15,12 +15,14 @@ from rtmo_optuna.search.preflight import Preflight, keep_own
 from rtmo_optuna.search.runner import Conditions, Processes, Rules, Runner, conditions_of
 from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.space.advice import advised
-from rtmo_optuna.space.resolve import size
+from rtmo_optuna.space.knobs import canonical
+from rtmo_optuna.space.resolve import MADE_UP, size
 from rtmo_optuna.study.study import Proposal, Study
-from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord
+from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord, Purpose
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Observer, Origin, Phase, Started, TrialEnded, TrialRecord, Waiting
+from rtmo_optuna.types.subject import Frozen
 
 
 @dataclass
@@ -83,7 +85,9 @@ class Tune:
             return None
         needed = least_pairs(self.study, self.incumbent) if self._pairs_come else 0
         if not raced:
-            self._simplify(self.budget.pairs_from(self.processes.each_s, needed))
+            until = self.budget.pairs_from(self.processes.each_s, needed)
+            self._simplify(until)
+            self._try_float16(until)
         if self.search_only:
             return None
         return Finals(self.processes, self.incumbent, self.budget.end).run()
@@ -168,6 +172,16 @@ class Tune:
         if plain is not None:
             self.study.enqueue(plain, Origin.PLAINER)
             self._run_queued(until)
+
+    def _try_float16(self, until: Deadline) -> None:
+        """Run the best settings in float16 once, where they are not to be had only because the input was made up."""
+        study = self.study
+        best = judge.best(study.trials, study.objective)
+        left_out = Frozen("precision=float16", MADE_UP) in study.about.space.left_out
+        tried = any(process.purpose is Purpose.PRECISION for process in study.processes)
+        if best and left_out and not tried and not until.late(self.processes.each_s):
+            values = {**dict(best.settings), "precision": "float16"}
+            self.processes.keep(Purpose.PRECISION, 0, canonical(study.about.space.provider, values))
 
     def _queued(self) -> bool:
         """Whether a trial is queued, the next rung of what won elsewhere with it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, Noise, ProcessRecord, Purpose, Screening, Status
-from rtmo_optuna.types.measurement import Measurement
+from rtmo_optuna.types.measurement import Measurement, Rounding
 from rtmo_optuna.types.request import ModelFacts, Settings
 from rtmo_optuna.types.subject import GpuState, InputFacts, Machine, SearchSpace, StudyDefinition
 
@@ -71,7 +71,8 @@ class StudyRecord:
 
     `gpu_states` are how the GPU ran after the study's first window and after its last one; empty without a GPU.
     `cut_short` says whether the search's share of the time was over before the search was, `pinned` whether its windows
-    ran on quiet cores.
+    ran on quiet cores. `rounding` is what float16 does to the model, where that was looked at,
+    `sketch` the picture on which what is exported is furthest from the reference, drawn, as a JPEG file in base64.
     """
 
     name: str
@@ -93,6 +94,8 @@ class StudyRecord:
     screening: Screening | None = None
     cut_short: bool = False
     pinned: bool = False
+    rounding: Rounding | None = None
+    sketch: str = ""
 
     @property
     def comparable(self) -> tuple[ProcessRecord, ...]:

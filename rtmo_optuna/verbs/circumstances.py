@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rtmo_optuna.machine import gpu, host
+from rtmo_optuna.providers.table import device_of
 from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.types.subject import Machine
 
@@ -49,6 +51,14 @@ def circumstances(planned: Plan) -> Circumstances:
     )
 
 
+def held_info(options: TuneOptions) -> dict[str, Any]:
+    """Return `benchmark_info` of the settings that the configuration holds for the device at hand, as text."""
+    machine = host.host(device_of(options.provider, next(iter(gpu.gpus()), None)))
+    return configfile.read_info(
+        options.config, options.config_path, profile=options.profile, device=machine.device_name
+    )
+
+
 def as_tuned(options: TuneOptions, model_sha256: str) -> TuneOptions:
     """Return `options` with the shapes that config.yaml was tuned for, where they say none and no array has its own.
 
@@ -57,7 +67,7 @@ def as_tuned(options: TuneOptions, model_sha256: str) -> TuneOptions:
     """
     if not options.config.is_file():
         return options
-    info = benchmark_info.read(configfile.read_info(options.config, options.config_path), options.config)
+    info = benchmark_info.read(held_info(options), options.config)
     if info.model_sha256 and info.model_sha256 != model_sha256:
         return options
     if info.pixels and not options.pixels:

@@ -39,6 +39,8 @@ from rtmo_optuna.verbs import checks, first_look
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rtmo_optuna.types.measurement import Rounding
+    from rtmo_optuna.types.request import ModelFacts
     from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
 ALLOW_BUSY = "RTMO_OPTUNA_ALLOW_BUSY"
@@ -54,6 +56,7 @@ class TuneOptions:
     model: Path
     config: Path = Path("config.yaml")
     config_path: str = ""
+    profile: str = ""
     output: Path | None = None
     study: str | None = None
     study_name: str | None = None
@@ -76,6 +79,7 @@ class TuneOptions:
     allow_busy: bool = False
     search_only: bool = False
     engine: EngineKind = EngineKind.ONNXRUNTIME
+    keep_precision: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,11 @@ def plan(options: TuneOptions, scratch: Path, tuned: Callable[[TuneOptions, str]
     chosen, device = _chosen(options)
     checks.check_runs(chosen, given=options.runs is not None)
     checks.check_rate(chosen, given=options.rate_hz is not None)
-    config = configfile.read(options.config, chosen.provider, options.config_path)
+    machine = host.host(device)
+    checks.check_profile(options.profile, machine.device_name)
+    config = configfile.read(
+        options.config, chosen.provider, options.config_path, profile=options.profile, device=machine.device_name
+    )
     name = _name(options, chosen)
     if tuned is None:
         configfile.check_writable(options.config)
@@ -172,8 +180,8 @@ def plan(options: TuneOptions, scratch: Path, tuned: Callable[[TuneOptions, str]
         pixels=_pixels(options, model) if chosen.pixels else None,
     )
     inputs = made()
-    checks.check_time(chosen, inputs.samples)
-    chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.samples))
+    checks.check_time(chosen, inputs.timed)
+    chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.timed))
     session = replace(
         session,
         free_dimensions=inputs.free_dimensions,
@@ -187,12 +195,15 @@ def plan(options: TuneOptions, scratch: Path, tuned: Callable[[TuneOptions, str]
     )
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
+    rounding: Rounding | None = None
+    if inputs.real and _wants_mixed(chosen, session, gate) and not resolve.unconvertible(model):
+        rounding, unknown = first_look.rounding(session, inputs, chosen, gate, content)
+        told = (*told, *unknown)
     warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session, config.left_out), *told)
-    machine = host.host(device)
     about = StudyRecord(
         name=name,
         definition=chosen,
-        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed, real=inputs.real),
+        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed, real=inputs.real, rounding=rounding),
         machine=machine,
         model=model,
         model_path=str(options.model),
@@ -201,9 +212,17 @@ def plan(options: TuneOptions, scratch: Path, tuned: Callable[[TuneOptions, str]
         trials=(),
         storage=without_password(options.storage),
         warnings=warnings,
+        rounding=rounding,
     )
     same = identity(about) | ({"other options": key(config.extras)} if config.extras else {}) | first_look.environment()
     return Plan(about, session, config, report, gate, same)
+
+
+def _wants_mixed(chosen: StudyDefinition, session: SessionSpec, gate: GateRequest) -> bool:
+    """Whether the study searches a mixed precision, and the output gate can tell of it."""
+    labels = chosen.knobs.get("precision", ())
+    judged = gate.rules.mode is not GateMode.OFF and session.engine is EngineKind.ONNXRUNTIME
+    return judged and (labels is None or "mixed" in labels)
 
 
 def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
@@ -233,7 +252,7 @@ def runner_of(
         gpu=about.machine.gpu,
         batch=about.batch,
         fixed=about.space.fixed,
-        paced_s=least_s(about.definition.measuring, about.inputs.samples, least_calls),
+        paced_s=least_s(about.definition.measuring, about.inputs.timed, least_calls),
         until=until,
         wait_until=wait_until,
         run_end=time.time() + min(until - time.monotonic(), about.definition.timeout_s),
@@ -296,8 +315,10 @@ def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
     trials, timeout_s = found.trials, found.timeout_s
     if options.quick:
         trials, timeout_s = min(trials, _QUICK_TRIALS), min(timeout_s, _QUICK_TIMEOUT_S)
+    left_out = {"precision"} if options.keep_precision else set()
     return replace(
         found,
+        knobs={name: labels for name, labels in found.knobs.items() if name not in left_out},
         measuring=measuring,
         trials=options.trials or trials,
         timeout_s=options.timeout_s or timeout_s,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rtmo_optuna.engine.inputs.images import Layout, layout_of
+from rtmo_optuna.engine.inputs.inputs import load
+from rtmo_optuna.engine.inputs.sketch import sketch
 from rtmo_optuna.errors import HeldError, LostError, NothingMeasuredError, TunerError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.scratch import lost_file, scratch, sweep_scratch
@@ -133,6 +137,8 @@ def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple
 def report(name: str, storage: str, output: Path | None) -> TuneResult:
     """Render the report of an existing study again; return what is known, and the files written. Runs nothing."""
     study = load_study(storage, name)
+    if not (study.runs or study.processes):
+        raise UsageError(f"The study {name!r} is empty: there is nothing to report before its tune has run a process.")
     record = judged(study, kept_finals(study))
     return TuneResult(record, show.write(record, checks.report_file(output, name)))
 
@@ -148,7 +154,7 @@ def _greet(study: Study, observer: Observer) -> None:
 
 
 def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrupted: bool, waited: bool) -> TuneResult:
-    record = judged(study, finals)
+    record = _with_sketch(study, judged(study, finals))
     winner, status = record.verdict.best, record.verdict.status
     measured = any(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials)
     if not measured and not interrupted:
@@ -181,6 +187,22 @@ def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrup
         raise refused
     undecided = (waited or finals is not None) and status not in ANSWERS
     return TuneResult(record, files, config, backup, interrupted, undecided)
+
+
+def _with_sketch(study: Study, record: StudyRecord) -> StudyRecord:
+    """Return `record` with a drawing of the picture on which what is best is furthest from the reference, kept too."""
+    gate = record.verdict.best.measurement.gate if record.verdict.best else None
+    pixels = record.inputs.pixels
+    layouts = {spec.name: layout_of(spec) for spec in record.model.inputs}
+    name, layout = next(((name, found) for name, found in layouts.items() if found), ("", None))
+    if gate is None or gate.found is None or layout is None or not gate.found.differs:
+        return record
+    samples = [array.reshape(-1, *array.shape[-3:]) for array in (one[name] for one in load(record.inputs.path))]
+    sample, image = divmod(gate.found.worst, len(samples[0]))
+    picture, layout = samples[sample][image], Layout(3, 3) if pixels else layout
+    drawn = base64.b64encode(sketch(picture, layout, (gate.found.reference, gate.found.outlines))).decode()
+    study.put("sketch", drawn)
+    return replace(record, sketch=drawn)
 
 
 def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
@@ -242,6 +264,11 @@ def benchmark_of(record: StudyRecord) -> BenchmarkInfo:
         status=status.value if status else None,
         benchmark_date=datetime.now(UTC).date().isoformat(),
         onnxruntime_version=record.model.versions["onnxruntime"],
+        cuda_version=record.model.versions.get("cuda"),
+        cudnn_version=record.model.versions.get("cudnn"),
+        driver_version=machine.gpu.driver if machine.gpu else None,
+        sm_mhz=record.gpu_states[-1].sm_mhz if record.gpu_states else None,
+        pinned=record.pinned,
         provider=record.definition.provider,
         shapes=record.inputs.shapes,
         free_dimensions=record.inputs.free_dimensions,

@@ -65,8 +65,14 @@ def _state(state: GpuState) -> str:
     """Return a clock, a temperature and what holds the clock down, where there is any of them."""
     clock = "clock not known" if state.sm_mhz is None else f"{state.sm_mhz}{NBSP}MHz"
     heat = "" if state.celsius is None else f" at {state.celsius}{NBSP}°C"
-    held = [what for bit, what in _HOLDS.items() if state.reasons & bit]
-    return f"{clock}{heat}{f' (held down by {words.listed(held)})' if held else ''}"
+    held = held_down(state.reasons)
+    return f"{clock}{heat}{f' (held down by {held})' if held else ''}"
+
+
+def held_down(reasons: int) -> str:
+    """Return what holds clocks down for `reasons` (the bits of `ClockReason`); nothing where nothing does."""
+    held = [what for bit, what in _HOLDS.items() if reasons & bit]
+    return words.listed(held) if held else ""
 
 
 def left_out(record: StudyRecord) -> Table | None:
