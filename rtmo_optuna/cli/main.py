@@ -410,7 +410,7 @@ def doctor(
 @app.command(
     epilog=_epilog(
         "monitor model.onnx --input photos/",
-        "monitor model.onnx --input photos/ --every 15m --threshold 20% --json",
+        "monitor model.onnx --every 15m --threshold 20% --json",
         then="Exit codes: 0 as promised; 3 proven to be slower; 1, 2, and 4 of --retune, as for tune.",
     )
 )

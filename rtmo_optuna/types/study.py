@@ -156,6 +156,7 @@ class Phase(enum.StrEnum):
     CONFIRMATION = "confirmation"
     OUTPUTS = "outputs"
     PAIRS = "pair"
+    PROCESSES = "process"
     REPORT = "report"
 
 
@@ -169,9 +170,10 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A process of `settings` is about to run, the `place`-th of `total` of its phase; 0 where that has not changed.
+    """A process of `settings` is about to run, the `place`-th of `total` of its phase.
 
-    Without `settings` something else begins, in which none are timed. `origin` is a trial's.
+    Either is 0 where it is not known, or has not changed. Without `settings` something else begins, in which none are
+    timed. `origin` is a trial's.
     """
 
     phase: Phase

@@ -21,7 +21,7 @@ from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.types.findings import Purpose
 from rtmo_optuna.types.measurement import GateMode
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, Observer
+from rtmo_optuna.types.study import Note, Observer, Phase, Started
 from rtmo_optuna.types.subject import GpuState
 from rtmo_optuna.verbs.circumstances import as_tuned, held_info
 from rtmo_optuna.verbs.prepare import Plan, TuneOptions, plan, runner_of
@@ -151,6 +151,7 @@ def _latencies(
     latencies: list[float] = []
     failed = 0
     while not (latencies and slower.told(latencies, promised_ms, threshold).over):
+        observer(Started(Phase.PROCESSES, len(latencies) + 1, settings=settings))
         record, measurement = recorded(runner, rules, Purpose.CONFIRMATION, len(latencies), settings)
         if record.cost is None or record.latency_ms is None:
             failed += 1
