@@ -28,7 +28,7 @@ from rtmo_optuna.study.drivers import Crew
 from rtmo_optuna.study.library import foresee, has_study, load_study, open_study
 from rtmo_optuna.study.storage import open_storage
 from rtmo_optuna.study.study import Study
-from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import Pixels, Settings
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
 
@@ -273,6 +273,9 @@ def test_a_study_keeps_no_attribute_of_drivers_that_left_or_died(tmp_path: Path)
     ({"source": "made", "free_dimensions": {"n": 2}, "shapes": {"x": (2, 8)}},
      {"input": "aa", "input shapes": "b"}, "give --shape x=2x8, as it was"),
     ({"source": "here.npz", "real": True}, {"input": "aa"}, "for something else: --new starts one beside it."),
+    ({"source": "made"}, {"pixels": "{}"}, "give no --pixels, as it was"),
+    ({"source": "made", "pixels": Pixels("x", scale=0.5)}, {"pixels": "{}"},
+     "give --pixels --input-scale 0.5 --mean 0.0,0.0,0.0 --std 1.0,1.0,1.0, as it was"),
     ({"source": "made"}, {"driver": "570"}, "for something else: --new starts one beside it."),
 ])  # fmt: skip
 def test_what_a_study_was_made_for_is_said_as_options(

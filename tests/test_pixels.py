@@ -22,7 +22,7 @@ from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.front import fronted
 from rtmo_optuna.engine.inputs.inputs import load, prepare
-from rtmo_optuna.engine.inputs.pixels import picture_of
+from rtmo_optuna.engine.inputs.pixels import as_arrays, picture_of
 from rtmo_optuna.engine.precision import half
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
@@ -107,6 +107,14 @@ def test_pixels_answer_as_their_array_does(tmp_path: Path, way: str, batch: int,
     np.testing.assert_array_equal(found, wanted)
     assert engine.inputs == (TensorSpec("x", "tensor(uint8)", pixels.shape),)
     assert engine.outputs[0].shape == (batch, 4, *SIZE)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_model_gets_of_pixels_is_known_without_a_session(way: str, batch: int) -> None:
+    """What float16 does to a model is found on it, and not on the nodes in front."""
+    made = as_arrays({"x": picture(batch)}, replace(WAYS[way], batch=batch))
+    np.testing.assert_array_equal(made["x"], array(picture(batch), WAYS[way]), strict=True)
 
 
 @pytest.mark.slow

@@ -20,10 +20,11 @@ from rtmo_optuna.child.timer import timer_for
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.gate.flat import even, flat, together
 from rtmo_optuna.engine.inputs.inputs import load
+from rtmo_optuna.engine.inputs.pixels import as_arrays
 from rtmo_optuna.engine.session import Engine, open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
 from rtmo_optuna.providers.table import PROVIDERS
-from rtmo_optuna.types.request import MOST_TIMED, BenchmarkRequest, EngineKind, ModelFacts, Pixels, Stage
+from rtmo_optuna.types.request import MOST_TIMED, BenchmarkRequest, EngineKind, ModelFacts, Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,7 +172,7 @@ class Worker:
 
         self.stage = Stage.GATE
         spec, reference = request.session, _kept(request.reference)
-        samples = [_as_arrays(sample, spec.pixels) for sample in load(request.inputs)]
+        samples = [as_arrays(sample, spec.pixels) for sample in load(request.inputs)]
         if len(reference) != len(samples):
             message = "the outputs of its samples differ in number"
             raise SettingsRefusedError(message)
@@ -237,16 +238,6 @@ def _gated(outputs: list[dict[str, NDArray[Any]]], plain: Mapping[str, Any]) -> 
         final = judge(reference, found, wanted.rules, result)
         result = replace(result, passed=final.passed, reason=final.reason)
     return dict(encode(result))
-
-
-def _as_arrays(sample: Feed, pixels: Pixels | None) -> Feed:
-    """Return what the model itself gets where it is fed pictures: what the nodes in front make of `pixels`."""
-    if pixels is None:
-        return sample
-    pictures = sample[pixels.input].reshape(-1, *sample[pixels.input].shape[-3:]).astype(np.float32)
-    mean, std = (np.array(values, np.float32) for values in (pixels.mean, pixels.std))
-    scaled = (pictures * np.float32(pixels.scale) - mean) / std
-    return {**sample, pixels.input: np.ascontiguousarray(np.moveaxis(scaled, 3, 1), np.float32)}
 
 
 def _kept(path: str) -> list[dict[str, NDArray[Any]]]:

@@ -13,6 +13,7 @@ from rtmo_optuna.types.request import Pixels
 
 _SHAPE = re.compile(r"\d{1,12}([x, ]+\d{1,12})*")
 _SIZE = re.compile(r"\d{1,12}")
+_NOTHING = ("", "~", "null", None)
 _CHANNELS = 3
 _EXAMPLE = "{input: images, scale: 0.00392, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
 _ALWAYS = frozenset({"latency_ms", "latency_range_ms", "speedup", "speedup_interval", "status"})
@@ -78,8 +79,9 @@ def read(held: Mapping[str, Any], path: Path) -> BenchmarkInfo:
 
     Shapes may be written as 1x64, "1,64" or [1, 64]; scalars, which have none, are left out. Raises UsageError, which
     names the file, for a shape or a size that is none. Of the figures those are read that a latency is compared with;
-    one that is no number above 0 is not known.
+    one that is no number above 0 is not known. What a later study has made null is nothing, but no name of a provider.
     """
+    held = {name: value for name, value in held.items() if name == "provider" or value not in _NOTHING}
     shapes = {name: _shape(name, shape, path) for name, shape in _mapping(held, "shapes", path).items()}
     shapes = {name: shape for name, shape in shapes.items() if shape}
     sizes = _mapping(held, "free_dimensions", path).items()

@@ -89,10 +89,8 @@ def _meant(name: str) -> str:
     return " or ".join(near)
 
 
-def _plain(node: _Node) -> Any:  # noqa: ANN401 - a text, empty for null, or a mapping
-    if node.named:
-        return {name: _plain(child) for name, child in node.named.items()}
-    return "" if node.is_null else node.text
+def _plain(node: _Node) -> Any:  # noqa: ANN401 - a text or a mapping
+    return {name: _plain(child) for name, child in node.named.items()} if node.named else node.text
 
 
 class Document:

@@ -178,6 +178,14 @@ def _check_identity(opened: RDBStorage, name: str, about: StudyRecord, now: Mapp
     raise IdentityError(f"The study {name!r} was made for something else: {what_to_do}.\n" + "\n".join(lines))
 
 
+def _pixels(kept: Mapping[str, Any] | None) -> str:
+    """Return the options that feed pixels as they were fed."""
+    if not kept:
+        return "no --pixels"
+    mean, std = (",".join(map(str, kept[name])) for name in ("mean", "std"))
+    return f"--pixels --input-scale {kept['scale']} --mean {mean} --std {std}"
+
+
 def _as_it_was(kept: Mapping[str, Any], now: StudyRecord, differing: Collection[str]) -> str:
     """Return the options that make a run what the study that is `kept` was made for; empty where options cannot."""
     inputs, rate_hz = kept["inputs"], kept["definition"]["measuring"].get("rate_hz")
@@ -192,6 +200,7 @@ def _as_it_was(kept: Mapping[str, Any], now: StudyRecord, differing: Collection[
         "fixed dimensions": shapes,
         "calls a second": f"--rate {rate_hz:g}" if rate_hz else "no --rate",
         "provider": f"--provider {kept['definition']['provider']}",
+        "pixels": _pixels(inputs.get("pixels")),
     }
     told = [options.get(what, "") for what in differing]
     return " and ".join(dict.fromkeys(told)) if all(told) else ""
