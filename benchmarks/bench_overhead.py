@@ -158,7 +158,7 @@ def report_cost(trials: int) -> str:
         study, *_ = a_study(Path(name))
         fill(study, trials)
         begun, busy = time.perf_counter(), time.process_time()
-        page = report(study.name, study.about.storage, Path(name, "report.md"))[1]
+        page = report(study.name, study.about.storage, Path(name, "report.md")).files[1]
         took, busy = time.perf_counter() - begun, time.process_time() - busy
         return f"{took:.1f} s, {busy:.1f} of the processor's; its page has {page.stat().st_size / 1e6:.2f} MB"
 
