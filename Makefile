@@ -40,7 +40,7 @@ help: ## list the targets
 
 venv: environment-dev ## make the environment in VENV, the tools for development included
 
-tune: export THEN = the model is tuned, in ten minutes at most unless ARGS has a --timeout, and $(CONFIG) is written.
+tune: export THEN = the model is tuned, in ten minutes at most unless ARGS has a --timeout.
 tune: environment $(if $(MODEL),,model) ## find the fastest settings for MODEL (else for RTMO) and write them to CONFIG
 	@exec $(run) -m rtmo_optuna tune $(tuned) --config "$$CONFIG" $(ARGS)
 
@@ -52,7 +52,7 @@ shape = $(if $(findstring --shape,$(ARGS))$(findstring throughput,$(ARGS)),,--sh
 # Built aside and moved, the model last: a build that was cut off is begun anew.
 model: environment ## build the default model: RTMO-s where there is an NVIDIA GPU, else RTMO-t, as PyTorch exports it
 	@test -e $(default_model).onnx || { \
-		echo "Building $(default_model).onnx, with random weights, and an input for it ..." && mkdir -p models/.new && \
+		echo "Building $(default_model).onnx (random weights) and an input for it ..." && mkdir -p models/.new && \
 		$(run) scripts/build_rtmo.py $(size) --exported --output models/.new/rtmo.onnx >/dev/null && \
 		mv models/.new/rtmo.npz $(default_model).npz && mv models/.new/rtmo.onnx $(default_model).onnx && \
 		rmdir models/.new; }

@@ -121,9 +121,9 @@ class SameForAll(ChildRunner):
         return super().run(Settings(), rules, log, **more)
 
 
-def same_for_all(planned: Plan, observer: Observer, check: Callable[[], None]) -> SameForAll:
+def same_for_all(planned: Plan, observer: Observer, check: Callable[[], None], wait_until: float) -> SameForAll:
     """Return what runs the default settings for all of a plan's processes."""
-    return SameForAll(**vars(runner_of(planned, observer, check)))
+    return SameForAll(**vars(runner_of(planned, observer, check, wait_until)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,14 @@
 
 All ways run in one process, as `bench_runtime.py speed` runs them: short windows in rounds, another order each time. On
 a GPU the sessions are cut and captured, convolutions channels-last, in float32 and float16. With rtmlib installed, a
-frame of 1920 x 1080 is taken through rtmlib: on its own session, and on ours (`adapt`). "submitted" is the time between
-two answers, with two frames under way.
+frame of 1920 x 1080 is taken through rtmlib: on its own session, and on ours (`adapt`). A row of frames is timed as a
+whole: one after the other, and submitted, two under way.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import deque
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -31,12 +30,14 @@ from rtmo_optuna.types.request import Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
     Call = Callable[[], object]
 
 FRAME = (1080, 1920, 3)
+ROW = 8
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "cpu": {"float32": {}},
     "cuda": {"float32": {**FAST, **HOST}, "float16": {**FAST, **HOST, "precision": "float16"}},
@@ -60,8 +61,9 @@ def ways(args: argparse.Namespace) -> dict[str, Call]:
         session = Session(replace(spec(settings), pixels=Pixels(name)))
         calls[f"{precision}, pixels"] = partial(session.run, None, {name: picture})
         calls[f"{precision}, page-locked pixels"] = partial(session.run, None, {name: filled(session, name, picture)})
-        calls[f"{precision}, from a frame"] = from_frame(session, name, frame)
-        calls[f"{precision}, from a frame, submitted"] = submitted(session, name, frame)
+        one = calls[f"{precision}, from a frame"] = from_frame(session, name, frame)
+        calls[f"{precision}, {ROW} frames, one after the other"] = partial(repeated, one)
+        calls[f"{precision}, {ROW} frames, submitted"] = submitted(session, name, frame)
         calls |= through_rtmlib(f"{precision}, rtmlib on our session", args, size, frame, session)
     return calls
 
@@ -85,17 +87,25 @@ def from_frame(session: Session, name: str, frame: NDArray[np.uint8]) -> Call:
 
 
 def submitted(session: Session, name: str, frame: NDArray[np.uint8]) -> Call:
-    """Return what submits a frame and waits for the answer to the one before, in two buffers by turns."""
-    buffers = deque(session.input_buffer(name) for _ in range(2))
-    waiting: deque[Any] = deque()
+    """Return what submits a row of frames, each while the one before is under way, in two buffers by turns."""
+    buffers = [session.input_buffer(name) for _ in range(2)]
 
     def call() -> object:
-        buffers.rotate()
-        letterbox(frame, buffers[0])
-        waiting.append(session.submit(buffers[0]))
-        return waiting.popleft().result() if len(waiting) > 1 else None
+        waiting: list[Future[Any]] = []
+        for number in range(ROW):
+            if number > 1:
+                waiting[number - 2].result()
+            letterbox(frame, buffers[number % 2])
+            waiting.append(session.submit(buffers[number % 2]))
+        return [future.result() for future in waiting]
 
     return call
+
+
+def repeated(call: Call) -> None:
+    """Call it for a row of frames."""
+    for _ in range(ROW):
+        call()
 
 
 def through_rtmlib(

@@ -42,6 +42,13 @@ lab() { # what was changed after the last run on a GPU
   for n in 1 2 3; do tune "quick-$n" 200 "$exported" --shape 1x3x640x640 --quick; done
   tune camera 920 "$exported" --shape 1x3x640x640 --study realtime
   step gpu-cut 300 -m pytest -q -m gpu tests/test_cut_styles.py tests/test_dropin.py tests/test_gpu.py
+  step doctor 90 -m rtmo_optuna doctor "$exported.onnx"
+  step doctor-gpu 120 -m pytest -q -m gpu tests/test_doctor.py
+  watched=(-m rtmo_optuna monitor "$exported.onnx" --input "$exported.npz" --config "$out/quick-1/config.yaml")
+  step monitor 180 "${watched[@]}"
+  "$python" benchmarks/bench_runtime.py soak "$exported.onnx" --input "$exported.npz" >"$out/neighbour.log" 2>&1 &
+  step monitor-busy 240 "${watched[@]}" # beside another process on the GPU: 3, with its name
+  kill $!
   for size in m l; do
     step "speed-exported-$size" 60 benchmarks/bench_runtime.py speed "$out/rtmo-$size-exported.onnx" \
       --input "$out/rtmo-$size-exported.npz" --output "$out/speed-exported-$size.json"

@@ -8,7 +8,8 @@
 `speed` runs all ways of calling in one process, in rounds of short windows on a quiet core, in another order each time;
 calls on a slow core are left out. With `--busy` others work on every core in bursts meanwhile. `equal` compares a cut
 model with the uncut one of the same settings, to the last bit. `soak` looks for memory that grows and for wrong answers
-among threads. `cost` is our own Python beside ONNX Runtime's, on a model that does next to nothing.
+among threads. `cost` is our own Python beside ONNX Runtime's, on a model that does next to nothing, without and with
+`monitor=True`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import random
 import statistics
 import tempfile
 import time
+import timeit
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,7 @@ from rtmo_optuna.engine.cutting.cut import cut
 from rtmo_optuna.engine.device import Device
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.fixed import FixedSession, Inputs
+from rtmo_optuna.engine.monitor import Monitor
 from rtmo_optuna.engine.runtime import open_session
 from rtmo_optuna.machine import gpu
 from rtmo_optuna.machine.canary import QuietCore
@@ -198,7 +201,10 @@ def where(provider: str) -> str:
 
 
 def cost(args: argparse.Namespace) -> None:
-    """Print the microseconds of a call through our session and through ONNX Runtime's own, interleaved."""
+    """Print the microseconds of a call through our session, watched or not, and ONNX Runtime's own, interleaved.
+
+    The look at every 128 calls is in no median: it is in the time of `Monitor.add` alone, over 12,800 calls.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "identity.onnx")
         graph = helper.make_graph(
@@ -212,8 +218,12 @@ def cost(args: argparse.Namespace) -> None:
         feed = {"x": np.zeros((1, 8), np.float32)}
         runtime = ort.load(args.provider)
         bare = runtime.open(str(path), Settings())
-        session = Session(SessionSpec(str(path), args.provider))
-        calls = {"bare": partial(bare.run, ["y"], feed), "ours": partial(session.run, ["y"], feed)}
+        spec = SessionSpec(str(path), args.provider)
+        calls = {
+            "bare": partial(bare.run, ["y"], feed),
+            "ours": partial(Session(spec).run, ["y"], feed),
+            "watched": partial(Session(spec, monitor=Monitor(1e9)).run, ["y"], feed),
+        }
         spent: dict[str, list[int]] = {name: [] for name in calls}
         for _ in range(200):
             for name, call in calls.items():
@@ -221,6 +231,12 @@ def cost(args: argparse.Namespace) -> None:
     medians = {name: statistics.median(taken) / 1e3 for name, taken in spent.items()}
     print(
         f"bare {medians['bare']:.2f} us, ours {medians['ours']:.2f} us: {medians['ours'] - medians['bare']:.2f} us more"
+    )
+    monitor, rounds = Monitor(1e9), 12_800
+    added = min(timeit.repeat(lambda: monitor.add(1_000_000), number=rounds, repeat=20)) / rounds * 1e6
+    print(
+        f"watched {medians['watched']:.2f} us: {medians['watched'] - medians['ours']:.2f} us more; "
+        f"Monitor.add {added:.2f} us, looks included"
     )
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from rtmo_optuna.child import protocol
-from rtmo_optuna.child.launcher import Child
+from rtmo_optuna.child.launcher import Child, ChildGoneError
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.engine.inputs import inputs
@@ -183,8 +183,8 @@ class _Peer(Child):
     def finish(self, limit_s: float) -> None:
         """End at once."""
 
-    def _epitaph(self) -> str:
-        return "ended"
+    def _gone(self) -> ChildGoneError:
+        return ChildGoneError("ended")
 
     def __exit__(self, *_ended: object) -> None:
         os.close(self._answers)

@@ -36,6 +36,7 @@ from typing import IO, TYPE_CHECKING, Any
 import yaml
 from sqlalchemy.orm import Session
 
+import servers
 from rtmo_optuna.child import launcher
 from rtmo_optuna.cli import main as cli
 from rtmo_optuna.search import finals, preflight, screen, tune
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 DEFINITION = """
 provider: cpu
-budget: {trials: 6}
+budget: {trials: 4}
 knobs:
   enable_cpu_mem_arena: all
   enable_mem_pattern: all
@@ -320,12 +321,15 @@ class Moments:
         return Deadline(Stage(), phase, at, after=after, about=about)
 
 
-def strike(folder: Path, moments: Moments) -> str:
-    """Run the tune once with an accident; return in which phase it came, empty where the tune was over before."""
+def strike(folder: Path, moments: Moments) -> tuple[str, bool]:
+    """Run the tune once with an accident; return in which phase it came, empty where it did not, and whether it ended.
+
+    It did, with a verdict, whatever became of its children.
+    """
     kind, dice = moments.kind, moments.dice
     if kind in {"commit", "export"}:
         tune = Tune(folder, deadline=moments.deadline(), kind=kind)
-        return tune.stage.phase if tune.wait() == -signal.SIGKILL else ""
+        return (tune.stage.phase, False) if tune.wait() == -signal.SIGKILL else ("", True)
     tune, came = Tune(folder), ""
     moments.wait_for(tune)
     if kind == "parent" and tune.signal(signal.SIGKILL):
@@ -338,8 +342,7 @@ def strike(folder: Path, moments: Moments) -> str:
         for pid in tune.children()[:1]:
             came = tune.stage.phase
             os.kill(pid, signal.SIGKILL)
-    tune.wait()
-    return came
+    return came, tune.wait() == 0
 
 
 class Known:
@@ -433,8 +436,10 @@ def once(moments: Moments) -> tuple[str, Counter[str]]:
     with tempfile.TemporaryDirectory(prefix="provoke-") as name:
         folder = Path(name).resolve()
         prepared(folder)
-        came = strike(folder, moments)
+        came, ended = strike(folder, moments)
         before = Known(folder)
+        if ended:  # the same command goes on where time had ended its search, and then begins another race
+            before.beside.clear()
         for path in leftovers(folder):
             os.utime(path, (path.lstat().st_atime - _AGE_S, path.lstat().st_mtime - _AGE_S))
         for _ in range(MOST_TRIES):
@@ -449,15 +454,25 @@ def once(moments: Moments) -> tuple[str, Counter[str]]:
 
 
 def main() -> None:
-    """Provoke what the command line asks for, and print the sums."""
+    """Read the command line, and start the database server that is wanted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS, help="What is killed.")
     parser.add_argument("--rounds", type=int, default=10, help="how many accidents have to come; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=0.0, help="Stop after so long.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--storage", help="A database server's URL in place of SQLite.")
+    parser.add_argument("--storage", help="a database server's URL in place of SQLite, or 'postgresql': one of its own")
     asked = parser.parse_args()
-    STORAGE.extend([asked.storage] if asked.storage else [])
+    programs = servers.installed()
+    if asked.storage == "postgresql" and programs is None:
+        parser.error("no PostgreSQL server is installed here: install one, or give the URL of one that runs")
+    own = asked.storage == "postgresql" and programs
+    with servers.running(own) if own else contextlib.nullcontext(asked.storage) as url:
+        STORAGE.extend([url] if url else [])
+        provoke(asked)
+
+
+def provoke(asked: argparse.Namespace) -> None:
+    """Provoke what is `asked` for, and print the sums."""
     begun, came, sums = time.monotonic(), Counter[str](), Counter[str]()
     for name in _IMPORTS:
         importlib.import_module(name)

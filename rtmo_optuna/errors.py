@@ -25,6 +25,16 @@ class LostError(TunerError):
     """What a study is kept in (its database, its files) failed for good while it was in use."""
 
 
+class HeldError(LostError):
+    """The process `pid` (None: one that is not known) had the device until the time was up; `holder` says who."""
+
+    def __init__(self, pid: int | None) -> None:
+        """Keep who it was beside the sentence."""
+        self.holder = f"process {pid}" if pid else "another process"
+        text = f"The time was up while {self.holder} measured on this device: end it, or give a longer --timeout."
+        super().__init__(text)
+
+
 class SettingsRefusedError(TunerError):
     """ONNX Runtime does not take these settings, or reads them back otherwise than they were given."""
 

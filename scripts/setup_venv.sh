@@ -37,7 +37,7 @@ fi
 takes="about a minute"
 [ "$extra" = cpu ] || takes="a few minutes: CUDA's libraries are over 1 GB"
 foretell() { # says once what is to come
-    [ -z "${THEN:-}" ] || echo "First an environment is made, once ($takes). Then $THEN"
+    [ -z "${THEN:-}" ] || printf "First an environment is made, once (%s). Then\n%s\n" "$takes" "$THEN"
     THEN=
 }
 if ! version=$(version_of "$venv/bin/python"); then
@@ -68,7 +68,7 @@ tick() { # says every few seconds what pip is at: in place on a terminal, else a
     waited=0
     while sleep "$1" >/dev/null 2>&1; do
         waited=$((waited + $1))
-        line=$(awk 'NF { last = $0 } END { print last }' "$log")
+        line=$(awk 'NF && !/^WARNING/ { last = $0 } END { print last }' "$log")
         printf "$2" "$waited" "$line"
     done
 }

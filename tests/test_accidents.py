@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -15,17 +18,17 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
 
 import scripted
-from program import there
+from program import Program, there
 from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.scratch import scratch, sweep_scratch
 from rtmo_optuna.space import configfile
 from rtmo_optuna.study import transaction
 from rtmo_optuna.study.attributes import Attributes
 from rtmo_optuna.study.drivers import Crew
-from rtmo_optuna.study.library import has_study, load_study, open_study
+from rtmo_optuna.study.library import foresee, has_study, load_study, open_study
 from rtmo_optuna.study.storage import open_storage
 from rtmo_optuna.study.study import Study
-from rtmo_optuna.types.request import Settings
+from rtmo_optuna.types.request import Pixels, Settings
 from rtmo_optuna.types.study import Origin
 from rtmo_optuna.types.subject import StudyDefinition
 
@@ -35,6 +38,7 @@ DIES = """
 import os, sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
+from typing import Any
 from sqlalchemy.orm import Session
 import test_accidents
 
@@ -177,7 +181,7 @@ def test_a_study_of_somebody_else_s_is_no_study_to_report(tmp_path: Path, about:
     url = f"sqlite:///{tmp_path}/studies.db"
     again(tmp_path)
     optuna.create_study(study_name="theirs", storage=url).set_user_attr("about", about)
-    with pytest.raises(UsageError, match="There is no study 'theirs'"):
+    with pytest.raises(UsageError, match=r"There is no study 'theirs' in .*; there are: s\.$"):
         load_study(url, "theirs")
 
 
@@ -185,7 +189,9 @@ def test_a_study_that_another_version_kept_otherwise_says_so(tmp_path: Path) -> 
     """What its record holds means nothing here."""
     study, url = again(tmp_path), f"sqlite:///{tmp_path}/studies.db"
     study.put("about", {**study.get("about"), "colour": "blue"})
-    with pytest.raises(UsageError, match="'s' was kept by another version of this program"):
+    with pytest.raises(
+        UsageError, match="'s' was kept by a version of rtmo-optuna that is newer, or much older, than this one"
+    ):
         load_study(url, "s")
 
 
@@ -258,3 +264,38 @@ def test_a_study_keeps_no_attribute_of_drivers_that_left_or_died(tmp_path: Path)
     assert len(study.all()) == 1
     other.leave()
     assert study.all() == {}
+
+
+@pytest.mark.parametrize(("kept", "differing", "told"), [
+    ({"source": "models/t.npz", "real": True}, {"input": "aa"}, "give --input models/t.npz, as it was, or --new"),
+    ({"source": "photos (all 3 pictures)", "real": True}, {"input": "aa"}, "give --input photos, as it was"),
+    ({"source": "made"}, {"calls a second": "30"}, "give no --rate, as it was, or --new, which starts one beside it."),
+    ({"source": "made", "free_dimensions": {"n": 2}, "shapes": {"x": (2, 8)}},
+     {"input": "aa", "input shapes": "b"}, "give --shape x=2x8, as it was"),
+    ({"source": "here.npz", "real": True}, {"input": "aa"}, "for something else: --new starts one beside it."),
+    ({"source": "made"}, {"pixels": "{}"}, "give no --pixels, as it was"),
+    ({"source": "made", "pixels": Pixels("x", scale=0.5)}, {"pixels": "{}"},
+     "give --pixels --input-scale 0.5 --mean 0.0,0.0,0.0 --std 1.0,1.0,1.0, as it was"),
+    ({"source": "made"}, {"driver": "570"}, "for something else: --new starts one beside it."),
+])  # fmt: skip
+def test_what_a_study_was_made_for_is_said_as_options(
+    tmp_path: Path, kept: dict[str, Any], differing: dict[str, str], told: str
+) -> None:
+    """Where options bring it back; those that are given already would not."""
+    about = again(tmp_path).about
+    url = about.storage
+    before = replace(about, name="before", inputs=replace(about.inputs, **{"real": False, **kept}))
+    open_study(url, before, {}, new=False)
+    now = replace(before, inputs=replace(about.inputs, source="here.npz", real=kept.get("real", False)))
+    with pytest.raises(IdentityError, match=re.escape(told)):
+        foresee(url, now, differing, new=False)
+
+
+def test_an_empty_study_has_no_report(tmp_path: Path, program: Program) -> None:
+    """It is said to be empty, and no folder is made."""
+    url = again(tmp_path).about.storage
+    assert program("report", "s", "--storage", url) == 2
+    assert (
+        program.err == "error: The study 's' is empty: there is nothing to report before its tune has run a process.\n"
+    )
+    assert not (tmp_path / "results").exists()

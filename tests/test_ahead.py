@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +15,6 @@ from rtmo_optuna.engine.ahead import Ahead
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.request import SessionSpec
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_what_is_submitted_is_answered_as_by_run(tmp_path: Path) -> None:

@@ -54,11 +54,13 @@ def test_a_busy_processor_is_refused_with_who_it_is(
     """One sentence with names and ids, before anything is written; --allow-busy measures all the same."""
     monkeypatch.delenv(prepare.ALLOW_BUSY)
     wanted = scripted.tune_options(tmp_path, DEFINITION, script={})
-    with pytest.raises(UsageError, match=r"^The processor is busy with .*\(pid \d+\).* of \d+ cores: end that") as told:
+    with pytest.raises(
+        UsageError, match=r"^The processor is busy with .*\(pid \d+\).* of \d+ cores?: end that"
+    ) as told:
         prepare.plan(wanted, tmp_path)
     assert "--allow-busy" in str(told.value)
     assert "\n" not in str(told.value)
-    found = {one.pid for one in load.busy_with(1)}
+    found = {one.pid for one in load.busy_with(1)[1]}
     assert set(others) & found
     allowed = scripted.tune_options(tmp_path, DEFINITION, script={}, allow_busy=True)
     assert prepare.plan(allowed, tmp_path).about.definition.provider == "cpu"
@@ -79,6 +81,14 @@ def test_what_this_process_started_is_not_foreign() -> None:
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(("ours", "taken"), [({0, 1, 2, 3}, 3.5), ({0, 1}, 1.5), ({0}, 1.0), ({1}, 0.5), ({3}, 0.5)])
+def test_others_count_on_the_cores_that_are_used_here(ours: set[int], taken: float) -> None:
+    """Of four cores: what is bound to the first, what may go anywhere as long as there is room, what is elsewhere."""
+    places = [{0}, {0, 1, 2, 3}, {2, 3}]
+    loads = [load.Load(n, "x", cores, frozenset(places[n])) for n, cores in enumerate((1.0, 1.5, 1.0))]
+    assert load.crowded(loads, frozenset(ours), 4) == taken
 
 
 def test_a_process_id_that_was_given_anew_does_not_inherit() -> None:

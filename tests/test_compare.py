@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -14,13 +15,13 @@ import models
 import scripted
 from program import Program, lacking
 from rtmo_optuna.child.measure import Decision, measure
-from rtmo_optuna.errors import NothingMeasuredError
+from rtmo_optuna.errors import NothingMeasuredError, UsageError
 from rtmo_optuna.types.measurement import Outcome
 from rtmo_optuna.types.request import Stage
 from rtmo_optuna.types.study import Event, Note, WindowDone
 from rtmo_optuna.verbs.bench import compare
 from rtmo_optuna.verbs.circumstances import as_tuned
-from rtmo_optuna.verbs.prepare import TuneOptions
+from rtmo_optuna.verbs.prepare import TuneOptions, plan
 from scripted import write_script
 from test_killed_children import OTHER, children, needs_proc
 
@@ -141,9 +142,20 @@ def test_the_shapes_that_were_tuned_are_taken(
     """Those of config.yaml, unless --shape says otherwise or the file was tuned for another model."""
     config = tmp_path / "config.yaml"
     config.write_text(f"onnx:\n  enable_mem_pattern: false\n  benchmark_info:\n    {info}\n", encoding="utf-8")
-    models.dense(tmp_path / "m.onnx", ("n", 8))
     options = TuneOptions(model=tmp_path / "m.onnx", config=config, shapes=shapes)
-    assert as_tuned(options).shapes == expected
+    assert as_tuned(options, "11").shapes == expected
+
+
+def test_what_is_only_read_may_be_laid_out_oddly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison writes nothing into the configuration; and this process does not parse the model."""
+    config = tmp_path / "config.yaml"
+    config.write_text("? onnx\n: ? enable_mem_pattern\n  : false\n", encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    models.dense(tmp_path / "m.onnx", (1, 8))
+    options = TuneOptions(model=tmp_path / "m.onnx", config=config, provider="cpu")
+    with pytest.raises(UsageError, match="too unusually"):
+        plan(options, tmp_path)
+    assert dict(plan(options, tmp_path, as_tuned).config.settings) == {"enable_mem_pattern": False}
 
 
 def test_a_time_limit_that_is_over_before_any_process_is_told(tmp_path: Path, program: Program) -> None:
@@ -154,8 +166,8 @@ def test_a_time_limit_that_is_over_before_any_process_is_told(tmp_path: Path, pr
 
 
 STUDY = "provider: cpu\nknobs: {enable_mem_pattern: all}\n"
-PAIR_S, EARLY_S, LATE_S = (12.0, 48.0, 192.0), 6.0, 30.0
-"""Times that are given: for a pair more where a machine is too busy to end one; and how much later it may end."""
+PAIR_S, EARLY_S, LATE_S = (12.0, 48.0, 192.0), (6.0, 24.0, 96.0), 30.0
+"""Times that are given, more where a machine is too busy to come that far in them; and how much later it may end."""
 
 
 @pytest.mark.slow
@@ -179,7 +191,7 @@ def test_one_that_hangs_within_a_pair_ends_with_the_time(tmp_path: Path) -> None
             break
     assert time.monotonic() - begun < given_s + LATE_S
     assert found.first.processes == 1
-    assert "1 sound pairs of 10" in found.sentence
+    assert "1 sound pair of 10" in found.sentence
     assert "The time was up before that, while " in found.sentence
     assert found.sentence.endswith("was in the stage window.")
 
@@ -188,12 +200,15 @@ def test_one_that_hangs_within_a_pair_ends_with_the_time(tmp_path: Path) -> None
 def test_one_that_hangs_before_the_pairs_ends_with_the_time(tmp_path: Path) -> None:
     """While outputs are compared: nothing was measured, which is said with the stage."""
     faults = [{"when": {"enable_mem_pattern": False}, "fault": "hang in build"}]
-    options = scripted.tune_options(tmp_path, STUDY, script={"faults": faults}, timeout_s=EARLY_S)
-    begun = time.monotonic()
-    told = "enable_mem_pattern=0 cannot be run: session build: The child took longer"
-    with pytest.raises(NothingMeasuredError, match=told):
-        compare(options, ["enable_mem_pattern=off"], [], 20, lambda _: None)
-    assert time.monotonic() - begun < EARLY_S + LATE_S
+    for given_s in EARLY_S:
+        options = scripted.tune_options(tmp_path, STUDY, script={"faults": faults}, timeout_s=given_s)
+        begun = time.monotonic()
+        with pytest.raises(NothingMeasuredError) as told:
+            compare(options, ["enable_mem_pattern=off"], [], 20, lambda _: None)
+        if "session build" in str(told.value):
+            break
+    assert time.monotonic() - begun < given_s + LATE_S
+    assert "enable_mem_pattern=0 cannot be run: session build: The child took longer" in str(told.value)
 
 
 @pytest.mark.parametrize(("fault", "stage"), [("hang in build", Stage.BUILD), ("hang in run", Stage.WARMUP)])

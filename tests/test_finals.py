@@ -75,14 +75,14 @@ class Planted:
         study.enqueue(held, Origin.CONFIG)
         return there(simulated.tune(study, self.runner(), held).run())
 
-    def broken_off(self, folder: Path, purpose: Purpose, count: int) -> Study:
+    def broken_off(self, folder: Path, purpose: Purpose, count: int, trials: int = 8) -> Study:
         """Tune in `folder` until `study` keeps `count` processes for `purpose`, then Ctrl-C; return the next run's."""
-        study = opened(folder)
+        study = opened(folder, trials)
         self.stop = lambda: len(kept(study, purpose)) == count
         with pytest.raises(KeyboardInterrupt):
             self.tune(study)
         self.stop = lambda: False
-        return opened(folder)
+        return opened(folder, trials)
 
     def search(self, study: Study, **more: Any) -> None:  # noqa: ANN401 - of Tune
         """Tune on as far as the race."""
@@ -295,6 +295,19 @@ def test_more_trials_begin_a_new_race(tmp_path: Path, planted: Planted) -> None:
     fresh = len(kept(study, Purpose.RACE)) + len(kept(study, Purpose.CONFIRMATION))
     seconds = sum(bool(trial.measurement.second_ns) for trial in study.trials[4:])
     assert planted.ran.total() - before == 4 + seconds + fresh
+
+
+def test_a_race_begun_without_time_for_more_trials_ends_before_there_are_more(tmp_path: Path, planted: Planted) -> None:
+    """The run after the one that was broken off has time again: nothing of the race is lost by searching on."""
+    begun = planted.broken_off(tmp_path, Purpose.RACE, 5, trials=4)
+    begun.put("cut_short", True)  # noqa: FBT003 - as a search leaves it that the time ended
+    before = kept(begun, Purpose.RACE)
+    study = opened(tmp_path)
+    assert planted.tune(study).over
+    assert study.runs == begun.runs
+    assert kept(study, Purpose.RACE)[: len(before)] == before
+    planted.tune(study)
+    assert study.runs > begun.runs
 
 
 def test_another_config_begins_an_interrupted_race_anew(tmp_path: Path, planted: Planted) -> None:

@@ -10,11 +10,14 @@ import onnx
 import pytest
 
 import build_rtmo
+from rtmo_optuna.engine import rounding
 from rtmo_optuna.engine.gate.outputs import judge
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.types.measurement import GateResult
 from rtmo_optuna.types.request import SessionSpec, Settings
 from test_outputs import PLANTED, RAW, RULES, WHOLE, Sample, edited
+from test_precision import run
+from test_rounding import X, layers
 
 pytestmark = pytest.mark.gpu
 SEEDS = range(20)
@@ -94,3 +97,14 @@ def test_a_channel_zeroed_in_a_raw_output_is_found(folder: Path, seed: int, name
     for channel in {0, raw[name].shape[2] // 2, raw[name].shape[2] - 1}:
         wrong = edited(raw, lambda sample: sample[name][..., channel].fill(0))  # noqa: B023 - called at once
         assert not judge([part(found["cpu"], RAW)], [wrong], RULES, own(found, RAW)).passed
+
+
+def test_what_leaves_float16s_range_is_mended_by_a_mixed_precision(folder: Path) -> None:
+    """What the CPU foretells of a layer with a scale of 1e5 is what happens: infinity in float16, and not in mixed."""
+    path = layers(folder / "layers.onnx", planted=1e5)
+    reference = {"y": run(path, x=X)[0]}
+    told = rounding.find(path, [{"x": X}], [reference], RULES, {}, tf32=True)
+    for precision, right in (("float16", False), (told.precision, True)):
+        engine = OnnxRuntimeEngine(SessionSpec(str(path), "cuda", Settings.of({"precision": precision})))
+        outputs = dict(zip(engine.output_names, engine.run({"x": X}), strict=True))
+        assert judge([reference], [outputs], RULES).passed is right, precision

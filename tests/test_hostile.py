@@ -14,7 +14,7 @@ from rtmo_optuna.child import protocol
 from rtmo_optuna.child.measure import Decision, measure
 from rtmo_optuna.codec import encode
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.types.measurement import GateMode, GateResult, Outcome, OutputError, Window
+from rtmo_optuna.types.measurement import Found, GateMode, GateResult, Outcome, OutputError, Picture, Window
 from rtmo_optuna.types.request import Stage
 from rtmo_optuna.verbs import prepare
 from scripted import request, tune_options
@@ -40,6 +40,11 @@ def _figure(name: str) -> object:
     )
 
 
+def _found(worst: int, outlines: tuple[tuple[float, ...], ...]) -> object:
+    found = Found("OKS", 1.0, None, None, (Picture(1, 0, 0),), worst, outlines)
+    return encode(GateResult(passed=True, mode=GateMode.AUTO, found=found))
+
+
 _DEEP = b'{"protocol":2,"kind":"gated","body":{"result":' + b'{"a":' * 940 + b"1" + b"}" * 940 + b"}}"
 _CASES: dict[str, tuple[str, bytes]] = {
     "lists in lists": ("hello", b"[" * 500_000),
@@ -47,6 +52,8 @@ _CASES: dict[str, tuple[str, bytes]] = {
     "a deep result of the gate": ("gated", _DEEP),
     "a result of the gate that is none": ("gated", _line("gated", {"result": {"passed": "yes"}})),
     "a figure without a name": ("gated", _line("gated", {"result": _figure(" ")})),
+    "a picture out of the album": ("gated", _line("gated", {"result": _found(1, ())})),
+    "an outline of three numbers": ("gated", _line("gated", {"result": _found(0, ((1.0, 2.0, 3.0),))})),
     "an empty window": ("timed", _line("timed", {"samples_ns": []})),
     "a window of nothing": ("timed", _line("timed", {"samples_ns": {}})),
     "calls that took no time": ("timed", _line("timed", {"samples_ns": [0, 5]})),

@@ -250,6 +250,21 @@ def test_the_users_arrays_are_used_as_they_are(prepared: Prepared, tmp_path: Pat
         np.testing.assert_array_equal(sample[name], array, strict=True)
 
 
+def test_arrays_with_one_more_axis_hold_samples(prepared: Prepared, tmp_path: Path) -> None:
+    """As many of each input, 32 at most; each is checked as a single one is."""
+    source = tmp_path / "mine.npz"
+    ids, mask = np.arange(27).reshape(3, 3, 3), np.ones((3, 3, 3), np.bool_)
+    _save(source, ids=ids, mask=mask)
+    facts, samples = prepared(_TOKENS, source, shapes={"ids": (3, 3)})
+    assert (facts.samples, facts.source) == (3, f"{source} (3 samples)")
+    assert facts.shapes["ids"] == (3, 3)
+    np.testing.assert_array_equal(samples[2]["ids"], ids[2])
+    for wrong, why in ((mask[:2], "3 of 'ids', 2 of 'mask'"), (mask[:, :2], r"holds 'mask' as bool \[2, 3\]")):
+        _save(source, ids=ids, mask=wrong)
+        with pytest.raises(UsageError, match=why):
+            prepared(_TOKENS, source, shapes={"ids": (3, 3)})
+
+
 def test_the_target_is_replaced_whole(prepared: Prepared, tmp_path: Path) -> None:
     """A refused input leaves the former target as it was; a new one takes its name, and is not written into it."""
     former = tmp_path / "former.npz"
@@ -475,17 +490,17 @@ def test_16_bits_are_scaled_and_not_cut(prepared: Prepared, tmp_path: Path) -> N
 
 
 def test_a_folder_gives_its_first_pictures_by_name(prepared: Prepared, tmp_path: Path) -> None:
-    """Sixteen at most, in order of name; other files, hidden ones and folders do not count."""
+    """32 at most, of which 16 are timed, in order of name; other files, hidden ones and folders do not count."""
     folder = tmp_path / "pictures"
     (folder / "z.png").mkdir(parents=True)
     for name in ("notes.txt", ".hidden.png"):
         (folder / name).write_text("no picture")
-    for n in reversed(range(20)):
+    for n in reversed(range(40)):
         _picture(folder / f"{n:02}.PNG", colour=(n, n, n))
     facts, samples = prepared(_SMALL, folder)
-    assert (facts.samples, facts.shapes) == (16, {"input": (1, 3, 32, 48)})
-    assert facts.source == f"{folder} (the first 16 of 20 pictures), letterboxed to 48x32"
-    assert [sample["input"].max() for sample in samples] == list(range(16))
+    assert (facts.samples, facts.timed, facts.shapes) == (32, 16, {"input": (1, 3, 32, 48)})
+    assert facts.source == f"{folder} (the first 32 of 40 pictures), letterboxed to 48x32"
+    assert [sample["input"].max() for sample in samples] == list(range(32))
     assert all(sample["input"].flags["C_CONTIGUOUS"] for sample in samples)
 
 

@@ -12,10 +12,20 @@ from program import ROOT, Program
 from rtmo_optuna.codec import decode
 from rtmo_optuna.verbs.answers import Planned, Studies, Tuned
 from rtmo_optuna.verbs.comparison import Bench
+from rtmo_optuna.verbs.doctor import Examination
 from rtmo_optuna.verbs.envelope import SCHEMA, answer
+from rtmo_optuna.verbs.monitor import Health
 from scripted import write_script
 
-KINDS: dict[str, type] = {"tune": Tuned, "report": Tuned, "studies": Studies, "plan": Planned, "bench": Bench}
+KINDS: dict[str, type] = {
+    "tune": Tuned,
+    "report": Tuned,
+    "studies": Studies,
+    "plan": Planned,
+    "bench": Bench,
+    "doctor": Examination,
+    "monitor": Health,
+}
 DEFINITION = """
 provider: cpu
 knobs: {enable_cpu_mem_arena: all, enable_mem_pattern: all}
@@ -75,3 +85,18 @@ def test_where_a_verb_fails_there_is_no_answer(program: Program) -> None:
     assert program("studies", "--json") == 2
     assert program.out == ""
     assert program.err.startswith("error: There are no studies")
+
+
+def test_every_verb_shows_examples_and_what_is_installed(program: Program) -> None:
+    """Within 80 columns; -h is --help, completion is there, the studies that ship are named."""
+    assert program("-h") == 0
+    verbs = re.findall(r"^  (\w+) {2,}[A-Z]", program.out.split("Commands:")[1], re.MULTILINE)
+    assert "--install-completion" in program.out
+    assert len(verbs) >= len({"tune", "bench", "report", "studies", "dashboard"})
+    for verb in verbs:
+        assert program(verb, "-h") == 0
+        assert max(map(len, program.out.splitlines())) <= 80, verb
+        assert f"  Examples:\n    rtmo-optuna {verb}" in program.out
+        assert verb != "tune" or "cuda-full, guide-grid" in " ".join(program.out.split())
+    assert program("--version") == 0
+    assert re.match(r"rtmo-optuna  \d+\.\d+\.\d+\nONNX Runtime onnxruntime\S* \d.*\nCUDA +\S+\nGPU +\S", program.out)

@@ -81,6 +81,20 @@ def test_what_crashes_by_itself_is_not_tried_again(tmp_path: Path) -> None:
     assert (found.outcome, found.accident, killer.told) == (Outcome.FAILED, False, [])
 
 
+def test_a_disk_that_is_full_for_a_while_fails_no_settings(tmp_path: Path) -> None:
+    """There is room again at the second try."""
+    killer = Killer(signal.SIGKILL, 0)
+
+    def observer(event: Event) -> None:
+        killer(event)
+        scripted.write_script(tmp_path)
+
+    found = run(tmp_path, observer, OTHER, faults=[{"when": {}, "fault": "full disk"}])
+    assert found.outcome is Outcome.MEASURED
+    assert "No space left on device" in killer.told[0]
+    assert "one more try" in killer.told[0]
+
+
 def test_a_child_lost_at_its_start_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It did not know its settings yet."""
     killer = Killer(signal.SIGKILL, 0)

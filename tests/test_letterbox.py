@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import rtmo_optuna
 from rtmo_optuna.engine.letterbox import by_numpy
 from rtmo_optuna.errors import UsageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def frame(height: int, width: int) -> NDArray[np.uint8]:
@@ -20,16 +18,13 @@ def frame(height: int, width: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(115, 256, (height, width, 3), np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("size", "ratio", "bottom", "right"),
-    [
-        ((108, 192), 1 / 3, 36, 64),
-        ((192, 108), 1 / 3, 64, 36),
-        ((16, 20), 3.2, 51, 64),
-        ((64, 64), 1, 64, 64),
-        ((1, 200), 0.32, 1, 64),
-    ],
-)
+@pytest.mark.parametrize(("size", "ratio", "bottom", "right"), [
+    ((108, 192), 1 / 3, 36, 64),
+    ((192, 108), 1 / 3, 64, 36),
+    ((16, 20), 3.2, 51, 64),
+    ((64, 64), 1, 64, 64),
+    ((1, 200), 0.32, 1, 64),
+])  # fmt: skip
 def test_a_frame_lies_at_the_top_left(size: tuple[int, int], ratio: float, bottom: int, right: int) -> None:
     """Its proportions kept, the rest 114, whatever was in the buffer before; very wide ones keep a row."""
     buffer = np.zeros((64, 64, 3), np.uint8)
@@ -63,17 +58,14 @@ def test_scaling_is_linear_between_centres(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(target, wanted, atol=0.51)
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (frame(8, 8).astype(np.float32), "this is float32 8x8x3"),
-        (frame(8, 8)[..., 0], "this is uint8 8x8"),
-        (frame(8, 8)[..., :2].copy(), "this is uint8 8x8x2"),
-        (np.zeros((0, 8, 3), np.uint8), "this is uint8 0x8x3"),
-        (frame(8, 8)[:, ::-1], r"this is uint8 8x8x3, not contiguous \(numpy.ascontiguousarray"),
-        ("frame.png", "this is str"),
-    ],
-)
+@pytest.mark.parametrize(("given", "told"), [
+    (frame(8, 8).astype(np.float32), "this is float32 8x8x3"),
+    (frame(8, 8)[..., 0], "this is uint8 8x8"),
+    (frame(8, 8)[..., :2].copy(), "this is uint8 8x8x2"),
+    (np.zeros((0, 8, 3), np.uint8), "this is uint8 0x8x3"),
+    (frame(8, 8)[:, ::-1], r"this is uint8 8x8x3, not contiguous \(numpy.ascontiguousarray"),
+    ("frame.png", "this is str"),
+])  # fmt: skip
 def test_what_is_no_frame_is_told(given: Any, told: str) -> None:  # noqa: ANN401
     """As frame and as buffer: type, shape, layout; the sentence says what is wanted."""
     for name, arguments in (("frame", (given, frame(8, 8))), ("buffer", (frame(8, 8), given))):

@@ -125,6 +125,17 @@ def test_artifacts_cleared_away_in_mid_run_cost_nothing_but_them(tmp_path: Path)
     assert list((tmp_path / "artifacts").iterdir())
 
 
+def test_artifacts_cleared_away_before_the_report_cost_nothing_but_them(tmp_path: Path) -> None:
+    """The report is attached in a folder that is made again."""
+    study = scripted.opened(tmp_path, DEFINITION)
+    shutil.rmtree(tmp_path / "artifacts")
+    report = tmp_path / "report.md"
+    report.write_text("# Report", encoding="utf-8")
+    study.attach(report, "text/markdown")
+    (kept,) = (tmp_path / "artifacts").iterdir()
+    assert kept.read_text(encoding="utf-8") == "# Report"
+
+
 @pytest.fixture
 def full() -> Iterator[Callable[[], None]]:
     """Return what fills the disk, as far as SQLite can see."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from program import ROOT, python
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import HeldError, UsageError
 from rtmo_optuna.machine import gpu, host
 from rtmo_optuna.types.subject import Gpu, GpuState
 
@@ -261,6 +261,19 @@ def test_different_devices_do_not_wait_for_one_another(tmp_path: Path, monkeypat
         pass
     assert waited == []
     assert sorted(path.name for path in tmp_path.rglob("*.lock")) == ["GPU-1_2.lock", "cpu.lock"]
+
+
+def test_a_device_that_stays_with_another_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time is up, with who has it; whose turn was given up does not keep it from others."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with host.device_lock("cpu"):
+        begun = time.monotonic()
+        told = pytest.raises(HeldError, match=f"while process {os.getpid()} measured .* a longer --timeout")
+        with told, host.device_lock("cpu", wait_until=begun + 0.2):
+            pass
+        assert time.monotonic() - begun >= 0.2
+    with host.device_lock("cpu", wait_until=time.monotonic() + 60.0):
+        pass
 
 
 def test_a_lock_folder_that_is_not_ours_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

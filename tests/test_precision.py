@@ -134,7 +134,7 @@ def test_what_is_not_converted_leaves_the_space(facts: dict[str, Any], why: str,
     """With the reason, which the report shows; the other dimensions stay."""
     space = resolve.resolve(STUDY, MACHINE, models.facts(**facts), fixed_shapes=True, real=real)
     assert [dimension.name for dimension in space.dimensions] == ["prefer_nhwc"]
-    assert space.left_out == (Frozen("precision=float16", why),)
+    assert space.left_out == (Frozen("precision=float16", why), Frozen("precision=mixed", why))
 
 
 def test_the_types_of_weights_are_told(tmp_path: Path) -> None:

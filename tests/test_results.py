@@ -57,16 +57,13 @@ def result(path: str, *latencies_ms: float, **more: Any) -> None:  # noqa: ANN40
 TEN = tuple(1 + i / 100 for i in range(10))
 
 
-@pytest.mark.parametrize(
-    ("then_ms", "limit", "code", "verdict"),
-    [
-        (TEN, "slower", 0, "no proven difference"),
-        ([0.8 * one for one in TEN], "slower", 3, "slower"),
-        ([0.8 * one for one in TEN], "slower:40", 0, "slower"),
-        ([1.3 * one for one in TEN], "slower", 0, "faster"),
-        (TEN[:9], "slower", 4, "not confirmed"),
-    ],
-)
+@pytest.mark.parametrize(("then_ms", "limit", "code", "verdict"), [
+    (TEN, "slower", 0, "no proven difference"),
+    ([0.8 * one for one in TEN], "slower", 3, "slower"),
+    ([0.8 * one for one in TEN], "slower:40", 0, "slower"),
+    ([1.3 * one for one in TEN], "slower", 0, "faster"),
+    (TEN[:9], "slower", 4, "not confirmed"),
+])  # fmt: skip
 def test_two_results_are_compared(
     program: Program, then_ms: Sequence[float], limit: str, code: int, verdict: str
 ) -> None:
@@ -93,13 +90,10 @@ def test_luck_is_no_proof_between_two_results() -> None:
     assert sum(lucky() for _ in range(400)) <= 12
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ({"model_sha256": "bb"}, "now.json is of another model (aa) than then.json (bb)"),
-        ({"shapes": {"x": (2,)}}, "now.json is of another input shape"),
-    ],
-)
+@pytest.mark.parametrize(("more", "words"), [
+    ({"model_sha256": "bb"}, "now.json is of another model (aa) than then.json (bb)"),
+    ({"shapes": {"x": (2,)}}, "now.json is of another input shape"),
+])  # fmt: skip
 def test_results_of_other_things_are_refused(program: Program, more: dict[str, object], words: str) -> None:
     """One sentence, and exit code 2."""
     result("now.json", *TEN)
@@ -108,17 +102,14 @@ def test_results_of_other_things_are_refused(program: Program, more: dict[str, o
     assert program.err.startswith(f"error: {words}")
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "cannot be read: No such file or directory"),
-        ("{", "is no JSON"),
-        ("[]", "holds no result of rtmo-optuna bench"),
-        ('{"schema": 2, "kind": "tune"}', "holds no result of rtmo-optuna bench"),
-        ('{"schema": 99, "kind": "bench"}', "is of schema 99, and this version of rtmo-optuna reads 2"),
-        ('{"schema": 2, "kind": "bench", "comparisons": 7}', "is damaged"),
-    ],
-)
+@pytest.mark.parametrize(("text", "words"), [
+    (None, "cannot be read: No such file or directory"),
+    ("{", "is no JSON"),
+    ("[]", "holds no result of rtmo-optuna bench"),
+    ('{"schema": 2, "kind": "tune"}', "holds no result of rtmo-optuna bench"),
+    ('{"schema": 99, "kind": "bench"}', "is of schema 99, and this version of rtmo-optuna reads 2"),
+    ('{"schema": 2, "kind": "bench", "comparisons": 7}', "is damaged"),
+])  # fmt: skip
 def test_what_is_no_result_is_refused(tmp_path: Path, text: str | None, words: str) -> None:
     """It is named, and what is wrong with it."""
     file = tmp_path / "then.json"

@@ -649,9 +649,10 @@ def test_settings_that_need_our_session_say_so(bound: bool) -> None:  # noqa: FB
     best = next(trial for trial in record.trials if trial.settings == settings)
     text = markdown(replace(record, verdict=replace(record.verdict, best=best)), {})
     assert ("rtmo_optuna.open_session" in text) is ('.input_buffer("input")' in text) is bound
-    fed = replace(record.inputs, pixels=Pixels("input"))
+    fed = replace(record.inputs, pixels=Pixels("input", scale=0.5, std=(1, 2, 3)))
     text = markdown(replace(record, inputs=fed, verdict=replace(record.verdict, best=best)), {})
     assert "ratio = rtmo_optuna.letterbox(frame, buffer)" in text
+    assert "uint8, (pixel × 0.5 - (0, 0, 0)) / (1, 2, 3) in float32" in text  # noqa: RUF001 - a sign of multiplication
 
 
 def test_the_report_says_what_ten_minutes_more_could_bring() -> None:

@@ -96,7 +96,7 @@ class Child(contextlib.AbstractContextManager["Child"]):
                 raise ChildGoneError(f"took longer than {round(limit_s, 1):g} s and was killed")
             chunk = os.read(self._answers, _CHUNK)
             if not chunk:
-                raise ChildGoneError(self._epitaph(), killed=self._process.returncode in _BY_OTHERS)
+                raise self._gone()
             self._pending += chunk
             if len(self._pending) > _LONGEST_LINE:
                 raise ChildGoneError("answered with an endless line")
@@ -116,16 +116,16 @@ class Child(contextlib.AbstractContextManager["Child"]):
             self._process.wait(limit_s)
         self._kill()
 
-    def _epitaph(self) -> str:
+    def _gone(self) -> ChildGoneError:
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
-            return "closed its answers without ending"
+            return ChildGoneError("closed its answers without ending")
         if code >= 0:
-            return f"ended with exit code {code}"
+            return ChildGoneError(f"ended with exit code {code}")
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         hint = " (out of memory, or killed by someone)" if -code == signal.SIGKILL else ""
-        return f"was killed by {name}{hint}"
+        return ChildGoneError(f"was killed by {name}{hint}", killed=code in _BY_OTHERS)
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

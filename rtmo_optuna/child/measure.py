@@ -13,9 +13,11 @@ from rtmo_optuna.child import protocol
 from rtmo_optuna.child.launcher import Child, ChildGoneError
 from rtmo_optuna.child.prefork import ChildPool
 from rtmo_optuna.codec import decode
+from rtmo_optuna.engine.regions import written
 from rtmo_optuna.errors import ChildError
 from rtmo_optuna.scratch import scratch
-from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, StageTimes, Window
+from rtmo_optuna.types.measurement import GateResult, Measurement, Outcome, Rounding, StageTimes, Window
+from rtmo_optuna.types.placement import Placement
 from rtmo_optuna.types.request import BenchmarkRequest, Limits, Measuring, ModelFacts, Stage
 
 Decide = Callable[[Sequence[Window]], "Decision"]
@@ -130,6 +132,7 @@ def measure(
             child.finish(life.left_s(limits.exit_s))
         except _ToldError as error:
             stage, reason = error.failed.stage, error.failed.text
+            accident = error.failed.blame is protocol.Blame.HOST
         except ChildGoneError as error:
             stage, reason = life.stage, f"The child {error}."
             accident = error.killed or stage is Stage.START
@@ -174,6 +177,8 @@ def _gate(life: _Life) -> GateResult:
         raise ChildGoneError(f"told no result of the output gate: {told.result!s:.200}") from error
     if not all(figure.split() for output in gate.errors for figure in output.figures):
         raise ChildGoneError("told a figure without a name")
+    if gate.found and not gate.found.sound:
+        raise ChildGoneError("told of a picture that there cannot be")
     return gate
 
 
@@ -238,22 +243,52 @@ def reference(request: protocol.ReferenceRequest, limits: Limits, until: float =
     return _ask(request, protocol.ReferenceMade, limits, until)
 
 
-def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float = math.inf) -> A:
+def rounding(request: protocol.RoundingRequest, limits: Limits) -> Rounding:
+    """Return what a child says float16 does to the model; raises ChildError where it cannot say."""
+    told = _ask(request, protocol.RoundingFound, limits).found
+    try:
+        found = decode(Rounding, told)
+        fits = found.precision == (written(found.kept) if found.kept else "")
+    except protocol.MISFITS:
+        fits = False
+    if not fits:
+        message = f"The child told no rounding: {told!s:.200}"
+        raise ChildError(message, stage=Stage.GATE, bad_input=False)
+    return found
+
+
+def placement(request: protocol.PlacementRequest, limits: Limits) -> tuple[Placement, str]:
+    """Return where a child says that the nodes went, and its log; raises ChildError where it cannot be opened."""
     with scratch() as folder:
         log = folder / "log.txt"
-        with Child(log) as child:
-            life = _Life(child, limits, until)
-            try:
-                life.expect(protocol.Hello, Stage.START, limits.start_s)
-                child.send(protocol.dump(request))
-                answer = life.expect(kind, Stage.BUILD, limits.build_s + limits.first_run_s)
-                child.finish(limits.exit_s)
-            except _ToldError as error:
-                failed = error.failed
-                bad_input = failed.blame is protocol.Blame.INPUT
-                raise ChildError(failed.text, stage=failed.stage, log=tail(log), bad_input=bad_input) from None
-            except ChildGoneError as error:
-                raise ChildError(f"The child {error}.", stage=life.stage, log=tail(log)) from None
+        found = _asked(request, protocol.PlacementFound, limits, log)
+        return found.placement, log.read_text(errors="replace")
+
+
+def installed(request: protocol.InstalledRequest, limits: Limits) -> protocol.InstalledFound:
+    """Return what a child finds of a provider's libraries; raises ChildError where ONNX Runtime does not load it."""
+    return _ask(request, protocol.InstalledFound, limits)
+
+
+def _ask(request: protocol.Request, kind: type[A], limits: Limits, until: float = math.inf) -> A:
+    with scratch() as folder:
+        return _asked(request, kind, limits, folder / "log.txt", until)
+
+
+def _asked(request: protocol.Request, kind: type[A], limits: Limits, log: Path, until: float = math.inf) -> A:
+    with Child(log) as child:
+        life = _Life(child, limits, until)
+        try:
+            life.expect(protocol.Hello, Stage.START, limits.start_s)
+            child.send(protocol.dump(request))
+            answer = life.expect(kind, Stage.BUILD, limits.build_s + limits.first_run_s)
+            child.finish(limits.exit_s)
+        except _ToldError as error:
+            failed = error.failed
+            bad_input = failed.blame in {protocol.Blame.INPUT, protocol.Blame.HOST}
+            raise ChildError(failed.text, stage=failed.stage, log=tail(log), bad_input=bad_input) from None
+        except ChildGoneError as error:
+            raise ChildError(f"The child {error}.", stage=life.stage, log=tail(log)) from None
     return answer
 
 

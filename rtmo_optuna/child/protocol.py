@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from rtmo_optuna.codec import decode, encode
+from rtmo_optuna.types.placement import Placement
 from rtmo_optuna.types.request import BenchmarkRequest, ModelFacts, SessionSpec, Stage
 
-VERSION = 2
+VERSION = 3
 MISFITS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 """What comes of reading JSON that a stranger wrote as one of our types."""
 _NEXT = b"next"
@@ -28,9 +29,10 @@ class ProtocolError(Exception):
 
 
 class Blame(enum.StrEnum):
-    """Who has to change something after a failure: the user's input, the settings, or nobody knows."""
+    """Who has to change something after a failure: the user's input, the settings, the host, or nobody knows."""
 
     INPUT = "input"
+    HOST = "host"
     SETTINGS = "settings"
     UNKNOWN = "unknown"
 
@@ -55,7 +57,37 @@ class ReferenceRequest:
     gate: Mapping[str, Any] = field(default_factory=dict)
 
 
-Request: TypeAlias = BenchmarkRequest | DescribeRequest | ReferenceRequest
+@dataclass(frozen=True, slots=True)
+class PlacementRequest:
+    """Open the model with these settings and tell which nodes are left to the host, reasons in the log."""
+
+    session: SessionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledRequest:
+    """Load ONNX Runtime with the libraries of a provider and tell what was found."""
+
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundingRequest:
+    """Find on the CPU what float16 does to the model on the input, beside its outputs in the file `reference`.
+
+    `gate` are encoded `measurement.GateRules`; `tf32` says whether the default settings multiply in TF32.
+    """
+
+    session: SessionSpec
+    inputs: str
+    reference: str
+    gate: Mapping[str, Any]
+    tf32: bool = False
+
+
+Request: TypeAlias = (
+    BenchmarkRequest | DescribeRequest | ReferenceRequest | PlacementRequest | InstalledRequest | RoundingRequest
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +157,32 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacementFound:
+    """The answer to a PlacementRequest."""
+
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledFound:
+    """The answer to an InstalledRequest: versions, and where each needed library was loaded from ("": not found)."""
+
+    versions: Mapping[str, str]
+    libraries: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceMade:
     """The answer to a ReferenceRequest: whether all numbers of the outputs are finite."""
 
     finite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoundingFound:
+    """The answer to a RoundingRequest: an encoded `measurement.Rounding`."""
+
+    found: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +194,28 @@ class Failed:
     text: str
 
 
-Answer: TypeAlias = Hello | Opened | Ran | Gated | Warm | Timed | Described | ReferenceMade | Failed
+Answer: TypeAlias = (
+    Hello
+    | Opened
+    | Ran
+    | Gated
+    | Warm
+    | Timed
+    | Described
+    | ReferenceMade
+    | PlacementFound
+    | InstalledFound
+    | RoundingFound
+    | Failed
+)
 
 REQUESTS: Mapping[str, type[Request]] = {
     "benchmark": BenchmarkRequest,
     "describe": DescribeRequest,
     "reference": ReferenceRequest,
+    "placement": PlacementRequest,
+    "installed": InstalledRequest,
+    "rounding": RoundingRequest,
 }
 ANSWERS: Mapping[str, type[Answer]] = {
     "hello": Hello,
@@ -156,6 +226,9 @@ ANSWERS: Mapping[str, type[Answer]] = {
     "timed": Timed,
     "described": Described,
     "reference": ReferenceMade,
+    "placement": PlacementFound,
+    "installed": InstalledFound,
+    "rounding found": RoundingFound,
     "failed": Failed,
 }
 _KINDS = {kind: name for table in (REQUESTS, ANSWERS) for name, kind in table.items()}

@@ -7,6 +7,7 @@ differs in rounding at most, far less than what the output gate allows.
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,13 +17,16 @@ from pathlib import Path
 from rtmo_optuna import cache
 from rtmo_optuna.cache import file_hash, replacing
 from rtmo_optuna.child import measure, protocol
-from rtmo_optuna.codec import encode
+from rtmo_optuna.codec import decode, encode
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.types.measurement import Rounding
 from rtmo_optuna.types.request import Limits
 from rtmo_optuna.types.study import key
 
 _VERSION = 1
 _FOLDER = "references"
+_ROUNDING_VERSION = 1
+_ROUNDINGS = "roundings"
 
 
 def reference(
@@ -49,6 +53,21 @@ def reference(
         with suppress(OSError, UsageError):
             _keep(name, target, most_bytes)
     return made
+
+
+def rounding(request: protocol.RoundingRequest, limits: Limits, content: Mapping[str, str]) -> Rounding:
+    """Do as `child.measure.rounding` does, or return what was found before; `content` is as in `reference`."""
+    named = {"tf32": request.tf32, "gate": dict(request.gate), "free": dict(request.session.free_dimensions), **content}
+    name = hashlib.sha256(f"{_ROUNDING_VERSION} {key(named)}".encode()).hexdigest()[:32]
+    with suppress(OSError, UsageError, *protocol.MISFITS):
+        return decode(Rounding, json.loads((cache.folder(_ROUNDINGS) / f"{name}.json").read_bytes()))
+    found = measure.rounding(request, limits)
+    with suppress(OSError, UsageError):
+        folder = cache.folder(_ROUNDINGS)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / f"{name}.json") as fresh:
+            fresh.write_text(json.dumps(encode(found)), encoding="utf-8")
+    return found
 
 
 def _take(name: str, target: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import os
 import sys
@@ -19,10 +20,11 @@ from rtmo_optuna.child.timer import timer_for
 from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.gate.flat import even, flat, together
 from rtmo_optuna.engine.inputs.inputs import load
+from rtmo_optuna.engine.inputs.pixels import as_arrays
 from rtmo_optuna.engine.session import Engine, open_engine
 from rtmo_optuna.errors import SettingsRefusedError, TunerError, UsageError
 from rtmo_optuna.providers.table import PROVIDERS
-from rtmo_optuna.types.request import BenchmarkRequest, EngineKind, ModelFacts, Stage
+from rtmo_optuna.types.request import MOST_TIMED, BenchmarkRequest, EngineKind, ModelFacts, Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
-_ROUNDS = 3
+_AGAIN = 2
 _MOST_WIDTHS = 3
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENFILE, errno.ENOMEM}
+"""What the system is short of for a while, whatever the settings are."""
 _NEEDED = ("hashlib", "rtmo_optuna.codec", "rtmo_optuna.engine.gate.outputs", "rtmo_optuna.types.measurement")
 """What a benchmark imports after its first run, to compare outputs."""
 
@@ -79,7 +83,9 @@ class Worker:
             self.stage = Stage.GATE
             self.answer(protocol.Gated(_gated(runs, request.gate)))
         del runs
-        timer = timer_for(engine, samples, request.measuring, request.best_spin_ns if request.pin else None)
+        timer = timer_for(
+            engine, samples[:MOST_TIMED], request.measuring, request.best_spin_ns if request.pin else None
+        )
         self.stage = Stage.WARMUP
         start = time.perf_counter_ns()
         spent = timer.warm_up()
@@ -143,15 +149,58 @@ class Worker:
         finite = all(np.isfinite(a).all() for run in runs for a in run.values() if a.dtype.kind in "fc")
         self.answer(protocol.ReferenceMade(finite))
 
+    def placement(self, request: protocol.PlacementRequest) -> None:
+        """Open a session and tell what it leaves to the host."""
+        self.stage = Stage.BUILD
+        from rtmo_optuna.engine.placement import placement  # noqa: PLC0415 - nothing that a benchmark needs
+
+        self.answer(protocol.PlacementFound(placement(request.session)))
+
+    def installed(self, request: protocol.InstalledRequest) -> None:
+        """Load what a provider needs and tell from where."""
+        self.stage = Stage.BUILD
+        runtime = ort.load(request.provider)
+        self.answer(protocol.InstalledFound(runtime.versions(), runtime.provider.libraries(runtime.ort)))
+
+    def rounding(self, request: protocol.RoundingRequest) -> None:
+        """Find what float16 does to the model."""
+        from pathlib import Path  # noqa: PLC0415
+
+        from rtmo_optuna.codec import decode, encode  # noqa: PLC0415
+        from rtmo_optuna.engine import rounding  # noqa: PLC0415 - onnx is slow to import
+        from rtmo_optuna.types.measurement import GateRules  # noqa: PLC0415
+
+        self.stage = Stage.GATE
+        spec, reference = request.session, _kept(request.reference)
+        samples = [as_arrays(sample, spec.pixels) for sample in load(request.inputs)]
+        if len(reference) != len(samples):
+            message = "the outputs of its samples differ in number"
+            raise SettingsRefusedError(message)
+        found = rounding.find(
+            Path(spec.model),
+            samples,
+            reference,
+            decode(GateRules, request.gate),
+            spec.free_dimensions,
+            tf32=request.tf32,
+        )
+        self.answer(protocol.RoundingFound(dict(encode(found))))
+
 
 _HANDLERS: Mapping[type[protocol.Request], Callable[[Worker, Any], None]] = {
     BenchmarkRequest: Worker.benchmark,
     protocol.DescribeRequest: Worker.describe,
     protocol.ReferenceRequest: Worker.reference,
+    protocol.PlacementRequest: Worker.placement,
+    protocol.InstalledRequest: Worker.installed,
+    protocol.RoundingRequest: Worker.rounding,
 }
 
 
 def _blame(error: Exception) -> Blame:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in _PASSING:
+        return Blame.HOST
     if isinstance(error, UsageError):
         return Blame.INPUT
     return Blame.SETTINGS if isinstance(error, SettingsRefusedError) else Blame.UNKNOWN
@@ -163,14 +212,14 @@ def _sentence(error: Exception) -> str:
 
 
 def _settled(engine: Engine, samples: list[Feed]) -> list[dict[str, NDArray[Any]]]:
-    """Return each sample's outputs in the last of three rounds: what a session answers in the long run is compared.
+    """Return each sample's outputs, after two runs more of the first: what a session answers in the long run counts.
 
     A CUDA graph is replayed by then. And one setting of ONNX Runtime 1.31 (`fuse_conv_bias` without `prefer_nhwc`, on
     an H200) answers right in its first run only.
     """
-    for _ in range(_ROUNDS):
-        outputs = [engine.run(feed) for feed in samples]
-    return [flat(engine.output_names, values) for values in outputs]
+    for _ in range(_AGAIN):
+        engine.run(samples[0])
+    return [flat(engine.output_names, engine.run(feed)) for feed in samples]
 
 
 def _gated(outputs: list[dict[str, NDArray[Any]]], plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,8 +231,7 @@ def _gated(outputs: list[dict[str, NDArray[Any]]], plain: Mapping[str, Any]) -> 
     from rtmo_optuna.types.measurement import GateRequest  # noqa: PLC0415
 
     wanted = decode(GateRequest, plain)
-    with np.load(wanted.reference) as stored:
-        reference = _by_sample(stored)
+    reference = _kept(wanted.reference)
     found = outputs if len(reference) == len(outputs) else [together(outputs)]
     result = judge(reference, found, wanted.rules, wanted.own)
     if wanted.baseline:
@@ -192,12 +240,13 @@ def _gated(outputs: list[dict[str, NDArray[Any]]], plain: Mapping[str, Any]) -> 
     return dict(encode(result))
 
 
-def _by_sample(stored: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
-    """Return the arrays of a file that `Worker.reference` wrote, one mapping a sample."""
+def _kept(path: str) -> list[dict[str, NDArray[Any]]]:
+    """Return the arrays of the file that `Worker.reference` wrote, one mapping a sample."""
     samples: dict[str, dict[str, NDArray[Any]]] = {}
-    for name, array in stored.items():
-        number, _, output = name.partition("/")
-        samples.setdefault(number, {})[output] = array
+    with np.load(path) as stored:
+        for name, array in stored.items():
+            number, _, output = name.partition("/")
+            samples.setdefault(number, {})[output] = array
     return list(samples.values())
 
 

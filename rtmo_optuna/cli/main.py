@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -13,7 +15,20 @@ import typer
 from rtmo_optuna.cli import printed
 from rtmo_optuna.cli.printed import say
 from rtmo_optuna.cli.progress import Progress
-from rtmo_optuna.cli.spelling import DEVIATION, FACTOR, MEAN, RATE, SLOWER_BY, TIME, Spelling, one_of, path, text, whole
+from rtmo_optuna.cli.spelling import (
+    DEVIATION,
+    FACTOR,
+    MEAN,
+    RATE,
+    SHARE,
+    SLOWER_BY,
+    TIME,
+    Spelling,
+    one_of,
+    path,
+    text,
+    whole,
+)
 from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import LostError, TunerError, UsageError
 from rtmo_optuna.providers.table import PROVIDERS
@@ -25,7 +40,11 @@ from rtmo_optuna.types.study import DEFAULT_STORAGE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rtmo_optuna.verbs.monitor import Health
+    from rtmo_optuna.verbs.prepare import TuneOptions
 
+
+FAILED = 1
 SLOWER = 3
 NO_VERDICT = 4
 INTERRUPTED = 130
@@ -98,6 +117,10 @@ Rate = Annotated[
     float | None,
     _option("--rate", RATE, "Calls a second, as a camera's frames come. Default: each call right after the other."),
 ]
+Profile = Annotated[
+    str | None,
+    _option("--profile", text("NAME|auto"), "Profile in the YAML file, by GPU. Default: this GPU's, if it is there."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md); the rest on stderr.")]
 Pixels = Annotated[
     bool, typer.Option("--pixels", help="Sessions take pictures as applications have them: uint8, height x width x 3.")
@@ -163,6 +186,10 @@ def tune(  # noqa: PLR0917 - one parameter an option
         str | None,
         _option("--gate", _GATES, "How outputs are compared with the CPU's. Default: the study definition's, auto."),
     ] = None,
+    precision: Annotated[
+        str,
+        _option("--precision", one_of("search", "keep"), "keep: the model's own, whatever the study would search."),
+    ] = "search",
     allow_busy: Annotated[
         bool, typer.Option("--allow-busy", help="Measure though others compute on the GPU, or the CPU.")
     ] = False,
@@ -174,6 +201,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     config_path: Annotated[
         str | None, _option("--config-path", text("A.B.C"), "Where in the YAML file the settings go.")
     ] = None,
+    profile: Profile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False,
     as_json: Json = False,
@@ -194,6 +222,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         model=model,
         config=config,
         config_path=config_path or "",
+        profile=profile or "",
         output=output,
         study=study,
         study_name=study_name,
@@ -215,6 +244,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
         gate=GateMode(gate) if gate else None,
         allow_busy=allow_busy,
         search_only=search_only,
+        keep_precision=precision == "keep",
         engine=EngineKind(engine),
     )
     if dry_run:
@@ -240,7 +270,7 @@ def tune(  # noqa: PLR0917 - one parameter an option
     epilog=_epilog(
         "bench model.onnx --input photos/",
         "bench model.onnx --set intra_op_num_threads=1 --fail-if slower:5",
-        "bench model.onnx --side config --side other.yaml --side prefer_nhwc=1",
+        "bench model.onnx --side config --side other.yaml",
         "bench --compare today.json last-week.json --format markdown",
         then=_BENCHED,
     )
@@ -349,6 +379,116 @@ def bench(  # noqa: PLR0917 - one parameter an option
         raise typer.Exit(NO_VERDICT if found.slower is None else SLOWER)
 
 
+@app.command(
+    epilog=_epilog(
+        "doctor model.onnx",
+        "doctor --provider cuda --json",
+        then="Exit codes: 0 nothing failed; 1 something did; 2 bad usage or input.",
+    )
+)
+def doctor(
+    model: Annotated[
+        Path | None, typer.Argument(help="ONNX file, to see which nodes a GPU leaves to the host.")
+    ] = None,
+    provider: Provider = "auto",
+    as_json: Json = False,
+) -> None:
+    """Check whether this machine is fit: driver, libraries, GPU, cores, disk, and the nodes of a model."""
+    from rtmo_optuna.verbs import doctor as verb
+
+    _set_logging()
+    with Progress(err=as_json) as progress:
+        found = verb.examine(model, provider, progress)
+    if as_json:
+        typer.echo(printed.as_json("doctor", found))
+    else:
+        printed.show_examination(found)
+    if found.failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command(
+    epilog=_epilog(
+        "monitor model.onnx --input photos/",
+        "monitor model.onnx --every 15m --threshold 20% --json",
+        then="Exit codes: 0 as promised; 3 proven to be slower; 1, 2, and 4 of --retune, as for tune.",
+    )
+)
+def monitor(  # noqa: PLR0917 - one parameter an option
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    config: Annotated[Path, _option("--config", path("FILE"), "YAML file with the shipped settings.")] = _CONFIG,
+    config_path: Annotated[str | None, _option("--config-path", text("A.B.C"), "As for tune.")] = None,
+    profile: Profile = None,
+    once: Annotated[bool, typer.Option("--once", help="Check once. This is the default.")] = False,
+    every: Annotated[float | None, _option("--every", TIME, "Check again and again, such as every 15m.")] = None,
+    threshold: Annotated[float, _option("--threshold", SHARE, "What slower means.", show_default="10%")] = 0.1,
+    retune: Annotated[bool, typer.Option("--retune", help="Tune anew where it is proven to be slower.")] = False,
+    study: Annotated[
+        str | None, _option("--study", text("NAME"), "As for tune: how to measure, and what --retune searches.")
+    ] = None,
+    provider: Provider = "auto",
+    input: Annotated[Path | None, _option("--input", path("PATH"), "As for tune.")] = None,  # noqa: A002
+    input_scale: Annotated[float, _option("--input-scale", FACTOR, "As for tune.")] = 1.0,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=1x3x640x640", help="As for tune. Default: what config.yaml was tuned for."),
+    ] = None,
+    as_json: Json = False,
+    engine: Engine = "onnxruntime",
+) -> None:
+    """Check whether what config.yaml holds is still as fast as its benchmark_info promises, in fresh processes."""
+    from rtmo_optuna.types.request import EngineKind
+    from rtmo_optuna.verbs import monitor as verb
+    from rtmo_optuna.verbs import prepare
+
+    _set_logging()
+    if once and every is not None:
+        message = "--once and --every exclude each other: leave out one."
+        raise UsageError(message)
+    options = prepare.TuneOptions(
+        model=model,
+        config=config,
+        config_path=config_path or "",
+        profile=profile or "",
+        study=study,
+        provider=provider,
+        input=input,
+        input_scale=input_scale,
+        shapes=tuple(shape or ()),
+        engine=EngineKind(engine),
+    )
+    if every is not None:
+        with Progress(quiet=True) as progress:
+            once_more = functools.partial(verb.check, options, progress, threshold)
+            for found in verb.repeated(once_more, every, lambda why: say(why, err=True)):
+                _tell_health(found, as_json=as_json)
+                if found.slower and retune:
+                    _tuned_anew(verb.as_shipped(options), progress)
+    with Progress(err=as_json) as progress:
+        found = verb.check(options, progress, threshold)
+        _tell_health(found, as_json=as_json)
+        undecided = found.slower and retune and _tuned_anew(verb.as_shipped(options), progress)
+    if undecided or (found.slower and not retune):
+        raise typer.Exit(NO_VERDICT if undecided else SLOWER)
+
+
+def _tell_health(found: Health, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(printed.as_json("monitor", found, indent=None))
+    else:
+        say(f"{found.date}  {found.sentence}")
+
+
+def _tuned_anew(options: TuneOptions, progress: Progress) -> bool:
+    """Tune, and return whether there was no verdict."""
+    from rtmo_optuna.show.sections.verdict import sentence
+    from rtmo_optuna.verbs import tune as verb
+
+    result = verb.tune(replace(options, new=True), progress)
+    say(sentence(result.record), err=True)
+    return result.undecided or result.interrupted
+
+
 @app.command(epilog=_epilog("report rtmo-t-cpu", "report rtmo-t-cpu --output report.md --json"))
 def report(
     name: Annotated[str, typer.Argument(help="Name of the study.")],
@@ -414,7 +554,8 @@ def dashboard(
 
 def _set_logging(*, verbose: bool = False) -> None:
     """Set levels; to be called once Optuna is imported, which sets its own."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    level, form = (logging.INFO, "%(name)s: %(message)s") if verbose else (logging.WARNING, "%(message)s")
+    logging.basicConfig(level=level, format=form)
     logging.getLogger("optuna").setLevel(logging.INFO if verbose else logging.ERROR)
 
 

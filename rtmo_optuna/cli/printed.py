@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtmo_optuna.display import visible
+from rtmo_optuna.doctor.facts import Level
 from rtmo_optuna.show.words import count, pace
 from rtmo_optuna.space.resolve import size
 from rtmo_optuna.verbs.envelope import answer
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
 
     from rtmo_optuna.types.request import Dimension
     from rtmo_optuna.verbs.answers import Tuned
+    from rtmo_optuna.verbs.doctor import Examination
     from rtmo_optuna.verbs.prepare import Plan
 
 _PLAIN_WIDTH = 160
+_WIDEST = 80
 
 
 def console(*, err: bool = False, quiet: bool = False) -> Console:
@@ -53,9 +57,9 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo("\n".join(lines), err=err)
 
 
-def as_json(kind: str, told: object) -> str:
-    """Return what a verb answers to machines, as text (docs/json.md)."""
-    return json.dumps(answer(kind, told), indent=2)
+def as_json(kind: str, told: object, indent: int | None = 2) -> str:
+    """Return what a verb answers to machines, as text (docs/json.md), on one line where `indent` is None."""
+    return json.dumps(answer(kind, told), indent=indent)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str = "") -> None:
@@ -69,6 +73,34 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title:
 def _space_rows(dimensions: Iterable[Dimension]) -> list[tuple[str, str]]:
     """Return a row for each dimension: its name and its choices."""
     return [(d.name, ", ".join("none" if c.label is None else str(c.label) for c in d.choices)) for d in dimensions]
+
+
+def show_examination(found: Examination) -> None:
+    """Print what the checks found, the worst first, and how many of each kind there are."""
+    width = min(console().width, _WIDEST) - 1
+    skipped: dict[str, list[str]] = {}
+    for level in Level:
+        for finding in (one for one in found.findings if one.level is level):
+            if level is Level.SKIPPED:
+                skipped.setdefault(finding.seen, []).append(finding.check)
+                continue
+            head = f"{level.value:<6}{finding.check:<13}"
+            _say_filled(head, finding.seen, width)
+            if finding.todo:
+                _say_filled(" " * (len(head) - 3) + "-> ", finding.todo, width)
+    for seen, names in skipped.items():
+        _say_filled("skip  ", f"{', '.join(names)}: {seen}", width)
+    levels = Counter(finding.level for finding in found.findings)
+    say(", ".join(f"{levels[level]} {level.value}" for level in Level if levels[level]))
+
+
+def _say_filled(head: str, text: str, width: int) -> None:
+    """Print a text in lines of `width` columns, below each other after `head`."""
+    say(
+        textwrap.fill(
+            visible(text), width, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+        )
+    )
 
 
 def show_plan(plan: Plan) -> None:

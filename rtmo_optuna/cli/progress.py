@@ -44,8 +44,8 @@ _ORIGINS: Mapping[Origin, str] = {
     Origin.PLAINER: " (the best, without what does nothing by itself)",
     Origin.PLAIN: " (the winner, without what nothing speaks for)",
 }
-_REDRAWN_S, _TOLD_S = 4.0, 10.0
-"""The longest silence on a terminal, and elsewhere."""
+_REDRAWN_S, _IDLE_S, _TOLD_S = 4.0, 1.0, 10.0
+"""The longest silence on a terminal, there while nothing is timed, and elsewhere."""
 
 
 class Progress:
@@ -59,11 +59,12 @@ class Progress:
     def __init__(self, *, err: bool = False, quiet: bool = False, silence_s: float | None = None) -> None:
         """Draw on standard output, on standard error with `err`, or nothing at all where it is to be `quiet`.
 
-        `silence_s` is the longest silence; None are four seconds on a terminal and ten elsewhere.
+        `silence_s` is the longest silence; None are four seconds on a terminal (one where nothing is timed), ten
+        elsewhere.
         """
         self._console = console(err=err, quiet=quiet)
         self._terminal = self._console.is_terminal and not quiet
-        self._silence_s = silence_s or (_REDRAWN_S if self._terminal else _TOLD_S)
+        self._given_s = silence_s
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._watched, daemon=True)
@@ -124,10 +125,12 @@ class Progress:
         until = (
             "" if waiting.until is None else time.strftime(", until %H:%M:%S at most", time.localtime(waiting.until))
         )
-        self._waiting = f"for {visible(waiting.what)}{until}", time.monotonic()
+        told = f"for {visible(waiting.what)}{until}"
+        if not self._waiting or self._waiting[0] != told:
+            self._waiting = told, time.monotonic()
         if waiting.what not in self._told:
             self._told.add(waiting.what)
-            self._print(Text(f"Waiting {self._waiting[0]}."))
+            self._print(Text(f"Waiting {told}."))
 
     def _ended(self, ended: TrialEnded) -> None:
         trial = ended.trial
@@ -183,12 +186,17 @@ class Progress:
             line.truncate(self._console.width - 1, overflow="ellipsis")
         self._console.print(line, soft_wrap=not self._terminal, width=self._console.width - 1)
 
+    @property
+    def _silence_s(self) -> float:
+        busy = self._settings or self._waiting
+        return self._given_s or (_TOLD_S if not self._terminal else _REDRAWN_S if busy else _IDLE_S)
+
     def _watched(self) -> None:
         """Never be silent for long."""
         while not self._over.wait(max(0.1, self._drawn + self._silence_s - time.monotonic())):
             with self._lock:
                 if time.monotonic() - self._drawn < self._silence_s:
-                    continue
+                    continue  # something came meanwhile
                 if self._terminal:
                     self._draw()
                 else:
@@ -196,7 +204,7 @@ class Progress:
 
 
 def _place(phase: Phase, place: int, total: int) -> str:
-    return f"{phase} {place}/{total}" if total else phase.value
+    return f"{phase} {place}/{total}" if total else f"{phase} {place or ''}".rstrip()
 
 
 def _shown(items: Iterable[tuple[str, object]], origin: Origin) -> str:

@@ -79,15 +79,9 @@ def _is_positive(number: float) -> bool:
     return 0 < number < math.inf
 
 
-def _percent(option: str, given: str) -> float:
-    parts = re.fullmatch(r"slower(?::(\d+(?:\.\d+)?) ?%?)?", given.strip().lower())
-    if not parts:
-        message = f"{option} must be slower, or slower:PCT with a percentage (such as slower:5), not {given!r}."
-        raise UsageError(message)
-    return float(parts[1] or 0)
-
-
-SLOWER_BY = Spelling("slower[:PCT]", _percent)
+def _share(given: str) -> float:
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", given)
+    return float(parts[1]) / (100 if parts[2] else 1) if parts else math.nan
 
 
 def _channels(words: str, fits: Callable[[float], bool]) -> Spelling:
@@ -108,6 +102,18 @@ def _channels(words: str, fits: Callable[[float], bool]) -> Spelling:
 
 MEAN = _channels("a number", math.isfinite)
 DEVIATION = _channels("a number above 0", _is_positive)
+
+
+def _percent(option: str, given: str) -> float:
+    parts = re.fullmatch(r"slower(?::(\d+(?:\.\d+)?) ?%?)?", given.strip().lower())
+    if not parts:
+        message = f"{option} must be slower, or slower:PCT with a percentage (such as slower:5), not {given!r}."
+        raise UsageError(message)
+    return float(parts[1] or 0)
+
+
+SLOWER_BY = Spelling("slower[:PCT]", _percent)
 FACTOR = _number("F", "a number above 0", float, _is_positive)
 RATE = _number("HZ", "a number of calls a second, above 0", float, _is_positive)
+SHARE = _number("SHARE", "a share above 0, such as 10% or 0.1", _share, _is_positive)
 TIME = _number("TIME", "a time above 0, in seconds or with s, m or h (such as 10m)", _seconds, _is_positive)

@@ -54,9 +54,9 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
         from rtmo_optuna.engine.cutting.cut import cut  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
         parts = cut(spec.model, spec.shapes)
-        head = _computing(spec.settings, parts.head)
+        head = _computing(spec, parts.head)
         return _Parts(runtime, spec, _fed(spec, replace(parts, head=head))).assembly()
-    model = _fronted(spec, _computing(spec.settings, spec.model))
+    model = _fronted(spec, _computing(spec, spec.model))
     if spec.settings.get(_CAPTURED):
         device = Device.captured(runtime.ort, runtime.provider, spec.device)
         session = _captured(runtime, spec, model, spec.settings, device, free_dimensions=spec.free_dimensions)
@@ -74,13 +74,14 @@ def assemble(runtime: Runtime, spec: SessionSpec, *, record_nodes: bool = False)
     return _whole(session, PlainCall(session))
 
 
-def _computing(settings: Settings, model: str) -> str:
-    """Return the file of `model` that computes as the settings say."""
-    if settings.get("precision") != "float16":
+def _computing(spec: SessionSpec, model: str) -> str:
+    """Return the file of `model`, the whole one or its head, that computes in the precision of the settings."""
+    precision = spec.settings.get("precision")
+    if precision in {None, "float32"}:
         return model
     from rtmo_optuna.engine.precision import half  # noqa: PLC0415 - onnx is slow to import, and hardly ever needed
 
-    return half(model)
+    return half(model, precision=str(precision), whole=spec.model)
 
 
 def _fronted(spec: SessionSpec, model: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rtmo_optuna.engine.monitor import Monitor
     from rtmo_optuna.types.request import Pixels, SessionSpec, TensorSpec
 
 _BEHIND = {
@@ -51,6 +53,9 @@ class NodeArg:
 class Session:
     """A drop-in for `onnxruntime.InferenceSession`, opened with tuned settings; `open_session` returns one.
 
+    `profile` is the name of the profile that these settings are in the configuration, empty where they are in none;
+    `monitor` keeps what calls of the tuned shapes take, None where nobody asked for it.
+
     Any number of threads may call `run` at once. Where the settings bind buffers (`io_binding`, CUDA graphs), calls
     wait for each other, since they share them; what they return is the caller's own. CUDA graphs are captured while the
     session is opened and never after; meanwhile calls of other sessions of ours wait. What cannot be captured runs
@@ -65,10 +70,16 @@ class Session:
     """
 
     def __init__(
-        self, spec: SessionSpec, opening: Callable[[SessionSpec], OnnxRuntimeEngine] = OnnxRuntimeEngine
+        self,
+        spec: SessionSpec,
+        opening: Callable[[SessionSpec], OnnxRuntimeEngine] = OnnxRuntimeEngine,
+        *,
+        profile: str = "",
+        monitor: Monitor | None = None,
     ) -> None:
         """Open `spec`, see `open_session`, by means of `opening`."""
         self._spec, self._opening = spec, opening
+        self.profile, self.monitor = profile, monitor
         self._model_path = spec.model  # as InferenceSession names it
         self._engine = opening(spec)
         for note in self._engine.notes:
@@ -114,7 +125,13 @@ class Session:
             known = ", ".join(self._engine.output_names)
             message = f"The model has no output {', '.join(map(str, unknown))}: it has {known}."
             raise UsageError(message)
-        return self._engine_for(input_feed).run_some(names, input_feed, run_options)
+        engine = self._engine_for(input_feed)
+        if self.monitor is None or engine is not self._engine:
+            return engine.run_some(names, input_feed, run_options)
+        begun = time.perf_counter_ns()
+        outputs = engine.run_some(names, input_feed, run_options)
+        self.monitor.add(time.perf_counter_ns() - begun)
+        return outputs
 
     def submit(
         self,

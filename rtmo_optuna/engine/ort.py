@@ -37,23 +37,27 @@ class Runtime:
 
     def open(
         self,
-        model: str,
+        model: str | bytes,
         settings: Settings,
         *,
         device: int = 0,
         free_dimensions: Mapping[str, int] | None = None,
         stream: int = 0,
         record_nodes: bool = False,
+        log_level: int | None = None,
     ) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
-        """Return an InferenceSession of the file `model` on this provider alone.
+        """Return an InferenceSession of `model`, a file or its content, on this provider alone.
 
         `free_dimensions` fixes symbolic dimensions of its inputs by name. `stream` is the CUDA stream that it runs on
-        (0: one of its own). Raises UsageError where the provider or the
-        model cannot be used, SettingsRefusedError where the settings are not taken or are read back otherwise.
+        (0: one of its own). What is at ONNX Runtime's `log_level` or above it is logged. Raises UsageError where the
+        provider or the model cannot be used, SettingsRefusedError where the settings are not taken or are read back
+        otherwise.
         """
         options, given = self.options(settings, device=device, free_dimensions=free_dimensions)
         if record_nodes:
             options.add_session_config_entry(_RECORD_NODES, "1")
+        if log_level is not None:
+            options.log_severity_level = log_level
         stream_option = {_STREAM: str(stream)} if stream else {}
         try:
             chain = self.provider.chain(self.ort, options, given | stream_option, device)

@@ -11,73 +11,133 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmo_optuna import cache
+from rtmo_optuna.engine import ort, regions
 from rtmo_optuna.engine.cutting import store
 from rtmo_optuna.engine.cutting.pieces import save_piece
 from rtmo_optuna.engine.cutting.static import reads
-from rtmo_optuna.errors import SettingsRefusedError
+from rtmo_optuna.errors import SettingsRefusedError, UsageError
+from rtmo_optuna.providers.table import REFERENCE
+from rtmo_optuna.types.request import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _VERSION = 1
+_FLOAT = 1
+"""ONNX's number of float32 (onnx.proto, TensorProto.DataType)."""
 _FILE = "half.onnx"
-_LARGEST = 65504.0
+LARGEST = 65504.0
 """The largest finite number of float16 (IEEE 754, binary16)."""
 _SUPPRESSION = "NonMaxSuppression"
 _MADE = ("_cast_to_fp", "graph_input_cast", "graph_output_cast")
 """What the names of the casts hold that the conversion puts in."""
 
 
-def half(model: str, folder: str | None = None) -> str:
-    """Return the path of `model` in float16: of a copy that computes in it, with the same inputs and outputs.
+def half(model: str, folder: str | None = None, *, precision: str = "float16", whole: str = "") -> str:
+    """Return the path of `model` in `precision`: of a copy that computes in it, with the same inputs and outputs.
 
-    It lies in `folder`, or in the user's cache, by the content of the model and the version of ONNX Runtime; where it
-    is there and whole, nothing is done but looking. Raises SettingsRefusedError where the model cannot be converted,
-    UsageError where it or the cache is of no use.
+    `precision` is float16, or what `regions.written` wrote: then the regions that it names stay float32, places in the
+    `whole` model, of which `model` may be a piece. The copy lies in `folder`, or in the user's cache, by the content of
+    the models and the version of ONNX Runtime; where it is there and whole, nothing is done but looking. Raises
+    SettingsRefusedError where the model cannot be converted, UsageError where it or the cache is of no use.
     """
     import onnxruntime  # noqa: PLC0415 - its tool converts, and another version may do otherwise
 
     path, kept = Path(model), Path(folder) if folder else cache.folder("half")
-    content = store.content_hash(path, Path(folder) if folder else None)
-    place = store.place_of(f"{content} {onnxruntime.__version__}", {}, _VERSION, kept)
+    places = regions.read(precision)
+    if not places and precision != "float16":
+        message = f"precision {precision!r} names no regions, as {regions.written([3, 8, 9])!r} does: tune finds them."
+        raise SettingsRefusedError(message)
+    files = dict.fromkeys((model, whole or model))
+    content = [store.content_hash(Path(file), Path(folder) if folder else None) for file in files]
+    key = " ".join([content[0], onnxruntime.__version__, *([precision, *content[1:]] if places else [])])
+    place = store.place_of(key, {}, _VERSION, kept)
     if store.load(place) is None:
-        converted = convert(path)
-        store.store(place, {}, lambda scratch: save_piece(converted, scratch / _FILE, scratch))
+        stays = kept_outputs(Path(whole or model), places) if places else frozenset[str]()
+        converted = convert(path, stays)
+        store.store(place, {}, lambda scratch: _save(converted, scratch / _FILE, path.name))
     return str(place / _FILE)
 
 
-def convert(path: Path) -> ModelProto:
-    """Return the model at `path`, its weights with it, in float16.
+def _save(converted: ModelProto, target: Path, name: str) -> None:
+    """Write a model and open it on the CPU; raise SettingsRefusedError where ONNX Runtime refuses it."""
+    save_piece(converted, target, target.parent)
+    try:
+        ort.load(REFERENCE).open(str(target), Settings())
+    except (UsageError, SettingsRefusedError, RuntimeError) as error:
+        raise _refused(name, error) from error
+
+
+def _refused(name: str, error: Exception) -> SettingsRefusedError:
+    """Return why the model `name` cannot be converted: the checker and ONNX Runtime name the node."""
+    text = " ".join(str(error).split()).rstrip(".")
+    return SettingsRefusedError(f"{name} cannot be converted to float16: {text}. Leave precision at float32.")
+
+
+def kept_outputs(whole: Path, places: Collection[int]) -> frozenset[str]:
+    """Return what the nodes of the regions at `places` of the model `whole` write.
+
+    Raises SettingsRefusedError where it has no such regions.
+    """
+    import onnx  # noqa: PLC0415 - takes 0.2 s, and most benchmarks never need it
+
+    model = onnx.load(whole)
+    found = regions.regions(model.graph, halved(model))
+    if max(places) >= len(found):
+        message = f"{whole.name} has {len(found)} regions, none at {max(places)}: this precision is another model's."
+        raise SettingsRefusedError(message)
+    return frozenset(name for place in places for node in found[place] for name in node.output)
+
+
+def halved(model: ModelProto) -> frozenset[str]:
+    """Return the tensors of float32 that nodes write and float16 would hold; nodes are given names in place."""
+    from onnx import shape_inference  # noqa: PLC0415 - likewise
+
+    name_nodes(model.graph.node)
+    stays, floats = blocked(model), float_tensors(shape_inference.infer_shapes(model).graph)
+    return frozenset(name for node in model.graph.node if node.name not in stays for name in node.output) & floats
+
+
+def float_tensors(graph: GraphProto) -> frozenset[str]:
+    """Return the tensors of `graph` that are known to be float32."""
+    ends = (*graph.input, *graph.output, *graph.value_info)
+    known = {end.name for end in ends if end.type.tensor_type.elem_type == _FLOAT}
+    return frozenset(known | {tensor.name for tensor in graph.initializer if tensor.data_type == _FLOAT})
+
+
+def blocked(model: ModelProto) -> frozenset[str]:
+    """Return the nodes that stay float32 in any model: by operator, by what they hold, and after a suppression."""
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST  # noqa: PLC0415 - likewise
+
+    operators = {node.name for node in model.graph.node if node.op_type in DEFAULT_OP_BLOCK_LIST}
+    return frozenset(operators | _too_large(model.graph) | _after_suppression(model.graph))
+
+
+def convert(path: Path, stays: Collection[str] = ()) -> ModelProto:
+    """Return the model at `path`, its weights with it, in float16, but for the nodes that write what `stays`.
 
     Raises SettingsRefusedError, which says where, if it cannot be converted.
     """
-    import onnx  # noqa: PLC0415 - takes 0.2 s, and most benchmarks never need it
-    from onnxruntime.transformers.float16 import (  # noqa: PLC0415 - likewise
-        DEFAULT_OP_BLOCK_LIST,
-        convert_float_to_float16,
-    )
+    import onnx  # noqa: PLC0415 - likewise
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 - likewise
 
     model: ModelProto = onnx.load(path)
-    _name(model.graph.node)
-    stays = _too_large(model.graph) | _after_suppression(model.graph)
+    name_nodes(model.graph.node)
+    kept = blocked(model) | {node.name for node in model.graph.node if not set(stays).isdisjoint(node.output)}
     try:
-        model = convert_float_to_float16(
-            model, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=sorted(stays)
-        )
-        _name(model.graph.node)
+        model = convert_float_to_float16(model, keep_io_types=True, node_block_list=sorted(kept))
+        name_nodes(model.graph.node)
         _order(model.graph)
         _share_casts(model.graph)
         onnx.checker.check_model(model)
     except Exception as error:
-        text = " ".join(str(error).split())
-        message = f"{path.name} cannot be converted to float16: {text}. Leave precision at float32."
-        raise SettingsRefusedError(message) from error
+        raise _refused(path.name, error) from error
     return model
 
 
-def _name(nodes: Iterable[NodeProto]) -> None:
+def name_nodes(nodes: Iterable[NodeProto]) -> None:
     """Give each node a name that no other one has."""
     taken: set[str] = set()
     for node in nodes:
@@ -106,7 +166,7 @@ def _overflows(tensor: TensorProto) -> bool:
     if tensor.data_type != tensor.FLOAT:
         return False
     values = np.abs(numpy_helper.to_array(tensor))
-    return bool(((values > _LARGEST) & np.isfinite(values)).any())
+    return bool(((values > LARGEST) & np.isfinite(values)).any())
 
 
 def _after_suppression(graph: GraphProto) -> set[str]:

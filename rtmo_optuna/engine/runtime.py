@@ -1,5 +1,6 @@
 """What an application needs to run exactly what was tuned: a session opened as config.yaml says."""
 
+import logging
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +12,16 @@ from rtmo_optuna.engine import ort
 from rtmo_optuna.engine.cutting import store
 from rtmo_optuna.engine.dropin import Session
 from rtmo_optuna.engine.feed import DTYPES, is_fixed, shown
+from rtmo_optuna.engine.monitor import Monitor
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu, host
-from rtmo_optuna.providers.table import PROVIDERS, automatic
+from rtmo_optuna.providers.table import PROVIDERS, automatic, device_of
 from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.space.benchmark_info import BenchmarkInfo
 from rtmo_optuna.space.knobs import canonical, knob_table
 from rtmo_optuna.types.request import Pixels, Scope, SessionSpec, Settings, Value
+
+_LOG = logging.getLogger("rtmo_optuna")
 
 
 def open_session(
@@ -25,24 +29,30 @@ def open_session(
     config: str | Path = "config.yaml",
     *,
     config_path: str = "",
+    profile: str = "auto",
     provider: str = "auto",
     device: int = 0,
     strict: bool = True,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    monitor: bool | float = False,
 ) -> Session:
     """Return a session of `model` with the settings that `config` holds: what was tuned is what runs.
 
-    `config_path` names the place in the file, as `tune --config-path` does. `provider` is one of those of
-    `tune --provider`; `auto` is the one that was tuned, else what it is there. `device` is the GPU's number. `shapes`
-    are the model's inputs' shapes by name, in place of those that the file fixed for tuning; `{}` fixes none. Where the
-    file says so (`pixels`), the session takes pictures as uint8, height x width x 3, in place of the model's arrays.
+    `config_path` names the place in the file, as `tune --config-path` does. Of a file with profiles `auto` takes the
+    one of the GPU (or processor) at hand, where there is none what stands beside them; the session's `profile` says
+    which. `provider` is one of those of `tune --provider`; `auto` is the one that was tuned, else what it is there.
+    `device` is the GPU's number. `shapes` are the model's inputs' shapes by name, in place of those that the file fixed
+    for tuning; `{}` fixes none. Where the file says so (`pixels`), the session takes pictures as uint8, height x width
+    x 3, in place of the model's arrays. With `monitor` the session's `monitor` keeps what calls take, and logs a
+    warning where they stay slower than what tuning promised, by more than 10 % or the share given (0.2: 20 %).
 
     Raises UsageError where the file does not exist or holds unknown settings or none, where the model does not take the
     shapes or a CUDA graph lacks some, and where GPU, ONNX Runtime, model or provider are not those that were tuned:
     with `strict=False` that last is a warning. Raises SettingsRefusedError where ONNX Runtime does not take the
     settings.
     """
-    held = _held(Path(config), config_path, provider)
+    held = _held(Path(config), config_path, provider, profile, device)
+    watching = None if monitor is False else Monitor.of(held.info, Path(config), monitor)
     if not Path(model).is_file():
         raise UsageError(f"The model {model} does not exist or is no file; give the path of an ONNX file.")
     if shapes is not None:
@@ -62,18 +72,24 @@ def open_session(
         if strict:
             raise UsageError(f"{sentence}, or open the session with strict=False.")
         warnings.warn(f"{sentence}.", stacklevel=2)
-    return Session(spec)
+    _LOG.info("%s: %s of %s.", model, f"profile {held.profile!r}" if held.profile else "the settings", config)
+    return Session(spec, profile=held.profile, monitor=watching)
 
 
 def provider_options(
-    config: str | Path = "config.yaml", *, config_path: str = "", provider: str = "auto", device: int = 0
+    config: str | Path = "config.yaml",
+    *,
+    config_path: str = "",
+    profile: str = "auto",
+    provider: str = "auto",
+    device: int = 0,
 ) -> list[tuple[str, dict[str, str]]]:
     """Return what to give to `InferenceSession(providers=...)` for the provider options that `config` holds.
 
     Session options are `session_options`; binding, CUDA graphs and cut models need `open_session`, and leave these
     options out. Raises UsageError as `open_session` does for the file, and for a plugin, which has no such name.
     """
-    runtime, settings = _plain(_held(Path(config), config_path, provider))
+    runtime, settings = _plain(_held(Path(config), config_path, provider, profile, device))
     if not runtime.provider.named:
         raise UsageError(
             f"{runtime.provider.ort_name} is a plugin, which InferenceSession does not know by its name: call "
@@ -82,9 +98,16 @@ def provider_options(
     return [(runtime.provider.ort_name, runtime.options(settings, device=device)[1])]
 
 
-def session_options(config: str | Path = "config.yaml", *, config_path: str = "", provider: str = "auto") -> Any:  # noqa: ANN401
+def session_options(
+    config: str | Path = "config.yaml",
+    *,
+    config_path: str = "",
+    profile: str = "auto",
+    provider: str = "auto",
+    device: int = 0,
+) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
     """Return `onnxruntime.SessionOptions` with the session's settings that `config` holds, and with its plugin."""
-    held = _held(Path(config), config_path, provider)
+    held = _held(Path(config), config_path, provider, profile, device)
     runtime, settings = _plain(held)
     options, given = runtime.options(settings, free_dimensions=held.free_dimensions)
     runtime.provider.chain(runtime.ort, options, given, 0)
@@ -101,21 +124,26 @@ class _Held:
     free_dimensions: Mapping[str, int]
     info: BenchmarkInfo
     extras: Mapping[str, Value]
+    profile: str
     pixels: Pixels | None
 
 
-def _held(path: Path, config_path: str, provider: str) -> _Held:
+def _held(path: Path, config_path: str, provider: str, profile: str, device: int) -> _Held:
     if path.is_dir():
         raise UsageError(f"The configuration {path} is a folder: give the path of a YAML file.")
     if not path.is_file():
         message = f"The configuration {path} does not exist: tune first (rtmo-optuna tune MODEL --config {path})."
         raise UsageError(message)
-    info = benchmark_info.read(configfile.read_info(path, config_path), path)
-    chosen = provider if provider != "auto" else info.provider or automatic(next(iter(gpu.gpus()), None))
+    gpus = gpu.gpus()
+    at_hand = next((one for one in gpus if one.index == device), None)
+    name = host.host(device_of(provider, at_hand) if provider in {"auto", *PROVIDERS} else at_hand).device_name
+    wanted = {"profile": "" if profile == configfile.AUTO else profile, "device": name}
+    info = benchmark_info.read(configfile.read_info(path, config_path, **wanted), path)
+    chosen = provider if provider != "auto" else info.provider or automatic(next(iter(gpus), None))
     if chosen not in PROVIDERS:
         where = f"benchmark_info of {path} says" if provider == "auto" else "this call says"
         raise UsageError(f"There is no provider {str(chosen)!r}, which {where}: it must be {' or '.join(PROVIDERS)}.")
-    config = configfile.read(path, chosen, config_path)
+    config = configfile.read(path, chosen, config_path, **wanted)
     configfile.check_settings(config, config_path)
     return _Held(
         provider=chosen,
@@ -124,6 +152,7 @@ def _held(path: Path, config_path: str, provider: str) -> _Held:
         free_dimensions=info.free_dimensions,
         info=info,
         extras=config.extras,
+        profile=config.profile,
         pixels=info.pixels,
     )
 

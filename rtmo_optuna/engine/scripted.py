@@ -6,6 +6,7 @@ Its model is a JSON file: `base_ms`, `within` and `between` (relative spread of 
 fits).
 """
 
+import errno
 import json
 import os
 import signal
@@ -105,14 +106,19 @@ def _raise() -> None:
     raise RuntimeError("The script raises here.")
 
 
+def _fill_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 _FAULTS: Mapping[str, Mapping[str, Callable[[], object]]] = {
     "start": {"exit": lambda: sys.exit(7)},
     "build": {
         "hang in build": _hang,
         "refuse": _refuse,
+        "full disk": _fill_disk,
         "out of memory": _kill(signal.SIGKILL),
         "print megabytes": lambda: os.write(1, b"noise " * 2_000_000),
-        "print JSON": lambda: os.write(1, b'{"protocol": 2, "kind": "timed", "body": {"samples_ns": [1]}}\n'),
+        "print JSON": lambda: os.write(1, b'{"protocol": 3, "kind": "timed", "body": {"samples_ns": [1]}}\n'),
     },
     "first run": {"crash": _kill(signal.SIGSEGV), "raise": _raise},
     "run": {"hang in run": _hang, "crash in run": _kill(signal.SIGSEGV)},

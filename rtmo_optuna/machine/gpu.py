@@ -1,14 +1,18 @@
 """NVIDIA GPUs as NVML tells them: which ones CUDA programs started here see, their memory, who else is on them."""
 
+import contextlib
 import functools
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.subject import Gpu, GpuState
+
+_NVIDIA, _DISPLAY = "0x10de", "0x03"
 
 
 class GpuProcess(NamedTuple):
@@ -89,6 +93,59 @@ def power_w(gpu: Gpu) -> float | None:
     """Return the power that `gpu` draws now, in watts; None where the driver is mute."""
     drawn = _told(gpu, "nvmlDeviceGetPowerUsage")
     return None if drawn is None else drawn / 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What may keep a GPU from its best, None where the driver is mute: memory in bytes, clocks in MHz, power in W.
+
+    `persistent` says whether the driver stays loaded while nobody uses the GPU.
+    """
+
+    free_bytes: int | None = None
+    most_sm_mhz: int | None = None
+    power_limit_w: float | None = None
+    default_limit_w: float | None = None
+    persistent: bool | None = None
+
+
+def vitals(gpu: Gpu) -> Vitals:
+    """Return what may keep `gpu` from its best."""
+    nvml = _nvml()
+    handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, gpu.uuid) if nvml else None
+    if handle is None:
+        return Vitals()
+    memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    limit = _ask(nvml, nvml.nvmlDeviceGetPowerManagementLimit, handle)
+    default = _ask(nvml, nvml.nvmlDeviceGetPowerManagementDefaultLimit, handle)
+    persistent = _ask(nvml, nvml.nvmlDeviceGetPersistenceMode, handle)
+    return Vitals(
+        free_bytes=int(memory.free) if memory else None,
+        most_sm_mhz=_ask(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM),
+        power_limit_w=None if limit is None else limit / 1e3,
+        default_limit_w=None if default is None else default / 1e3,
+        persistent=None if persistent is None else bool(persistent),
+    )
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """Return the newest CUDA version that the driver serves, as (13, 0); None where there is no driver."""
+    nvml = _nvml()
+    number = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) if nvml else None
+    return None if number is None else (number // 1000, number % 1000 // 10)
+
+
+def cards(devices: Path = Path("/sys/bus/pci/devices")) -> int:
+    """Return how many NVIDIA graphics cards the machine has, with a driver or without; 0 where Linux does not tell.
+
+    They are the PCI devices of NVIDIA's number whose class is a display's (linux/pci_ids.h).
+    """
+    found = 0
+    for device in devices.glob("*"):
+        with contextlib.suppress(OSError):
+            vendor, kind = (device.joinpath(name).read_text().strip() for name in ("vendor", "class"))
+            found += vendor == _NVIDIA and kind.startswith(_DISPLAY)
+    return found
 
 
 def visible(value: str | None, uuids: Sequence[str]) -> tuple[int, ...]:

@@ -12,11 +12,12 @@ import stat
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from rtmo_optuna.errors import UsageError
+from rtmo_optuna.errors import HeldError, UsageError
 from rtmo_optuna.types.subject import Gpu, Machine
 
 PROCESSOR = "cpu"
@@ -123,24 +124,34 @@ def process_space() -> str:
 
 @contextlib.contextmanager
 def device_lock(
-    name: str, waiting: Callable[[int | None, float | None], None] | None = None, until: float | None = None
+    name: str,
+    waiting: Callable[[int | None, float | None], None] | None = None,
+    until: float | None = None,
+    wait_until: float = math.inf,
 ) -> Iterator[None]:
     """Hold the device `name` (a GPU's UUID, or `PROCESSOR`) against this user's other processes while the body runs.
 
     Where another process has it, `waiting` is called once with that process's id and the end of its run (each None
     where unknown), then the lock is waited for. `until` is the end of this run, in seconds since the epoch, for others
-    to know. The kernel releases it when the holder dies. It is not reentrant. Raises UsageError where no folder for the
-    lock file can be had.
+    to know. The kernel releases it when the holder dies. It is not reentrant. Raises HeldError where it is not to be
+    had before `wait_until` (monotonic seconds), UsageError where no folder for the lock file can be had.
     """
     path = _runtime_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock"
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            held, end, *_ = (*path.read_text().split(), "", "")
+            holder = int(held) if held.isdecimal() else None
             if waiting:
-                holder, end, *_ = (*path.read_text().split(), "", "")
-                waiting(int(holder) if holder.isdecimal() else None, float(end) if end.isdecimal() else None)
-            fcntl.flock(file, fcntl.LOCK_EX)
+                waiting(holder, float(end) if end.isdecimal() else None)
+            turn = threading.Thread(target=_await_turn, args=(os.dup(file.fileno()),), daemon=True)
+            turn.start()
+            turn.join(min(wait_until - time.monotonic(), threading.TIMEOUT_MAX))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HeldError(holder) from None
         try:
             file.truncate(0)
             file.write(f"{os.getpid()}" if until is None else f"{os.getpid()} {until:.0f}")
@@ -148,6 +159,14 @@ def device_lock(
             yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # closing would leave it to a forked child that still has the file
+
+
+def _await_turn(descriptor: int) -> None:
+    """Lock a file in the kernel's queue, in which nobody is passed over; the lock goes when nobody has it open."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,12 @@ _SELDOM = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A process and how many cores it kept busy."""
+    """A process, how many cores it kept busy, and on which it may run: none where that is not told."""
 
     pid: int
     name: str
     cores: float
+    places: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +37,32 @@ class Process:
     ticks: int
 
 
-def busy_with(cores: int) -> tuple[Load, ...]:
-    """Return the foreign processes that keep a quarter of `cores` busy or more together, the busiest first; else none.
+def busy_with(cores: int) -> tuple[float, tuple[Load, ...]]:
+    """Return how many of this process's `cores` others keep busy, and which processes, the busiest first.
 
-    Foreign is what is neither this process, nor its child, nor another process of this program: those take turns. They
-    have to be as busy in each of up to three samples of 0.3 s, so that what ends within a second is no matter. None
-    where the kernel does not tell, as without /proc.
+    Nothing and none where that is less than a quarter. Others are what is neither this process, nor its child, nor
+    another process of this program: those take turns. They have to be as busy in each of up to three samples of 0.3 s,
+    so that what ends within a second is no matter. None where the kernel does not tell, as without /proc.
     """
-    found: tuple[Load, ...] = ()
+    taken, found = 0.0, tuple[Load, ...]()
     for _ in range(_SAMPLES):
         before, begun = processes(), time.monotonic()
         time.sleep(_SAMPLE_S)
         found = foreign(before, processes(), time.monotonic() - begun)
-        if sum(load.cores for load in found) < BUSY * cores:
-            return ()
-    return found
+        taken = min(cores, crowded(found, _places(0), os.cpu_count() or 1))
+        if taken < BUSY * cores:
+            return 0.0, ()
+    return taken, found
+
+
+def crowded(found: Sequence[Load], ours: frozenset[int], every: int) -> float:
+    """Return how many of the cores `ours` the processes `found` keep busy at the least, on a machine of `every` cores.
+
+    Those that may run elsewhere too do so as long as there is room.
+    """
+    bound = sum(load.cores for load in found if load.places <= ours)
+    others = sum(load.cores for load in found) - bound
+    return bound + max(0.0, others - (every - len(ours)))
 
 
 def foreign(before: dict[int, Process], after: dict[int, Process], spent_s: float) -> tuple[Load, ...]:
@@ -60,7 +73,7 @@ def foreign(before: dict[int, Process], after: dict[int, Process], spent_s: floa
         then = before.get(pid)
         ticks = now.ticks - (then.ticks if then and then.start == now.start else 0)
         if ticks > _SELDOM * second and not _is_ours(pid, after):
-            loads.append(Load(pid, now.name, ticks / second))
+            loads.append(Load(pid, now.name, ticks / second, _places(pid)))
     return tuple(sorted(loads, key=lambda load: -load.cores))
 
 
@@ -68,6 +81,13 @@ def processes() -> dict[int, Process]:
     """Return every process that this one may see, by its id."""
     entries = _PROC.iterdir() if _PROC.joinpath("self/stat").exists() else ()
     return {int(entry.name): found for entry in entries if entry.name.isdecimal() and (found := _process(entry))}
+
+
+def _places(pid: int) -> frozenset[int]:
+    try:
+        return frozenset(os.sched_getaffinity(pid)) if hasattr(os, "sched_getaffinity") else frozenset()
+    except OSError:
+        return frozenset()
 
 
 def _process(entry: Path) -> Process | None:

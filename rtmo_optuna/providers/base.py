@@ -37,8 +37,9 @@ class Knob:
 
     `ceiling` names the machine's amount that a choice may not exceed, `instructions` those of a processor of which a
     choice takes one. `needs` is the (knob, value) without which this one means nothing. `open` knobs take any positive
-    number from a configuration file, not only the choices; `also` is what else they may hold there. `spell` makes an
-    option's text of a value and the GPU's number, and `option` is the option's name where it is not the knob's.
+    number from a configuration file, not only the choices; `also` is what else they may hold there, and so is a text
+    that fits the regular expression `pattern`. `spell` makes an option's text of a value and the GPU's number, and
+    `option` is the option's name where it is not the knob's.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Knob:
     ceiling: str | None = None
     open: bool = False
     also: tuple[Value, ...] = ()
+    pattern: str = ""
     option: str = ""
     spell: Callable[[Value, int], str] = text
     instructions: Mapping[Value, tuple[str, ...]] = field(default_factory=dict)
@@ -126,6 +128,11 @@ class Provider:
         """Return the versions of ONNX Runtime and of the libraries that were loaded, as far as they are known."""
         return {"onnxruntime": str(ort.__version__)}
 
+    def libraries(self, ort: Untyped) -> dict[str, str]:
+        """Return the libraries beside ONNX Runtime's own that it needs, and where each lies ("": nowhere)."""
+        del ort
+        return {}
+
     def given(self, device: int) -> dict[str, str]:
         """Return the options that every session has on the device of that number, whatever its settings."""
         del device
@@ -185,6 +192,13 @@ GRAPH = Knob(
     ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL"),
     "how far the graph is rewritten before it runs",
     also=("ORT_ENABLE_LAYOUT",),
+)
+PRECISION = Knob(
+    "precision",
+    Scope.CALL,
+    ("float32", "float16", "mixed"),
+    "type in which the model, or its head, computes",
+    pattern=r"mixed( \d{1,2}(-\d{1,2})?)+",
 )
 MEM_PATTERN = flag("enable_mem_pattern", Scope.SESSION, "plan activations' memory ahead", default=True)
 CPU_ARENA = flag("enable_cpu_mem_arena", Scope.SESSION, "keep freed memory for the next run", default=True)

@@ -1,6 +1,6 @@
 """The CPU provider, which every ONNX Runtime has."""
 
-from rtmo_optuna.providers.base import CPU_ARENA, EXECUTION, GRAPH, Knob, Provider, combined, flag
+from rtmo_optuna.providers.base import CPU_ARENA, EXECUTION, GRAPH, PRECISION, Knob, Provider, combined, flag
 from rtmo_optuna.types.request import Scope
 
 PROVIDER = Provider(
@@ -16,6 +16,7 @@ PROVIDER = Provider(
         Knob("enable_mem_pattern", Scope.SESSION, (True, False), "plan activations' memory ahead",
              needs=("execution_mode", "ORT_SEQUENTIAL")),
         flag("session.intra_op.allow_spinning", Scope.ENTRY, "idle threads spin before they sleep", default=True),
+        PRECISION,  # few kernels take float16 here, so that it is no faster: it shows what becomes of the answers
         flag("session.set_denormal_as_zero", Scope.ENTRY, "treat denormal numbers as zero"),
     ),
     combined=(

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rtmo_optuna.providers import base
-from rtmo_optuna.providers.base import CPU_ARENA, EXECUTION, GRAPH, MEM_PATTERN, Knob, Provider, Untyped, flag
+from rtmo_optuna.providers.base import (
+    CPU_ARENA,
+    EXECUTION,
+    GRAPH,
+    MEM_PATTERN,
+    PRECISION,
+    Knob,
+    Provider,
+    Untyped,
+    flag,
+)
 from rtmo_optuna.types.request import Scope, Value
 from rtmo_optuna.types.subject import Gpu
 
@@ -49,6 +59,12 @@ class _Cuda(Provider):
         found = Provider.versions(self, ort) | {"cuda": cuda, "cudnn": _cudnn_version()}
         return {name: version for name, version in found.items() if version}
 
+    def libraries(self, ort: Untyped) -> dict[str, str]:
+        """Return the libraries of CUDA and cuDNN of the major versions that this ONNX Runtime was built for."""
+        from rtmo_optuna.providers.cudalibs import found, wanted  # noqa: PLC0415 - no benchmark needs it
+
+        return found(wanted(os.path.dirname(ort.__file__)))  # noqa: PTH120
+
     def given(self, device: int) -> dict[str, str]:
         """Return the GPU's number."""
         return {"device_id": str(device)}
@@ -62,10 +78,13 @@ class _Cuda(Provider):
             ctypes.CDLL(f"{folder}/libonnxruntime_providers_cuda.so")
         except OSError as error:
             missing = str(error)
-        return (
-            f"{self.ort_name} does not load: {missing}. Install the CUDA and cuDNN libraries that this ONNX Runtime "
-            "was built for (pip install 'rtmo-optuna[gpu]' brings them), or choose --provider cpu."
+        remedy = (
+            "Install NVIDIA's driver, which brings it"
+            if "libcuda.so" in missing
+            else "Install the CUDA and cuDNN libraries that this ONNX Runtime was built for (pip install "
+            "'rtmo-optuna[gpu]' brings them)"
         )
+        return f"{self.ort_name} does not load: {missing}. {remedy}, or choose --provider cpu."
 
     def stream(self, device: int) -> CudaStream:
         """Return a new stream of the GPU's."""
@@ -127,7 +146,7 @@ PROVIDER = _Cuda(
         # Before 1.31, what was captured of GatherND, Concat or Split read freed memory when it was replayed.
         flag("split_capture", Scope.CALL, "cut the model where it cannot be captured, and capture the parts",
              since=(1, 31), needs=("enable_cuda_graph", True)),
-        Knob("precision", Scope.CALL, ("float32", "float16"), "type in which the model, or its head, computes"),
+        PRECISION,
         flag("split_on_host", Scope.CALL, "run on the host what no graph can hold", needs=("split_capture", True)),
     ),
     combined=(

@@ -49,6 +49,11 @@ class _Table(Mapping[str, "Provider"]):
 PROVIDERS = _Table("cuda", "cpu", "openvino", "host", "tensorrt_rtx")
 
 
+def device_of(name: str, gpu: Gpu | None) -> Gpu | None:
+    """Return `gpu` where the provider of this name, or the one that `auto` stands for, computes on it; else None."""
+    return gpu if PROVIDERS[automatic(gpu) if name == "auto" else name].on_gpu else None
+
+
 def automatic(gpu: Gpu | None) -> str:
     """Return the name of the provider that `auto` stands for on a machine with `gpu`."""
     return next(name for name in AUTOMATIC if PROVIDERS[name].suits(gpu))

@@ -23,6 +23,7 @@ from rtmo_optuna.types.study import Note, Observer, Waiting, WindowDone
 from rtmo_optuna.types.subject import Gpu, GpuState
 
 _LONG_S = 10.0
+_WAIT_S = 60.0
 
 
 @dataclass
@@ -32,9 +33,9 @@ class ChildRunner:
     `fixed` are the study's default settings, the only ones whose outputs may tell how far from the reference is near.
     `check` is asked before each process, and raises where the user has interrupted the run; `unchanged` is asked before
     and after it, and raises where the model is another one now: what ran meanwhile says nothing. No process goes on
-    after `until` (seconds of `clock`); `run_end` (since the epoch) is what others who wait are told. A GPU that holds
-    itself back, as `gpu_state` tells, is waited for for `cooling_s`, once and once more. `measure` makes a child's life
-    a Measurement.
+    after `until`; other programs' are waited for until `wait_until`, a minute at least: a sound one is done by then
+    (seconds of `clock`); `run_end` (since the epoch) is what others who wait are told. A GPU that holds itself back, as
+    `gpu_state` tells, is waited for for `cooling_s`, once and once more. `measure` makes a child's life a Measurement.
     """
 
     session: SessionSpec
@@ -45,6 +46,7 @@ class ChildRunner:
     fixed: Settings = field(default_factory=Settings)
     paced_s: float = 0.0
     until: float = math.inf
+    wait_until: float = math.inf
     pool: ChildPool | None = None
     check: Callable[[], None] = lambda: None
     unchanged: Callable[[], None] = lambda: None
@@ -69,7 +71,7 @@ class ChildRunner:
 
         A process during which the GPU held itself back says nothing and is run again after a while; where that does
         not end, that is how fast this GPU is until it recovers, and no reason to give up a trial. What may be an
-        accident is tried once more.
+        accident is tried once more. Raises HeldError where others have the device for too long.
         """
         once = partial(self._once, settings, rules, log, on_window)
         measurement = self._cooled(once, prune_above_ns)
@@ -110,7 +112,8 @@ class ChildRunner:
             self.observer(WindowDone(statistics.median(medians), len(medians)))
 
         request = self._request(settings, rules)
-        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait, self.run_end):
+        wait_until = min(self.until, max(self.wait_until, asked + _WAIT_S))
+        with device_lock(self.gpu.uuid if self.gpu else PROCESSOR, self._wait, self.run_end, wait_until):
             begun = self.clock()
             seen.waited_s += begun - asked
             self.unchanged()

@@ -201,14 +201,9 @@ class Finals:
             if not state.blocks:
                 best = len(state.running)
                 self.processes.observer(Note(f"Race: the best {best} again, in fresh processes side by side."))
-            values = {
-                settings: known[settings]
-                if settings in known
-                else self.processes.cost(Purpose.RACE, state.blocks, settings, rules.blocks)
-                for settings in race.order(state.blocks, state.running, seed=0)
-                if settings in known or not late
-            }
-            state = race.after(state, values)
+            order = race.order(state.blocks, state.running, seed=0)
+            sides = (one for one in order if one in known or not late)
+            state = race.after(state, self.processes.costs(Purpose.RACE, state.blocks, sides, rules.blocks, known))
         return state
 
     def _plain(self, kept: FinalsState, state: race.RaceState) -> Settings | None:
@@ -241,9 +236,8 @@ class Finals:
                 break
             if index == 0:
                 self.processes.observer(Note(f"Confirmation of {winner}, in up to {rules.most_pairs} fresh pairs."))
-            for side in confirm.who_first(index, (winner, *undecided)):
-                if side not in values:
-                    values[side] = self.processes.cost(Purpose.CONFIRMATION, index, side, rules.most_pairs)
+            sides = confirm.who_first(index, (winner, *undecided))
+            values = self.processes.costs(Purpose.CONFIRMATION, index, sides, rules.most_pairs, values)
             for rival in undecided:
                 pairs[rival].append((values[winner], values[rival]))
                 told[rival] = confirm.confirm(pairs[rival], rules, winner, rival)

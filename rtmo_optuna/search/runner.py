@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -21,6 +21,8 @@ from rtmo_optuna.types.subject import GpuState, StudyDefinition
 
 OnWindow: TypeAlias = Callable[[float, int], None]
 """What gets the running median in ms, and the number of windows so far."""
+Costs: TypeAlias = dict[Settings, float | None]
+"""What processes cost by their settings, None where they failed."""
 _LEAST_PRECISION = 0.003
 _RECENT = 20
 _FIRST_GUESS_S, _START_S = 5.0, 3.0
@@ -29,6 +31,7 @@ _PHASES = {
     Purpose.PINNED: Phase.BASELINE,
     Purpose.LEVEL: Phase.SEARCH,
     Purpose.SCREENING: Phase.INERT,
+    Purpose.PRECISION: Phase.SEARCH,
     Purpose.RACE: Phase.RACE,
     Purpose.PLAIN: Phase.PLAIN,
     Purpose.CONFIRMATION: Phase.CONFIRMATION,
@@ -224,6 +227,10 @@ class Processes:
         self.study.keep(kept[0])
         return kept
 
-    def cost(self, purpose: Purpose, index: int, settings: Settings, total: int) -> float | None:
-        """Run one process of `total` blocks or pairs, keep it, and return its cost; None where it failed."""
-        return self.keep(purpose, index, settings, index + 1, total)[0].cost
+    def costs(self, purpose: Purpose, index: int, sides: Iterable[Settings], total: int, known: Costs) -> Costs:
+        """Return the costs of block or pair `index` of `total`, in the order of `sides`: None where a process failed.
+
+        What is `known` was kept before; the others run now, and are kept.
+        """
+        run = ((one, None if one in known else self.keep(purpose, index, one, index + 1, total)[0]) for one in sides)
+        return {one: ran.cost if ran else known[one] for one, ran in run}

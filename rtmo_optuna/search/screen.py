@@ -1,6 +1,7 @@
 """The screening run for real: each knob flipped once, then the test of those that seem to do nothing. It resumes."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from rtmo_optuna.space.resolve import params_of, settings_of
 from rtmo_optuna.study.study import Proposal
 from rtmo_optuna.types.findings import KnobEffect, Purpose, Screening
 from rtmo_optuna.types.request import Settings
-from rtmo_optuna.types.study import Note, Origin, TrialRecord
+from rtmo_optuna.types.study import Note, Origin, TrialRecord, Waiting
 
 _APART = 3
 """So far apart are the numbers of blocks of two runs of the program: no default process is beside both."""
@@ -122,9 +123,11 @@ class Screen:
 
     def _wait_for(self, settings: list[Settings]) -> None:
         """Wait for the trials of `settings` that other drivers have under way."""
+        others = Waiting("trials that other drivers have under way", time.time() + self.until.left_s)
         while any(self.study.known(one) is None and self.study.claims.under_way(one) for one in settings):
             if self._late(1):
                 break
+            self.processes.observer(others)
             self.study.crew.wait()
             self.study.catch_up()
 
@@ -167,9 +170,7 @@ class Screen:
             if self._late(2) and not values:
                 break
             sides = [settings_of(space, {**default, **pair.side(sign)}) for sign in (1, -1)]
-            for side in sides:
-                if side not in values:
-                    values[side] = self.processes.cost(Purpose.SCREENING, index, side, test.pairs_due)
+            values = self.processes.costs(Purpose.SCREENING, index, sides, test.pairs_due, values)
             first, second = (values[side] for side in sides)
             gap = math.log(first / second) if first and second else None
             test = equivalence.after(test, replace(pair, gap=gap))

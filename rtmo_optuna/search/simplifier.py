@@ -43,9 +43,8 @@ class Plainer:
                 self.processes.observer(
                     Note("What little speaks for is put back to its default, and compared with the best.")
                 )
-            for side in confirm.who_first(index, (winner, candidate)):
-                if side not in costs:
-                    costs[side] = self.processes.cost(Purpose.PLAIN, index, side, index + state.blocks_left)
+            sides = confirm.who_first(index, (winner, candidate))
+            costs = self.processes.costs(Purpose.PLAIN, index, sides, index + state.blocks_left, costs)
             state, index = simplify.after(state, costs[winner], costs[candidate]), index + 1
         return state.settings if self._measured(state.settings) else winner
 

@@ -10,17 +10,19 @@ from pathlib import Path
 from rtmo_optuna.search.decide import judge, screening
 from rtmo_optuna.search.decide.budget import Budget, Deadline, enough_minutes
 from rtmo_optuna.search.decide.ladder import next_rung
-from rtmo_optuna.search.finals import Finals, FinalsState, least_pairs, plain_settings
+from rtmo_optuna.search.finals import Finals, FinalsState, kept_finals, least_pairs, plain_settings
 from rtmo_optuna.search.preflight import Preflight, keep_own
 from rtmo_optuna.search.runner import Conditions, Processes, Rules, Runner, conditions_of
 from rtmo_optuna.search.screen import Screen
 from rtmo_optuna.space.advice import advised
-from rtmo_optuna.space.resolve import size
+from rtmo_optuna.space.knobs import canonical
+from rtmo_optuna.space.resolve import MADE_UP, size
 from rtmo_optuna.study.study import Proposal, Study
-from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord
+from rtmo_optuna.types.findings import LEAST_GAIN, LEAST_PAIRS, ProcessRecord, Purpose
 from rtmo_optuna.types.measurement import Measurement, Outcome
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.study import Note, Observer, Origin, Phase, Started, TrialEnded, TrialRecord, Waiting
+from rtmo_optuna.types.subject import Frozen
 
 
 @dataclass
@@ -69,7 +71,10 @@ class Tune:
         self._foretell()
         self._preflight()
         self._foretell()
-        self._search()
+        if raced := self._broken_off():
+            self.observer(Note("Race and confirmation, which were broken off, go on; the next run searches on."))
+        else:
+            self._search()
         self._doubt()
         if not self.study.crew.is_last():
             who = ", ".join(self.study.crew.others()) or "another process"
@@ -79,10 +84,22 @@ class Tune:
         if judge.best(self.study.trials, self.study.objective) is None:
             return None
         needed = least_pairs(self.study, self.incumbent) if self._pairs_come else 0
-        self._simplify(self.budget.pairs_from(self.processes.each_s, needed))
+        if not raced:
+            until = self.budget.pairs_from(self.processes.each_s, needed)
+            self._simplify(until)
+            self._try_float16(until)
         if self.search_only:
             return None
         return Finals(self.processes, self.incumbent, self.budget.end).run()
+
+    def _broken_off(self) -> bool:
+        """Whether the last run was broken off in its race or pairs, and its search had ended for want of time.
+
+        Searching on, as there is time again, would have them begin anew.
+        """
+        kept = kept_finals(self.study)
+        begun = kept is not None and not kept.ended and kept.incumbent == self.incumbent
+        return begun and bool(self.study.get("cut_short")) and not self.search_only
 
     def _preflight(self) -> None:
         """Run the preflight, or wait for that of another driver; it holds for all of them."""
@@ -155,6 +172,16 @@ class Tune:
         if plain is not None:
             self.study.enqueue(plain, Origin.PLAINER)
             self._run_queued(until)
+
+    def _try_float16(self, until: Deadline) -> None:
+        """Run the best settings in float16 once, where they are not to be had only because the input was made up."""
+        study = self.study
+        best = judge.best(study.trials, study.objective)
+        left_out = Frozen("precision=float16", MADE_UP) in study.about.space.left_out
+        tried = any(process.purpose is Purpose.PRECISION for process in study.processes)
+        if best and left_out and not tried and not until.late(self.processes.each_s):
+            values = {**dict(best.settings), "precision": "float16"}
+            self.processes.keep(Purpose.PRECISION, 0, canonical(study.about.space.provider, values))
 
     def _queued(self) -> bool:
         """Whether a trial is queued, the next rung of what won elsewhere with it."""

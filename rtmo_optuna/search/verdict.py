@@ -27,6 +27,7 @@ def judged(study: Study, finals: FinalsState | None) -> StudyRecord:
         gpu_states=decode(tuple[GpuState, ...], study.get("gpu_states") or []),
         screening=study.screening,
         cut_short=bool(study.get("cut_short")),
+        sketch=str(study.get("sketch") or ""),
     )
 
 

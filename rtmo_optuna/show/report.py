@@ -8,7 +8,7 @@ from rtmo_optuna.cache import replacing
 from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.scratch import sweep
-from rtmo_optuna.show.render.blocks import Block, Bullets, Code, Paragraph, Section, charts, filled
+from rtmo_optuna.show.render.blocks import Block, Bullets, Code, Paragraph, Section, charts, filled, images
 from rtmo_optuna.show.render.chart import Chart
 from rtmo_optuna.show.render.markdown import markdown
 from rtmo_optuna.show.sections import confirmation, knobs, machine, noise, outputs, race, ranking, time, trials, verdict
@@ -17,6 +17,10 @@ from rtmo_optuna.types.study import StudyRecord
 PLOTS = "plots"
 CHARTS = ("confirmation", "race", "history", "ranking", "windows", "knobs", "baseline", "time")
 """The names of all charts that a report may have."""
+
+
+IMAGES = ("worst",)
+"""The names of all pictures that were drawn before, of which a report may have some."""
 
 
 def document(record: StudyRecord, applied: str = "") -> tuple[Section, ...]:
@@ -74,21 +78,26 @@ def write(record: StudyRecord, report: Path, applied: str = "") -> tuple[Path, .
     plots = report.parent / PLOTS
     html = report.with_suffix(".html")
     pictures = {chart.name: plots / f"{chart.name}.png" for chart in drawn}
-    text = markdown(sections, {name: f"{PLOTS}/{path.name}" for name, path in pictures.items()})
+    kept = {image.name: plots / f"{image.name}.jpg" for image in images(sections)}
+    text = markdown(sections, {name: f"{PLOTS}/{path.name}" for name, path in (pictures | kept).items()})
     try:
         plots.mkdir(parents=True, exist_ok=True)
         for chart in drawn:
             _put(pictures[chart.name], png(chart))
+        for image in images(sections):
+            _put(kept[image.name], image.content)
         _put(html, page(sections).encode())
         _put(report, text.encode())
-        for path in (report, html, *pictures.values()):
+        for path in (report, html, *pictures.values(), *kept.values()):
             sweep(path.parent, f".{glob.escape(path.name)}.[0-9]*")
         for name in set(CHARTS) - pictures.keys():
             (plots / f"{name}.png").unlink(missing_ok=True)
+        for name in set(IMAGES) - kept.keys():
+            (plots / f"{name}.jpg").unlink(missing_ok=True)
     except OSError as error:
         message = f"The report {report} cannot be written: {error.strerror or error}. Name another --output."
         raise UsageError(message) from error
-    return (report, html, *pictures.values())
+    return (report, html, *pictures.values(), *kept.values())
 
 
 def _put(path: Path, content: bytes) -> None:

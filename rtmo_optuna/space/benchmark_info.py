@@ -13,6 +13,7 @@ from rtmo_optuna.types.request import Pixels
 
 _SHAPE = re.compile(r"\d{1,12}([x, ]+\d{1,12})*")
 _SIZE = re.compile(r"\d{1,12}")
+_NOTHING = ("", "~", "null", None)
 _CHANNELS = 3
 _EXAMPLE = "{input: images, scale: 0.00392, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
 _ALWAYS = frozenset({"latency_ms", "latency_range_ms", "speedup", "speedup_interval", "status"})
@@ -25,7 +26,8 @@ class BenchmarkInfo:
 
     `shapes` are the model's, where a session takes `pixels` too.
     `rate_hz` is the pace of the calls and `optimized_fps` the items a second where one call followed the other;
-    latencies are in ms, intervals are those of the claims.
+    latencies are in ms, intervals are those of the claims. `sm_mhz` is the GPU's clock at work, `pinned` says that
+    windows ran on quiet cores.
     """
 
     gpu_name: str | None = None
@@ -41,6 +43,11 @@ class BenchmarkInfo:
     status: str | None = None
     benchmark_date: str | None = None
     onnxruntime_version: str | None = None
+    cuda_version: str | None = None
+    cudnn_version: str | None = None
+    driver_version: str | None = None
+    sm_mhz: float | None = None
+    pinned: bool = False
     provider: str | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     free_dimensions: Mapping[str, int] = field(default_factory=dict)
@@ -58,25 +65,52 @@ class BenchmarkInfo:
         return {name: value or None for name, value in told.items() if value or name in kept}
 
 
-_TEXTS = ("gpu_name", "cpu_name", "onnxruntime_version", "provider", "model_sha256")
+_TEXTS = (
+    "gpu_name", "cpu_name", "onnxruntime_version", "provider", "model_sha256", "cuda_version", "cudnn_version",
+    "driver_version",
+)  # fmt: skip
 """What is compared with the circumstances at hand, as text."""
+_FIGURES = ("latency_ms", "rate_hz", "sm_mhz")
+"""What the latency at hand is compared with."""
 
 
 def read(held: Mapping[str, Any], path: Path) -> BenchmarkInfo:
     """Return what `held`, the mapping in the file `path`, says of where settings were tuned, and for which shapes.
 
     Shapes may be written as 1x64, "1,64" or [1, 64]; scalars, which have none, are left out. Raises UsageError, which
-    names the file, for a shape or a size that is none. The figures are not read.
+    names the file, for a shape or a size that is none. Of the figures those are read that a latency is compared with;
+    one that is no number above 0 is not known. What a later study has made null is nothing, but no name of a provider.
     """
+    held = {name: value for name, value in held.items() if name == "provider" or value not in _NOTHING}
     shapes = {name: _shape(name, shape, path) for name, shape in _mapping(held, "shapes", path).items()}
     shapes = {name: shape for name, shape in shapes.items() if shape}
     sizes = _mapping(held, "free_dimensions", path).items()
     return BenchmarkInfo(
         **{name: str(held[name]) for name in _TEXTS if held.get(name)},  # type: ignore[arg-type]
+        **{name: figure for name in _FIGURES if (figure := _figure(held.get(name)))},  # type: ignore[arg-type]
+        pinned=held.get("pinned") == "true",
         shapes=shapes,
         free_dimensions={n: int(_matching(_SIZE, size, f"free_dimensions: {n}", "4", path)) for n, size in sizes},
         pixels=_pixels(_mapping(held, "pixels", path), shapes, path),
     )
+
+
+def promised_ms(info: BenchmarkInfo, path: Path) -> float:
+    """Return the latency that `info`, in the file `path`, promises; UsageError where it promises none."""
+    if info.latency_ms is None:
+        raise UsageError(
+            f"The configuration {path} does not say what was promised (benchmark_info with latency_ms beside the "
+            f"settings): tune first (rtmo-optuna tune MODEL --config {path})."
+        )
+    return info.latency_ms
+
+
+def _figure(written: Any) -> float | None:  # noqa: ANN401 - whatever YAML holds
+    try:
+        number = float(written)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 < number < math.inf else None
 
 
 def _pixels(said: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> Pixels | None:

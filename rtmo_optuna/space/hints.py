@@ -23,7 +23,7 @@ LADDER: tuple[tuple[Mapping[str, Value], ...], ...] = (
     ({"provider": "openvino+bf16"}, {"provider": "openvino"}),
     ({"capture": "split+host"}, {"capture": "split"}, {"capture": "graph"}),
     ({"prefer_nhwc": True, "fuse_conv_bias": True}, {"prefer_nhwc": True}),
-    ({"precision": "float16"},),
+    ({"precision": "float16"}, {"precision": "mixed"}),
     ({"cudnn_conv_algo_search": "HEURISTIC"},),
 )
 """What was fastest together on GPUs of compute capability 9.0 (docs/lab/tunes.md) and on a processor, as rungs: each is
@@ -47,7 +47,7 @@ _CONV = ("Conv", "ConvTranspose", "FusedConv")
 
 WORTH: Mapping[str, Mapping[Value, Worth]] = {
     "capture": {"split+host": Worth(1.43), "split": Worth(1.35), "graph": Worth(1.35), "binding": Worth(1.0)},
-    "precision": {"float16": Worth(1.25, _CONV)},
+    "precision": {"float16": Worth(1.25, _CONV), "mixed": Worth(1.2, _CONV, recorded=False)},
     "fuse_conv_bias": {True: Worth(1.07, _CONV)},
     "prefer_nhwc": {True: Worth(1.05, _CONV)},
     "cudnn_conv_algo_search": {"HEURISTIC": Worth(1.04, _CONV), "DEFAULT": Worth(0.36, _CONV)},

@@ -4,28 +4,36 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.space.knobs import canonical, dimension_table, knob_table
+from rtmo_optuna.types.measurement import Rounding
 from rtmo_optuna.types.request import Choice, Dimension, ModelFacts, Scope, Settings, Value
 from rtmo_optuna.types.subject import Frozen, Machine, SearchSpace, StudyDefinition
 
 
 def resolve(
-    definition: StudyDefinition, machine: Machine, model: ModelFacts, *, fixed_shapes: bool, real: bool = True
+    definition: StudyDefinition,
+    machine: Machine,
+    model: ModelFacts,
+    *,
+    fixed_shapes: bool,
+    real: bool = True,
+    rounding: Rounding | None = None,
 ) -> SearchSpace:
     """Return what the study searches for this model on this machine.
 
     Knobs that this ONNX Runtime does not know, choices that the machine cannot hold and ways of calling that the model
     rules out leave the space, with a reason; a dimension left with one choice is fixed at it. `fixed_shapes` says
     whether all shapes of the model's inputs are fixed, `real` whether the input is the user's: what rounds otherwise is
-    never exported on an input that was made up. Raises UsageError where nothing is left to search, or where the
+    never exported on an input that was made up. `rounding` is what float16 does to the model, which tells what mixed
+    means. Raises UsageError where nothing is left to search, or where the
     definition fixes what cannot be had.
     """
     table = dimension_table(definition.provider)
-    obstacle = _Obstacles(definition.provider, machine, model, fixed_shapes, real)
+    obstacle = _Obstacles(definition.provider, machine, model, fixed_shapes, real, rounding)
     left_out: list[Frozen] = []
     dimensions: list[Dimension] = []
     fixed = dict(definition.fixed)
@@ -37,6 +45,9 @@ def resolve(
         known = [choice.label for choice in whole.choices]
         wanted = [choice for choice in whole.choices if labels is None or choice.label in labels]
         wanted += [Choice(label, ((name, label),)) for label in labels or () if label not in known]
+        if rounding and rounding.precision:
+            mixed = (("precision", rounding.precision),)
+            wanted = [replace(one, values=mixed) if one.values == MIXED else one for one in wanted]
         told = [(choice, obstacle(choice.values)) for choice in wanted]
         possible = [choice for choice, why in told if not why]
         left_out += [Frozen(f"{name}={choice.label}", why) for choice, why in told if why]
@@ -59,7 +70,11 @@ def resolve(
     )
 
 
+MIXED: tuple[tuple[str, Value], ...] = (("precision", "mixed"),)
+MADE_UP = "never taken on an input that was made up: give --input"
 _QUANTIZED = re.compile("[Qq]uantize|Integer|^QLinear|NBits$")
+PRECISIONS = frozenset({"precision", "INFERENCE_PRECISION_HINT"})
+"""Knobs that say in which type a model computes."""
 _AMOUNTS = {"cores": "cores ({:g})", "gpu_memory_gb": "GPU memory ({:.1f} GiB)"}
 
 
@@ -72,6 +87,7 @@ class _Obstacles:
     model: ModelFacts
     fixed_shapes: bool
     real: bool
+    rounding: Rounding | None
 
     def __call__(self, values: Iterable[tuple[str, Value]]) -> str:
         values = tuple(values)
@@ -91,7 +107,7 @@ class _Obstacles:
     def _one(self, name: str, value: Value) -> str:
         """Say why one knob cannot have its value."""
         knob, version, gpu = knob_table(self.provider)[name], self.model.versions["onnxruntime"], self.machine.gpu
-        if (name, value) == ("precision", "float16") and (why := self._unconvertible()):
+        if name in PRECISIONS and value != knob.default and (why := self._precision(name, value)):
             return why
         if knob.since > tuple(int(part) for part in version.split(".")[:2]):
             return f"needs ONNX Runtime {'.'.join(map(str, knob.since))}, installed is {version}"
@@ -106,15 +122,29 @@ class _Obstacles:
             return f"more than this machine's {_AMOUNTS[knob.ceiling or ''].format(most)}"
         return PROVIDERS[self.provider].lacks(name, value)
 
-    def _unconvertible(self) -> str:
-        """Say why a model is left in the types that it has; nothing where it can be converted to float16."""
+    def _precision(self, name: str, value: Value) -> str:
+        """Say why nothing is computed in a precision other than float32."""
         if not self.real:
-            return "never taken on an input that was made up: give --input"
-        if quantized := sorted(filter(_QUANTIZED.search, self.model.operators)):
-            return f"the model is quantized ({', '.join(quantized)})"
-        if self.model.weights and "float32" not in self.model.weights:
-            return f"the model's weights are {', '.join(self.model.weights)}, not float32"
-        return ""
+            return MADE_UP
+        if name != "precision":
+            return ""
+        found = self.rounding or Rounding()
+        if why := unconvertible(self.model) or found.error:
+            return why
+        if value != "mixed":
+            return ""
+        if self.rounding is None:
+            return "which regions would stay float32 is not known: the output gate has to tell"
+        return f"too much of the model is to blame: {found.refusal}" if found.refusal else "float16 passes as it is"
+
+
+def unconvertible(model: ModelFacts) -> str:
+    """Say why a model is left in the types that it has; nothing where it can be converted to float16."""
+    if quantized := sorted(filter(_QUANTIZED.search, model.operators)):
+        return f"the model is quantized ({', '.join(quantized)})"
+    if model.weights and "float32" not in model.weights:
+        return f"the model's weights are {', '.join(model.weights)}, not float32"
+    return ""
 
 
 def settings_of(space: SearchSpace, params: Mapping[str, Value]) -> Settings:

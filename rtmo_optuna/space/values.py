@@ -40,11 +40,13 @@ def parse_value(knob: Knob, raw: object) -> Value:
 
     Case does not matter, `ORT_` and `ORT_ENABLE_` may be left out, an enumeration's number stands for its name, true,
     yes, on and 1 are one, and so are none, null and 0 where a knob may be None. An `open` knob takes other positive
-    numbers than its choices too: whole ones where its default is one. Raises UsageError, without a place, for anything
-    else.
+    numbers than its choices too: whole ones where its default is one; a knob with a pattern takes texts that fit it.
+    Raises UsageError, without a place, for anything else.
     """
     number = _number(raw)
     whole = isinstance(knob.default, int)
+    if knob.pattern and re.fullmatch(knob.pattern, str(raw)):
+        return str(raw)
     if knob.open and number and not (whole and isinstance(number, float)):
         return number
     other = f", or another {'whole ' if whole else ''}number" if knob.open else ""

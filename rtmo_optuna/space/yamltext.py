@@ -22,6 +22,8 @@ from rtmo_optuna.space.extras import EXTRAS, extra_of, extra_value, installed_en
 from rtmo_optuna.types.request import Value
 
 INFO = "benchmark_info"
+PROFILES = "profiles"
+"""The key, beside settings, of settings by the name of what they were tuned on."""
 _NEARLY = 0.8
 _MOST = 3
 _SESSION = "session."
@@ -117,11 +119,21 @@ class Document:
             self._resolved(node)
 
     def mappings_with(self, names: Collection[str]) -> Iterator[str]:
-        """Yield the dotted path of each mapping that has one of `names`, in order, without those that others merge."""
+        """Yield the dotted path of each mapping that has one of `names`, in order, without those that others merge.
+
+        A profile stands for the mapping that has the profiles.
+        """
         walked = list(self._walk(self._root, ()))
         templates = {source.start for _, node in walked for source in self._merged(node)}
         own = ((path, node) for path, node in walked if node.start not in templates)
-        return (".".join(path) for path, node in own if set(names) & self._entries(node).keys())
+        having = (path for path, node in own if set(names) & self._entries(node).keys())
+        return (".".join(path[:-2] if path[-2:-1] == (PROFILES,) else path) for path in having)
+
+    def profiles(self, target: str) -> tuple[str, ...]:
+        """Return the names of the profiles beside the settings in the mapping `target`."""
+        entries = self._entries_of(target)
+        named = self._resolved(entries[PROFILES]).named if PROFILES in entries else {}
+        return tuple(name for name, child in named.items() if self._resolved(child).is_mapping)
 
     def held(self, target: str, table: Mapping[str, Knob]) -> dict[str, Value]:
         """Return the values of the knobs in `table` that the mapping `target` has or merges."""
@@ -171,14 +183,19 @@ class Document:
         node, rest = self._found(target)
         return {} if node is None or rest else self._entries(node)
 
-    def written(self, target: str, settings: Mapping[str, Value], info: Mapping[str, Any]) -> str:
-        """Return the text with `settings` in the mapping `target`, and `info` in `benchmark_info` beside them."""
+    def written(self, target: str, settings: Mapping[str, Value], info: Mapping[str, Any], profile: str = "") -> str:
+        """Return the text with `settings` in the mapping `target`, and `info` in `benchmark_info` beside them.
+
+        `profile` is the last name of the path, which may have dots in it.
+        """
         node, rest = self._found(target)
         own: Mapping[str, _Node] = node.named if node and not rest else {}
         knobs = known_knobs()
         tree = _Tree({n: v for n, v in settings.items() if n not in own or self._value(knobs[n], own[n]) != v})
         tree[INFO] = _Tree(info)
-        for name in reversed(rest.split(".") if rest else []):
+        whole = [profile] if profile and rest else []
+        before = rest.removesuffix(profile).rstrip(".") if whole else rest
+        for name in reversed([*(before.split(".") if before else []), *whole]):
             tree = _Tree({name: tree})
         text, at = "", 0
         for start, end, new in sorted(self._edits(node, tree), key=lambda edit: edit[0]):

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -17,6 +18,7 @@ from rtmo_optuna.display import without_password
 from rtmo_optuna.errors import IdentityError, UsageError
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.space.objectives import OBJECTIVES
+from rtmo_optuna.space.values import nearest
 from rtmo_optuna.study import storage as database
 from rtmo_optuna.study import transaction
 from rtmo_optuna.study.study import Study
@@ -99,16 +101,19 @@ def has_study(url: str, name: str) -> bool:
 def load_study(url: str, name: str) -> Study:
     """Return an existing study; raises UsageError where there is none of that name."""
     opened = database.open_storage(url, create=False)
-    names = {study.study_name for study in opened.get_all_studies()}
-    held = _held(opened, name).get("about") if name in names else None
-    if not _is_ours(held):
-        known = ", ".join(sorted(names)) or "none"
-        raise UsageError(f"There is no study {name!r} in {without_password(url)}; there are: {known}.")
+    told = {study.study_name: _held(opened, study.study_name).get("about") for study in opened.get_all_studies()}
+    ours = {one: about for one, about in told.items() if _is_ours(about)}
+    if name not in ours:
+        near = nearest(name, ours)
+        known = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(ours)) or 'none'}."
+        raise UsageError(f"There is no study {name!r} in {without_password(url)}; {known}")
     try:
-        about = decode(StudyRecord, held)
+        about = decode(StudyRecord, ours[name])
     except (TypeError, ValueError, KeyError) as error:
-        message = f"The study {name!r} was kept by another version of this program ({error}): begin a new one (--new)."
-        raise UsageError(message) from error
+        raise UsageError(
+            f"The study {name!r} was kept by a version of rtmo-optuna that is newer, or much older, than this one "
+            f"({version('rtmo-optuna')}): use that version, or begin a new study (--new)."
+        ) from error
     return Study(optuna.load_study(study_name=name, storage=opened), opened, url, about)
 
 
@@ -162,7 +167,7 @@ def _check_identity(opened: RDBStorage, name: str, about: StudyRecord, now: Mapp
     differing = [what for what in sorted(held.keys() | now.keys()) if held.get(what) != now.get(what)]
     if not differing:
         return
-    kept = opened.get_study_user_attrs(opened.get_study_id_from_name(name)).get("about")
+    kept = _held(opened, name).get("about")
     typed = _as_it_was(kept, about, differing) if _is_ours(kept) else ""
     what_to_do = (
         f"give {typed}, as it was, or --new, which starts one beside it" if typed else "--new starts one beside it"
@@ -171,6 +176,14 @@ def _check_identity(opened: RDBStorage, name: str, about: StudyRecord, now: Mapp
         f"  {what}: {held.get(what, 'nothing')} in the study, {now.get(what, 'nothing')} now" for what in differing
     )
     raise IdentityError(f"The study {name!r} was made for something else: {what_to_do}.\n" + "\n".join(lines))
+
+
+def _pixels(kept: Mapping[str, Any] | None) -> str:
+    """Return the options that feed pixels as they were fed."""
+    if not kept:
+        return "no --pixels"
+    mean, std = (",".join(map(str, kept[name])) for name in ("mean", "std"))
+    return f"--pixels --input-scale {kept['scale']} --mean {mean} --std {std}"
 
 
 def _as_it_was(kept: Mapping[str, Any], now: StudyRecord, differing: Collection[str]) -> str:
@@ -187,6 +200,7 @@ def _as_it_was(kept: Mapping[str, Any], now: StudyRecord, differing: Collection[
         "fixed dimensions": shapes,
         "calls a second": f"--rate {rate_hz:g}" if rate_hz else "no --rate",
         "provider": f"--provider {kept['definition']['provider']}",
+        "pixels": _pixels(inputs.get("pixels")),
     }
     told = [options.get(what, "") for what in differing]
     return " and ".join(dict.fromkeys(told)) if all(told) else ""

@@ -1,6 +1,7 @@
 """A database that fails for a while is waited for; what fails for good ends in one sentence."""
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class Patience:
     shown: str
     file: Path | None = None
     until: float = field(default_factory=lambda: time.monotonic() + _OPENING_S)
-    tell: Callable[[str], None] = lambda _text: None
+    tell: Callable[[str], None] = logging.getLogger(__name__).warning
     _file_id: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +71,7 @@ class Patience:
             except (StorageInternalError, SQLAlchemyError) as error:
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
                 said = str(getattr(cause, "orig", None) or cause).split("(Background on this error")[0]
-                reason = " ".join(said.split()).rstrip(".")
+                reason = " ".join(said.split()).rstrip(".?")
                 if not self._passes(cause, reason):
                     raise LostError(f"The database {self.shown} cannot be used any more: {reason}.") from error
                 if time.monotonic() + pause_s > self.until:

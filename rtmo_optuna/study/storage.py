@@ -1,12 +1,13 @@
 """Opening the database that studies live in."""
 
+import logging
 import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
@@ -26,6 +27,8 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mariadb")
 _BUSY_MS = 5_000
 """How long SQLite waits by itself, deaf to Ctrl-C; `patience` goes on from there."""
 _PAUSES_S = (0.2, 0.5, 1.0)
+_LOCKED = "database is locked"
+"""What SQLite says where another program keeps it waiting for too long."""
 
 
 @contextmanager
@@ -110,8 +113,10 @@ def open_storage(storage: str, *, create: bool) -> PatientStorage:
         raise UsageError(message) from error
     except (SQLAlchemyError, sqlite3.Error, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split("(Background on this error")[0].split())
+        if _LOCKED in reason:
+            reason = f"another program has locked it: end that ({reason})"
         message = f"The storage {shown} does not open: {without_secrets(reason, storage)}"
-        raise UsageError(message.rstrip(". ") + ". Check --storage.") from error
+        raise UsageError(message.rstrip(". ?") + ". Check --storage.") from error
     return opened
 
 
@@ -119,8 +124,11 @@ def _opened(url: str) -> PatientStorage:
     """Return Optuna's storage; its tables may be made by another driver at this very moment, so try again."""
     with quietly():
         for pause_s in _PAUSES_S:
-            with suppress(IntegrityError, OperationalError, ProgrammingError):
+            try:
                 return PatientStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
+            except (IntegrityError, OperationalError, ProgrammingError) as error:
+                if _LOCKED in str(error):
+                    logging.getLogger(__name__).warning("The database is locked by another program: trying again.")
             time.sleep(pause_s)
         return PatientStorage(url, heartbeat_interval=HEARTBEAT_S, grace_period=GRACE_S)
 
@@ -158,4 +166,12 @@ def artifact_store(storage: str) -> FileSystemArtifactStore:
     """Return the store of the studies' artifacts; its folder is made when it is missing."""
     folder = artifacts_folder(storage)
     _make_folder(folder, storage)
-    return FileSystemArtifactStore(folder)
+    return _ArtifactStore(folder)
+
+
+class _ArtifactStore(FileSystemArtifactStore):
+    """A folder that somebody may have cleared away since it was made."""
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        Path(self._base_path).mkdir(parents=True, exist_ok=True)
+        super().write(artifact_id, content_body)

@@ -35,7 +35,6 @@ def keep_files(store: FileSystemArtifactStore, trial: optuna.Trial, measurement:
     samples.write_text(json.dumps(encode(measurement), separators=(",", ":")), encoding="utf-8")
     if log.exists() and log.stat().st_size > 2 * _LOG_PART:
         _shorten(log)
-    Path(store._base_path).mkdir(parents=True, exist_ok=True)  # noqa: SLF001 - somebody may have cleared it away
     for file, kind in ((log, "text/plain"), (samples, "application/json")):
         if file.exists() and file.stat().st_size:
             upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial, mimetype=kind)

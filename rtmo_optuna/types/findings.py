@@ -16,6 +16,7 @@ class Purpose(enum.StrEnum):
     PINNED = "baseline, pinned to quiet cores"
     LEVEL = "default among the flips"
     SCREENING = "screening"
+    PRECISION = "the best, in float16"
     RACE = "race"
     PLAIN = "the winner made plain"
     CONFIRMATION = "confirmation"

@@ -29,7 +29,7 @@ class GateMode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of the gate: what it is called, the field of GateRules that limits it, and whether 1 is all of it."""
+    """A figure of the gate: its title, the field of GateRules that limits it (none: 0), whether 1 is all of it."""
 
     title: str
     rule: str
@@ -50,6 +50,10 @@ FIGURES: Mapping[str, Figure] = {
     "label": Figure("rows that differ", "unfound"),
     "pixels": Figure("typical distance, px", "keypoint_px", share=False),
     "keypoint": Figure("distance of the worst point, px", "keypoint_px", share=False),
+    "lost": Figure("people or objects lost", "", share=False),
+    "added": Figure("people or objects too many", "", share=False),
+    "far": Figure("distance of 95 % of the points, px", "keypoint_px", share=False),
+    "picture": Figure("typical distance in the worst picture, px", "keypoint_px", share=False),
 }
 """All figures that the gate compares outputs by."""
 
@@ -95,11 +99,76 @@ class OutputError:
     wrong: str = ""
 
 
+OUTLINES = frozenset({4, 34})
+"""How many numbers an outline has: a box, or x and y of 17 keypoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What was found in one picture: how many are `there`, how many of them are `lost`, how many others were `added`.
+
+    `px` is the median distance of keypoints in pixels, None without pairs of people or without keypoints.
+    """
+
+    there: int
+    lost: int
+    added: int
+    px: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of what is there in the pictures of the input, both ways.
+
+    Who belongs together is told by `measure`, "OKS" for people with keypoints, else "IoU", of which `similarity` is the
+    median over pairs. `px` and `px95` are the median and the 95th percentile of the distances of keypoints, in pixels.
+    Of the picture at place `worst` the outlines are kept that the `reference` and the output (`outlines`) have: x and y
+    of each keypoint in turn, or left, top, right and bottom of a box, for those who score most.
+    """
+
+    measure: str
+    similarity: float
+    px: float | None
+    px95: float | None
+    pictures: tuple[Picture, ...]
+    worst: int = 0
+    reference: tuple[tuple[float, ...], ...] = ()
+    outlines: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def there(self) -> int:
+        """How many there are in all pictures, clear of the score's threshold by more than rounding."""
+        return sum(picture.there for picture in self.pictures)
+
+    @property
+    def lost(self) -> int:
+        """How many of them were not found."""
+        return sum(picture.lost for picture in self.pictures)
+
+    @property
+    def added(self) -> int:
+        """How many were found that are not there."""
+        return sum(picture.added for picture in self.pictures)
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is a worst picture, and every outline is a skeleton's or a box's."""
+        lengths = {len(outline) for side in (self.reference, self.outlines) for outline in side}
+        return 0 <= self.worst < len(self.pictures) and lengths <= OUTLINES
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything is otherwise in the worst picture than in the reference."""
+        worst = self.pictures[self.worst]
+        return bool(worst.lost or worst.added or worst.px)
+
+
 @dataclass(frozen=True, slots=True)
 class GateResult:
     """What the gate says: `reason` begins with "wrong output" where it did not pass, else it is empty.
 
-    `vacuous` is true where the reference holds too few rows to judge any settings by; `warnings` are sentences.
+    `vacuous` is true where the reference holds too few rows to judge any settings by; `warnings` are sentences. `found`
+    is what was found picture by picture, where an output is a list of boxes.
     """
 
     passed: bool
@@ -108,6 +177,42 @@ class GateResult:
     vacuous: bool = False
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    found: Found | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Neighbouring nodes, from `first` to `last` by name, and what it does to round them alone to float16.
+
+    `places` are the model's regions that they are (see `engine.regions`). `strain` is the largest figure of the gate
+    over its limit: from 1 on the gate refuses that alone; infinite where outputs cannot even be compared.
+    """
+
+    first: str
+    last: str
+    nodes: int
+    places: tuple[int, ...]
+    strain: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What rounding to float16 does to a model, found on the CPU in so many `runs` of `pictures` samples.
+
+    `error` says why the model cannot be converted at all, `refusal` what the gate says of it in float16: where both are
+    empty it passes. `overflows` name nodes that leave float16's range, with how far they go. `regions` are those whose
+    error was measured. `precision` is the mixed one that passes, in which those at the places `kept` stay float32; both
+    are empty where none was found.
+    """
+
+    error: str = ""
+    refusal: str = ""
+    overflows: tuple[str, ...] = ()
+    regions: tuple[Region, ...] = ()
+    precision: str = ""
+    kept: tuple[int, ...] = ()
+    runs: int = 0
+    pictures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +259,9 @@ class Measurement:
     windows that were repeated, by reason, `left_out` the calls of the others that ran on a slow core, `missed` the
     slots of a fixed rate that passed while a call ran; `spin_ns` is the shortest spin of the canary. Where there was a
     second process, `latency_ns` and `quantiles_ns` are the mean of both, `second_ns` is the latency in the second and
-    `costs` are what either cost by the study's objective. `notes` say what did
-    not run as the settings ask. `accident` says that its settings need not be at fault: it was killed from outside, or
-    lost before it knew them. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
+    `costs` are what either cost by the study's objective. `notes` say what did not run as the settings ask. `accident`
+    says that its settings need not be at fault: it was killed from outside, lost before it knew them, or the system had
+    no room for it. `samples_ns` are the calls of each window, `warmup_samples_ns` those of the warm-up.
     """
 
     outcome: Outcome

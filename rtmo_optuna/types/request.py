@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 Value: TypeAlias = bool | int | float | str | None
+MOST_TIMED = 16
+"""How many samples of the input a child's windows go through."""
 
 
 class Scope(enum.StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from rtmo_optuna.types.findings import Claim, Decided, FinalsRecord, Noise, ProcessRecord, Purpose, Screening, Status
-from rtmo_optuna.types.measurement import Measurement
+from rtmo_optuna.types.measurement import Measurement, Rounding
 from rtmo_optuna.types.request import ModelFacts, Settings
 from rtmo_optuna.types.subject import GpuState, InputFacts, Machine, SearchSpace, StudyDefinition
 
@@ -71,7 +71,8 @@ class StudyRecord:
 
     `gpu_states` are how the GPU ran after the study's first window and after its last one; empty without a GPU.
     `cut_short` says whether the search's share of the time was over before the search was, `pinned` whether its windows
-    ran on quiet cores.
+    ran on quiet cores. `rounding` is what float16 does to the model, where that was looked at,
+    `sketch` the picture on which what is exported is furthest from the reference, drawn, as a JPEG file in base64.
     """
 
     name: str
@@ -93,6 +94,8 @@ class StudyRecord:
     screening: Screening | None = None
     cut_short: bool = False
     pinned: bool = False
+    rounding: Rounding | None = None
+    sketch: str = ""
 
     @property
     def comparable(self) -> tuple[ProcessRecord, ...]:
@@ -153,6 +156,7 @@ class Phase(enum.StrEnum):
     CONFIRMATION = "confirmation"
     OUTPUTS = "outputs"
     PAIRS = "pair"
+    PROCESSES = "process"
     REPORT = "report"
 
 
@@ -166,9 +170,10 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A process of `settings` is about to run, the `place`-th of `total` of its phase; 0 where that has not changed.
+    """A process of `settings` is about to run, the `place`-th of `total` of its phase.
 
-    Without `settings` something else begins, in which none are timed. `origin` is a trial's.
+    Either is 0 where it is not known, or has not changed. Without `settings` something else begins, in which none are
+    timed. `origin` is a trial's.
     """
 
     phase: Phase

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rtmo_optuna.types.measurement import GateRules
-from rtmo_optuna.types.request import Dimension, Limits, Measuring, Pixels, Settings, Value
+from rtmo_optuna.types.request import MOST_TIMED, Dimension, Limits, Measuring, Pixels, Settings, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,11 @@ class InputFacts:
     free_dimensions: Mapping[str, int] = field(default_factory=dict)
     fixed: bool = False
     pixels: Pixels | None = None
+
+    @property
+    def timed(self) -> int:
+        """How many of the samples are timed, the first ones: all are compared, but windows hold whole cycles."""
+        return min(self.samples, MOST_TIMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,11 @@ class Machine:
     python: str
     gpu: Gpu | None = None
     instructions: tuple[str, ...] = ()
+
+    @property
+    def device_name(self) -> str:
+        """The name of what a study runs on: the GPU's, else the processor's."""
+        return self.gpu.name if self.gpu else self.cpu
 
 
 @dataclass(frozen=True, slots=True)

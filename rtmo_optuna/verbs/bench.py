@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna.child import measure as bench
 from rtmo_optuna.child.protocol import ReferenceRequest
-from rtmo_optuna.errors import ChildError, LostError, NothingMeasuredError, UsageError
+from rtmo_optuna.errors import ChildError, HeldError, LostError, NothingMeasuredError, UsageError
 from rtmo_optuna.scratch import lost_file, scratch
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.decide import confirm
@@ -75,7 +75,7 @@ def compare_all(
         if meant and not options.config.exists():
             message = f"The configuration {options.config} does not exist: name another, or leave it out."
             raise UsageError(message)
-        planned = plan(as_tuned(options), folder)
+        planned = plan(replace(options, output=folder), folder, as_tuned)
         if meant:
             configfile.check_settings(planned.config)
         subjects, rival = settings_of(wanted, planned.about.definition.provider, planned.config)
@@ -140,7 +140,11 @@ class _Duel:
         index, most = len(self.rounds), self.looks[-1][0]
         for settings in confirm.who_first(index, (*subjects, self.rival)):
             self.observer(Started(Phase.PAIRS, index + 1, most, settings))
-            record, measurement = recorded(self.runner, self.rules, Purpose.CONFIRMATION, index, settings)
+            try:
+                record, measurement = recorded(self.runner, self.rules, Purpose.CONFIRMATION, index, settings)
+            except HeldError as error:
+                self.broken = f", while {error.holder} measured on this device"
+                return {}
             costs[settings] = record.cost
             if measurement.outcome is Outcome.MEASURED:
                 self.measured[settings].append(measurement)

@@ -11,6 +11,8 @@ from rtmo_optuna.child.pace import least_s
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.machine import gpu as gpus
 from rtmo_optuna.machine import host, load
+from rtmo_optuna.show.words import count
+from rtmo_optuna.space import configfile
 from rtmo_optuna.space.objectives import OBJECTIVES
 from rtmo_optuna.types.measurement import GateMode
 
@@ -42,6 +44,15 @@ def check_name(study: str | None) -> None:
     if study is not None and (not study.strip() or study in {".", ".."} or set(study) & set("/\\\0")):
         message = f"{study!r} is no name for a study: give one without slashes, which stands for a folder of results."
         raise UsageError(message)
+
+
+def check_profile(profile: str, device: str) -> None:
+    """Refuse a profile that is not that of the device at hand: what is measured here says nothing of another one."""
+    if profile not in {"", configfile.AUTO, device}:
+        raise UsageError(
+            f"The profile {profile!r} is for another device than the one at hand, {device}: tune it there, or say "
+            "--profile auto here."
+        )
 
 
 def check_length(name: str, *, given: bool) -> None:
@@ -104,8 +115,8 @@ def check_idle(device: Gpu | None) -> None:
         others = [(process.name, process.pid) for process in gpus.processes(device) if process.pid != os.getpid()]
     else:
         cores = host.host().cores
-        loads = load.busy_with(cores)
-        name, most = "The processor", f", on {sum(one.cores for one in loads):.1f} of {cores} cores"
+        taken, loads = load.busy_with(cores)
+        name, most = "The processor", f", on {taken:.1f} of {count(cores, 'core')}"
         others = [(one.name, one.pid) for one in loads]
     if others:
         who = ", ".join(f"{called or 'a process'} (pid {pid})" for called, pid in others[:_NAMED])

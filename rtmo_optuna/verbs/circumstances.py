@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rtmo_optuna.engine.cutting.store import content_hash
+from rtmo_optuna.machine import gpu, host
+from rtmo_optuna.providers.table import device_of
 from rtmo_optuna.space import benchmark_info, configfile
 from rtmo_optuna.types.subject import Machine
 
@@ -51,16 +51,24 @@ def circumstances(planned: Plan) -> Circumstances:
     )
 
 
-def as_tuned(options: TuneOptions) -> TuneOptions:
+def held_info(options: TuneOptions) -> dict[str, Any]:
+    """Return `benchmark_info` of the settings that the configuration holds for the device at hand, as text."""
+    machine = host.host(device_of(options.provider, next(iter(gpu.gpus()), None)))
+    return configfile.read_info(
+        options.config, options.config_path, profile=options.profile, device=machine.device_name
+    )
+
+
+def as_tuned(options: TuneOptions, model_sha256: str) -> TuneOptions:
     """Return `options` with the shapes that config.yaml was tuned for, where they say none and no array has its own.
 
     If sessions took pixels there, they do here, as they did there unless `options` say how. A file that was tuned for
-    another model says nothing of this one.
+    another model than the one with this hash says nothing of it.
     """
-    if not (options.config.is_file() and options.model.is_file()):
+    if not options.config.is_file():
         return options
-    info = benchmark_info.read(configfile.read_info(options.config, options.config_path), options.config)
-    if info.model_sha256 and info.model_sha256 != content_hash(Path(options.model)):
+    info = benchmark_info.read(held_info(options), options.config)
+    if info.model_sha256 and info.model_sha256 != model_sha256:
         return options
     if info.pixels and not options.pixels:
         scale = info.pixels.scale if options.input_scale == 1 else options.input_scale

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from rtmo_optuna.child import measure as bench
 from rtmo_optuna.child import references
-from rtmo_optuna.child.protocol import DescribeRequest, ReferenceMade, ReferenceRequest
+from rtmo_optuna.child.protocol import DescribeRequest, ReferenceMade, ReferenceRequest, RoundingRequest
 from rtmo_optuna.codec import encode
 from rtmo_optuna.engine.feed import shown
 from rtmo_optuna.engine.inputs import guesses
 from rtmo_optuna.errors import ChildError, UsageError
-from rtmo_optuna.providers.table import REFERENCE
+from rtmo_optuna.providers.table import PROVIDERS, REFERENCE
 from rtmo_optuna.types.measurement import GateMode, GateRequest
 from rtmo_optuna.types.request import Limits, ModelFacts, SessionSpec, Stage
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rtmo_optuna.engine.inputs.guesses import Guess
+    from rtmo_optuna.types.measurement import Rounding
     from rtmo_optuna.types.subject import InputFacts, StudyDefinition
 
 _LEAST_LOOK_S = 30.0
@@ -91,6 +92,20 @@ def reference(  # noqa: PLR0917 - what a plan has at hand
         return inputs, (sentence,)
     infinite = ("The model's outputs for this input are not all finite (NaN or infinity).",)
     return inputs, () if made.finite else infinite
+
+
+def rounding(
+    session: SessionSpec, inputs: InputFacts, chosen: StudyDefinition, gate: GateRequest, content: Mapping[str, str]
+) -> tuple[Rounding | None, tuple[str, ...]]:
+    """Return what float16 does to the model on the CPU, beside its reference, and warnings; None where nobody knows."""
+    tf32 = PROVIDERS[chosen.provider].on_gpu and bool(chosen.fixed.get("use_tf32", True))
+    request = RoundingRequest(
+        replace(session, provider=REFERENCE), inputs.path, gate.reference, encode(gate.rules), tf32=tf32
+    )
+    try:
+        return references.rounding(request, _patience(chosen), {**content, "input": inputs.sha256}), ()
+    except ChildError as error:
+        return None, (f"What float16 does to the model could not be found, so mixed is not tried: {error}",)
 
 
 def _again(

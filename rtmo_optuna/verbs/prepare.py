@@ -27,18 +27,19 @@ from rtmo_optuna.providers.table import PROVIDERS, automatic
 from rtmo_optuna.samplers.table import SAMPLERS
 from rtmo_optuna.search.children import ChildRunner
 from rtmo_optuna.search.runner import Rules
-from rtmo_optuna.show.words import seconds
+from rtmo_optuna.show.words import count, seconds
 from rtmo_optuna.space import configfile, definition, resolve
 from rtmo_optuna.study import storage
 from rtmo_optuna.study.library import foresee
 from rtmo_optuna.types.measurement import GateMode, GateRequest
-from rtmo_optuna.types.request import EngineKind, Pixels, SessionSpec
+from rtmo_optuna.types.request import EngineKind, ModelFacts, Pixels, SessionSpec
 from rtmo_optuna.types.study import DEFAULT_STORAGE, Observer, RunStarted, StudyRecord, key
 from rtmo_optuna.verbs import checks, first_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rtmo_optuna.types.measurement import Rounding
     from rtmo_optuna.types.request import ModelFacts
     from rtmo_optuna.types.subject import Gpu, StudyDefinition
 
@@ -55,6 +56,7 @@ class TuneOptions:
     model: Path
     config: Path = Path("config.yaml")
     config_path: str = ""
+    profile: str = ""
     output: Path | None = None
     study: str | None = None
     study_name: str | None = None
@@ -77,6 +79,7 @@ class TuneOptions:
     allow_busy: bool = False
     search_only: bool = False
     engine: EngineKind = EngineKind.ONNXRUNTIME
+    keep_precision: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def foretell(options: TuneOptions) -> RunStarted:
     then = "" if options.search_only else f", and {options.config} with the settings"
     report = options.output or f"results/{_name(options, chosen)}/"
     text = (
-        f"Tuning {options.model.name} on {where}: baseline, {stages}, {chosen.trials} trials and "
+        f"Tuning {options.model.name} on {where}: baseline, {stages}, {count(chosen.trials, 'trial')} and "
         f"{seconds(chosen.timeout_s)} at most. Then there is a report in {report}{then}."
     )
     return RunStarted(text, chosen.timeout_s)
@@ -135,26 +138,36 @@ def _name(options: TuneOptions, chosen: StudyDefinition) -> str:
     return options.study_name or f"{options.model.stem}-{chosen.name}{'-quick' if options.quick else ''}"
 
 
-def plan(options: TuneOptions, scratch: Path) -> Plan:
+def plan(options: TuneOptions, scratch: Path, tuned: Callable[[TuneOptions, str], TuneOptions] | None = None) -> Plan:
     """Return the plan of a tune; its input arrays lie in the folder `scratch`.
 
-    Raises UsageError, with one sentence, for whatever the user has to change.
+    With `tuned` it is that of a comparison: nothing is exported, and `tuned` makes of the options and the model's hash
+    what is meant by the configuration. Raises UsageError, with one sentence, for whatever the user has to change.
     """
     chosen, device = _chosen(options)
     checks.check_runs(chosen, given=options.runs is not None)
     checks.check_rate(chosen, given=options.rate_hz is not None)
-    checks.check_normalised(chosen, mean=options.mean, std=options.std)
-    config = configfile.read(options.config, chosen.provider, options.config_path)
-    configfile.check_writable(options.config)
-    configfile.check_layout(config, chosen.provider)
+    machine = host.host(device)
+    checks.check_profile(options.profile, machine.device_name)
+    config = configfile.read(
+        options.config, chosen.provider, options.config_path, profile=options.profile, device=machine.device_name
+    )
     name = _name(options, chosen)
-    checks.check_length(name, given=options.study_name is not None)
+    if tuned is None:
+        configfile.check_writable(options.config)
+        configfile.check_layout(config, chosen.provider)
+        checks.check_length(name, given=options.study_name is not None)
     report = checks.report_file(options.output, name)
     storage.sqlite_file(storage.url_of(options.storage))
     session = SessionSpec(str(options.model), chosen.provider, engine=options.engine, extras=config.extras)
     if not (options.allow_busy or os.environ.get(ALLOW_BUSY)):
         checks.check_idle(device)
     model = first_look.describe(session, chosen)
+    model_sha256 = hash_model(options.model, model.external_files)
+    if tuned:
+        options = tuned(options, model_sha256)
+        chosen, device = _chosen(options)
+    checks.check_normalised(chosen, mean=options.mean, std=options.std)
     checks.check_comparable(model, chosen)
     made = functools.partial(
         engine_inputs.prepare,
@@ -167,8 +180,8 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         pixels=_pixels(options, model) if chosen.pixels else None,
     )
     inputs = made()
-    checks.check_time(chosen, inputs.samples)
-    chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.samples))
+    checks.check_time(chosen, inputs.timed)
+    chosen = replace(chosen, limits=limits_at(chosen.limits, chosen.measuring, inputs.timed))
     session = replace(
         session,
         free_dimensions=inputs.free_dimensions,
@@ -176,19 +189,21 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         pixels=inputs.pixels,
     )
     gate = GateRequest(chosen.gate, str(scratch / "reference.npz"), baseline=True)
-    model_sha256 = hash_model(options.model, model.external_files)
     content = {"model": model_sha256, "onnxruntime": model.versions["onnxruntime"]}
     inputs, told = first_look.reference(
         session, inputs, chosen, gate, content, lambda guess: made(guess=guess), model.widths
     )
     if told and not Path(gate.reference).exists():
         gate = replace(gate, rules=replace(gate.rules, mode=GateMode.OFF))
+    rounding: Rounding | None = None
+    if inputs.real and _wants_mixed(chosen, session, gate) and not resolve.unconvertible(model):
+        rounding, unknown = first_look.rounding(session, inputs, chosen, gate, content)
+        told = (*told, *unknown)
     warnings = (*first_look.warnings(model, inputs, chosen), *first_look.fixed_options(session, config.left_out), *told)
-    machine = host.host(device)
     about = StudyRecord(
         name=name,
         definition=chosen,
-        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed, real=inputs.real),
+        space=resolve.resolve(chosen, machine, model, fixed_shapes=inputs.fixed, real=inputs.real, rounding=rounding),
         machine=machine,
         model=model,
         model_path=str(options.model),
@@ -197,9 +212,17 @@ def plan(options: TuneOptions, scratch: Path) -> Plan:
         trials=(),
         storage=without_password(options.storage),
         warnings=warnings,
+        rounding=rounding,
     )
     same = identity(about) | ({"other options": key(config.extras)} if config.extras else {}) | first_look.environment()
     return Plan(about, session, config, report, gate, same)
+
+
+def _wants_mixed(chosen: StudyDefinition, session: SessionSpec, gate: GateRequest) -> bool:
+    """Whether the study searches a mixed precision, and the output gate can tell of it."""
+    labels = chosen.knobs.get("precision", ())
+    judged = gate.rules.mode is not GateMode.OFF and session.engine is EngineKind.ONNXRUNTIME
+    return judged and (labels is None or "mixed" in labels)
 
 
 def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
@@ -213,9 +236,13 @@ def plan_tune(options: TuneOptions, scratch: Path) -> Plan:
 
 
 def runner_of(
-    planned: Plan, observer: Observer, check: Callable[[], None] = lambda: None, until: float = math.inf
+    planned: Plan,
+    observer: Observer,
+    check: Callable[[], None] = lambda: None,
+    wait_until: float = math.inf,
+    until: float = math.inf,
 ) -> ChildRunner:
-    """Return what runs the plan's processes, until `until` (monotonic seconds); `check` raises where that is over."""
+    """Return what runs the plan's processes, as `ChildRunner` takes `check`, `wait_until` and `until`."""
     about = planned.about
     least_calls = planned.rules.objective.least_calls
     return ChildRunner(
@@ -225,8 +252,9 @@ def runner_of(
         gpu=about.machine.gpu,
         batch=about.batch,
         fixed=about.space.fixed,
-        paced_s=least_s(about.definition.measuring, about.inputs.samples, least_calls),
+        paced_s=least_s(about.definition.measuring, about.inputs.timed, least_calls),
         until=until,
+        wait_until=wait_until,
         run_end=time.time() + min(until - time.monotonic(), about.definition.timeout_s),
         pool=_pool(planned),
         check=check,
@@ -287,8 +315,10 @@ def _definition(options: TuneOptions, provider: str) -> StudyDefinition:
     trials, timeout_s = found.trials, found.timeout_s
     if options.quick:
         trials, timeout_s = min(trials, _QUICK_TRIALS), min(timeout_s, _QUICK_TIMEOUT_S)
+    left_out = {"precision"} if options.keep_precision else set()
     return replace(
         found,
+        knobs={name: labels for name, labels in found.knobs.items() if name not in left_out},
         measuring=measuring,
         trials=options.trials or trials,
         timeout_s=options.timeout_s or timeout_s,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtmo_optuna.errors import LostError, NothingMeasuredError, TunerError, UsageError
+from rtmo_optuna.engine.inputs.images import Layout, layout_of
+from rtmo_optuna.engine.inputs.inputs import load
+from rtmo_optuna.engine.inputs.sketch import sketch
+from rtmo_optuna.errors import HeldError, LostError, NothingMeasuredError, TunerError, UsageError
 from rtmo_optuna.machine.host import interruptions
 from rtmo_optuna.scratch import lost_file, scratch, sweep_scratch
 from rtmo_optuna.search.finals import FinalsState, kept_finals
@@ -54,7 +58,8 @@ _LAST_WAIT_S = 10.0
 class TuneResult:
     """What a tune left behind; `config` is None where the configuration file was not touched.
 
-    `undecided` says that race and confirmation had their turn, and there is no verdict for want of trials or time.
+    `undecided` says that race and confirmation had their turn, or others the device until the time was up, and there is
+    no verdict for want of trials or time.
     """
 
     record: StudyRecord
@@ -68,14 +73,15 @@ class TuneResult:
 def tune(
     options: TuneOptions,
     observer: Observer,
-    runner_of: Callable[[Plan, Observer, Callable[[], None]], Runner] = children_of,
+    runner_of: Callable[[Plan, Observer, Callable[[], None], float], Runner] = children_of,
 ) -> TuneResult:
     """Tune a model: resume its study or create it, search, race, confirm, write config.yaml and the report.
 
-    `runner_of` returns what runs the plan's processes, told what happens, and what it asks whether to go on.
-    Raises UsageError for bad input, before anything is written, and NothingMeasuredError where no settings could be
-    measured. Ctrl-C ends the run early: the report is written, the configuration file is left alone. Raises LostError,
-    after a report of what is known, where the database, the disk or the model's files fail for good.
+    `runner_of` returns what runs the plan's processes, told what happens, what it asks whether to go on, and until when
+    others' processes may be waited for. Raises UsageError for bad input, before anything is written, and
+    NothingMeasuredError where no settings could be measured. Ctrl-C ends the run early: the report is written, the
+    configuration file is left alone. Raises LostError, after a report of what is known, where the database, the disk or
+    the model's files fail for good.
     """
     begun = time.monotonic()
     sweep_scratch()
@@ -83,7 +89,8 @@ def tune(
         observer(foretell(options))
         observer(Started(Phase.LOOK))
         planned = plan_tune(options, folder)
-        with contextlib.closing(runner_of(planned, observer, check)) as runner:
+        end = begun + planned.about.definition.timeout_s
+        with contextlib.closing(runner_of(planned, observer, check, end)) as runner:
             first = _first_process(options, planned, runner)
             study = open_study(options.storage, planned.about, planned.identity, new=options.new)
             _greet(study, observer)
@@ -91,12 +98,12 @@ def tune(
             incumbent = configfile.merged(
                 study.about.space.provider, planned.config.settings, study.about.definition.fixed.items()
             )
-            study.patience.until = begun + planned.about.definition.timeout_s
+            study.patience.until = end
             study.patience.tell = lambda text: observer(Note(text, warning=True))
             study.enqueue(study.about.space.fixed, Origin.DEFAULT)
             study.enqueue(incumbent, Origin.CONFIG)
             baseline = QUICK_BASELINE if options.quick else BASELINE
-            finals, interrupted = None, False
+            finals, interrupted, waited = None, False, False
             try:
                 finals = Tune(
                     study, runner, planned.rules, incumbent, baseline, observer, begun, options.search_only, first
@@ -104,12 +111,15 @@ def tune(
             except KeyboardInterrupt:
                 interrupted = True
                 study.patience.shorten(_LAST_WAIT_S)
+            except HeldError as error:
+                observer(Note(str(error), warning=True))
+                finals, waited = kept_finals(study), True
             except (TunerError, OSError) as error:
                 raise _lost(study, planned, error) from error
         try:
             keep_states(study, runner.seen)
             observer(Started(Phase.REPORT))
-            result = _finish(study, planned, finals, interrupted=interrupted)
+            result = _finish(study, planned, finals, interrupted=interrupted, waited=waited)
         except (LostError, OSError) as error:
             raise _lost(study, planned, error) from error
     sweep_scratch()
@@ -127,6 +137,8 @@ def _first_process(options: TuneOptions, planned: Plan, runner: Runner) -> tuple
 def report(name: str, storage: str, output: Path | None) -> TuneResult:
     """Render the report of an existing study again; return what is known, and the files written. Runs nothing."""
     study = load_study(storage, name)
+    if not (study.runs or study.processes):
+        raise UsageError(f"The study {name!r} is empty: there is nothing to report before its tune has run a process.")
     record = judged(study, kept_finals(study))
     return TuneResult(record, show.write(record, checks.report_file(output, name)))
 
@@ -141,8 +153,8 @@ def _greet(study: Study, observer: Observer) -> None:
         observer(Note(warning, warning=True))
 
 
-def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrupted: bool) -> TuneResult:
-    record = judged(study, finals)
+def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrupted: bool, waited: bool) -> TuneResult:
+    record = _with_sketch(study, judged(study, finals))
     winner, status = record.verdict.best, record.verdict.status
     measured = any(trial.measurement.outcome is Outcome.MEASURED for trial in study.trials)
     if not measured and not interrupted:
@@ -173,8 +185,24 @@ def _finish(study: Study, planned: Plan, finals: FinalsState | None, *, interrup
     study.show(show.highlights(record))
     if refused:
         raise refused
-    undecided = finals is not None and status not in ANSWERS
+    undecided = (waited or finals is not None) and status not in ANSWERS
     return TuneResult(record, files, config, backup, interrupted, undecided)
+
+
+def _with_sketch(study: Study, record: StudyRecord) -> StudyRecord:
+    """Return `record` with a drawing of the picture on which what is best is furthest from the reference, kept too."""
+    gate = record.verdict.best.measurement.gate if record.verdict.best else None
+    pixels = record.inputs.pixels
+    layouts = {spec.name: layout_of(spec) for spec in record.model.inputs}
+    name, layout = next(((name, found) for name, found in layouts.items() if found), ("", None))
+    if gate is None or gate.found is None or layout is None or not gate.found.differs:
+        return record
+    samples = [array.reshape(-1, *array.shape[-3:]) for array in (one[name] for one in load(record.inputs.path))]
+    sample, image = divmod(gate.found.worst, len(samples[0]))
+    picture, layout = samples[sample][image], Layout(3, 3) if pixels else layout
+    drawn = base64.b64encode(sketch(picture, layout, (gate.found.reference, gate.found.outlines))).decode()
+    study.put("sketch", drawn)
+    return replace(record, sketch=drawn)
 
 
 def _lost(study: Study, planned: Plan, error: Exception) -> LostError:
@@ -236,6 +264,11 @@ def benchmark_of(record: StudyRecord) -> BenchmarkInfo:
         status=status.value if status else None,
         benchmark_date=datetime.now(UTC).date().isoformat(),
         onnxruntime_version=record.model.versions["onnxruntime"],
+        cuda_version=record.model.versions.get("cuda"),
+        cudnn_version=record.model.versions.get("cudnn"),
+        driver_version=machine.gpu.driver if machine.gpu else None,
+        sm_mhz=record.gpu_states[-1].sm_mhz if record.gpu_states else None,
+        pinned=record.pinned,
         provider=record.definition.provider,
         shapes=record.inputs.shapes,
         free_dimensions=record.inputs.free_dimensions,

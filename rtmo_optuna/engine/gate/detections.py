@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Places: TypeAlias = NDArray[np.intp]
     Sample: TypeAlias = Mapping[str, Array]
 
-_SCORE, _LABEL = 4, 5
+SCORE, _LABEL = 4, 5
 """Columns of a list of detections, after left, top, right and bottom; not all have a label."""
 _LIST_SHAPES = {(3, (5,)), (3, (6,))}
 _KEYPOINT_SHAPES = {(3, 2), (3, 3)}
@@ -48,11 +48,11 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class _Image:
+class Image:
     """The reference's and the output's rows of one image, best first, and which of them belong together.
 
     `rows` are their places among all rows of all images, `overlaps` [reference, output] what `partners` [pairs, 2] were
-    chosen by.
+    chosen by; both lists hold what scores half of what is confident, or more.
     """
 
     boxes: tuple[Array, Array]
@@ -92,7 +92,7 @@ def compare(
     Within an image rows are matched one to one, those that overlap most first, where their intersection over union is
     at least `overlap`; RTMO's row of padding scores less than `confident` and is left out.
 
-    Boxes have the shares of rows that are `missing` and `extra` (see `_unfound`), and medians over pairs: `box` (1 less
+    Boxes have the shares of rows that are `missing` and `extra` (see `unfound`), and medians over pairs: `box` (1 less
     the overlap), `score` (relative). Keypoints [..., points, 2 or 3] have the median distance in `pixels`, and by
     `keypoint` the distance that three pairs of four exceed: two that are exchanged leave the former alone, and one that
     a blurred heatmap throws about leaves the latter alone. Visibilities and other floats have the median relative error
@@ -101,17 +101,17 @@ def compare(
     nothing but the number of rows that the output has `invented`.
     """
     boxes = names[0]
-    images = _matched([(a[boxes], b[boxes]) for a, b in samples], overlap, confident)
+    images = matched([(a[boxes], b[boxes]) for a, b in samples], overlap, confident)
     wanted, found = np.concatenate([_sure(image, confident) for image in images]).T
     errors = {}
     for name in names if len(wanted) else ():
-        pairs = _rows([a[name] for a, _ in samples])[wanted], _rows([b[name] for _, b in samples])[found]
+        pairs = joined([a[name] for a, _ in samples])[wanted], joined([b[name] for _, b in samples])[found]
         errors[name] = _box_errors(*pairs) if name == boxes else _row_errors(*pairs)
     if noise is None:
         noise = float(errors[boxes].figures["score"][0]) if errors else 0.0
-    margin = min(max(_MARGINS[0], _NOISES * noise), _MARGINS[1])
+    margin = margin_of(noise)
     judged, missing, judged_outputs, extra = np.sum(
-        [_unfound(image, overlap, confident, margin) for image in images], axis=0
+        [unfound(image, overlap, confident, margin) for image in images], axis=0
     )
     counts = {"missing": int(judged), "extra": int(judged_outputs)}
     if judged < least:
@@ -122,25 +122,33 @@ def compare(
     return errors | {boxes: Comparison("boxes", figures, counts)}
 
 
-def _matched(samples: Sequence[tuple[Array, Array]], overlap: float, confident: float) -> list[_Image]:
+def margin_of(noise: float) -> float:
+    """Return by which share a score has to be past the threshold to count, scores being off by `noise` typically."""
+    return min(max(_MARGINS[0], _NOISES * noise), _MARGINS[1])
+
+
+def matched(samples: Sequence[tuple[Array, Array]], overlap: float, confident: float) -> list[Image]:
+    """Return the pictures of `samples` (reference's list, output's list) with the rows that belong together."""
     images, starts = [], np.zeros(2, dtype=np.intp)
     for wanted, found in (pair for sample in samples for pair in zip(*sample, strict=True)):
         places = _best(wanted, confident / 2), _best(found, confident / 2)
         boxes = wanted[places[0]], found[places[1]]
         overlaps = intersection_over_union(boxes[0][:, None], boxes[1])
-        images.append(_Image(boxes, (places[0] + starts[0], places[1] + starts[1]), overlaps, _pair(overlaps, overlap)))
+        images.append(Image(boxes, (places[0] + starts[0], places[1] + starts[1]), overlaps, paired(overlaps, overlap)))
         starts += len(wanted), len(found)
     return images
 
 
-def _sure(image: _Image, confident: float) -> Places:
+def _sure(image: Image, confident: float) -> Places:
     """Pairs [n, 2] of places among all rows of all images, of a confident row of the reference and its partner."""
-    wanted, found = image.partners[image.boxes[0][image.partners[:, 0], _SCORE] >= confident].T
+    wanted, found = image.partners[image.boxes[0][image.partners[:, 0], SCORE] >= confident].T
     return np.stack([image.rows[0][wanted], image.rows[1][found]], axis=1)
 
 
-def _unfound(image: _Image, overlap: float, confident: float, margin: float) -> list[int]:
+def unfound(image: Image, overlap: float, confident: float, margin: float, pairs: Places | None = None) -> list[int]:
     """Count the reference's rows that count and those of them that are missing, then the output's.
+
+    Who has whom for partner is told by `pairs` [n, 2] of places in the image's lists, else by the boxes.
 
     What counts are rows that score at least `confident` and `margin`: a row nearer to the threshold, where the model
     itself may cut its list, is there or not by rounding. Missing is what has no partner, but not a row that the other
@@ -151,9 +159,11 @@ def _unfound(image: _Image, overlap: float, confident: float, margin: float) -> 
     overlaps it by more, unless the suppression itself is broken. A row that the other list has too, but elsewhere, is
     excused by neither.
     """
-    alone = [np.isin(np.arange(len(one)), image.partners[:, side], invert=True) for side, one in enumerate(image.boxes)]
-    sure = [one[:, _SCORE] >= confident for one in image.boxes]
-    scores = [one[:, _SCORE].astype(np.float64) for one in image.boxes]
+    alone, unpaired = (
+        _alone(image, partners) for partners in (image.partners, image.partners if pairs is None else pairs)
+    )
+    sure = [one[:, SCORE] >= confident for one in image.boxes]
+    scores = [one[:, SCORE].astype(np.float64) for one in image.boxes]
     same = np.abs(scores[0][:, None] - scores[1]) <= _SAME * scores[0][:, None]
     moved = same & (image.overlaps >= _MOVED) & (alone[0] & sure[0])[:, None] & (alone[1] & sure[1])
     most = _between(image.boxes[0][sure[0]]).max(initial=0.0)
@@ -161,11 +171,16 @@ def _unfound(image: _Image, overlap: float, confident: float, margin: float) -> 
     for side, overlaps in enumerate((image.overlaps, image.overlaps.T)):
         better = scores[1 - side] >= scores[side][:, None] * (1 - margin)
         dropped = (better & (overlaps >= max(most - _SLACK, overlap))).any(axis=1)
-        dropped &= (_between(image.boxes[side]) <= max(most + _SLACK, _USUAL)).all(axis=1)
+        dropped &= alone[side] & (_between(image.boxes[side]) <= max(most + _SLACK, _USUAL)).all(axis=1)
         counts = scores[side] >= confident * (1 + margin)
         elsewhere = moved.any(axis=1 - side)
-        totals += [int((counts | elsewhere).sum()), int(((counts & alone[side] & ~dropped) | elsewhere).sum())]
+        totals += [int((counts | elsewhere).sum()), int(((counts & unpaired[side] & ~dropped) | elsewhere).sum())]
     return totals
+
+
+def _alone(image: Image, pairs: Places) -> list[Array]:
+    """Return which rows of either list are in none of `pairs`."""
+    return [np.isin(np.arange(len(one)), pairs[:, side], invert=True) for side, one in enumerate(image.boxes)]
 
 
 def intersection_over_union(first: Array, second: Array) -> Errors:
@@ -177,14 +192,15 @@ def intersection_over_union(first: Array, second: Array) -> Errors:
     return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
 
 
-def _rows(arrays: Sequence[Array]) -> Array:
+def joined(arrays: Sequence[Array]) -> Array:
+    """Return the rows of all pictures of all samples, in order."""
     return np.concatenate([array.reshape(-1, *array.shape[2:]) for array in arrays])
 
 
 def _box_errors(wanted: Array, found: Array) -> Comparison:
     figures = {
         "box": np.array([1 - np.median(intersection_over_union(wanted, found))]),
-        "score": _column_errors(wanted[:, [_SCORE]], found[:, [_SCORE]]),
+        "score": _column_errors(wanted[:, [SCORE]], found[:, [SCORE]]),
     }
     labels = _label_errors(wanted[:, _LABEL], found[:, _LABEL]) if wanted.shape[1] > _LABEL else {}
     return Comparison("boxes", figures | labels)
@@ -238,11 +254,11 @@ def _are_boxes(array: Array) -> bool:
 
 def _best(boxes: Array, score: float) -> Places:
     """Places of the finite rows with at least this score, best first; a broken suppression's thousands are cut off."""
-    places = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (boxes[:, _SCORE] >= score))
-    return places[np.argsort(-boxes[places, _SCORE], kind="stable")[:_MOST_ROWS]]
+    places = np.flatnonzero(np.isfinite(boxes).all(axis=1) & (boxes[:, SCORE] >= score))
+    return places[np.argsort(-boxes[places, SCORE], kind="stable")[:_MOST_ROWS]]
 
 
-def _pair(overlaps: Errors, least: float) -> Places:
+def paired(overlaps: Errors, least: float) -> Places:
     """Pairs [n, 2] of rows and columns, each in one pair at most, greatest overlap first."""
     first, second = np.nonzero(overlaps >= least)
     pairs: dict[int, int] = {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from rtmo_optuna.engine.gate import pictures
 from rtmo_optuna.engine.gate.detections import Comparison, compare, find_boxes, followers
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.measurement import FIGURES, GateMode, GateResult, GateRules, OutputError
@@ -58,6 +60,10 @@ _LIMITS = {
         "tail_factor",
         "keypoint",
     ),
+    "lost": _Limit("{value:.0f} of {count} people or objects are lost (at most {limit:.0f})"),
+    "added": _Limit("{value:.0f} people or objects are found that are not there (at most {limit:.0f})"),
+    "far": _Limit("one keypoint in twenty is {value:.1f} px off or more (at most {limit:.1f})"),
+    "picture": _Limit("keypoints are typically {value:.1f} px off in one picture (at most {limit:.1f})", "tail_factor"),
 }
 
 
@@ -72,7 +78,8 @@ def judge(
     what another one allows. A norm may be `tail_factor` times the default's, as a few numbers can decide it: it was up
     to 7.5 times as large. But no relative error or share may come more than half the way from the default's to 1, where
     nothing is right, so that a zeroed channel is found under any rounding. Judged with its own result the default
-    passes, unless its types, shapes or NaNs are wrong.
+    passes, unless its types, shapes or NaNs are wrong. Of several pictures each counts: nobody may be lost in one or
+    added to one, but three times as many as by the default.
 
     Wrong whatever the limits: a missing output, another type or shape, NaN or infinity where the reference has none.
     Raises UsageError where an output holds no numbers or no finite one, or where `rules` want detections and no output
@@ -87,12 +94,18 @@ def judge(
     faults = {name: _fault(name, samples, boxes if name in listed else "") for name in reference[0]}
     sound = [name for name, fault in faults.items() if not fault]
     compared = {name: _elementwise(name, samples) for name in sound if name not in listed}
-    rows = rules.min_rows
+    rows, people = rules.min_rows, None
     if boxes in sound:
         names = [name for name in listed if name in sound]
         noise = known.get(boxes, {}).get("score", (0.0,))[0] if own else None
         compared |= compare(samples, names, rules.overlap, rules.confident, noise=noise, least=rules.min_rows)
         rows = compared[boxes].counts["missing"]
+    if boxes in sound and rows >= rules.min_rows:
+        if noise is None:
+            noise = float(compared[boxes].figures.get("score", (0.0,))[0])
+        sides = [({n: a[n] for n in names}, {n: b[n] for n in names}) for a, b in samples]
+        people = pictures.count(sides, boxes, rules, noise)
+        compared[boxes] = pictures.judged(compared[boxes], people)
     errors = []
     for name, fault in faults.items():
         found = compared.get(name, Comparison("rows" if name in listed else "elementwise"))
@@ -102,7 +115,25 @@ def judge(
     reason = next((f"wrong output: {error.wrong}" for error in errors if error.wrong), "")
     mode = GateMode.DETECTIONS if boxes else GateMode.ELEMENTWISE
     warnings = tuple(_warnings(reference, rows, known.get(boxes, {}), rules))
-    return GateResult(not reason, mode, tuple(errors), rows < rules.min_rows or is_empty(reference), reason, warnings)
+    vacuous = rows < rules.min_rows or is_empty(reference)
+    return GateResult(not reason, mode, tuple(errors), vacuous, reason, warnings, people)
+
+
+def strain(found: GateResult, rules: GateRules, own: GateResult | None = None) -> float:
+    """Return the largest figure of `found` over its limit; infinite where outputs cannot be compared.
+
+    Limits are those of `judge`; figures that have to be nothing count as 1 and more where they are not.
+    """
+    known = {error.name: error.figures for error in own.errors} if own else {}
+    worst = 0.0
+    for error in found.errors:
+        if error.wrong and not error.figures:
+            return math.inf
+        for figure, values in error.figures.items():
+            limits = np.broadcast_to(_limits(figure, known.get(error.name, {}), rules), len(values))
+            ratios = np.where(limits > 0, np.array(values) / np.where(limits > 0, limits, 1), 1 + np.array(values))
+            worst = max(worst, float(np.where(np.array(values) > 0, ratios, 0).max()))
+    return worst
 
 
 def is_empty(samples: Sequence[Sample]) -> bool:
@@ -203,7 +234,7 @@ def _limits(figure: str, known: Figures, rules: GateRules) -> Array:
     own = np.maximum(np.array(known.get(figure, (0.0,))), max(known.get(row.beside, (0.0,))))
     wider = getattr(rules, row.factor) * own
     bounded = np.where(own < 1, np.minimum(wider, (1 + own) / 2), wider) if told.share else wider
-    return np.asarray(np.maximum(getattr(rules, told.rule), bounded))
+    return np.asarray(np.maximum(getattr(rules, told.rule) if told.rule else 0.0, bounded))
 
 
 def _plain(values: Array) -> tuple[float, ...]:

@@ -4,16 +4,11 @@ A model seldom says what it takes. The first guess is what most take; where the 
 sizes that the refusal names before those that were found to be wanted elsewhere.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rtmo_optuna.types.request import TensorSpec
+from rtmo_optuna.types.request import TensorSpec
 
 _SINGLE = re.compile(r"^(n|b|bs|bsz|n_?batch\w*|batch\w*|\w+_batch|batch)$", re.IGNORECASE)
 _MANY = re.compile(r"node|edge|seq|len|time|frame|token|point|step|sample|atom", re.IGNORECASE)

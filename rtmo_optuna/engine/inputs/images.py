@@ -26,7 +26,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 _DTYPES = ("tensor(float16)", "tensor(float)", "tensor(double)", "tensor(uint8)")
 _MODES = {1: "L", 3: "RGB"}
-_MOST = 16
+_MOST = 32
 _PADDING = 114
 _SHAPES = 40
 _NOISE = 4.0
@@ -58,7 +58,7 @@ def layout_of(spec: TensorSpec) -> Layout | None:
 def read(source: Path, shape: Sequence[int], layout: Layout) -> tuple[Pixels, str]:
     """Return the letterboxed pictures of a file or folder, [n, height, width, channels], and what they are in words.
 
-    Of a folder the first 16 by name are taken. They are repeated until n is a multiple of the batch of `shape`. Raises
+    Of a folder the first 32 by name are taken. They are repeated until n is a multiple of the batch of `shape`. Raises
     UsageError where there are none, or one cannot be read.
     """
     found = _find(source)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Reader: TypeAlias = Callable[[Path, Sequence[TensorSpec], float], tuple[Arrays, str]]
 
 _MOST_BYTES = 4 * 2**30
+_MOST_SAMPLES = 32
 
 
 def prepare(
@@ -55,9 +56,10 @@ def prepare(
     distributed floats, alternating booleans, and for integers and dynamic dimensions what `guess` says: at first ones
     (valid as index, mask and length alike), 640 for a picture's height and width, 1 for a batch, 64 for others. A
     `source` is an .npz file with one array for each input, an .npy file for a model with one input, or a picture or
-    folder of pictures (the first 16 by name), letterboxed, for a model with one input that takes pictures. Pictures,
-    and arrays of one item, are repeated to fill the batch. One picture in a file of arrays may lack its batch. With
-    `pixels` that input's arrays are uint8, as they are fed, and `scale` is left to the session.
+    folder of pictures (the first 32 by name), letterboxed, for a model with one input that takes pictures. Arrays with
+    one more axis than the inputs have hold up to 32 samples along it. Pictures, and arrays of one item, are repeated to
+    fill the batch. One picture in a file of arrays may lack its batch. With `pixels` that input's arrays are uint8, as
+    they are fed, and `scale` is left to the session.
 
     `target` becomes, atomically, an uncompressed .npz file with one array for each input, each with a leading axis of
     samples. The facts' shapes are those of one sample; their hash covers names, types, shapes and values. Raises
@@ -199,7 +201,19 @@ def _read_arrays(wanting: str, source: Path, specs: Sequence[TensorSpec], scale:
     if faults:
         message = f"{source} holds {quoted(arrays)}, but the model takes {quoted(names)}: {'; '.join(faults)}."
         raise UsageError(message)
+    if all(arrays[spec.name].ndim == len(spec.shape) + 1 for spec in specs):
+        return _sampled({spec.name: arrays[spec.name] for spec in specs}, specs, source, wanting)
     return {spec.name: _checked(arrays[spec.name], spec, source, wanting)[np.newaxis] for spec in specs}, str(source)
+
+
+def _sampled(arrays: Arrays, specs: Sequence[TensorSpec], source: Path, wanting: str) -> tuple[Arrays, str]:
+    """Return `arrays` that hold samples along an axis before the model's own."""
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1 or not 0 < max(counts.values()) <= _MOST_SAMPLES:
+        held = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
+        raise UsageError(f"{source} holds samples ({held}): give each input as many, {_MOST_SAMPLES} at most.")
+    each = {spec.name: [_checked(one, spec, source, wanting) for one in arrays[spec.name]] for spec in specs}
+    return {name: np.stack(one) for name, one in each.items()}, f"{source} ({max(counts.values())} samples)"
 
 
 def _checked(array: NDArray[Any], spec: TensorSpec, source: Path, wanting: str) -> NDArray[Any]:

@@ -7,14 +7,18 @@ as it does too where it leaves the number open; a batch of a fixed number is bat
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rtmo_optuna.engine.inputs import images
 from rtmo_optuna.engine.inputs.shapes import told
 from rtmo_optuna.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from rtmo_optuna.types.request import Pixels, TensorSpec
 
@@ -45,6 +49,16 @@ def as_pictures(spec: TensorSpec) -> TensorSpec:
     """
     batch, channels, height, width = spec.shape
     return replace(spec, dtype=DTYPE, shape=(batch if isinstance(batch, int) else 1, height, width, channels))
+
+
+def as_arrays(sample: Mapping[str, NDArray[Any]], pixels: Pixels | None) -> dict[str, NDArray[Any]]:
+    """Return what the model itself gets where `sample` holds pictures: what the nodes in front make of `pixels`."""
+    if pixels is None:
+        return dict(sample)
+    fed = sample[pixels.input]
+    mean, std = (np.array(values, np.float32) for values in (pixels.mean, pixels.std))
+    made = (fed.reshape(-1, *fed.shape[-3:]).astype(np.float32) * np.float32(pixels.scale) - mean) / std
+    return {**sample, pixels.input: np.ascontiguousarray(np.moveaxis(made, 3, 1))}
 
 
 def settled(specs: Sequence[TensorSpec], pixels: Pixels) -> tuple[list[TensorSpec], Pixels]:

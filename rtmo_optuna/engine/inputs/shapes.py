@@ -1,20 +1,15 @@
 """The shapes of a model's inputs: what `--shape` and a study's batch make of the signature, and how shapes are told."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from rtmo_optuna.engine.feed import DTYPES
 from rtmo_optuna.errors import UsageError
+from rtmo_optuna.types.request import TensorSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from rtmo_optuna.types.request import TensorSpec
-
-    Shape: TypeAlias = tuple[int, ...]
+Shape: TypeAlias = tuple[int, ...]
 
 _SIZES = re.compile(r"(0|[1-9][0-9]{0,11})(x(0|[1-9][0-9]{0,11}))*", re.IGNORECASE)
 
@@ -41,12 +36,10 @@ def parse_shapes(texts: Iterable[str], specs: Sequence[TensorSpec]) -> dict[str,
         name, shape = parse_shape(text)
         if not name and len(specs) != 1:
             names = quoted(spec.name for spec in specs)
-            message = f"--shape {text!r} does not say which input it is for, out of {names}: write name={text}."
-            raise UsageError(message)
+            raise UsageError(f"--shape {text!r} does not say which input it is for, out of {names}: write name={text}.")
         name = name or specs[0].name
         if name in shapes:
-            message = f"--shape is given twice for the input {name!r}: leave one of them out."
-            raise UsageError(message)
+            raise UsageError(f"--shape is given twice for the input {name!r}: leave one of them out.")
         shapes[name] = shape
     return shapes
 
@@ -83,11 +76,10 @@ def batched(spec: TensorSpec, batch: int | None) -> TensorSpec:
     if batch is None or not spec.shape or spec.shape[0] == batch:
         return spec
     if isinstance(spec.shape[0], int):
-        message = (
+        raise UsageError(
             f"The study wants a batch of {batch}, but the model takes {told(spec)}: export it with an open batch, or "
             "choose another study."
         )
-        raise UsageError(message)
     return replace(spec, shape=(batch, *spec.shape[1:]))
 
 
@@ -113,8 +105,7 @@ def _size_or_name(dim: int | str | None) -> int | str | None:
 def _check_usable(spec: TensorSpec) -> None:
     if spec.dtype not in DTYPES:
         fault = f"is of none of the types {', '.join(DTYPES)}"
-        message = f"The input {told(spec)} {fault}, so it cannot be fed: export the model with another input."
-        raise UsageError(message)
+        raise UsageError(f"The input {told(spec)} {fault}, so it cannot be fed: export the model with another input.")
 
 
 def fits(shape: Sequence[int | str | None], dims: Sequence[int | str | None]) -> bool:

@@ -83,7 +83,16 @@ class Listing:
     language: str
 
 
-Block: TypeAlias = Paragraph | Bullets | Facts | Listing | Chart | Table
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture that was drawn before: a JPEG file's bytes."""
+
+    name: str
+    content: bytes
+    caption: str
+
+
+Block: TypeAlias = Paragraph | Bullets | Facts | Listing | Chart | Table | Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,11 @@ class Section:
 def filled(*blocks: Block | None) -> tuple[Block, ...]:
     """Return those of `blocks` that there are."""
     return tuple(block for block in blocks if block is not None)
+
+
+def images(sections: Iterable[Section]) -> tuple[Image, ...]:
+    """Return all pictures of a report that were drawn before, in order."""
+    return tuple(block for section in sections for block in section.blocks if isinstance(block, Image))
 
 
 def charts(sections: Iterable[Section]) -> tuple[Chart, ...]:

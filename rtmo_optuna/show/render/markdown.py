@@ -11,6 +11,7 @@ from rtmo_optuna.show.render.blocks import (
     Code,
     Column,
     Facts,
+    Image,
     Inline,
     Listing,
     Paragraph,
@@ -78,7 +79,7 @@ def _block(block: Block, pictures: Mapping[str, str]) -> str:
             return _table(Table(columns, (tuple(value for _, value in block.pairs),)))
         case Listing():
             return fenced(block.text, block.language)
-        case Chart():
+        case Chart() | Image():
             path = pictures.get(block.name)
             return f"![Plot: {block.name}]({quote(path)})\n\n*{_escape(block.caption)}*" if path else ""
         case Table():

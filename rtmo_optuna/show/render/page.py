@@ -1,5 +1,6 @@
 """The report as one HTML page that needs no network and no script: text, tables, pictures as SVG."""
 
+import base64
 import html
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from rtmo_optuna.show.render.blocks import (
     Bullets,
     Code,
     Facts,
+    Image,
     Inline,
     Listing,
     Paragraph,
@@ -84,6 +86,7 @@ td.wide { min-width: 14rem; }
 td:last-child { min-width: 6rem; }
 tr.marked td { background: color-mix(in srgb, var(--mark), transparent 25%); font-weight: 600; }
 figure { margin: 1.75rem 0; }
+figure img { max-width: 100%; height: auto; border-radius: .4rem; }
 figure .subtitle, figcaption { color: var(--quiet); font-size: .88rem; margin: .15rem 0; }
 figure svg { display: block; width: 100%; height: auto; margin: .5rem 0;
   font-family: "DejaVu Sans", Verdana, "Bitstream Vera Sans", sans-serif; }
@@ -137,7 +140,7 @@ def _inline(text: Inline) -> str:
     return html.escape(text)
 
 
-def _block(block: Block) -> str:
+def _block(block: Block) -> str:  # noqa: PLR0911 - one for each kind
     match block:
         case Paragraph():
             return f'<p class="verdict">{_inline(block.text)}</p>' if block.strong else f"<p>{_inline(block.text)}</p>"
@@ -152,6 +155,14 @@ def _block(block: Block) -> str:
             return _figure(block)
         case Table():
             return _table(block)
+        case Image():
+            return _image(block)
+
+
+def _image(image: Image) -> str:
+    source, caption = base64.b64encode(image.content).decode(), html.escape(image.caption)
+    picture = f'<img src="data:image/jpeg;base64,{source}" alt="{caption}">'
+    return f"<figure>\n{picture}\n<figcaption>{caption}</figcaption>\n</figure>"
 
 
 def _figure(chart: Chart) -> str:

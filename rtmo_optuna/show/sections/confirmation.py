@@ -42,7 +42,8 @@ def claim_sentence(claim: Claim, versus: str, *, two_sided: bool = False) -> str
     """Return what pairs say of a claim's subject against its rival, which is called `versus`."""
     figures = estimate(claim)
     if figures is None:
-        return f"Not confirmed against {versus}: {claim.sound} sound pairs of {LEAST_PAIRS}, {claim.failed} failed."
+        sound = words.count(claim.sound, "sound pair")
+        return f"Not confirmed against {versus}: {sound} of {LEAST_PAIRS}, {claim.failed} failed."
     ratio, low, high = figures
     interval = f"(98 % interval {low} to {high}, {claim.pairs} pairs of fresh processes)"
     if claim.decided is not Decided.UNPROVEN:

@@ -6,7 +6,8 @@ from rtmo_optuna.display import without_password
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Code, Column, Inline, Table
 from rtmo_optuna.show.scores import objective
-from rtmo_optuna.show.words import NBSP
+from rtmo_optuna.show.words import NBSP, TIMES
+from rtmo_optuna.types.request import Pixels
 from rtmo_optuna.types.study import StudyRecord
 from rtmo_optuna.types.subject import ClockReason, GpuState
 
@@ -43,6 +44,7 @@ def table(record: StudyRecord) -> Table:
         ("SHA-256", Code(record.model_sha256[:16])),
         *((f"Shape of {name}", "x".join(map(str, shape)) or "scalar") for name, shape in inputs.shapes.items()),
         ("Input data", inputs.source),
+        *((("Pixels", _pixels(inputs.pixels)),) if inputs.pixels else ()),
         ("Nodes", ", ".join(f"{name} {count}" for name, count in model.nodes_by_provider.items()) or "not known"),
         ("Objective", f"{objective(record).name}, {objective(record).unit}"),
         ("Pace", words.pace(rate_hz) if rate_hz is not None else "each call right after the other"),
@@ -53,12 +55,24 @@ def table(record: StudyRecord) -> Table:
     return Table((Column("What"), Column("Value")), tuple(rows))
 
 
+def _pixels(pixels: Pixels) -> str:
+    """Return what is done to pixels in front of the model."""
+    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (pixels.mean, pixels.std))
+    return f"uint8, (pixel {TIMES} {pixels.scale:g} - ({mean})) / ({std}) in float32"
+
+
 def _state(state: GpuState) -> str:
     """Return a clock, a temperature and what holds the clock down, where there is any of them."""
     clock = "clock not known" if state.sm_mhz is None else f"{state.sm_mhz}{NBSP}MHz"
     heat = "" if state.celsius is None else f" at {state.celsius}{NBSP}°C"
-    held = [what for bit, what in _HOLDS.items() if state.reasons & bit]
-    return f"{clock}{heat}{f' (held down by {words.listed(held)})' if held else ''}"
+    held = held_down(state.reasons)
+    return f"{clock}{heat}{f' (held down by {held})' if held else ''}"
+
+
+def held_down(reasons: int) -> str:
+    """Return what holds clocks down for `reasons` (the bits of `ClockReason`); nothing where nothing does."""
+    held = [what for bit, what in _HOLDS.items() if reasons & bit]
+    return words.listed(held) if held else ""
 
 
 def left_out(record: StudyRecord) -> Table | None:

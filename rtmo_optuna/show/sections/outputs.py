@@ -16,6 +16,7 @@ from rtmo_optuna.show.render.blocks import (
     texts,
 )
 from rtmo_optuna.show.scores import differing
+from rtmo_optuna.show.sections import answers
 from rtmo_optuna.show.words import number, percent
 from rtmo_optuna.types.measurement import FIGURES, Figure, GateMode, GateResult, Outcome
 from rtmo_optuna.types.study import StudyRecord
@@ -33,6 +34,7 @@ def blocks(record: StudyRecord) -> Iterator[Block]:
             "How far the outputs are from the reference, which is made without a GPU. A limit grows with the default's "
             "own error, so that no settings need to be nearer than rounding lets the default be."
         )
+    yield from answers.blocks(record)
     yield from filled(found, wrong(record))
 
 

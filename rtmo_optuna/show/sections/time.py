@@ -31,7 +31,7 @@ STAGES = (*_TIMES, Role.REST)
 
 TRIALS = "trials"
 
-AFTER = (Purpose.RACE, Purpose.PLAIN, Purpose.CONFIRMATION)
+AFTER = (Purpose.PRECISION, Purpose.RACE, Purpose.PLAIN, Purpose.CONFIRMATION)
 
 BEFORE = tuple(purpose for purpose in Purpose if purpose not in AFTER)
 """What processes beside the trials are for, that run before or among them and after them."""

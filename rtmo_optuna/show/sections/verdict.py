@@ -6,6 +6,7 @@ from rtmo_optuna.providers.table import PROVIDERS
 from rtmo_optuna.show import words
 from rtmo_optuna.show.render.blocks import Block, Facts, Listing, Paragraph
 from rtmo_optuna.show.scores import objective, typical, with_unit
+from rtmo_optuna.show.sections.answers import changed
 from rtmo_optuna.show.sections.confirmation import called, claim_sentence, estimate, whom
 from rtmo_optuna.show.sections.noise import findable
 from rtmo_optuna.show.sections.time import study_stages
@@ -96,7 +97,8 @@ def sentence(record: StudyRecord) -> str:
         failed = f"{_words(record, held).capitalize()} failed."
         return f"{failed} Fastest of the others: {verdict.best.settings}. {told}".strip()
     told = told or f"No proven gain: nothing was faster than {_words(record, held)}."
-    return f"{told} {_stays(record, held)}" if verdict.best and verdict.best.settings == held else told
+    kept = verdict.best is not None and verdict.best.settings == held
+    return f"{told} {_stays(record, held) if kept else changed(record)}".strip()
 
 
 def _told(record: StudyRecord, finals: FinalsRecord) -> str:

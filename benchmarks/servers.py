@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: a cluster in a folder, on a Unix socket in it, run by nobody who matters."""
+"""A PostgreSQL server of one's own: a cluster in a folder, on a Unix socket in it, run by nobody who matters."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def running(programs: Path, whole: Path | None = None) -> Iterator[str]:
 
         def call(program: str, *arguments: str) -> None:
             command = [str(programs / program), "-D", str(cluster), *arguments]
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603 - the programs that were found
                 command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, **drop
             )
             assert done.returncode == 0, done.stderr
