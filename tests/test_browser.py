@@ -19,10 +19,10 @@ from rtmo_optuna.types.measurement import Outcome
 from scripted import defined, write_script
 from test_show_charts import contested, realistic
 
-PATIENCE_MS = 180_000
+PATIENCE_MS = 600_000
 """However busy the machine is."""
 MINE = ("http://127.0.0.1:", "file:", "data:", "blob:")
-TUNE = "tune script.json --engine scripted --study small.yaml --study-name s --provider cpu --quick"
+TUNE = "tune script.json --engine scripted --study small.yaml --study-name s --provider cpu --quick --timeout 30m"
 CUT = """() => [...document.querySelectorAll("svg")].filter(svg => svg.clientWidth).flatMap(svg => {
   const whole = svg.getBoundingClientRect();
   return [...svg.querySelectorAll("text")].filter(text => {

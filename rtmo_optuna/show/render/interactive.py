@@ -13,8 +13,8 @@ from rtmo_optuna.show.render.traces import plain
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SMALL = 11
-_CHARACTER_PX = 6.5
-_LABEL_CHARACTERS = 36
+_CHARACTER_PX = 7.0
+_LABEL_CHARACTERS = 32
 _TITLE_PX, _TITLE_CHARACTERS = 16, 58
 
 
@@ -26,7 +26,7 @@ def figure(chart: Chart, theme: Theme) -> go.Figure:
     drawing = go.Figure(layout={"template": "none"})
     names = _legend_names(chart)
     title = textwrap.wrap(chart.title, _TITLE_CHARACTERS)
-    top, bottom = 24 + 1.4 * _TITLE_PX * len(title), 60 + 36 * bool(names)
+    top, bottom = 24 + 1.4 * _TITLE_PX * len(title), 56 + 18 * len(names)
     left, right = _margins(chart)
     drawing.update_layout(
         margin={"l": left, "r": right, "t": top, "b": bottom},
@@ -124,7 +124,8 @@ def _write(drawing: go.Figure, y: float, text: str, colour: str) -> None:
 
 
 def _short(row: Row) -> str:
-    return textwrap.shorten(" ".join(row.label), _LABEL_CHARACTERS, placeholder=" ...")
+    text = " ".join(row.label)
+    return text if len(text) <= _LABEL_CHARACTERS else f"{text[: _LABEL_CHARACTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _draw_rows(drawing: go.Figure, marks: Rows, x: Axis, theme: Theme) -> None:
