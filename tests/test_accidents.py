@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -183,6 +184,39 @@ def test_a_study_of_somebody_else_s_is_no_study_to_report(tmp_path: Path, about:
     optuna.create_study(study_name="theirs", storage=url).set_user_attr("about", about)
     with pytest.raises(UsageError, match=r"There is no study 'theirs' in .*; there are: s\.$"):
         load_study(url, "theirs")
+
+
+def test_a_study_that_0_2_0_kept_for_all_to_see_goes_on(tmp_path: Path) -> None:
+    """It is read as it lies, and hidden by who goes on with it; trials, and what runs beside them, are the same."""
+    study, url = again(tmp_path), f"sqlite:///{tmp_path}/studies.db"
+    study.enqueue(DEFAULT, Origin.DEFAULT)
+    finish(study, tmp_path)
+    study.put("pin", value=True)
+    trials = load_study(url, "s").trials
+    with sqlite3.connect(tmp_path / "studies.db") as opened:
+        for of in ("study", "trial"):
+            rows = f"FROM {of}_system_attributes WHERE key LIKE 'rtmo_optuna:%'"
+            columns = f"INSERT INTO {of}_user_attributes ({of}_id, key, value_json)"
+            opened.execute(f"{columns} SELECT {of}_id, substr(key, 13), value_json {rows}")
+            opened.execute(f"DELETE {rows}")
+    assert (load_study(url, "s").trials, load_study(url, "s").get("pin")) == (trials, True)
+    later = again(tmp_path)
+    assert (later.trials, later.get("pin")) == (trials, True)
+    told = optuna.load_study(study_name="s", storage=url)
+    shown = (*told.trials[0].user_attrs.values(), *told.user_attrs.values())
+    assert all(isinstance(value, str | float) for value in shown)
+
+
+def test_a_report_is_attached_once(tmp_path: Path) -> None:
+    """A later one takes its place, under the same address."""
+    study = again(tmp_path)
+    page = tmp_path / "report.html"
+    addresses = set()
+    for text in ("first", "second"):
+        page.write_text(text, encoding="utf-8")
+        addresses.add(study.attach(page, "text/html"))
+    (only,) = (tmp_path / "artifacts").iterdir()
+    assert (only.read_text(encoding="utf-8"), addresses) == ("second", {f"/artifacts/1/{only.name}"})
 
 
 def test_a_study_that_another_version_kept_otherwise_says_so(tmp_path: Path) -> None:
