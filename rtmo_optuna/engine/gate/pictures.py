@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -127,7 +128,8 @@ def _seen_in(image: Image, points: Sequence[Array], rules: GateRules, margin: fl
 
 
 def _outlined(shapes: Array) -> Outlines:
-    numbers = np.nan_to_num(shapes[:_DRAWN].astype(np.float64)).reshape(len(shapes[:_DRAWN]), -1)
+    drawn = np.nan_to_num(shapes[:_DRAWN].astype(np.float64))
+    numbers = drawn.reshape(len(drawn), math.prod(drawn.shape[1:]))
     return tuple(map(tuple, np.round(numbers, 1).tolist()))
 
 
