@@ -12,6 +12,7 @@ the GPU's, and calls are timed, median of 50.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +68,7 @@ def objects(outputs: Mapping[str, Array]) -> Answer:
     """Return class and box of each object that YOLOv8 sees, after suppression."""
     (raw,) = outputs.values()
     corners = np.concatenate([raw[0, :2] - raw[0, 2:4] / 2, raw[0, :2] + raw[0, 2:4] / 2]).T
-    scores = raw[0, 4:].T
+    scores = np.nan_to_num(raw[0, 4:].T)
     found: list[tuple[int, Array]] = []
     for row in np.argsort(-scores.max(axis=1)):
         label = int(scores[row].argmax())
@@ -192,7 +193,7 @@ def main() -> None:
 def _error(wanted: Mapping[str, Array], found: Mapping[str, Array]) -> float:
     """Return the largest error of an output as a whole, relative to its norm."""
     told = judge([wanted], [found], GateRules(GateMode.ELEMENTWISE))
-    return max(error.figures["norm"][0] for error in told.errors if "norm" in error.figures)
+    return max((error.figures["norm"][0] for error in told.errors if "norm" in error.figures), default=math.inf)
 
 
 def _outputs(

@@ -510,7 +510,7 @@ def test_page_needs_no_network_and_no_script(files: tuple[Path, ...]) -> None:
     assert not [tag for tag, _ in reader.tags if tag in {"link", "iframe", "img", "base", "script"}]
     assert "url(" not in page.split("<style>")[1].split("</style>")[0]
     (policy,) = [a["content"] for t, a in reader.tags if t == "meta" and a.get("http-equiv")]
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'"
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     places = [f"#{attributes['id']}" for tag, attributes in reader.tags if tag == "section" and "id" in attributes]
     assert [attributes["href"] for tag, attributes in reader.tags if tag == "a"] == places
     assert len(places) > 8

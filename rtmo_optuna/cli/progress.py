@@ -44,7 +44,7 @@ _ORIGINS: Mapping[Origin, str] = {
     Origin.PLAINER: " (the best, without what does nothing by itself)",
     Origin.PLAIN: " (the winner, without what nothing speaks for)",
 }
-_REDRAWN_S, _IDLE_S, _TOLD_S = 4.0, 1.0, 10.0
+_REDRAWN_S, _IDLE_S, _TOLD_S = 3.0, 1.0, 10.0
 """The longest silence on a terminal, there while nothing is timed, and elsewhere."""
 
 
@@ -52,14 +52,14 @@ class Progress:
     """An observer that draws; use it as a context manager.
 
     The last line of a terminal is redrawn on events, since a redraw while calls are timed would be measured with them;
-    by a clock only where nothing came for four seconds. Elsewhere each finished trial is one plain line, and where
+    by a clock only where nothing came for three seconds. Elsewhere each finished trial is one plain line, and where
     there was none for ten seconds, so is where the run is.
     """
 
     def __init__(self, *, err: bool = False, quiet: bool = False, silence_s: float | None = None) -> None:
         """Draw on standard output, on standard error with `err`, or nothing at all where it is to be `quiet`.
 
-        `silence_s` is the longest silence; None are four seconds on a terminal (one where nothing is timed), ten
+        `silence_s` is the longest silence; None are three seconds on a terminal (one where nothing is timed), ten
         elsewhere.
         """
         self._console = console(err=err, quiet=quiet)
@@ -137,6 +137,7 @@ class Progress:
         measurement = trial.measurement
         latency = "" if measurement.latency_ms is None else f"{number(measurement.latency_ms)} ms"
         self._best = _best(ended.best)
+        self._state, self._ms, self._settings = "choosing", "", ""
         failed = measurement.outcome is Outcome.FAILED
         line = Text.assemble(
             (_place(Phase.SEARCH, ended.run, ended.total), "bold"),
