@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from program import Program
-from rtmo_optuna.cli import main
+from rtmo_optuna.cli import app
 from rtmo_optuna.errors import UsageError
 from rtmo_optuna.types.request import Settings
 from rtmo_optuna.types.subject import Machine
@@ -33,7 +33,7 @@ def test_several_settings_stand_side_by_side(tmp_path: Path, program: Program) -
     write_script(tmp_path, base_ms=4.0, effects={"enable_mem_pattern=False": 1.5, "enable_cpu_mem_arena=False": 0.5})
     Path("fast.yaml").write_text("onnx: {enable_cpu_mem_arena: false}\n", encoding="utf-8")
     sides = ["--side", "enable_mem_pattern=0", "--side", "fast.yaml", "--output", "kept.json"]
-    assert program(*COMMON, *sides, "--format", "csv", "--fail-if", "slower:20") == main.SLOWER
+    assert program(*COMMON, *sides, "--format", "csv", "--fail-if", "slower:20") == app.SLOWER
     rows = {row["settings"]: row for row in csv.DictReader(io.StringIO(program.out))}
     assert {name: row["verdict"] for name, row in rows.items()} == {
         "enable_mem_pattern=0": "slower",
