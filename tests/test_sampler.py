@@ -208,8 +208,12 @@ def test_nothing_but_failures_still_gives_new_settings() -> None:
 
 @pytest.mark.slow
 def test_a_space_too_large_to_enumerate_is_drawn_from() -> None:
-    """Over 20,000 combinations the good choices are found all the same: by most seeds within 13 of them, all in 30."""
-    names = [name for name, d in dimension_table("cuda").items() if name != "capture" and len(d.choices) > 1]
+    """Over 20,000 combinations the good choices are found all the same: by most seeds within 13 of them, all in 30.
+
+    Without the dimensions of which the model decides what choices there are.
+    """
+    by_model = {"capture", "precision"}
+    names = [name for name, d in dimension_table("cuda").items() if name not in by_model and len(d.choices) > 1]
     space = space_of(*names)
     assert size(space) > ENUMERATED
     needed = []

@@ -249,7 +249,7 @@ def wait_for_trials(process: subprocess.Popen[str], count: int) -> None:
     """Read the process's lines until `count` trials have ended, then wait for the next one to be under way."""
     assert process.stdout is not None
     for line in process.stdout:
-        count -= bool(re.search(r"\d+/6 ", line))
+        count -= bool(re.search(r"\d+/6  (measured|pruned|failed)", line))
         if count == 0:
             break
     assert count == 0
